@@ -1,0 +1,48 @@
+"""PackNet for Keras 3: many tasks in one network, nothing forgotten.
+
+The public names are imported on first use, so that commands which need neither Keras nor
+TensorFlow (`packnet predict`) start at once. Where Keras is already imported, the packed layers
+are registered with it right away: `keras.saving.load_model` then reads saved task models.
+"""
+
+import importlib
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from packnet_tf.callback import PackNetCallback as PackNetCallback
+    from packnet_tf.capacity import Capacity as Capacity
+    from packnet_tf.layers import register_packed as register_packed
+    from packnet_tf.net import PackNet as PackNet
+    from packnet_tf.optimizers import reset_optimizer as reset_optimizer
+    from packnet_tf.plotting import plot_capacity as plot_capacity
+    from packnet_tf.storage import load as load
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Capacity": "capacity",
+    "PackNet": "net",
+    "PackNetCallback": "callback",
+    "load": "storage",
+    "plot_capacity": "plotting",
+    "register_packed": "layers",
+    "reset_optimizer": "optimizers",
+}
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'packnet_tf' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"packnet_tf.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if "keras" in sys.modules:
+    importlib.import_module("packnet_tf.task_model")

@@ -1,0 +1,47 @@
+"""Files that are either the old ones or the new ones, never half of each."""
+
+import contextlib
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def replacing(path) -> Iterator[pathlib.Path]:
+    """Yields a temporary path beside `path`; on success it is flushed and takes `path`'s place.
+
+    When the block raises, the temporary file is removed and `path` is as it was.
+
+    Example:
+        >>> with replacing("manifest.json") as temporary:
+        ...     temporary.write_text(text)
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The whole name at the end: savers look at the suffix.
+    handle, name = tempfile.mkstemp(prefix=".writing-", suffix=f"-{path.name}", dir=path.parent)
+    os.close(handle)
+    temporary = pathlib.Path(name)
+    try:
+        mask = os.umask(0)  # mkstemp makes private files; a saved one is like any other
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush(path: pathlib.Path) -> None:
+    """Waits until a file's contents, or a folder's entries, are on the disk."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:  # folders cannot be opened on every system
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

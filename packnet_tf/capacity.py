@@ -1,0 +1,61 @@
+"""Who owns how much of a pack."""
+
+from collections.abc import Mapping
+
+
+class Capacity(dict):
+    """Owned and free weights per layer; prints as a table.
+
+    A dict from a layer's path (with the weight's name, where a layer packs several) to
+    `{"total": int, "free": int, "claimed": int, "owned": {task: int}}`. Free and owned weights
+    add up to the total; the claim of an open task is part of the free ones until it is committed.
+
+    Attributes:
+        tasks: names of the committed tasks, in the order they were packed.
+
+    Example:
+        >>> print(net.capacity())
+        >>> net.capacity().free
+        0.5
+    """
+
+    def __init__(self, layers: Mapping[str, dict], tasks: tuple[str, ...]):
+        super().__init__(layers)
+        self.tasks = tasks
+
+    def sum(self) -> dict:
+        """All layers together, in the form of one layer's entry."""
+        entries = list(self.values())
+        return {
+            **{key: sum(entry[key] for entry in entries) for key in ("total", "free", "claimed")},
+            "owned": {task: sum(entry["owned"][task] for entry in entries) for task in self.tasks},
+        }
+
+    @property
+    def free(self) -> float:
+        """The capacity: the fraction of all packed weights that is free, 0 to 1."""
+        whole = self.sum()
+        return whole["free"] / whole["total"]
+
+    def to_dict(self) -> dict:
+        """Plain dicts, lists and numbers, ready for `json.dumps`."""
+        return {"tasks": list(self.tasks), "layers": dict(self), "sum": self.sum()}
+
+    def __str__(self) -> str:
+        head = ["layer", "weights", *self.tasks, "free"]
+        rows = [[name, *_shares(entry)] for name, entry in self.items()]
+        rows.append(["all", *_shares(self.sum())])
+        widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+        lines = []
+        for row in [head, *rows]:
+            cells = [row[0].ljust(widths[0])]
+            cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+            lines.append("  ".join(cells).rstrip())
+        rule = "-" * max(map(len, lines))
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def _shares(entry: dict) -> list[str]:
+    total = entry["total"]
+    parts = [*entry["owned"].values(), entry["free"]]
+    return [f"{total:,}", *(f"{part / total:.1%}" for part in parts)]

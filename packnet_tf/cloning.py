@@ -1,0 +1,131 @@
+"""Copies of a trunk's graph: packed, as the view of a task, and plain again.
+
+All three are Keras's own `clone_model` with a function that says what each layer becomes.
+"""
+
+from collections.abc import Callable
+
+import keras
+from keras import ops
+
+from packnet_tf.layers import Packed, packed_class, plain_class
+
+
+def _clone(model, copy: Callable):
+    """Clones a model; returns the clone and the pairs (layer, its copy)."""
+    pairs = []
+
+    def copy_and_note(layer):
+        made = copy(layer)
+        pairs.append((layer, made))
+        return made
+
+    clone = keras.models.clone_model(model, clone_function=copy_and_note, recursive=True)
+    return clone, pairs
+
+
+def _same(layer):
+    return type(layer).from_config(layer.get_config())
+
+
+def _copy_weights(source, target) -> None:
+    # Operations of the graph (ops.add, slices) are cloned too but have no weights.
+    if isinstance(source, keras.layers.Layer) and source.weights:
+        target.set_weights([ops.convert_to_numpy(weight) for weight in source.weights])
+
+
+def pack_trunk(trunk):
+    """Copies a trunk with every packable layer packed, all weights free, values kept."""
+
+    def copy(layer):
+        # A layer that its owner froze has nothing to claim: it stays as it is for all tasks.
+        cls = packed_class(layer) if getattr(layer, "trainable", False) else None
+        return cls.from_config(layer.get_config()) if cls else _same(layer)
+
+    clone, pairs = _clone(trunk, copy)
+    for plain, packed in pairs:
+        if not isinstance(packed, Packed):
+            _copy_weights(plain, packed)
+            continue
+        kernels = [getattr(plain, name) for name in packed.packed]
+        for kernel, weight in zip(kernels, packed.packed.values(), strict=True):
+            weight.start(ops.convert_to_numpy(kernel))
+        others = [w for w in plain.weights if not any(w is kernel for kernel in kernels)]
+        for value, variable in zip(others, packed.own_variables, strict=True):
+            variable.assign(value)
+    return clone
+
+
+def view_trunk(trunk, task: int, frozen: bool):
+    """Copies a packed trunk as the view of one task, on the same packed variables."""
+
+    def copy(layer):
+        if not isinstance(layer, Packed):
+            return _same(layer)
+        view = type(layer).from_config({**layer.get_config(), "task": task, "frozen": frozen})
+        view.share(layer.packed)
+        return view
+
+    clone, pairs = _clone(trunk, copy)
+    for source, target in pairs:
+        if isinstance(source, Packed):
+            for value, variable in zip(source.own_variables, target.own_variables, strict=True):
+                variable.assign(value)
+        else:
+            _copy_weights(source, target)
+    return clone
+
+
+def plain_trunk(view):
+    """Copies the view of a task as plain Keras layers with its masked values baked in."""
+
+    def copy(layer):
+        if not isinstance(layer, Packed):
+            return _same(layer)
+        config = layer.get_config()
+        del config["task"], config["frozen"]
+        return plain_class(layer).from_config(config)
+
+    clone, pairs = _clone(view, copy)
+    for source, target in pairs:
+        if not isinstance(source, Packed):
+            _copy_weights(source, target)
+            continue
+        kernels = [getattr(target, name) for name in source.packed]
+        for kernel, weight in zip(kernels, source.packed.values(), strict=True):
+            kernel.assign(weight.view(source.task))
+        others = [w for w in target.weights if not any(w is kernel for kernel in kernels)]
+        for value, variable in zip(source.own_variables, others, strict=True):
+            variable.assign(value)
+    return clone
+
+
+def copy_layer(layer):
+    """An unattached copy of a layer or model, values kept where it has been built."""
+    if not isinstance(layer, keras.Model):
+        return _same(layer)
+    copy = keras.models.clone_model(layer)
+    if copy.built:
+        _copy_weights(layer, copy)
+    return copy
+
+
+def attach(trunk, head, name: str, model_class: type = keras.Model):
+    """Builds the model inputs -> trunk -> head; returns it with the head's copy in it.
+
+    Args:
+        trunk: a functional or sequential model.
+        head: a layer or model; a copy of it is used, with its values where it has been built.
+        name: name of the model.
+        model_class: `keras.Model` or a subclass with the constructor of a functional model.
+    """
+    inputs = keras.tree.map_structure(
+        lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name), trunk.input
+    )
+    own = copy_layer(head)
+    if own.name == trunk.name:
+        own.name = f"{name}_head"
+    model = model_class(inputs, own(trunk(inputs)), name=name)
+    if head.built:
+        _copy_weights(head, own)
+    return model, own

@@ -1,0 +1,453 @@
+"""PackNet: one trunk, many tasks."""
+
+import dataclasses
+import re
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+from packnet_tf import cloning
+from packnet_tf.capacity import Capacity
+from packnet_tf.layers import Packed
+from packnet_tf.packed_weight import MAX_TASKS, PackedWeight
+from packnet_tf.policy import Policy, own_weights
+from packnet_tf.pruning import check_ratio
+from packnet_tf.task_model import PHASES, RETRAINING, TRAINING, TaskModel
+
+
+@dataclasses.dataclass
+class TaskRecord:
+    """What a task has besides its packed weights.
+
+    Attributes:
+        name, number: its name, and its place in the order of packing, from 1.
+        head: the output layers, a template that models get copies of.
+        classes: names of its classes in output order, where they are known.
+        head_values: values of the head's weights, once committed.
+        own_values: by place in `own_weights(trunk)`, the values this task does not share.
+        owned: how many weights of each packed weight it owns, once committed.
+    """
+
+    name: str
+    number: int
+    head: keras.layers.Layer
+    classes: list[str] | None = None
+    head_values: list[np.ndarray] = dataclasses.field(default_factory=list)
+    own_values: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    owned: list[int] = dataclasses.field(default_factory=list)
+
+
+class PackNet:
+    """Packs task after task into one trunk; earlier tasks never change.
+
+    Args:
+        trunk: a built Functional or Sequential `keras.Model`, pretrained or not. It is copied and
+            left untouched.
+        biases: "shared": biases train with the first task and are frozen afterwards; "per_task":
+            every task has its own.
+        norms: the same for normalisation layers, moving statistics included.
+        restart: what freed weights start a later task from: "trunk", the values the trunk came
+            with, or "zero". The paper's rules are `norms="shared", restart="zero"`.
+
+    Raises:
+        ValueError: the trunk cannot be packed; the message says why.
+
+    Example:
+        >>> net = packnet_tf.PackNet(trunk)
+        >>> model = net.add_task("birds", keras.layers.Dense(200))
+        >>> model.compile("adam", loss=..., metrics=["accuracy"])
+        >>> model.fit(train, epochs=30, callbacks=[packnet_tf.PackNetCallback(0.75, 20)])
+        >>> net.save("pack.keras")
+
+    Source: Mallya & Lazebnik, PackNet, CVPR 2018, arXiv 1711.05769.
+    """
+
+    def __init__(
+        self,
+        trunk: keras.Model,
+        biases: str = "shared",
+        norms: str = "per_task",
+        restart: str = "trunk",
+    ):
+        policy = Policy(biases, norms, restart)
+        _check_trunk(trunk)
+        self._setup(cloning.pack_trunk(trunk), policy)
+        if not self._weights:
+            raise ValueError(
+                f"Cannot pack trunk '{trunk.name}': it has no layer that can be packed (Dense or a "
+                "convolution, say) and is trainable. Register a layer of your own with "
+                "packnet_tf.register_packed; if the trunk is frozen, set trunk.trainable = True."
+            )
+
+    def _setup(self, packed_trunk, policy: Policy) -> None:
+        self.policy = policy
+        self._trunk = packed_trunk
+        self._weights = _packed_weights(packed_trunk)
+        self._records: list[TaskRecord] = []
+        self._open: tuple[TaskRecord, TaskModel] | None = None
+        self._pruned: float | None = None
+
+    # -- What is there ---------------------------------------------------------------------------
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the committed tasks, in the order they were packed."""
+        return tuple(record.name for record in self._records)
+
+    @property
+    def open_model(self) -> TaskModel | None:
+        """The model of the task being trained; None when every task is committed."""
+        return self._open[1] if self._open else None
+
+    def classes(self, name: str) -> list[str] | None:
+        """Class names of a task in output order, where `add_task` was given them."""
+        return self._record(name).classes
+
+    def capacity(self) -> Capacity:
+        """Who owns how much, per layer; prints as a table."""
+        layers = {}
+        for path, weight in self._weights.items():
+            free, *owned = weight.owner_counts(len(self._records))
+            layers[path] = {
+                "total": free + sum(owned),
+                "free": free,
+                "claimed": weight.claimed(),
+                "owned": dict(zip(self.tasks, owned, strict=True)),
+            }
+        return Capacity(layers, self.tasks)
+
+    def task_model(self, name: str) -> TaskModel:
+        """The frozen Keras model of a committed task; of the open task, the one it trains.
+
+        Several may be held and called in turn: each answers as its own task, on the same packed
+        variables. Looking never changes anything.
+
+        Raises:
+            ValueError: there is no such task.
+        """
+        if self._open and self._open[0].name == name:
+            return self._open[1]
+        model = self._view(self._record(name))
+        model.close()
+        return model
+
+    def unpack(self, name: str) -> keras.Model:
+        """A plain Keras model of a committed task, masked values baked in, no packed layer left.
+
+        Raises:
+            ValueError: there is no committed task of that name.
+        """
+        view = self._view(self._record(name))
+        model, _ = cloning.attach(cloning.plain_trunk(view.trunk), view.head, name)
+        return model
+
+    # -- The verbs: add, prune, commit -----------------------------------------------------------
+
+    def add_task(
+        self, name: str, head: keras.layers.Layer, classes: list[str] | None = None
+    ) -> TaskModel:
+        """Opens a new task, which claims all free weights.
+
+        Args:
+            name: unique, and usable as a file name: letters, digits, `_`, `-` and `.`.
+            head: the task's own output layers, a layer or a model that takes the trunk's outputs.
+                A copy is used, with its values where it has been built.
+            classes: names of the classes in output order, kept with the task and exported.
+
+        Returns:
+            A Keras model, packed trunk and head, to compile and fit.
+
+        Raises:
+            ValueError: the name, the head or the class names cannot be used, or no weight is free.
+            RuntimeError: another task is not committed yet.
+        """
+        self._check_name(name)
+        self._check_owners()
+        if not isinstance(head, keras.layers.Layer):
+            raise ValueError(
+                f"Cannot add task '{name}': its head must be a Keras layer or model, for instance "
+                f"keras.layers.Dense(10); got {head!r}."
+            )
+        self._check_capacity(name)
+        record = TaskRecord(name, len(self._records) + 1, cloning.copy_layer(head), classes)
+        model = self._build(record, head=head)
+        width = model.output_shape[-1] if isinstance(model.output_shape, tuple) else None
+        if classes is not None and len(classes) != width:
+            raise ValueError(
+                f"Cannot add task '{name}': {len(classes)} class names for {width} outputs. Give "
+                "one name per output of the head."
+            )
+        for weight in self._weights.values():
+            weight.open(record.number)
+        self._open, self._pruned = (record, model), None
+        return model
+
+    def prune(self, ratio: float) -> dict[str, int]:
+        """Releases the smallest `ratio` of the open task's claim, in every layer.
+
+        Args:
+            ratio: fraction to release, 0 to 1. Released weights count as 0 from now on.
+
+        Returns:
+            How many weights were released, per layer: exactly `round(ratio * claimed)`.
+
+        Raises:
+            ValueError: the ratio is out of range, or the weights have become NaN.
+            RuntimeError: no task is open.
+        """
+        ratio = check_ratio(ratio)
+        record, model = self._need_open("prune")
+        self._refuse_nan(f"prune task '{record.name}'")
+        released = {path: weight.prune(ratio) for path, weight in self._weights.items()}
+        model.phase.assign(RETRAINING)
+        self._pruned = ratio
+        return released
+
+    def commit(self) -> None:
+        """Gives the open task what it claims, for good; frees nothing, changes no earlier task.
+
+        Raises:
+            ValueError: the weights have become NaN.
+            RuntimeError: no task is open, or its weights were rolled back to before its prune.
+        """
+        record, model = self._need_open("commit")
+        self._check_owners()
+        self.check_pruned()
+        self._refuse_nan(f"commit task '{record.name}'")
+        own = own_weights(model.trunk)
+        if record.number == 1:
+            for (layer, variable), (_, start) in zip(own, own_weights(self._trunk), strict=True):
+                if self.policy.shares(layer, variable):
+                    start.assign(variable)
+        for weight in self._weights.values():
+            weight.commit(record.number, keep_restart_values=self.policy.restart == "trunk")
+        record.head_values = _values(model.head.weights)
+        record.own_values = {
+            place: value
+            for place, (value, start) in enumerate(
+                zip(
+                    _values(variable for _, variable in own),
+                    _values(variable for _, variable in own_weights(self._trunk)),
+                    strict=True,
+                )
+            )
+            if not np.array_equal(value, start)
+        }
+        record.owned = [
+            weight.owner_counts(record.number)[record.number] for weight in self._weights.values()
+        ]
+        self._records.append(record)
+        self._open = self._pruned = None
+        model.close()
+
+    def discard(self) -> None:
+        """Drops the open task: its claim is free again, as if it had never been added.
+
+        Raises:
+            RuntimeError: no task is open.
+        """
+        self._need_open("discard")
+        for weight in self._weights.values():
+            weight.claim.assign(ops.zeros_like(weight.claim))
+        self._open = self._pruned = None
+
+    def claimed_share(self) -> tuple[float, float]:
+        """Of the open task: the share of all packed weights it claims, and its sparsity.
+
+        The sparsity is the share of the weights it began with that pruning has released.
+        """
+        whole = self.capacity().sum()
+        return whole["claimed"] / whole["total"], 1.0 - whole["claimed"] / whole["free"]
+
+    def check_pruned(self) -> None:
+        """Refuses weights from before the open task's prune, once it has been pruned.
+
+        Raises:
+            RuntimeError: a callback or a checkpoint has put them back.
+        """
+        if self._open is None or self._pruned is None:
+            return
+        record, model = self._open
+        if int(model.phase) == TRAINING:
+            raise RuntimeError(
+                f"Cannot commit task '{record.name}': it was pruned by {self._pruned:g}, but its "
+                "weights have since been restored from before the prune, so every weight is "
+                "claimed again. To keep the best epoch of retraining, write EarlyStopping("
+                "restore_best_weights=True, start_from_epoch=prune_epoch); to go on from the "
+                f"restored weights, call net.prune({self._pruned:g}), retrain, and net.commit()."
+            )
+
+    # -- Files -----------------------------------------------------------------------------------
+
+    def save(self, path) -> None:
+        """Writes the pack, an open task included, to one `.keras` file; see `packnet_tf.load`.
+
+        Written to a temporary file beside it, flushed and renamed: after a crash the old file is
+        whole. The optimizer of an open task is not part of it.
+        """
+        from packnet_tf.storage import save
+
+        self._check_owners()
+        save(self, path)
+
+    # -- Inside ----------------------------------------------------------------------------------
+
+    def _record(self, name: str) -> TaskRecord:
+        for record in self._records:
+            if record.name == name:
+                return record
+        known = ", ".join(map(repr, self.tasks)) or "none yet"
+        state = " It is still open: call net.commit() first." if self._is_open(name) else ""
+        raise ValueError(f"There is no committed task {name!r}.{state} Committed tasks: {known}.")
+
+    def _is_open(self, name: str) -> bool:
+        return self._open is not None and self._open[0].name == name
+
+    def _need_open(self, verb: str) -> tuple[TaskRecord, TaskModel]:
+        if self._open is None:
+            raise RuntimeError(
+                f"Nothing to {verb}: no task is open. Call net.add_task(name, head) first."
+            )
+        return self._open
+
+    def _view(self, record: TaskRecord) -> TaskModel:
+        """A committed task's model, which has no trainable kernel but is not closed yet."""
+        self._check_owners()
+        model = self._build(record, frozen=True)
+        _assign(model, record)
+        return model
+
+    def _build(self, record: TaskRecord, head=None, frozen: bool = False) -> TaskModel:
+        trunk = cloning.view_trunk(self._trunk, record.number, frozen)
+        if record.number > 1 and not frozen:
+            self.policy.freeze_shared(trunk)
+        model, own_head = cloning.attach(trunk, head or record.head, record.name, TaskModel)
+        model.belong(self, trunk, own_head)
+        return model
+
+    def _check_name(self, name: str) -> None:
+        if self._open is not None:
+            record, model = self._open
+            phase = PHASES[int(model.phase)]
+            raise RuntimeError(
+                f"Cannot add task '{name}': task '{record.name}' is not committed yet "
+                f"({phase}). Finish it with net.prune(ratio) and net.commit(), or drop it with "
+                "net.discard()."
+            )
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,99}", name):
+            raise ValueError(
+                f"Cannot add a task named {name!r}: the name must be usable as a file name, up to "
+                "100 letters, digits, '_', '-' and '.', not starting with '.' or '-'. Write "
+                "'my_task', for instance."
+            )
+        if name in self.tasks:
+            raise ValueError(
+                f"Cannot add task '{name}': the pack has a task of that name. Its tasks are "
+                f"{', '.join(map(repr, self.tasks))}; choose another name."
+            )
+        if len(self.tasks) == MAX_TASKS:
+            raise ValueError(f"Cannot add task '{name}': a pack holds {MAX_TASKS} tasks at most.")
+
+    def _check_capacity(self, name: str) -> None:
+        full = [path for path, entry in self.capacity().items() if entry["free"] == 0]
+        if not full:
+            return
+        others = f" (nor have {len(full) - 1} other layers)" if len(full) > 1 else ""
+        message = f"layer '{full[0]}' has no free weights left (capacity 0.0){others}."
+        remedy = "Use a higher prune_ratio for earlier tasks or a wider trunk."
+        if len(full) == len(self._weights):
+            raise ValueError(f"Cannot add task '{name}': {message} {remedy}")
+        warnings.warn(
+            f"Task '{name}' cannot train every layer: {message} {remedy}", stacklevel=3
+        )
+
+    def _refuse_nan(self, deed: str) -> None:
+        for path, weight in self._weights.items():
+            if weight.claim_has_nan():
+                raise ValueError(
+                    f"Cannot {deed}: training diverged, claimed weights of layer '{path}' are NaN. "
+                    "Restore earlier weights, or net.discard() the task and train it again with "
+                    "a lower learning rate."
+                )
+
+    def _check_owners(self) -> None:
+        """Notices owners that someone has rolled back to before a commit."""
+        for place, (path, weight) in enumerate(self._weights.items()):
+            try:
+                owned = weight.owner_counts(len(self._records))[1:]
+            except ValueError:
+                owned = None
+            if owned != [record.owned[place] for record in self._records]:
+                raise RuntimeError(
+                    f"The owners of layer '{path}' are not what commit left: weights from before "
+                    f"the commit of task '{self.tasks[-1] if self.tasks else '?'}' were restored "
+                    "over them. Restore the newer weights, or open the last saved pack with "
+                    "packnet_tf.load."
+                )
+
+
+def _packed_weights(trunk) -> dict[str, PackedWeight]:
+    """The packed weights of a trunk by path: the layer's, and the weight's if it has several."""
+    weights: dict[str, PackedWeight] = {}
+    seen: set[int] = set()
+
+    def visit(layers, prefix):
+        for layer in layers:
+            if id(layer) in seen:
+                continue
+            seen.add(id(layer))
+            path = f"{prefix}{layer.name}"
+            if isinstance(layer, Packed):
+                for name, weight in layer.packed.items():
+                    weights[path if len(layer.packed) == 1 else f"{path}/{name}"] = weight
+            visit(getattr(layer, "layers", None) or layer._layers, f"{path}/")
+
+    visit(trunk.layers, "")
+    return weights
+
+
+def _values(variables) -> list[np.ndarray]:
+    return [np.array(ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def _assign(model: TaskModel, record: TaskRecord) -> None:
+    """Puts a record's own values into a model of its task."""
+    for variable, value in zip(model.head.weights, record.head_values, strict=True):
+        variable.assign(value)
+    variables = own_weights(model.trunk)
+    for place, value in record.own_values.items():
+        variables[place][1].assign(value)
+
+
+def _check_trunk(trunk) -> None:
+    if isinstance(trunk, PackNet) or any(
+        isinstance(layer, (Packed, TaskModel)) for layer in _layers_of(trunk)
+    ):
+        raise ValueError(
+            "Cannot pack this trunk: it is packed already. Add tasks to the PackNet it belongs "
+            "to, or pack the plain model that net.unpack(task) returns."
+        )
+    if not isinstance(trunk, keras.Model):
+        raise ValueError(
+            f"Cannot pack {trunk!r}: expected a Keras model. Write PackNet(keras.Sequential("
+            "[keras.Input(shape), ...])) or pass a keras.applications model."
+        )
+    sequential = isinstance(trunk, keras.Sequential)
+    functional = any(base.__name__ == "Functional" for base in type(trunk).__mro__)
+    if not (sequential or functional):
+        raise ValueError(
+            f"Cannot pack trunk '{trunk.name}': it is a subclassed model ({type(trunk).__name__}), "
+            "whose graph only its own code knows. Build it as a Functional or Sequential model; a "
+            "subclassed layer inside one is fine."
+        )
+    if not trunk.built:
+        raise ValueError(
+            f"Cannot pack trunk '{trunk.name}': it is not built yet. Give it an input shape, "
+            "keras.Sequential([keras.Input((96, 96, 3)), ...]), or call it once on data."
+        )
+
+
+def _layers_of(trunk) -> list:
+    return trunk._flatten_layers() if isinstance(trunk, keras.layers.Layer) else []

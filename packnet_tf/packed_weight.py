@@ -1,0 +1,92 @@
+"""One packed weight: the four variables that several tasks share."""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+from packnet_tf.pruning import count_by_owner, released
+
+MAX_TASKS = 255  # owners and claims are uint8
+
+
+@dataclasses.dataclass(eq=False)
+class PackedWeight:
+    """The variables behind one kernel, all of the kernel's shape.
+
+    Committed values are in `packed`, which no optimizer is ever given: whatever weight decay,
+    constraints or moving averages do to `trainable`, they cannot reach them.
+
+    Attributes:
+        trainable: float variable the optimizer trains; None in a view that cannot be trained.
+        packed: float variable; an owned weight's final value, a free weight's restart value.
+        owner: uint8 variable; 1-based number of the task that owns the weight, 0 = free.
+        claim: uint8 variable; number of the task that is training the weight, 0 = none; None
+            where `trainable` is None.
+    """
+
+    trainable: keras.Variable | None
+    packed: keras.Variable
+    owner: keras.Variable
+    claim: keras.Variable | None
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        every = (self.trainable, self.packed, self.owner, self.claim)
+        return [variable for variable in every if variable is not None]
+
+    def view(self, task: int):
+        """The kernel as task number `task` sees it: owners 1 to `task`, and its own claim.
+
+        Selects and never multiplies: 0 * NaN of a diverged task would reach all others.
+        """
+        seen = ops.logical_and(ops.greater_equal(self.owner, 1), ops.less_equal(self.owner, task))
+        kernel = ops.where(seen, self.packed, 0.0)
+        if self.trainable is None:
+            return kernel
+        return ops.where(ops.equal(self.claim, task), self.trainable, kernel)
+
+    def start(self, values: np.ndarray) -> None:
+        """Makes every weight free, with `values` to start from."""
+        self.packed.assign(values)
+        for variable in (self.trainable, self.owner, self.claim):
+            if variable is not None:
+                variable.assign(ops.zeros_like(variable))
+
+    def open(self, task: int) -> None:
+        """Lets task number `task` claim all free weights, from their restart values."""
+        free = ops.equal(self.owner, 0)
+        # Nothing but the claim is ever non-zero here, so decay and regularizers act on it alone.
+        self.trainable.assign(ops.where(free, self.packed, ops.zeros_like(self.packed)))
+        self.claim.assign(ops.cast(free, "uint8") * np.uint8(task))
+
+    def prune(self, ratio: float) -> int:
+        """Releases the smallest `ratio` of the claim; returns how many weights that is."""
+        claim = ops.convert_to_numpy(self.claim)
+        chosen = released(ops.convert_to_numpy(self.trainable), claim > 0, ratio)
+        self.claim.assign(np.where(chosen, np.uint8(0), claim))
+        self.trainable.assign(ops.where(chosen, ops.zeros_like(self.trainable), self.trainable))
+        return int(np.count_nonzero(chosen))
+
+    def commit(self, task: int, keep_restart_values: bool) -> None:
+        """Gives the claim to task number `task` for good."""
+        claimed = ops.equal(self.claim, task)
+        self.packed.assign(ops.where(claimed, self.trainable, self.packed))
+        self.owner.assign(ops.where(claimed, ops.cast(task, "uint8"), self.owner))
+        self.claim.assign(ops.zeros_like(self.claim))
+        if not keep_restart_values:
+            free = ops.equal(self.owner, 0)
+            self.packed.assign(ops.where(free, ops.zeros_like(self.packed), self.packed))
+
+    def owner_counts(self, tasks: int) -> list[int]:
+        """How many weights are free, of task 1, of task 2, ... (`tasks + 1` counts)."""
+        return count_by_owner(ops.convert_to_numpy(self.owner), tasks)
+
+    def claimed(self) -> int:
+        """How many weights the open task is training."""
+        return int(np.count_nonzero(ops.convert_to_numpy(self.claim)))
+
+    def claim_has_nan(self) -> bool:
+        broken = ops.logical_and(ops.greater(self.claim, 0), ops.isnan(self.trainable))
+        return bool(ops.convert_to_numpy(ops.any(broken)))

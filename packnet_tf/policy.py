@@ -1,0 +1,84 @@
+"""What becomes of the weights that are not packed: shared after the first task, or per task."""
+
+import dataclasses
+
+import keras
+
+from packnet_tf.layers import Packed
+
+NORMS = (
+    keras.layers.BatchNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.RMSNormalization,
+)
+
+
+def own_weights(trunk) -> list[tuple[keras.layers.Layer, keras.Variable]]:
+    """Every weight of a trunk that is not packed, with the layer that holds it.
+
+    The order depends on the trunk's structure alone, so it is the same for all clones of a trunk.
+    """
+    pairs, seen = [], set()
+    for layer in trunk._flatten_layers():
+        if isinstance(layer, Packed):
+            variables = layer.own_variables
+        else:
+            variables = layer._trainable_variables + layer._non_trainable_variables
+        for variable in variables:
+            if id(variable) not in seen:
+                seen.add(id(variable))
+                pairs.append((layer, variable))
+    return pairs
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """How tasks treat the weights of the trunk, chosen when the pack is made.
+
+    Attributes:
+        biases: "shared" (train with the first task, then frozen) or "per_task".
+        norms: the same for normalisation layers: gain, bias and moving statistics.
+        restart: what freed weights start a later task from, "trunk" (the values the trunk came
+            with) or "zero".
+
+    All other weights that are not packed (embeddings, custom layers) are shared.
+    """
+
+    biases: str = "shared"
+    norms: str = "per_task"
+    restart: str = "trunk"
+
+    def __post_init__(self):
+        shares, restarts = ("shared", "per_task"), ("trunk", "zero")
+        for name, choices in {"biases": shares, "norms": shares, "restart": restarts}.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(
+                    f"{name}={value!r} is not a policy; write {name}={choices[0]!r} or "
+                    f"{name}={choices[1]!r}."
+                )
+
+    def shares(self, layer, variable) -> bool:
+        """Whether a weight trains with the first task only."""
+        if isinstance(layer, NORMS):
+            return self.norms == "shared"
+        if variable.name == "bias":
+            return self.biases == "shared"
+        return True
+
+    def freeze_shared(self, trunk) -> None:
+        """Switches off what the first task has trained, in the trunk of a later one."""
+        frozen: dict[int, list[bool]] = {}
+        layers = {}
+        for layer, variable in own_weights(trunk):
+            shared = self.shares(layer, variable)
+            if shared:
+                variable.trainable = False
+            layers[id(layer)] = layer
+            frozen.setdefault(id(layer), []).append(shared)
+        for key, layer in layers.items():
+            # A layer with nothing left to train runs in inference mode, as the paper's
+            # normalisation does: its moving statistics stand still.
+            if all(frozen[key]) and not isinstance(layer, Packed) and not layer._layers:
+                layer.trainable = False

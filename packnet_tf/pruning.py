@@ -1,0 +1,114 @@
+"""Which weights a prune releases: pure functions on NumPy arrays."""
+
+import numpy as np
+
+_BLOCK = 1 << 20  # weights looked at in one go where a temporary per weight would cost memory
+
+
+def check_ratio(ratio: float, name: str = "prune_ratio") -> float:
+    """Returns `ratio` as a float between 0 and 1.
+
+    Raises:
+        ValueError: it is not a number in that range.
+    """
+    try:
+        value = float(ratio)
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(
+            f"{name} is the fraction of the task's claim that pruning releases, a number from 0 "
+            f"to 1; got {ratio!r}. Write {name}=0.75 to release three quarters."
+        )
+    return value
+
+
+def released(weights: np.ndarray, claim: np.ndarray, ratio: float) -> np.ndarray:
+    """Chooses the weights that pruning releases: the smallest magnitudes of the claim.
+
+    Exactly `round(ratio * claimed)` weights are chosen (Python's `round`). Among equal magnitudes
+    the ones that come first in C order go first, so the choice is deterministic.
+
+    Args:
+        weights: float array of any shape, the values of one packed weight.
+        claim: bool array of that shape, the weights the current task is training.
+        ratio: fraction of the claim to release, 0 to 1.
+
+    Returns:
+        A bool array of that shape, True where a weight is released; a subset of `claim`.
+
+    Raises:
+        ValueError: the ratio is out of range, or a claimed weight is NaN.
+
+    Example:
+        >>> released(np.array([3.0, -1.0, 2.0, 0.5]), np.ones(4, bool), 0.5)
+        array([False,  True, False,  True])
+
+    Source: Mallya & Lazebnik 2018, section 3 (per layer, by absolute magnitude).
+    """
+    ratio = check_ratio(ratio)
+    claim = np.asarray(claim, bool)
+    weights = np.asarray(weights)
+    if weights.dtype.itemsize < 4:  # float16 and bfloat16: NumPy cannot partition every one
+        weights = weights.astype(np.float32)
+
+    magnitude = np.abs(weights[claim])
+    if np.isnan(magnitude).any():
+        raise ValueError(
+            f"{np.isnan(magnitude).sum()} of {magnitude.size} claimed weights are NaN: training "
+            "diverged, and magnitudes cannot rank them. Restore earlier weights or train again "
+            "with a lower learning rate."
+        )
+    count = round(ratio * magnitude.size)
+    if count == 0:
+        return np.zeros(weights.shape, bool)
+    if count == magnitude.size:
+        return claim.copy()
+    magnitude.partition(count - 1)  # in place: one copy of the layer, not two
+    threshold = magnitude[count - 1]
+    del magnitude
+
+    magnitude = np.abs(weights)
+    chosen = magnitude < threshold
+    chosen &= claim
+    ties = magnitude == threshold
+    ties &= claim
+    chosen |= _first(ties, count - np.count_nonzero(chosen))
+    return chosen
+
+
+def _first(mask: np.ndarray, count: int) -> np.ndarray:
+    """Keeps the first `count` True elements of `mask` in C order, in place."""
+    flat = mask.reshape(-1)
+    for start in range(0, flat.size, _BLOCK):
+        block = flat[start : start + _BLOCK]
+        inside = np.count_nonzero(block)
+        if inside > count:
+            block[np.flatnonzero(block)[count:]] = False
+            flat[start + _BLOCK :] = False
+            break
+        count -= inside
+    return mask
+
+
+def count_by_owner(owner: np.ndarray, tasks: int) -> list[int]:
+    """Counts the weights of every owner.
+
+    Args:
+        owner: uint8 array, per weight the 1-based number of its task, 0 = free.
+        tasks: how many tasks there are.
+
+    Returns:
+        `tasks + 1` counts: free, owned by task 1, by task 2, ...
+
+    Raises:
+        ValueError: an owner is above `tasks`.
+    """
+    flat = np.asarray(owner).reshape(-1)
+    counts = np.zeros(tasks + 1, np.int64)
+    for start in range(0, flat.size, _BLOCK):
+        block = np.bincount(flat[start : start + _BLOCK], minlength=tasks + 1)
+        if block.size > tasks + 1:
+            raise ValueError(f"owner {block.size - 1} is above the number of tasks, {tasks}")
+        counts += block
+    return counts.tolist()

@@ -1,0 +1,178 @@
+"""Packs as ordinary `.keras` files.
+
+The file is Keras's own format, written and read by Keras: a JSON configuration, HDF5 arrays, no
+pickle. Its root object is an `Archive`, its child the packed trunk, whose layers store their
+owners and claims in as few bits as they need.
+"""
+
+import pathlib
+import zipfile
+
+import keras
+import numpy as np
+from keras import ops
+
+from packnet_tf.atomic import replacing
+from packnet_tf.net import PackNet, TaskRecord, _assign, _values
+from packnet_tf.policy import Policy, own_weights
+
+FORMAT = 1
+
+
+@keras.saving.register_keras_serializable("packnet_tf")
+class Archive(keras.layers.Layer):
+    """The saved form of a pack: what `PackNet.save` gives Keras to write."""
+
+    def __init__(self, trunk, facts: dict, tasks: list[TaskRecord], phase: int = 0, **kwargs):
+        super().__init__(name="pack", **kwargs)
+        self.trunk = trunk
+        self.facts = facts
+        self.phase = phase
+        # Kept from Keras's attribute tracking: the heads here are templates without weights.
+        self.__dict__["tasks"] = tasks
+        self.built = True
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "facts": dict(self.facts),
+            "phase": self.phase,
+            "trunk": serialize(self.trunk),
+            "tasks": [
+                {
+                    "name": task.name,
+                    "classes": task.classes,
+                    "head": serialize(task.head),
+                    "own_values": sorted(task.own_values),
+                    "head_values": len(task.head_values),
+                }
+                for task in self.tasks
+            ],
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        deserialize = keras.saving.deserialize_keras_object
+        version = config["facts"]["format"]
+        if version != FORMAT:
+            raise ValueError(
+                f"it has format {version}, and this packnet_tf reads format {FORMAT}: install the "
+                "packnet_tf that wrote it"
+            )
+        tasks = []
+        for number, task in enumerate(config["tasks"], start=1):
+            record = TaskRecord(task["name"], number, deserialize(task["head"]), task["classes"])
+            record.own_values = dict.fromkeys(task["own_values"])
+            record.head_values = [None] * task["head_values"]
+            tasks.append(record)
+        return cls(deserialize(config["trunk"]), config["facts"], tasks, config["phase"])
+
+    def save_own_variables(self, store):
+        for task in self.tasks:
+            for place, value in task.own_values.items():
+                store[f"{task.number}/own/{place}"] = value
+            for place, value in enumerate(task.head_values):
+                store[f"{task.number}/head/{place}"] = value
+
+    def load_own_variables(self, store):
+        for task in self.tasks:
+            for place in task.own_values:
+                task.own_values[place] = np.array(store[f"{task.number}/own/{place}"])
+            for place in range(len(task.head_values)):
+                task.head_values[place] = np.array(store[f"{task.number}/head/{place}"])
+
+
+def save(net: PackNet, path) -> None:
+    """Writes a pack to a `.keras` file; `PackNet.save` is the public name.
+
+    Raises:
+        ValueError: the path does not end in `.keras`.
+    """
+    path = pathlib.Path(path)
+    if path.suffix != ".keras":
+        raise ValueError(f"A pack is saved as a .keras file; got '{path}'. Write 'pack.keras'.")
+    tasks, phase = list(net._records), 0
+    if net._open:
+        record, model = net._open
+        phase = int(model.phase)
+        record.head_values = _values(model.head.weights)
+        own = _values(variable for _, variable in own_weights(model.trunk))
+        record.own_values = dict(enumerate(own))
+        tasks.append(record)
+    policy = net.policy
+    facts = {
+        "format": FORMAT,
+        "committed": len(net._records),
+        "biases": policy.biases,
+        "norms": policy.norms,
+        "restart": policy.restart,
+    }
+    with replacing(path) as temporary:
+        keras.saving.save_model(Archive(net._trunk, facts, tasks, phase), temporary)
+
+
+def load(path) -> PackNet:
+    """Reads a pack that `PackNet.save` wrote; nothing in the file is executed.
+
+    Args:
+        path: a `.keras` file.
+
+    Returns:
+        The pack, an open task included: go on with `net.open_model`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or is not a pack; the message names it and says why.
+
+    Example:
+        >>> net = packnet_tf.load("pack.keras")
+        >>> net.task_model("birds").predict(images)
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no pack '{path}'. net.save(path) writes one.")
+    _refuse_damaged(path)
+    try:
+        archive = keras.saving.load_model(path)
+    except Exception as error:  # Keras raises many kinds; each means that this file is no use
+        raise ValueError(f"Cannot read pack '{path}': {error}") from error
+    if not isinstance(archive, Archive):
+        raise ValueError(
+            f"'{path}' is not a pack but a saved {type(archive).__name__}. Read it with "
+            "keras.saving.load_model; to pack it as a trunk, write packnet_tf.PackNet(model)."
+        )
+    return _restore(archive)
+
+
+def _refuse_damaged(path: pathlib.Path) -> None:
+    remedy = "Restore it from a backup, or save the pack again."
+    try:
+        with zipfile.ZipFile(path) as file:
+            broken = file.testzip()
+            names = file.namelist()
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(
+            f"'{path}' is damaged or not a .keras file: {error} (is it cut short?). {remedy}"
+        ) from error
+    if broken:
+        raise ValueError(f"'{path}' is damaged: the checksum of its '{broken}' is wrong. {remedy}")
+    missing = {"config.json", "model.weights.h5"} - set(names)
+    if missing:
+        raise ValueError(f"'{path}' is damaged: it lacks {sorted(missing)}. {remedy}")
+
+
+def _restore(archive: Archive) -> PackNet:
+    facts = archive.facts
+    net = PackNet.__new__(PackNet)
+    net._setup(archive.trunk, Policy(facts["biases"], facts["norms"], facts["restart"]))
+    committed = archive.tasks[: facts["committed"]]
+    counts = [weight.owner_counts(len(committed)) for weight in net._weights.values()]
+    for record in committed:
+        record.owned = [count[record.number] for count in counts]
+    net._records = committed
+    for record in archive.tasks[facts["committed"] :]:
+        model = net._build(record)
+        _assign(model, record)
+        model.phase.assign(archive.phase)
+        net._open = (record, model)
+    return net

@@ -1,0 +1,97 @@
+"""The Keras model of one task: its view of the trunk, and its head."""
+
+import inspect
+
+import keras
+
+from packnet_tf.layers import Packed
+
+TRAINING, RETRAINING, COMMITTED = 0, 1, 2
+PHASES = ("training", "retraining", "committed")
+
+
+@keras.saving.register_keras_serializable("packnet_tf")
+class TaskModel(keras.Model):
+    """A functional Keras model of one task, made by `PackNet.add_task` or `task_model`.
+
+    Compile, fit, evaluate, predict and save it like any Keras model. Once its task is committed
+    it only answers: training it further, or giving it other weights, is refused, because both
+    would change what later tasks were built on.
+
+    Attributes:
+        phase: int32 variable: 0 training, 1 retraining (pruned), 2 committed. A variable, so that
+            checkpoints and `EarlyStopping(restore_best_weights=True)` take it along.
+        pack: the `PackNet` it belongs to; None for a model read from a file of its own.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.phase = self.add_weight(
+            shape=(), initializer="zeros", dtype="int32", trainable=False, autocast=False,
+            name="phase",
+        )  # fmt: skip
+        self.pack = None
+        self._parts = None
+
+    def belong(self, pack, trunk, head) -> None:
+        """Makes this the model of a task of `pack`."""
+        self.pack = pack
+        self._parts = (trunk.name, head.name)
+
+    @property
+    def trunk(self) -> keras.Model:
+        """This task's view of the trunk."""
+        return self.get_layer(self._parts[0])
+
+    @property
+    def head(self) -> keras.layers.Layer:
+        """This task's output layers."""
+        return self.get_layer(self._parts[1])
+
+    @property
+    def open(self) -> bool:
+        """Whether it may be trained: its task is the open one, or it belongs to no pack."""
+        return self.pack is None or self.pack.open_model is self
+
+    def close(self) -> None:
+        """Freezes the model for good: its task is committed."""
+        for layer in self._flatten_layers():
+            if isinstance(layer, Packed):
+                layer.closed = True
+        self.phase.assign(COMMITTED)
+        self.trainable = False
+
+    def fit(self, *args, **kwargs):
+        """`keras.Model.fit`; a `PackNetCallback` works wherever it stands among the callbacks."""
+        from packnet_tf.callback import in_working_order
+
+        call = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs)
+        if "callbacks" in call.arguments:
+            call.arguments["callbacks"] = in_working_order(call.arguments["callbacks"])
+        return super().fit(*call.args[1:], **call.kwargs)
+
+    def make_train_function(self, force=False):
+        self._refuse_unless_open("train")
+        return super().make_train_function(force)
+
+    def set_weights(self, weights):
+        self._refuse_unless_open("set the weights of")
+        super().set_weights(weights)
+
+    def load_weights(self, *args, **kwargs):
+        self._refuse_unless_open("load weights into")
+        super().load_weights(*args, **kwargs)
+
+    def _refuse_unless_open(self, deed: str) -> None:
+        if self.open:
+            return
+        if self.name not in self.pack.tasks:
+            raise RuntimeError(
+                f"Cannot {deed} this model of task '{self.name}': the task was discarded. Use the "
+                "model that net.add_task returned last, net.open_model."
+            )
+        raise RuntimeError(
+            f"Cannot {deed} the model of task '{self.name}': the task is committed, and a "
+            "committed task never changes. Restore or load weights before net.commit() (a "
+            "PackNetCallback commits when fit ends); to train on, add a task with net.add_task."
+        )
