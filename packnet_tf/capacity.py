@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from packnet_tf.tables import text_table
+
 
 class Capacity(dict):
     """Owned and free weights per layer; prints as a table.
@@ -42,17 +44,9 @@ class Capacity(dict):
         return {"tasks": list(self.tasks), "layers": dict(self), "sum": self.sum()}
 
     def __str__(self) -> str:
-        head = ["layer", "weights", *self.tasks, "free"]
         rows = [[name, *_shares(entry)] for name, entry in self.items()]
         rows.append(["all", *_shares(self.sum())])
-        widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-        lines = []
-        for row in [head, *rows]:
-            cells = [row[0].ljust(widths[0])]
-            cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-            lines.append("  ".join(cells).rstrip())
-        rule = "-" * max(map(len, lines))
-        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+        return text_table(["layer", "weights", *self.tasks, "free"], rows, total=True)
 
 
 def _shares(entry: dict) -> list[str]:

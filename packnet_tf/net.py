@@ -15,6 +15,7 @@ from packnet_tf.packed_weight import MAX_TASKS, PackedWeight
 from packnet_tf.policy import Policy, own_weights
 from packnet_tf.pruning import check_ratio
 from packnet_tf.task_model import PHASES, RETRAINING, TRAINING, TaskModel
+from packnet_tf.usage import storage_use
 
 
 @dataclasses.dataclass
@@ -50,6 +51,9 @@ class PackNet:
         norms: the same for normalisation layers, moving statistics included.
         restart: what freed weights start a later task from: "trunk", the values the trunk came
             with, or "zero". The paper's rules are `norms="shared", restart="zero"`.
+
+    Attributes:
+        notes: strings of your own, saved with the pack and written into exported files.
 
     Raises:
         ValueError: the trunk cannot be packed; the message says why.
@@ -88,6 +92,7 @@ class PackNet:
         self._records: list[TaskRecord] = []
         self._open: tuple[TaskRecord, TaskModel] | None = None
         self._pruned: float | None = None
+        self.notes: dict[str, str] = {}
 
     # -- What is there ---------------------------------------------------------------------------
 
@@ -117,6 +122,16 @@ class PackNet:
                 "owned": dict(zip(self.tasks, owned, strict=True)),
             }
         return Capacity(layers, self.tasks)
+
+    def storage(self) -> dict:
+        """Bytes of the pack's numbers by what they are for; see `usage.storage_use`."""
+        weights = self._weights.values()
+        return storage_use(
+            [weight.packed for weight in weights],
+            [weight.owner for weight in weights],
+            [variable for _, variable in own_weights(self._trunk)],
+            {task.name: (task.own_values.values(), task.head_values) for task in self._records},
+        )
 
     def task_model(self, name: str) -> TaskModel:
         """The frozen Keras model of a committed task; of the open task, the one it trains.

@@ -106,6 +106,7 @@ def save(net: PackNet, path) -> None:
         "biases": policy.biases,
         "norms": policy.norms,
         "restart": policy.restart,
+        "notes": dict(net.notes),
     }
     with replacing(path) as temporary:
         keras.saving.save_model(Archive(net._trunk, facts, tasks, phase), temporary)
@@ -165,6 +166,7 @@ def _restore(archive: Archive) -> PackNet:
     facts = archive.facts
     net = PackNet.__new__(PackNet)
     net._setup(archive.trunk, Policy(facts["biases"], facts["norms"], facts["restart"]))
+    net.notes = dict(facts["notes"])
     committed = archive.tasks[: facts["committed"]]
     counts = [weight.owner_counts(len(committed)) for weight in net._weights.values()]
     for record in committed:

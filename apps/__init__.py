@@ -1,0 +1,1 @@
+"""The command line, `packnet`: flags and printing; the work is done by the library."""

@@ -1,0 +1,7 @@
+"""`python -m packnet_tf.apps` is `packnet`."""
+
+import sys
+
+from packnet_tf.apps.main import main
+
+sys.exit(main())

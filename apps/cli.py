@@ -1,0 +1,113 @@
+"""What all commands share: flags, quiet start-up, sentences instead of tracebacks."""
+
+import contextlib
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from absl import flags
+
+HELP_FLAGS = ("--help", "-help", "-h")
+
+
+class UsageError(Exception):
+    """Flags or arguments that do not fit; the command ends with status 2."""
+
+
+def new_flags() -> flags.FlagValues:
+    """Flags of one command, with those that every command has."""
+    values = flags.FlagValues()
+    flags.DEFINE_boolean("debug", False, "Show the traceback of an error.", flag_values=values)
+    return values
+
+
+def describe(module, command: str) -> str:
+    """The help text of a command: its module's docstring, and its flags."""
+    lines = [f"packnet {command}: {module.__doc__.strip()}", "", "Flags:"]
+    values = module.FLAGS
+    for name in sorted(set(values), key=lambda name: (name == "debug", name)):
+        flag = values[name]
+        if flag.name != name:  # an alias
+            continue
+        default = "" if flag.default in (None, "") else f" (default: {flag.default})"
+        required = " (required)" if name in getattr(module, "REQUIRED", ()) else ""
+        kind = "--[no]" if flag.boolean else "--"
+        lines += [f"  {kind}{name}{required}", f"      {flag.help}{default}"]
+    return "\n".join(lines)
+
+
+def run(module, command: str, arguments: list[str]) -> int:
+    """Runs a command; returns its exit status: 0 done, 1 failed, 2 wrong flags."""
+    if any(argument in HELP_FLAGS for argument in arguments):
+        print(describe(module, command))
+        return 0
+    values = module.FLAGS
+    try:
+        rest = values([f"packnet {command}", *arguments])[1:]
+        missing = [name for name in getattr(module, "REQUIRED", ()) if values[name].value is None]
+        if missing:
+            raise UsageError(f"--{missing[0]} is missing")
+        if rest and not getattr(module, "TAKES_ARGUMENTS", False):
+            raise UsageError(f"unexpected argument '{rest[0]}'; values go with flags, --name=value")
+        module.run(values, rest)
+    except (flags.Error, UsageError) as error:
+        print(f"packnet {command}: {error}. See packnet {command} --help.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\npacknet {command}: interrupted.", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if values.debug:
+            raise
+        text = str(error) or type(error).__name__
+        print(f"packnet {command}: {text}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def need(module: str, package: str):
+    """Imports a module of the `apps` extra.
+
+    Raises:
+        ImportError: it is not installed; the message says how to get it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"This command needs {package}: pip install 'packnet_tf[apps]', or pip install "
+            f"{package}."
+        ) from error
+
+
+def start_keras() -> None:
+    """Imports Keras on TensorFlow without TensorFlow's start-up chatter."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _stderr_kept_back():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()  # looks for GPUs, and says so
+        tf.zeros(())
+        import keras  # noqa: F401
+    import packnet_tf.task_model  # noqa: F401
+
+
+@contextlib.contextmanager
+def _stderr_kept_back() -> Iterator[None]:
+    """Holds back what native code writes to stderr; shows it after all when an error escapes."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            aside.seek(0)
+            os.write(kept, aside.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -1,0 +1,104 @@
+"""Folders of images, `DIR/{train,validation,test}/<class>/<image>`: what is in them, checked."""
+
+import dataclasses
+import pathlib
+import random
+
+from packnet_tf.apps.pixels import SUFFIXES
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    """The image files of one task.
+
+    Attributes:
+        classes: names of the classes, sorted; their order is that of the labels.
+        files: by split, the pairs (path, label); `validation` is there always, `test` may not be.
+        validation_from_train: whether validation was split off the training images.
+    """
+
+    classes: list[str]
+    files: dict[str, list[tuple[str, int]]]
+    validation_from_train: bool
+
+
+def read_folder(directory, validation_share: float = 0.1, seed: int = 0) -> Folder:
+    """Lists a task's images.
+
+    Args:
+        directory: folder with `train/<class>/<image>` and, optionally, `validation/` and `test/`.
+        validation_share: the share of the training images of every class to validate on where
+            there is no `validation/`.
+        seed: decides which.
+
+    Raises:
+        FileNotFoundError: the folder or its `train/` is missing.
+        ValueError: there are no images, a class is empty, or a class is missing in one split.
+    """
+    root = pathlib.Path(directory)
+    layout = "Expected {train,validation,test}/<class>/<image>; validation and test are optional."
+    if not root.is_dir():
+        raise FileNotFoundError(f"There is no folder '{root}'. {layout}")
+    if not (root / "train").is_dir():
+        raise FileNotFoundError(f"'{root}' has no folder 'train'. {layout}")
+    classes = sorted(_class_folders(root / "train"))
+    if not classes:
+        raise ValueError(f"'{root / 'train'}' has no class folders, so no images. {layout}")
+    if len(classes) < 2:
+        raise ValueError(f"'{root / 'train'}' has one class only, '{classes[0]}'. {layout}")
+    files = {}
+    for split in SPLITS:
+        if (root / split).is_dir():
+            files[split] = _files(root / split, classes)
+    split_off = "validation" not in files
+    if split_off:
+        files["train"], files["validation"] = _split_off(files["train"], validation_share, seed)
+    return Folder(classes, files, split_off)
+
+
+def _class_folders(folder: pathlib.Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."]
+
+
+def _files(folder: pathlib.Path, classes: list[str]) -> list[tuple[str, int]]:
+    present = set(_class_folders(folder))
+    missing, unknown = set(classes) - present, present - set(classes)
+    if missing or unknown:
+        what = f"lacks the class '{min(missing)}'" if missing else f"has a class '{min(unknown)}'"
+        where = "that 'train' has" if missing else "that 'train' lacks"
+        raise ValueError(
+            f"'{folder}' {what} {where}. Every split needs the same class folders: "
+            f"{', '.join(classes)}."
+        )
+    files = []
+    for label, name in enumerate(classes):
+        paths = sorted(
+            str(path) for path in (folder / name).iterdir() if path.suffix.lower() in SUFFIXES
+        )
+        if not paths:
+            raise ValueError(
+                f"The class folder '{folder / name}' has no images ({', '.join(SUFFIXES)}). Put "
+                "images there, or remove the class from every split."
+            )
+        files += [(path, label) for path in paths]
+    return files
+
+
+def _split_off(train, share: float, seed: int):
+    """Moves a share of every class from train to validation, at least one image each."""
+    by_label: dict[int, list] = {}
+    for pair in train:
+        by_label.setdefault(pair[1], []).append(pair)
+    kept, moved = [], []
+    for label, pairs in by_label.items():
+        if len(pairs) < 2:
+            raise ValueError(
+                f"The class of '{pairs[0][0]}' has one training image and there is no validation "
+                "folder: nothing is left to validate on. Add images."
+            )
+        chosen = random.Random(f"{seed}/{label}").sample(pairs, max(1, round(share * len(pairs))))
+        moved += sorted(chosen)
+        kept += sorted(set(pairs) - set(chosen))
+    return kept, moved

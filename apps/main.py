@@ -1,0 +1,55 @@
+"""`packnet`: the entry point, which finds the command and runs it."""
+
+import importlib
+import sys
+
+import packnet_tf
+from packnet_tf.apps import cli
+
+COMMANDS = {
+    "demo": "pack three tasks of handwritten digits, export and check them (a minute)",
+    "train": "train a task on a folder of images and add it to a pack",
+    "export": "write the tasks of a pack as ONNX files",
+    "predict": "classify images with an exported file, by onnxruntime alone",
+    "report": "show a pack: tasks, classes, capacity, storage, picture",
+}
+
+OVERVIEW = """packnet: many tasks in one Keras network, one ONNX file per task.
+
+Commands:
+{commands}
+
+Start with:  packnet demo
+Then:        packnet train --pack=garden.keras --task=flowers --data=flowers/ --trunk=MobileNetV2
+Help:        packnet COMMAND --help
+"""
+
+
+def overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name.ljust(width)}  {text}" for name, text in COMMANDS.items()]
+    return OVERVIEW.format(commands="\n".join(lines))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs `packnet` with the given arguments (default: the process's); returns the status."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if not arguments:
+        print(overview(), file=sys.stderr)
+        return 2
+    command, *rest = arguments
+    if command in (*cli.HELP_FLAGS, "help"):
+        print(overview())
+        return 0
+    if command == "--version":
+        print(packnet_tf.__version__)
+        return 0
+    if command not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        print(f"packnet: there is no command '{command}'. Commands: {known}.", file=sys.stderr)
+        return 2
+    return cli.run(importlib.import_module(f"packnet_tf.apps.{command}"), command, rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

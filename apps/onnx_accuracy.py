@@ -1,0 +1,31 @@
+"""Accuracy of an exported task, by onnxruntime alone."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+
+def onnx_accuracy(path, batches: Iterable) -> float:
+    """The share of images that an ONNX file puts into the right class.
+
+    Args:
+        path: a `.onnx` file with one input and one output, logits or probabilities.
+        batches: pairs (inputs (n, ...), labels (n,)) of arrays.
+
+    Returns:
+        Accuracy, 0 to 1.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        str(path), options, providers=["CPUExecutionProvider"]
+    )
+    name = session.get_inputs()[0].name
+    right = total = 0
+    for images, labels in batches:
+        (answers,) = session.run(None, {name: np.asarray(images, np.float32)})
+        right += int(np.sum(np.argmax(answers, axis=-1) == np.asarray(labels)))
+        total += len(labels)
+    return right / total

@@ -1,0 +1,122 @@
+"""train a task on a folder of images and add it to a pack.
+
+The first call makes the pack from a trunk; later calls add a task to it. DIR is
+{train,validation,test}/<class>/<image>; validation and test are optional. Interrupted, the same
+command continues.
+
+Example:
+  packnet train --pack=garden.keras --task=flowers --data=flowers/ --trunk=MobileNetV2 \\
+      --image_size=96 --epochs=15 --prune_epoch=10 --prune_ratio=0.5
+  packnet train --pack=garden.keras --task=leaves --data=leaves/ --prune_ratio=0.75
+"""
+
+from absl import flags
+
+from packnet_tf.apps import cli
+
+FLAGS = cli.new_flags()
+REQUIRED = ("pack", "task", "data")
+flags.DEFINE_string("pack", None, "The pack, a .keras file; made if missing.", flag_values=FLAGS)
+flags.DEFINE_string("task", None, "Name of the new task.", flag_values=FLAGS)
+flags.DEFINE_string("data", None, "Folder of the task's images.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "trunk",
+    None,
+    "For a new pack: a .keras model, or the name of a keras.applications model (MobileNetV2).",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "trunk_output",
+    None,
+    "For a new pack: the layer whose output are the features, to leave out the model's own head.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "trunk_weights",
+    "imagenet",
+    "For a new pack of a keras.applications model: imagenet, none, or a path.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "pixel_scale",
+    None,
+    ["unit", "bytes", "symmetric", "torch", "caffe"],
+    "For a new pack: which pixel values the trunk wants: unit 0 to 1, bytes 0 to 255, symmetric "
+    "-1 to 1, torch or caffe as for ImageNet models from there. Known for keras.applications; "
+    "default for a file: unit.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer(
+    "image_size", None, "For a new pack: height and width in pixels.", 8, flag_values=FLAGS
+)
+flags.DEFINE_enum(
+    "biases", "shared", ["shared", "per_task"], "For a new pack: biases.", flag_values=FLAGS
+)
+flags.DEFINE_enum(
+    "norms", "per_task", ["shared", "per_task"], "For a new pack: norms.", flag_values=FLAGS
+)
+flags.DEFINE_enum(
+    "restart",
+    "trunk",
+    ["trunk", "zero"],
+    "For a new pack: what freed weights restart from.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer(
+    "epochs", 15, "All epochs, those after the prune included.", 1, flag_values=FLAGS
+)
+flags.DEFINE_integer("prune_epoch", 10, "The epoch whose start prunes.", 0, flag_values=FLAGS)
+flags.DEFINE_float(
+    "prune_ratio", 0.5, "Fraction of the claim to release, 0 to 1.", 0, 1, flag_values=FLAGS
+)
+flags.DEFINE_integer("batch_size", 32, "Images per step.", 1, flag_values=FLAGS)
+flags.DEFINE_enum(
+    "optimizer", "sgd", ["sgd", "adam", "adamw"], "SGD has momentum 0.9.", flag_values=FLAGS
+)
+flags.DEFINE_float("learning_rate", 0.003, "At the start of training.", 0, flag_values=FLAGS)
+flags.DEFINE_float(
+    "retrain_learning_rate",
+    None,
+    "After the prune; default a tenth of --learning_rate.",
+    0,
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean(
+    "decay", True, "Lower both rates to a tenth, along a cosine.", flag_values=FLAGS
+)
+flags.DEFINE_boolean("flip", False, "Augment by mirroring left to right.", flag_values=FLAGS)
+flags.DEFINE_boolean("crop", True, "Augment by padding and random crops.", flag_values=FLAGS)
+flags.DEFINE_float(
+    "validation_share",
+    0.1,
+    "Share of the training images to validate on where there is no validation folder.",
+    0.001,
+    0.9,
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "cache", "memory", "Decoded images: memory, none, or a folder.", flag_values=FLAGS
+)
+flags.DEFINE_enum(
+    "jit_compile", "auto", ["auto", "on", "off"], "XLA; auto: with a GPU only.", flag_values=FLAGS
+)
+flags.DEFINE_integer("seed", 0, "Of weights, shuffling and augmentation.", flag_values=FLAGS)
+flags.DEFINE_boolean(
+    "fresh", False, "Start over instead of continuing an interrupted run.", flag_values=FLAGS
+)
+
+
+def run(values: flags.FlagValues, arguments: list[str]) -> None:
+    if values.prune_epoch >= values.epochs:
+        raise cli.UsageError(
+            f"--prune_epoch={values.prune_epoch} is not below --epochs={values.epochs}: the task "
+            "would never be pruned. --epochs counts the epochs after the prune too"
+        )
+    cli.start_keras()
+    from packnet_tf.apps.training import Plan, train
+
+    settings = values.flag_values_dict()
+    fields = Plan.__dataclass_fields__
+    report = train(Plan(**{name: value for name, value in settings.items() if name in fields}))
+    print()
+    print(report)

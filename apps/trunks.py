@@ -1,0 +1,149 @@
+"""Trunks for image tasks: from a .keras file or from keras.applications.
+
+The trunk takes RGB (or grey) pixels of 0 to 255, scales them as its backbone wants them, and
+ends in one feature vector per image, so that every model exported from it takes raw pixels.
+"""
+
+import pathlib
+
+# What keras.applications' own preprocess_input does, by the start of the model's name.
+_SCALES = {
+    "caffe": ("VGG", "ResNet50", "ResNet101", "ResNet152"),
+    "torch": ("DenseNet",),
+    "symmetric": ("MobileNet", "Xception", "Inception", "NASNet"),
+    "bytes": ("EfficientNet", "ConvNeXt", "MobileNetV3"),
+}
+SCALES = ("unit", "bytes", "symmetric", "torch", "caffe")
+
+
+def application_scale(name: str) -> str:
+    """Which pixel values a keras.applications model wants; see `scale_pixels`."""
+    if name.endswith("V2") and name.startswith("ResNet"):
+        return "symmetric"
+    fits = [
+        (len(start), scale)
+        for scale, starts in _SCALES.items()
+        for start in starts
+        if name.startswith(start)
+    ]
+    return max(fits)[1] if fits else "bytes"
+
+
+def scale_pixels(pixels, scale: str):
+    """Scales pixels of 0 to 255 inside the graph.
+
+    Args:
+        pixels: KerasTensor (batch, height, width, channels), float32.
+        scale: "unit" (0 to 1), "bytes" (as they are), "symmetric" (-1 to 1), "torch" (0 to 1,
+            then ImageNet's mean and deviation), "caffe" (BGR, ImageNet's mean subtracted).
+    """
+    import keras
+
+    if scale == "bytes":
+        return pixels
+    if scale == "unit":
+        return keras.layers.Rescaling(1 / 255, name="scale_pixels")(pixels)
+    if scale == "symmetric":
+        return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale_pixels")(pixels)
+    if scale == "torch":
+        mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        return keras.layers.Rescaling(
+            [1 / (255 * d) for d in deviation],
+            offset=[-m / d for m, d in zip(mean, deviation, strict=True)],
+            name="scale_pixels",
+        )(pixels)
+    if scale == "caffe":
+        mean = [-103.939, -116.779, -123.68]
+        return keras.layers.Rescaling([1.0, 1.0, 1.0], offset=mean, name="scale_pixels")(
+            keras.ops.flip(pixels, axis=-1)
+        )
+    raise ValueError(f"There is no pixel scale {scale!r}; write one of {', '.join(SCALES)}.")
+
+
+def load_trunk(
+    source: str,
+    image_size: int | None = None,
+    output: str | None = None,
+    scale: str | None = None,
+    weights: str = "imagenet",
+):
+    """Makes a trunk that takes pixels of 0 to 255 and gives a feature vector.
+
+    Args:
+        source: path of a `.keras` model, or the name of a keras.applications model.
+        image_size: height and width in pixels; default what the model takes, or 224.
+        output: name of the layer whose output are the features, to leave out a model's own head;
+            default its last layer (applications come without their head).
+        scale: see `scale_pixels`; default what the application wants, or "unit".
+        weights: for applications: "imagenet", "none" (random), or a path.
+
+    Returns:
+        A functional `keras.Model`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: there is no such application or layer, or the model does not take images.
+    """
+    import keras
+
+    if source.endswith(".keras"):
+        if not pathlib.Path(source).exists():
+            raise FileNotFoundError(f"There is no trunk '{source}'.")
+        backbone = keras.saving.load_model(source, compile=False)
+    else:
+        backbone = _application(source, image_size, weights)
+        scale = scale or application_scale(source)
+    shape = backbone.input_shape
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] not in (1, 3):
+        raise ValueError(
+            f"The trunk '{source}' takes inputs of shape {shape}; expected images, "
+            "(batch, height, width, 3) or (batch, height, width, 1)."
+        )
+    if output is not None:
+        backbone = _up_to(backbone, output)
+    height, width = (side or image_size or 224 for side in shape[1:3])
+    if image_size is not None and (height, width) != (image_size, image_size):
+        raise ValueError(
+            f"The trunk '{source}' takes images of {height} x {width} pixels, not {image_size}; "
+            "leave --image_size out."
+        )
+    pixels = keras.Input((height, width, shape[-1]), name="image")
+    features = backbone(scale_pixels(pixels, scale or "unit"))
+    if len(features.shape) == 4:
+        features = keras.layers.GlobalAveragePooling2D(name="pool")(features)
+    if len(features.shape) != 2:
+        raise ValueError(
+            f"The trunk '{source}' ends in outputs of shape {features.shape}; expected features "
+            "(batch, n) or a feature map (batch, height, width, n). Name another layer with "
+            "--trunk_output."
+        )
+    return keras.Model(pixels, features, name="trunk")
+
+
+def _application(name: str, image_size: int | None, weights: str):
+    import keras
+
+    build = getattr(keras.applications, name, None)
+    if not callable(build):
+        known = [entry for entry in dir(keras.applications) if entry[0].isupper()]
+        raise ValueError(
+            f"'{name}' is neither a .keras file nor a model of keras.applications, which are: "
+            f"{', '.join(known)}."
+        )
+    size = image_size or 224
+    return build(
+        include_top=False,
+        weights=None if weights == "none" else weights,
+        input_shape=(size, size, 3),
+    )
+
+
+def _up_to(backbone, output: str):
+    import keras
+
+    names = [layer.name for layer in backbone.layers]
+    if output not in names:
+        raise ValueError(
+            f"The trunk has no layer '{output}'. Its last layers are: {', '.join(names[-12:])}."
+        )
+    return keras.Model(backbone.inputs, backbone.get_layer(output).output, name=backbone.name)

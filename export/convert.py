@@ -1,0 +1,88 @@
+"""From a plain Keras model to an ONNX graph."""
+
+import logging
+from collections.abc import Sequence
+
+import keras
+
+DEFAULT_OPSET = 17
+
+
+def input_names(model: keras.Model, names: Sequence[str] | None = None) -> list[str]:
+    """Names of the ONNX inputs: `image` for a single image, else the names of the Keras inputs.
+
+    Args:
+        model: a functional or sequential model.
+        names: names to use instead, one per input.
+
+    Raises:
+        ValueError: their number is not that of the inputs.
+    """
+    inputs = keras.tree.flatten(model.inputs)
+    if names is not None:
+        if len(names) != len(inputs):
+            raise ValueError(
+                f"input_names has {len(names)} names, the model {len(inputs)} inputs; give one "
+                "name per input."
+            )
+        return list(names)
+    integers = keras.backend.standardize_dtype(inputs[0].dtype).startswith(("int", "uint"))
+    if len(inputs) == 1 and (not integers or len(inputs[0].shape) > 2):
+        return ["image"]
+    return [tensor.name for tensor in inputs]
+
+
+def to_onnx(
+    model: keras.Model,
+    *,
+    names: Sequence[str],
+    output_name: str = "logits",
+    softmax: bool = False,
+    opset: int = DEFAULT_OPSET,
+    batch_size: int | None = None,
+):
+    """Converts a Keras model, in inference mode, to ONNX.
+
+    Args:
+        model: a model of plain Keras layers; inputs of shape (batch, ...) and any dtype.
+        names: one ONNX name per input.
+        output_name: name of the output; several outputs get `_0`, `_1`, ... appended.
+        softmax: whether to append a softmax over the last axis.
+        opset: ONNX operator set version.
+        batch_size: a fixed batch, or None for any.
+
+    Returns:
+        An `onnx.ModelProto`.
+
+    Raises:
+        RuntimeError: Keras does not run on TensorFlow, which the conversion needs.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            f"ONNX export needs Keras on TensorFlow, and it runs on {keras.backend.backend()}. "
+            "Save the pack with net.save, then load and export it in a process started with "
+            "KERAS_BACKEND=tensorflow."
+        )
+    import tensorflow as tf
+    import tf2onnx
+
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+
+    signature = [
+        tf.TensorSpec((batch_size, *tensor.shape[1:]), tensor.dtype, name)
+        for tensor, name in zip(keras.tree.flatten(model.inputs), names, strict=True)
+    ]
+
+    def answer(*tensors):
+        outputs = model(keras.tree.pack_sequence_as(model.input, tensors), training=False)
+        outputs = keras.tree.flatten(outputs)
+        if softmax:
+            outputs = [tf.nn.softmax(output) for output in outputs]
+        if len(outputs) == 1:
+            return {output_name: outputs[0]}
+        return {f"{output_name}_{place}": output for place, output in enumerate(outputs)}
+
+    graph, _ = tf2onnx.convert.from_function(
+        tf.function(answer, autograph=False), input_signature=signature, opset=opset
+    )
+    return graph

@@ -1,0 +1,33 @@
+"""Tables as plain text."""
+
+from collections.abc import Sequence
+
+
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], total: bool = False) -> str:
+    """Lays out a table: the first column to the left, the others to the right.
+
+    Args:
+        head: titles of the columns.
+        rows: the cells, one sequence per row.
+        total: whether the last row is a sum, set apart by a rule.
+    """
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+
+    def line(row):
+        first, *rest = row
+        cells = [first.ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        return "  ".join(cells).rstrip()
+
+    lines = [line(row) for row in rows]
+    rule = "-" * max(len(text) for text in [line(head), *lines])
+    body = [*lines[:-1], rule, lines[-1]] if total and lines else lines
+    return "\n".join([line(head), rule, *body])
+
+
+def count_bytes(size: int) -> str:
+    """A file's size as people say it: bytes up to 1000, then kB and MB."""
+    for unit, scale in (("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:,.2f} {unit}"
+    return f"{size} bytes"
