@@ -91,6 +91,7 @@ def start_keras() -> None:
 
         tf.config.list_physical_devices()  # looks for GPUs, and says so
         tf.zeros(())
+        tf.get_logger().setLevel("ERROR")  # advice on retracing, meant for developers
         import keras  # noqa: F401
     import packnet_tf.task_model  # noqa: F401
 

@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "train a task on a folder of images and add it to a pack",
     "export": "write the tasks of a pack as ONNX files",
     "predict": "classify images with an exported file, by onnxruntime alone",
+    "bench": "measure what packing costs",
     "report": "show a pack: tasks, classes, capacity, storage, picture",
 }
 

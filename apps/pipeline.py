@@ -73,7 +73,7 @@ class Pipeline:
         """
         import tensorflow as tf
 
-        height, width, channels = self.shape
+        height, width, _ = self.shape
         rows, columns = max(1, height // 16), max(1, width // 16)
 
         def augment(image, seed):

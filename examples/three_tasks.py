@@ -104,9 +104,9 @@ def exported_accuracy(way: str, place: int) -> dict:
         "keras": right / len(files),
         "onnx": onnx_accuracy(onnx / entry["file"], batches),
         "difference": entry["relative_difference"],
-        "pack_bytes": (
-            folder / (f"{task}.keras" if way == "alone" else "pack.keras")
-        ).stat().st_size,
+        "pack_bytes": (folder / (f"{task}.keras" if way == "alone" else "pack.keras"))
+        .stat()
+        .st_size,
     }
 
 

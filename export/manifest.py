@@ -22,7 +22,7 @@ def read(directory) -> dict:
         return {"format": FORMAT, "packnet_tf": packnet_tf.__version__, "tasks": []}
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        manifest["tasks"], manifest["format"]  # noqa: B018  the parts that we rely on
+        manifest["tasks"], manifest["format"]  # the parts that we rely on
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"'{path}' is not a manifest of exported tasks ({error}). Remove it, and export again."

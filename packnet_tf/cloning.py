@@ -119,8 +119,10 @@ def attach(trunk, head, name: str, model_class: type = keras.Model):
         name: name of the model.
         model_class: `keras.Model` or a subclass with the constructor of a functional model.
     """
+    # A Sequential model that has not been called has inputs, but no input.
+    inputs = trunk.inputs[0] if isinstance(trunk, keras.Sequential) else trunk.input
     inputs = keras.tree.map_structure(
-        lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name), trunk.input
+        lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name), inputs
     )
     own = copy_layer(head)
     if own.name == trunk.name:

@@ -136,7 +136,7 @@ class Packed:
             weight.owner.assign(owner)
             if weight.claim is None:
                 continue
-            if f"{name}_claim" in store.keys():
+            if f"{name}_claim" in store.keys():  # noqa: SIM118  a store is no dict
                 claim = bits.unpack(np.asarray(store[f"{name}_claim"]), weight.claim.shape)
                 weight.claim.assign(claim)
                 weight.trainable.assign(np.asarray(store[f"trainable_{name}"]))

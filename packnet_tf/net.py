@@ -214,11 +214,19 @@ class PackNet:
         """
         ratio = check_ratio(ratio)
         record, model = self._need_open("prune")
-        self._refuse_nan(f"prune task '{record.name}'")
-        released = {path: weight.prune(ratio) for path, weight in self._weights.items()}
+        chosen = {}
+        for path, weight in self._weights.items():  # all layers, or none
+            try:
+                chosen[path] = weight.choose(ratio)
+            except ValueError as error:
+                raise ValueError(
+                    f"Cannot prune task '{record.name}': layer '{path}': {error}"
+                ) from error
+        for weight, mask in zip(self._weights.values(), chosen.values(), strict=True):
+            weight.release(mask)
         model.phase.assign(RETRAINING)
         self._pruned = ratio
-        return released
+        return {path: int(np.count_nonzero(mask)) for path, mask in chosen.items()}
 
     def commit(self) -> None:
         """Gives the open task what it claims, for good; frees nothing, changes no earlier task.
@@ -374,9 +382,7 @@ class PackNet:
         remedy = "Use a higher prune_ratio for earlier tasks or a wider trunk."
         if len(full) == len(self._weights):
             raise ValueError(f"Cannot add task '{name}': {message} {remedy}")
-        warnings.warn(
-            f"Task '{name}' cannot train every layer: {message} {remedy}", stacklevel=3
-        )
+        warnings.warn(f"Task '{name}' cannot train every layer: {message} {remedy}", stacklevel=3)
 
     def _refuse_nan(self, deed: str) -> None:
         for path, weight in self._weights.items():

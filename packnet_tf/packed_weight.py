@@ -58,16 +58,18 @@ class PackedWeight:
         """Lets task number `task` claim all free weights, from their restart values."""
         free = ops.equal(self.owner, 0)
         # Nothing but the claim is ever non-zero here, so decay and regularizers act on it alone.
-        self.trainable.assign(ops.where(free, self.packed, ops.zeros_like(self.packed)))
+        self.trainable.assign(ops.where(free, self.packed, 0.0))
         self.claim.assign(ops.cast(free, "uint8") * np.uint8(task))
 
-    def prune(self, ratio: float) -> int:
-        """Releases the smallest `ratio` of the claim; returns how many weights that is."""
-        claim = ops.convert_to_numpy(self.claim)
-        chosen = released(ops.convert_to_numpy(self.trainable), claim > 0, ratio)
-        self.claim.assign(np.where(chosen, np.uint8(0), claim))
-        self.trainable.assign(ops.where(chosen, ops.zeros_like(self.trainable), self.trainable))
-        return int(np.count_nonzero(chosen))
+    def choose(self, ratio: float) -> np.ndarray:
+        """Which weights pruning by `ratio` would release, a bool array; see `released`."""
+        claimed = ops.convert_to_numpy(self.claim) > 0
+        return released(ops.convert_to_numpy(self.trainable), claimed, ratio)
+
+    def release(self, chosen: np.ndarray) -> None:
+        """Takes the chosen weights out of the claim; they count as 0 from now on."""
+        self.claim.assign(ops.where(chosen, ops.zeros_like(self.claim), self.claim))
+        self.trainable.assign(ops.where(chosen, 0.0, self.trainable))
 
     def commit(self, task: int, keep_restart_values: bool) -> None:
         """Gives the claim to task number `task` for good."""
@@ -77,7 +79,7 @@ class PackedWeight:
         self.claim.assign(ops.zeros_like(self.claim))
         if not keep_restart_values:
             free = ops.equal(self.owner, 0)
-            self.packed.assign(ops.where(free, ops.zeros_like(self.packed), self.packed))
+            self.packed.assign(ops.where(free, 0.0, self.packed))
 
     def owner_counts(self, tasks: int) -> list[int]:
         """How many weights are free, of task 1, of task 2, ... (`tasks + 1` counts)."""

@@ -44,9 +44,7 @@ def plot_capacity(capacity: Capacity, path=None):
         colour = _FREE if task is None else _COLOURS[number % len(_COLOURS)]
         axes.barh(places, shares, left=start, color=colour, label=task or "free", height=0.8)
         start = [left + share for left, share in zip(start, shares, strict=True)]
-    labels = [
-        f"{name}  ({entry['total']:,})" for name, entry in zip(names, entries, strict=True)
-    ]
+    labels = [f"{name}  ({entry['total']:,})" for name, entry in zip(names, entries, strict=True)]
     axes.set_yticks(list(places), labels)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)

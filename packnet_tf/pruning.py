@@ -2,7 +2,7 @@
 
 import numpy as np
 
-_BLOCK = 1 << 20  # weights looked at in one go where a temporary per weight would cost memory
+_BLOCK = 1 << 18  # weights looked at in one go: temporaries stay in the processor's cache
 
 
 def check_ratio(ratio: float, name: str = "prune_ratio") -> float:
@@ -52,8 +52,9 @@ def released(weights: np.ndarray, claim: np.ndarray, ratio: float) -> np.ndarray
     if weights.dtype.itemsize < 4:  # float16 and bfloat16: NumPy cannot partition every one
         weights = weights.astype(np.float32)
 
-    magnitude = np.abs(weights[claim])
-    if np.isnan(magnitude).any():
+    magnitude = weights[claim]
+    np.abs(magnitude, out=magnitude)
+    if np.isnan(magnitude.max(initial=0)):
         raise ValueError(
             f"{np.isnan(magnitude).sum()} of {magnitude.size} claimed weights are NaN: training "
             "diverged, and magnitudes cannot rank them. Restore earlier weights or train again "
@@ -64,31 +65,26 @@ def released(weights: np.ndarray, claim: np.ndarray, ratio: float) -> np.ndarray
         return np.zeros(weights.shape, bool)
     if count == magnitude.size:
         return claim.copy()
-    magnitude.partition(count - 1)  # in place: one copy of the layer, not two
+    magnitude.partition(count - 1)  # in place: the layer may be most of the memory there is
     threshold = magnitude[count - 1]
+    ties = count - np.count_nonzero(magnitude[:count] < threshold)
     del magnitude
+    return _at_most(weights, claim, threshold, ties)
 
-    magnitude = np.abs(weights)
-    chosen = magnitude < threshold
-    chosen &= claim
-    ties = magnitude == threshold
-    ties &= claim
-    chosen |= _first(ties, count - np.count_nonzero(chosen))
+
+def _at_most(weights, claim, threshold, ties: int) -> np.ndarray:
+    """Claimed weights of a magnitude below the threshold, and the first `ties` that equal it."""
+    chosen = np.empty(weights.shape, bool)
+    out, values, claimed = chosen.reshape(-1), weights.reshape(-1), claim.reshape(-1)
+    for start in range(0, out.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        magnitude = np.abs(values[block])
+        out[block] = (magnitude < threshold) & claimed[block]
+        if ties:
+            equal = np.flatnonzero((magnitude == threshold) & claimed[block])[:ties]
+            out[start + equal] = True
+            ties -= len(equal)
     return chosen
-
-
-def _first(mask: np.ndarray, count: int) -> np.ndarray:
-    """Keeps the first `count` True elements of `mask` in C order, in place."""
-    flat = mask.reshape(-1)
-    for start in range(0, flat.size, _BLOCK):
-        block = flat[start : start + _BLOCK]
-        inside = np.count_nonzero(block)
-        if inside > count:
-            block[np.flatnonzero(block)[count:]] = False
-            flat[start + _BLOCK :] = False
-            break
-        count -= inside
-    return mask
 
 
 def count_by_owner(owner: np.ndarray, tasks: int) -> list[int]:

@@ -10,7 +10,6 @@ import zipfile
 
 import keras
 import numpy as np
-from keras import ops
 
 from packnet_tf.atomic import replacing
 from packnet_tf.net import PackNet, TaskRecord, _assign, _values

@@ -1,0 +1,91 @@
+"""Packaging: all metadata is here, because the folders do not lie where Python imports them from.
+
+`export/` is imported as `packnet_tf.export` and `apps/` as `packnet_tf.apps`. `pyproject.toml`
+names the build system and configures the tools, nothing else.
+"""
+
+import pathlib
+import re
+
+from setuptools import setup
+
+HERE = pathlib.Path(__file__).parent
+
+# onnxruntime-gpu also runs on machines without a GPU, but is built for two platforms only.
+GPU_PLATFORM = (
+    "(sys_platform == 'linux' and platform_machine == 'x86_64')"
+    " or (sys_platform == 'win32' and platform_machine == 'AMD64')"
+)
+OTHER_PLATFORM = (
+    "(sys_platform != 'linux' or platform_machine != 'x86_64')"
+    " and (sys_platform != 'win32' or platform_machine != 'AMD64')"
+)
+
+# The lower bounds are the versions that the tests run with. The upper bounds are narrow where the
+# library relies on behaviour that a minor release may change.
+REQUIRES = [
+    "absl-py>=1.4,<2",  # tensorflow-model-optimization does not take 2
+    "keras>=3.15,<3.16",
+    "numpy>=2.4,<3",
+    "onnx>=1.23,<1.24",
+    f"onnxruntime-gpu>=1.31,<2; {GPU_PLATFORM}",
+    f"onnxruntime>=1.31,<2; {OTHER_PLATFORM}",
+    "tensorflow>=2.21,<2.22",
+    "tensorflow-model-optimization>=0.8.1,<0.9",
+    "tf2onnx>=1.17,<1.18",
+]
+APPS = [
+    "matplotlib>=3.11,<4",
+    "pillow>=13,<14",
+    "scikit-learn>=1.9,<2",
+]
+TESTS = [
+    *APPS,
+    "hypothesis>=6.170,<7",
+    "pytest>=9.2,<10",
+    "pytest-xdist>=3.8,<4",
+    "ruff>=0.17.6,<0.18",  # another minor version may format differently
+]
+
+
+def version() -> str:
+    """Reads `__version__` as text: importing the package would need its dependencies."""
+    text = (HERE / "packnet_tf" / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    if found is None:
+        raise RuntimeError('packnet_tf/__init__.py has no line like: __version__ = "0.1.0"')
+    return found.group(1)
+
+
+def readme() -> str:
+    path = HERE / "README.md"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+setup(
+    name="packnet_tf",
+    version=version(),
+    description="PackNet for Keras 3: many tasks in one network, one ONNX file per task.",
+    long_description=readme(),
+    long_description_content_type="text/markdown",
+    author="The packnet_tf authors",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.11",
+    packages=["packnet_tf", "packnet_tf.export", "packnet_tf.apps"],
+    package_dir={"packnet_tf.export": "export", "packnet_tf.apps": "apps"},
+    package_data={"packnet_tf": ["py.typed"]},
+    zip_safe=False,
+    install_requires=REQUIRES,
+    extras_require={"apps": APPS, "tests": TESTS},
+    entry_points={"console_scripts": ["packnet = packnet_tf.apps.main:main"]},
+)

@@ -1,0 +1,221 @@
+"""Promise 8: an exported task equals its Keras view."""
+
+import json
+import re
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from keras import layers
+from onnx import numpy_helper
+
+import packnet_tf
+from pack_helpers import TRUNKS, conv_trunk, logits, mlp_trunk, packed, packed_layers
+from packnet_tf.export import export_all, export_onnx
+
+
+@pytest.fixture
+def net():
+    return packed(conv_trunk(), birds=0.5, cars=0.5, flowers=0)
+
+
+def images(count=5, seed=3):
+    return np.random.default_rng(seed).normal(size=(count, 6, 6, 1)).astype("float32")
+
+
+def answer(path, *inputs):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_inputs()]
+    return session.run(None, dict(zip(names, inputs, strict=True)))[0]
+
+
+@pytest.mark.parametrize("kind", sorted(TRUNKS))
+def test_every_task_answers_as_its_view(kind, tmp_path):
+    net = packed(TRUNKS[kind](), one=0.5, two=0.5)
+    x = np.random.default_rng(0).normal(size=(6, *net.task_model("one").input_shape[1:]))
+    x = x.astype("float32")
+    for task in net.tasks:
+        difference = export_onnx(net, task, tmp_path / f"{task}.onnx", samples=x)
+        expected = logits(net.task_model(task), x)
+        found = np.abs(answer(tmp_path / f"{task}.onnx", x) - expected).max()
+        assert found <= max(difference, 1e-7) * max(np.abs(expected).max(), 1.0)
+        assert difference < 1e-5
+
+
+def test_released_and_foreign_weights_are_exactly_zero_in_the_file(net, tmp_path):
+    for number, task in enumerate(net.tasks, start=1):
+        export_onnx(net, task, tmp_path / "m.onnx")
+        graph = onnx.load(tmp_path / "m.onnx").graph
+        constants = [numpy_helper.to_array(entry) for entry in graph.initializer]
+        for layer in packed_layers(net.task_model(task)):
+            weight = layer.packed["kernel"]
+            owner = keras.ops.convert_to_numpy(weight.owner)
+            values = keras.ops.convert_to_numpy(weight.packed)
+            assert (values != 0).all()
+            seen = (owner >= 1) & (owner <= number)
+            assert seen.all() == (number == len(net.tasks))
+            seen = seen.transpose(3, 2, 0, 1) if seen.ndim == 4 else seen
+            # The converter may scale a kernel by the normalisation after it; zero stays zero.
+            assert any(np.array_equal(seen, constant != 0) for constant in constants), layer.name
+
+
+def test_no_mask_and_no_owner_is_left_in_the_graph(net, tmp_path):
+    export_onnx(net, "cars", tmp_path / "m.onnx")
+    graph = onnx.load(tmp_path / "m.onnx").graph
+    assert not {node.op_type for node in graph.node} & {"Where", "LessOrEqual", "Equal", "And"}
+    kinds = {numpy_helper.to_array(entry).dtype.kind for entry in graph.initializer}
+    assert kinds <= {"f", "i"}
+    packed_bytes = sum(numpy_helper.to_array(entry).nbytes for entry in graph.initializer)
+    plain = sum(weight.numpy().nbytes for weight in net.unpack("cars").weights)
+    assert packed_bytes <= plain + 200
+
+
+def test_the_file_names_its_task_classes_and_notes(tmp_path):
+    net = packnet_tf.PackNet(mlp_trunk())
+    net.notes["pixel_range"] = "0,255"
+    net.add_task("pets", layers.Dense(2), classes=["cat", "dog"])
+    net.commit()
+    export_onnx(net, "pets", tmp_path / "m.onnx", metadata={"made_by": "me"})
+    facts = {entry.key: entry.value for entry in onnx.load(tmp_path / "m.onnx").metadata_props}
+    assert facts == {
+        "task": "pets",
+        "task_number": "1",
+        "classes": '["cat", "dog"]',
+        "pixel_range": "0,255",
+        "made_by": "me",
+    }
+
+
+def test_one_image_input_is_called_image_and_any_batch_fits(net, tmp_path):
+    export_onnx(net, "birds", tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
+    (entry,), (output,) = session.get_inputs(), session.get_outputs()
+    assert (entry.name, entry.shape[1:], entry.type) == ("image", [6, 6, 1], "tensor(float)")
+    assert output.name == "logits"
+    for count in (1, 7):
+        assert answer(tmp_path / "m.onnx", images(count)).shape == (count, 3)
+
+
+def test_several_inputs_keep_the_trunks_names_and_dtypes(tmp_path):
+    tokens = keras.Input((4,), dtype="int32", name="tokens")
+    extra = keras.Input((3,), name="extra")
+    x = layers.Flatten()(layers.Embedding(10, 2)(tokens))
+    trunk = keras.Model([tokens, extra], layers.Dense(4)(layers.concatenate([x, extra])))
+    net = packed(trunk, one=0.5)
+    export_onnx(net, "one", tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
+    found = {entry.name: entry.type for entry in session.get_inputs()}
+    assert found == {"tokens": "tensor(int32)", "extra": "tensor(float)"}
+
+
+def test_options_softmax_fixed_batch_opset_and_input_names(net, tmp_path):
+    export_onnx(
+        net, "cars", tmp_path / "m.onnx", softmax=True, batch_size=2, opset=15,
+        input_names=["x"], samples=images(5),
+    )  # fmt: skip
+    model = onnx.load(tmp_path / "m.onnx")
+    assert [entry.version for entry in model.opset_import if entry.domain == ""] == [15]
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
+    assert session.get_inputs()[0].name == "x"
+    assert session.get_inputs()[0].shape[0] == 2
+    assert session.get_outputs()[0].name == "probabilities"
+    np.testing.assert_allclose(answer(tmp_path / "m.onnx", images(2)).sum(-1), 1, rtol=1e-6)
+
+
+def test_above_the_tolerance_no_file_is_left_and_the_error_says_by_how_much(net, tmp_path):
+    with pytest.raises(ValueError, match="differs from Keras by") as caught:
+        export_onnx(net, "birds", tmp_path / "m.onnx", tolerance=-1.0)
+    figure = r"task 'birds' differs from Keras by \d\.\d\de[-+]\d\d of the largest output"
+    assert re.search(figure, str(caught.value))
+    assert "No file was written." in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_given_samples_are_compared_besides_the_random_ones(net, tmp_path):
+    manifest = export_all(net, tmp_path, samples={"birds": images(11)})
+    assert [task["compared_inputs"] for task in manifest["tasks"]] == [4 + 11, 4, 4]
+
+
+def test_export_all_writes_one_file_per_task_and_a_manifest(net, tmp_path):
+    seen = []
+    manifest = export_all(net, tmp_path / "onnx", progress=seen.append)
+    names = ["model_task1.onnx", "model_task2.onnx", "model_task3.onnx"]
+    assert sorted(p.name for p in (tmp_path / "onnx").iterdir()) == ["manifest.json", *names]
+    assert json.loads((tmp_path / "onnx" / "manifest.json").read_text()) == manifest
+    assert seen == list(net.tasks)
+    assert [task["file"] for task in manifest["tasks"]] == names
+    first = manifest["tasks"][0]
+    assert first["task"] == "birds"
+    assert first["bytes"] == (tmp_path / "onnx" / names[0]).stat().st_size
+    assert 0 <= first["relative_difference"] < 1e-5
+    assert first["inputs"] == [{"name": "image", "shape": [None, 6, 6, 1], "dtype": "float32"}]
+
+
+def test_exporting_one_task_again_keeps_the_others_in_the_manifest(net, tmp_path):
+    before = export_all(net, tmp_path)
+    after = export_all(net, tmp_path, tasks=["cars"])
+    assert [task["task"] for task in after["tasks"]] == ["birds", "cars", "flowers"]
+    assert after["tasks"][0] == before["tasks"][0]
+
+
+def test_the_same_pack_gives_files_that_answer_bit_for_bit_alike(net, tmp_path):
+    first = export_all(net, tmp_path / "a")
+    second = export_all(net, tmp_path / "b")
+    for one, other in zip(first["tasks"], second["tasks"], strict=True):
+        assert np.array_equal(
+            answer(tmp_path / "a" / one["file"], images()),
+            answer(tmp_path / "b" / other["file"], images()),
+        )
+
+
+def test_a_batch_normalised_later_task_is_exported_with_its_own_statistics(tmp_path):
+    net = packed(conv_trunk(), one=0.5, two=0.5)
+    export_all(net, tmp_path)
+    x = images(8)
+    apart = answer(tmp_path / "model_task1.onnx", x) - answer(tmp_path / "model_task2.onnx", x)
+    assert np.abs(apart).max() > 1e-3
+
+
+def test_the_file_runs_with_nothing_but_onnxruntime(net, tmp_path):
+    export_onnx(net, "birds", tmp_path / "m.onnx")
+    np.save(tmp_path / "x.npy", images())
+    code = (
+        "import sys, numpy, onnxruntime\n"
+        f"s = onnxruntime.InferenceSession({str(tmp_path / 'm.onnx')!r})\n"
+        f"y = s.run(None, {{'image': numpy.load({str(tmp_path / 'x.npy')!r})}})[0]\n"
+        "assert not {'tensorflow', 'keras', 'packnet_tf'} & set(sys.modules)\n"
+        "print(y.shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "(5, 3)"
+
+
+def test_a_half_precision_trunk_is_exported_within_its_precision(tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    net = packed(mlp_trunk(), one=0.5)
+    keras.config.set_dtype_policy("float32")
+    assert export_onnx(net, "one", tmp_path / "m.onnx", tolerance=1e-2) < 1e-2
+
+
+def test_unknown_and_open_tasks_are_named_in_the_error(net, tmp_path):
+    with pytest.raises(ValueError, match="no committed task 'dogs'") as caught:
+        export_onnx(net, "dogs", tmp_path / "m.onnx")
+    assert "Committed tasks: 'birds', 'cars', 'flowers'." in str(caught.value)
+    empty = packnet_tf.PackNet(mlp_trunk())
+    with pytest.raises(ValueError, match=r"no committed task to export.*net\.commit\(\) first"):
+        export_all(empty, tmp_path)
+
+
+def test_a_damaged_manifest_is_named(net, tmp_path):
+    (tmp_path / "manifest.json").write_text("[1, 2")
+    with pytest.raises(ValueError, match="is not a manifest of exported tasks"):
+        export_all(net, tmp_path)
+
+
+def test_input_names_must_fit_the_inputs(net, tmp_path):
+    with pytest.raises(ValueError, match="input_names has 2 names, the model 1 inputs"):
+        export_onnx(net, "birds", tmp_path / "m.onnx", input_names=["a", "b"])
