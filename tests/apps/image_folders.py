@@ -1,0 +1,34 @@
+"""Small made-up image tasks on disk."""
+
+import numpy as np
+from PIL import Image
+
+
+def write_task(root, classes=("dark", "light"), size=16, train=12, held_out=6, seed=0, test=True):
+    """Images whose class is their brightness; returns the folder."""
+    rng = np.random.default_rng(seed)
+    counts = {"train": train, "validation": held_out, **({"test": held_out} if test else {})}
+    for split, count in counts.items():
+        for place, name in enumerate(classes):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                level = 60 + 120 * place / max(1, len(classes) - 1)
+                pixels = rng.normal(level, 30, (size, size, 3)).clip(0, 255).astype("uint8")
+                Image.fromarray(pixels).save(folder / f"{number:02}.png")
+    return root
+
+
+def write_trunk(path, size=16):
+    """A small convolutional network with a head of its own, saved as a .keras file."""
+    import keras
+    from keras import layers
+
+    inputs = keras.Input((size, size, 3))
+    x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False, name="conv1")(inputs)
+    x = layers.BatchNormalization(momentum=0.5)(x)
+    x = layers.ReLU()(x)
+    x = layers.Conv2D(12, 3, strides=2, activation="relu", name="features")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    keras.Model(inputs, layers.Dense(5, name="old_head")(x), name="small").save(path)
+    return path

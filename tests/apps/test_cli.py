@@ -1,0 +1,86 @@
+"""The command line: help, flags, exit status, sentences instead of tracebacks."""
+
+import subprocess
+import sys
+
+import pytest
+
+import packnet_tf
+from packnet_tf.apps.main import COMMANDS, main
+
+
+def run(capsys, *arguments):
+    status = main(list(arguments))
+    out = capsys.readouterr()
+    return status, out.out, out.err
+
+
+def test_help_lists_every_command(capsys):
+    status, out, err = run(capsys, "--help")
+    assert (status, err) == (0, "")
+    for command in COMMANDS:
+        assert f"\n  {command} " in out
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_each_commands_help_has_an_example_and_its_flags(command, capsys):
+    status, out, _ = run(capsys, command, "--help")
+    assert status == 0
+    assert "Example:\n  packnet " + command in out
+    assert "Flags:\n" in out
+    assert "--[no]debug" in out
+
+
+def test_required_flags_are_marked_in_the_help(capsys):
+    _, out, _ = run(capsys, "train", "--help")
+    assert "--pack (required)\n" in out
+    assert "--epochs\n      All epochs, those after the prune included. (default: 15)" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["fly"], "there is no command 'fly'. Commands: demo, train, export,"),
+        (["train"], "packnet train: --pack is missing. See packnet train --help."),
+        (["report", "--colour=red"], "Unknown command line flag 'colour'"),
+        (["train", "--epochs=many"], "--epochs=many"),
+        (["report", "--pack=a.keras", "b.keras"], "unexpected argument 'b.keras'"),
+        (["predict", "--model=m.onnx"], "name at least one image file"),
+        (["bench", "speed"], "name one bench: prune"),
+        (
+            ["train", "--pack=a.keras", "--task=t", "--data=d", "--epochs=3", "--prune_epoch=3"],
+            "--prune_epoch=3 is not below --epochs=3: the task would never be pruned.",
+        ),
+    ],
+)
+def test_wrong_flags_end_with_status_2_and_a_sentence(arguments, text, capsys):
+    for module in list(sys.modules):
+        if module.startswith("packnet_tf.apps.") and hasattr(sys.modules[module], "FLAGS"):
+            sys.modules[module].FLAGS.unparse_flags()
+            del sys.modules[module]
+    status, out, err = run(capsys, *arguments)
+    assert status == 2
+    assert text in err
+    assert out == ""
+
+
+def test_no_command_shows_the_overview_and_is_wrong(capsys):
+    status, _, err = run(capsys)
+    assert status == 2
+    assert "packnet demo" in err
+
+
+def test_the_version_is_the_packages(capsys):
+    assert run(capsys, "--version") == (0, f"{packnet_tf.__version__}\n", "")
+
+
+def test_a_failure_is_a_sentence_with_status_1_and_a_traceback_only_under_debug():
+    command = [sys.executable, "-m", "packnet_tf.apps", "report", "--pack=nowhere.keras"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "packnet report: There is no pack 'nowhere.keras'. net.save(path) writes one.\n"
+    )
+    done = subprocess.run([*command, "--debug"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr

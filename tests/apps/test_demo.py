@@ -1,0 +1,52 @@
+"""The two real runs: `packnet demo`, and the three tasks of the comparison."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_the_demo_packs_exports_and_checks_three_tasks(tmp_path):
+    command = [sys.executable, "-m", "packnet_tf.apps", "demo", f"--output={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^(digits_\S+) +(\S+)% +(\S+)% +(\S+)% +(\S+)% +(\S+)$", done.stdout, re.M)
+    assert len(rows) == 3
+    for _, before, _, retrained, onnx, forgetting in rows:
+        assert min(map(float, (before, retrained, onnx))) > 90
+        assert retrained == onnx
+        assert forgetting == "0.000"
+    assert "bit for bit" in done.stdout
+    assert done.stderr == ""
+    files = {path.name for path in (tmp_path / "onnx").iterdir()}
+    assert files == {"manifest.json", *(f"model_task{n}.onnx" for n in (1, 2, 3))}
+    assert (tmp_path / "owners.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_three_real_tasks_are_packed_into_a_pretrained_trunk(tmp_path):
+    data = os.environ.get("PACKNET_TEST_DATA")
+    if not data or not (pathlib.Path(data) / "tiny_darknet.keras").exists():
+        pytest.skip("PACKNET_TEST_DATA names no folder with the three tasks and the trunk")
+    done = subprocess.run(
+        [
+            sys.executable, ROOT / "examples" / "three_tasks.py", f"--data={data}",
+            f"--output={tmp_path}", "--ways=ours", "--epochs=2", "--prune_epoch=1",
+            "--image_size=48",
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert set(results) == {"ours/clothing", "ours/hand_signs", "ours/scenes"}
+    for result in results.values():
+        assert result["onnx"] == result["keras"] == pytest.approx(result["test"], abs=1e-6)
+        assert result["difference"] < 1e-4
+        assert result["onnx"] > 0.3  # of 10, 10 and 6 classes, after one epoch and one more

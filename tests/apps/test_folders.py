@@ -1,0 +1,77 @@
+"""Folders of images are checked before training starts."""
+
+import re
+
+import pytest
+
+from packnet_tf.apps.folders import read_folder
+
+
+def fill(root, **splits):
+    """fill(root, train={"cat": 3}) writes three (empty) image files of a class."""
+    for split, classes in splits.items():
+        for name, count in classes.items():
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                (root / split / name / f"{number}.jpg").touch()
+    return root
+
+
+def test_classes_are_sorted_and_labels_follow(tmp_path):
+    folder = read_folder(
+        fill(tmp_path, train={"dog": 2, "cat": 3}, validation={"cat": 1, "dog": 1})
+    )
+    assert folder.classes == ["cat", "dog"]
+    assert [label for _, label in folder.files["train"]] == [0, 0, 0, 1, 1]
+    assert set(folder.files) == {"train", "validation"}
+    assert not folder.validation_from_train
+
+
+def test_other_files_and_hidden_folders_are_left_out(tmp_path):
+    fill(tmp_path, train={"dog": 2, "cat": 3, ".cache": 1})
+    (tmp_path / "train" / "cat" / "notes.txt").touch()
+    (tmp_path / "train" / "readme.md").touch()
+    assert read_folder(tmp_path).classes == ["cat", "dog"]
+
+
+def test_validation_comes_from_a_seeded_split_of_every_class(tmp_path):
+    fill(tmp_path, train={"cat": 20, "dog": 10})
+    folder = read_folder(tmp_path, validation_share=0.2, seed=1)
+    assert folder.validation_from_train
+    assert [label for _, label in folder.files["validation"]] == [0] * 4 + [1] * 2
+    assert not set(folder.files["train"]) & set(folder.files["validation"])
+    assert len(folder.files["train"]) + len(folder.files["validation"]) == 30
+    assert read_folder(tmp_path, 0.2, seed=1) == folder
+    assert read_folder(tmp_path, 0.2, seed=2) != folder
+
+
+@pytest.mark.parametrize(
+    ("splits", "text"),
+    [
+        ({"validation": {"a": 1}}, "has no folder 'train'. Expected {train,validation,test}/<cla"),
+        ({"train": {}}, "has no folder 'train'"),
+        ({"train": {"a": 3}}, "has one class only, 'a'"),
+        ({"train": {"a": 3, "b": 0}}, "b' has no images (.jpg, .jpeg, .png"),
+        (
+            {"train": {"a": 3, "b": 3}, "validation": {"a": 1}},
+            "validation' lacks the class 'b' that 'train' has. Every split needs the same class "
+            "folders: a, b.",
+        ),
+        (
+            {"train": {"a": 3, "b": 3}, "test": {"a": 1, "b": 1, "c": 1}},
+            "test' has a class 'c' that 'train' lacks",
+        ),
+        ({"train": {"a": 3, "b": 1}}, "has one training image and there is no validation folder"),
+    ],
+)
+def test_what_is_wrong_with_a_folder_is_said(splits, text, tmp_path):
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(text)):
+        read_folder(fill(tmp_path, **splits))
+
+
+def test_a_missing_folder_and_one_without_images_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"There is no folder '.*nowhere'"):
+        read_folder(tmp_path / "nowhere")
+    (tmp_path / "train").mkdir()
+    with pytest.raises(ValueError, match="has no class folders, so no images"):
+        read_folder(tmp_path)

@@ -1,0 +1,83 @@
+"""Images as tf.data: the same pixels every epoch, unreadable files named and skipped."""
+
+import numpy as np
+import pytest
+from image_folders import write_task
+from PIL import Image
+
+from packnet_tf.apps.folders import read_folder
+from packnet_tf.apps.pipeline import Pipeline
+from packnet_tf.apps.pixels import read_image
+
+
+@pytest.fixture
+def files(tmp_path):
+    return read_folder(write_task(tmp_path / "task")).files
+
+
+def collect(data):
+    batches = list(data.as_numpy_iterator())
+    return np.concatenate([b[0] for b in batches]), np.concatenate([b[1] for b in batches])
+
+
+def test_evaluation_gives_every_image_in_order_as_read_image_does(files):
+    images, labels = collect(Pipeline((16, 16, 3), 5, 0).evaluation(files["test"], "test"))
+    assert images.dtype == np.float32
+    assert labels.tolist() == [label for _, label in files["test"]]
+    for image, (path, _) in zip(images, files["test"], strict=True):
+        assert np.array_equal(image, read_image(path, 16, 16, 3))
+
+
+@pytest.mark.parametrize("cache", ["memory", "none", "folder"])
+def test_training_shuffles_and_gives_every_image_each_epoch(cache, files, tmp_path):
+    cache = str(tmp_path / "cache") if cache == "folder" else cache
+    data = Pipeline((16, 16, 3), 7, 1, cache).training(files["train"], "train", False, False)
+    first, second = collect(data), collect(data)
+    expected = sorted(read_image(path, 16, 16, 3).sum() for path, _ in files["train"])
+    for images, labels in (first, second):
+        assert sorted(images.sum((1, 2, 3)).astype(int)) == expected
+        assert sorted(labels) == sorted(label for _, label in files["train"])
+    assert not np.array_equal(first[0], second[0])
+
+
+def test_augmentation_moves_and_mirrors_and_the_seed_decides(files):
+    def epoch(seed, **how):
+        return collect(Pipeline((16, 16, 3), 7, seed).training(files["train"], "t", **how))[0]
+
+    plain = {image.tobytes() for image in epoch(0, flip=False, crop=False)}
+    moved = epoch(0, flip=False, crop=True)
+    mirrored = epoch(0, flip=True, crop=False)
+    assert {image.tobytes() for image in moved} != plain
+    for image in mirrored:
+        assert {image.tobytes(), image[:, ::-1].tobytes()} & plain
+    assert any(image.tobytes() not in plain for image in mirrored)
+    assert np.array_equal(epoch(3, flip=True, crop=True), epoch(3, flip=True, crop=True))
+
+
+def test_unreadable_images_are_skipped_and_named(files):
+    path, _ = files["train"][3]
+    with open(path, "wb") as file:
+        file.write(b"no image")
+    pipeline = Pipeline((16, 16, 3), 4, 0)
+    images, _ = collect(pipeline.evaluation(files["train"], "train"))
+    assert len(images) == len(files["train"]) - 1
+    assert list(pipeline.unreadable) == [path]
+    assert f"'{path}' is not a readable image" in pipeline.unreadable[path]
+
+
+def test_images_are_resized_and_grey_ones_become_rgb_or_stay(tmp_path):
+    Image.fromarray(np.full((9, 5), 200, np.uint8)).save(tmp_path / "grey.png")
+    assert np.array_equal(
+        read_image(tmp_path / "grey.png", 4, 6, 3), np.full((4, 6, 3), 200, np.uint8)
+    )
+    assert read_image(tmp_path / "grey.png", 4, 6, 1).shape == (4, 6, 1)
+
+
+def test_missing_and_truncated_images_are_os_errors(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_image(tmp_path / "none.png", 4, 4, 3)
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "cut.png")
+    whole = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(OSError, match="is not a readable image"):
+        read_image(tmp_path / "cut.png", 4, 4, 3)

@@ -1,0 +1,79 @@
+"""Trunks for images: raw pixels in, one feature vector out."""
+
+import keras
+import numpy as np
+import pytest
+from image_folders import write_trunk
+
+import packnet_tf
+from packnet_tf.apps.trunks import application_scale, load_trunk, scale_pixels
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("VGG16", "vgg16"),
+        ("ResNet50", "resnet"),
+        ("ResNet50V2", "resnet_v2"),
+        ("DenseNet121", "densenet"),
+        ("MobileNet", "mobilenet"),
+        ("MobileNetV2", "mobilenet_v2"),
+        ("MobileNetV3Small", "mobilenet_v3"),
+        ("EfficientNetB0", "efficientnet"),
+        ("EfficientNetV2B0", "efficientnet_v2"),
+        ("ConvNeXtTiny", "convnext"),
+        ("InceptionV3", "inception_v3"),
+        ("InceptionResNetV2", "inception_resnet_v2"),
+        ("Xception", "xception"),
+        ("NASNetMobile", "nasnet"),
+    ],
+)
+def test_pixels_are_scaled_as_keras_applications_do(name, module):
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 5, 5, 3)).astype("float32")
+    inputs = keras.Input((5, 5, 3))
+    scaled = keras.Model(inputs, scale_pixels(inputs, application_scale(name)))(pixels)
+    expected = getattr(keras.applications, module).preprocess_input(pixels.copy())
+    np.testing.assert_allclose(scaled, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_a_models_own_head_is_left_out(tmp_path):
+    path = write_trunk(tmp_path / "small.keras")
+    trunk = load_trunk(str(path), output="features")
+    assert trunk.input_shape == (None, 16, 16, 3)
+    assert trunk.output_shape == (None, 12)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype("float32")
+    whole = keras.saving.load_model(path)
+    features = keras.Model(whole.input, whole.get_layer("features").output)(pixels / 255)
+    np.testing.assert_allclose(trunk(pixels), np.mean(features, (1, 2)), rtol=1e-4, atol=1e-5)
+
+
+def test_an_application_becomes_a_trunk_that_packs():
+    trunk = load_trunk("MobileNetV2", image_size=32, weights="none")
+    assert trunk.output_shape == (None, 1280)
+    net = packnet_tf.PackNet(trunk)
+    assert "mobilenetv2_1.00_32/Conv_1" in net.capacity()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"source": "nowhere.keras"}, "There is no trunk 'nowhere.keras'"),
+        ({"source": "MobileNetV9"}, "'MobileNetV9' is neither a .keras file nor a model of keras"),
+    ],
+)
+def test_unknown_trunks_are_named(arguments, text):
+    with pytest.raises((FileNotFoundError, ValueError), match=text):
+        load_trunk(**arguments)
+
+
+def test_unknown_layers_sizes_and_scales_are_named(tmp_path):
+    path = str(write_trunk(tmp_path / "small.keras"))
+    with pytest.raises(ValueError, match=r"has no layer 'top'\. Its last layers are: .*old_head"):
+        load_trunk(path, output="top")
+    with pytest.raises(ValueError, match="takes images of 16 x 16 pixels, not 32"):
+        load_trunk(path, image_size=32)
+    with pytest.raises(ValueError, match="There is no pixel scale 'half'; write one of unit,"):
+        load_trunk(path, scale="half")
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "flat.keras")
+    with pytest.raises(ValueError, match=r"takes inputs of shape \(None, 4\); expected images"):
+        load_trunk(str(tmp_path / "flat.keras"))
