@@ -3,7 +3,8 @@
 All three are Keras's own `clone_model` with a function that says what each layer becomes.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import keras
 from keras import ops
@@ -20,8 +21,24 @@ def _clone(model, copy: Callable):
         pairs.append((layer, made))
         return made
 
-    clone = keras.models.clone_model(model, clone_function=copy_and_note, recursive=True)
+    with _uncompiled(model):
+        clone = keras.models.clone_model(model, clone_function=copy_and_note, recursive=True)
     return clone, pairs
+
+
+@contextlib.contextmanager
+def _uncompiled(model) -> Iterator[None]:
+    """Within it a model counts as not compiled: a clone of it gets no optimizer, nor its state."""
+    compiled = [
+        part for part in model._flatten_layers() if isinstance(part, keras.Model) and part.compiled
+    ]
+    for part in compiled:
+        part.compiled = False
+    try:
+        yield
+    finally:
+        for part in compiled:
+            part.compiled = True
 
 
 def _same(layer):
@@ -104,9 +121,10 @@ def copy_layer(layer):
     """An unattached copy of a layer or model, values kept where it has been built."""
     if not isinstance(layer, keras.Model):
         return _same(layer)
-    copy = keras.models.clone_model(layer)
+    copy, pairs = _clone(layer, _same)
     if copy.built:
-        _copy_weights(layer, copy)
+        for source, target in pairs:
+            _copy_weights(source, target)
     return copy
 
 

@@ -189,7 +189,7 @@ class PackNet:
         record = TaskRecord(name, len(self._records) + 1, cloning.copy_layer(head), classes)
         model = self._build(record, head=head)
         width = model.output_shape[-1] if isinstance(model.output_shape, tuple) else None
-        if classes is not None and len(classes) != width:
+        if classes is not None and width is not None and len(classes) != width:
             raise ValueError(
                 f"Cannot add task '{name}': {len(classes)} class names for {width} outputs. Give "
                 "one name per output of the head."
