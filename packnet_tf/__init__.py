@@ -1,11 +1,12 @@
 """PackNet for Keras 3: many tasks in one network, nothing forgotten.
 
 The public names are imported on first use, so that commands which need neither Keras nor
-TensorFlow (`packnet predict`) start at once. Where Keras is already imported, the packed layers
-are registered with it right away: `keras.saving.load_model` then reads saved task models.
+TensorFlow (`packnet predict`) start at once. The packed layers are registered with Keras when both
+are imported, in either order: `keras.saving.load_model` then reads saved task models.
 """
 
 import importlib
+import importlib.util
 import sys
 from typing import TYPE_CHECKING
 
@@ -44,5 +45,26 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
+class _WhenKerasComes:
+    """Import hook: registers the packed layers with Keras as soon as that is imported."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "keras":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module):
+                execute(module)
+                importlib.import_module("packnet_tf.task_model")
+
+            spec.loader.exec_module = execute_and_register
+        return spec
+
+
 if "keras" in sys.modules:
     importlib.import_module("packnet_tf.task_model")
+else:
+    sys.meta_path.insert(0, _WhenKerasComes())

@@ -1,5 +1,6 @@
 """PackNet through `model.fit`: train, prune, retrain, commit."""
 
+import numbers
 import warnings
 
 import keras
@@ -54,7 +55,8 @@ class PackNetCallback(keras.callbacks.Callback):
     ):
         super().__init__()
         self.prune_ratio = check_ratio(prune_ratio)
-        if isinstance(prune_epoch, bool) or prune_epoch != int(prune_epoch) or prune_epoch < 0:
+        whole = isinstance(prune_epoch, numbers.Integral) and not isinstance(prune_epoch, bool)
+        if not whole or prune_epoch < 0:
             raise ValueError(
                 f"prune_epoch is the 0-based epoch whose start prunes; got {prune_epoch!r}. Write "
                 "prune_epoch=20 to train epochs 0 to 19 before the prune."

@@ -49,6 +49,9 @@ def _copy_weights(source, target) -> None:
     # Operations of the graph (ops.add, slices) are cloned too but have no weights.
     if isinstance(source, keras.layers.Layer) and source.weights:
         target.set_weights([ops.convert_to_numpy(weight) for weight in source.weights])
+        for layer in target._flatten_layers():
+            if hasattr(layer, "finalize_state"):  # Normalization computes with copies
+                layer.finalize_state()
 
 
 def pack_trunk(trunk):
@@ -143,7 +146,7 @@ def attach(trunk, head, name: str, model_class: type = keras.Model):
         lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name), inputs
     )
     own = copy_layer(head)
-    if own.name == trunk.name:
+    if own.name in {trunk.name, *(tensor.name for tensor in keras.tree.flatten(inputs))}:
         own.name = f"{name}_head"
     model = model_class(inputs, own(trunk(inputs)), name=name)
     if head.built:

@@ -14,7 +14,7 @@ from packnet_tf.layers import Packed
 from packnet_tf.packed_weight import MAX_TASKS, PackedWeight
 from packnet_tf.policy import Policy, own_weights
 from packnet_tf.pruning import check_ratio
-from packnet_tf.task_model import PHASES, RETRAINING, TRAINING, TaskModel
+from packnet_tf.task_model import COMMITTED, PHASES, RETRAINING, TaskModel
 from packnet_tf.usage import storage_use
 
 
@@ -91,7 +91,7 @@ class PackNet:
         self._weights = _packed_weights(packed_trunk)
         self._records: list[TaskRecord] = []
         self._open: tuple[TaskRecord, TaskModel] | None = None
-        self._pruned: float | None = None
+        self._was_pruned = False
         self.notes: dict[str, str] = {}
 
     # -- What is there ---------------------------------------------------------------------------
@@ -145,6 +145,7 @@ class PackNet:
         if self._open and self._open[0].name == name:
             return self._open[1]
         model = self._view(self._record(name))
+        model.phase.assign(COMMITTED)
         model.close()
         return model
 
@@ -196,7 +197,7 @@ class PackNet:
             )
         for weight in self._weights.values():
             weight.open(record.number)
-        self._open, self._pruned = (record, model), None
+        self._open, self._was_pruned = (record, model), False
         return model
 
     def prune(self, ratio: float) -> dict[str, int]:
@@ -225,7 +226,7 @@ class PackNet:
         for weight, mask in zip(self._weights.values(), chosen.values(), strict=True):
             weight.release(mask)
         model.phase.assign(RETRAINING)
-        self._pruned = ratio
+        self._was_pruned = True
         return {path: int(np.count_nonzero(mask)) for path, mask in chosen.items()}
 
     def commit(self) -> None:
@@ -262,7 +263,8 @@ class PackNet:
             weight.owner_counts(record.number)[record.number] for weight in self._weights.values()
         ]
         self._records.append(record)
-        self._open = self._pruned = None
+        self._open = None
+        model.phase.assign(COMMITTED)
         model.close()
 
     def discard(self) -> None:
@@ -271,10 +273,11 @@ class PackNet:
         Raises:
             RuntimeError: no task is open.
         """
-        self._need_open("discard")
+        _, model = self._need_open("discard")
         for weight in self._weights.values():
             weight.claim.assign(ops.zeros_like(weight.claim))
-        self._open = self._pruned = None
+        self._open = None
+        model.close()
 
     def claimed_share(self) -> tuple[float, float]:
         """Of the open task: the share of all packed weights it claims, and its sparsity.
@@ -290,16 +293,18 @@ class PackNet:
         Raises:
             RuntimeError: a callback or a checkpoint has put them back.
         """
-        if self._open is None or self._pruned is None:
+        if self._open is None:
             return
         record, model = self._open
-        if int(model.phase) == TRAINING:
+        if int(model.phase) == RETRAINING:
+            self._was_pruned = True  # also where a checkpoint of another process says so
+        elif self._was_pruned:
             raise RuntimeError(
-                f"Cannot commit task '{record.name}': it was pruned by {self._pruned:g}, but its "
-                "weights have since been restored from before the prune, so every weight is "
-                "claimed again. To keep the best epoch of retraining, write EarlyStopping("
-                "restore_best_weights=True, start_from_epoch=prune_epoch); to go on from the "
-                f"restored weights, call net.prune({self._pruned:g}), retrain, and net.commit()."
+                f"Cannot commit task '{record.name}': it was pruned, but its weights have since "
+                "been restored from before the prune, so every weight is claimed again. To keep "
+                "the best epoch of retraining, write EarlyStopping(restore_best_weights=True, "
+                "start_from_epoch=prune_epoch); to go on from the restored weights, call "
+                "net.prune(ratio), retrain, and net.commit()."
             )
 
     # -- Files -----------------------------------------------------------------------------------
@@ -463,11 +468,25 @@ def _check_trunk(trunk) -> None:
             "whose graph only its own code knows. Build it as a Functional or Sequential model; a "
             "subclassed layer inside one is fine."
         )
+    for layer in trunk._flatten_layers():
+        if isinstance(layer, keras.layers.Lambda):
+            _check_lambda(layer)
     if not trunk.built:
         raise ValueError(
             f"Cannot pack trunk '{trunk.name}': it is not built yet. Give it an input shape, "
             "keras.Sequential([keras.Input((96, 96, 3)), ...]), or call it once on data."
         )
+
+
+def _check_lambda(layer) -> None:
+    try:
+        type(layer).from_config(layer.get_config())
+    except ValueError as error:
+        raise ValueError(
+            f"Cannot pack layer '{layer.name}': it is a Lambda around a Python function, which no "
+            "file can hold safely. Write it with keras.ops in the graph, or as a layer class of "
+            "your own, registered with keras.saving.register_keras_serializable."
+        ) from error
 
 
 def _layers_of(trunk) -> list:

@@ -42,7 +42,8 @@ class Policy:
         restart: what freed weights start a later task from, "trunk" (the values the trunk came
             with) or "zero".
 
-    All other weights that are not packed (embeddings, custom layers) are shared.
+    All other weights that are not packed (embeddings, custom layers) are shared. A custom layer
+    that moves statistics of its own in spite of `trainable=False` has them stored per task.
     """
 
     biases: str = "shared"

@@ -1,5 +1,8 @@
 """Which weights a prune releases: pure functions on NumPy arrays."""
 
+import math
+import numbers
+
 import numpy as np
 
 _BLOCK = 1 << 18  # weights looked at in one go: temporaries stay in the processor's cache
@@ -11,10 +14,7 @@ def check_ratio(ratio: float, name: str = "prune_ratio") -> float:
     Raises:
         ValueError: it is not a number in that range.
     """
-    try:
-        value = float(ratio)
-    except (TypeError, ValueError):
-        value = float("nan")
+    value = float(ratio) if isinstance(ratio, numbers.Real) else math.nan
     if not 0.0 <= value <= 1.0:
         raise ValueError(
             f"{name} is the fraction of the task's claim that pruning releases, a number from 0 "

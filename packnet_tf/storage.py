@@ -14,6 +14,7 @@ import numpy as np
 from packnet_tf.atomic import replacing
 from packnet_tf.net import PackNet, TaskRecord, _assign, _values
 from packnet_tf.policy import Policy, own_weights
+from packnet_tf.task_model import RETRAINING
 
 FORMAT = 1
 
@@ -135,13 +136,21 @@ def load(path) -> PackNet:
     try:
         archive = keras.saving.load_model(path)
     except Exception as error:  # Keras raises many kinds; each means that this file is no use
-        raise ValueError(f"Cannot read pack '{path}': {error}") from error
+        raise _unreadable(path, error) from error
     if not isinstance(archive, Archive):
         raise ValueError(
             f"'{path}' is not a pack but a saved {type(archive).__name__}. Read it with "
             "keras.saving.load_model; to pack it as a trunk, write packnet_tf.PackNet(model)."
         )
-    return _restore(archive)
+    try:
+        return _restore(archive)
+    except Exception as error:  # whatever an edited or half-understood file leads to
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path, error: Exception) -> ValueError:
+    text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    return ValueError(f"Cannot read pack '{path}': {text}")
 
 
 def _refuse_damaged(path: pathlib.Path) -> None:
@@ -176,4 +185,5 @@ def _restore(archive: Archive) -> PackNet:
         _assign(model, record)
         model.phase.assign(archive.phase)
         net._open = (record, model)
+        net._was_pruned = archive.phase == RETRAINING
     return net

@@ -54,11 +54,10 @@ class TaskModel(keras.Model):
         return self.pack is None or self.pack.open_model is self
 
     def close(self) -> None:
-        """Freezes the model for good: its task is committed."""
+        """Freezes the model for good: its task is committed, or discarded."""
         for layer in self._flatten_layers():
             if isinstance(layer, Packed):
                 layer.closed = True
-        self.phase.assign(COMMITTED)
         self.trainable = False
 
     def fit(self, *args, **kwargs):

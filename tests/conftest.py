@@ -1,0 +1,21 @@
+"""Every test starts from the same random numbers, in float32, with nothing left of the last one."""
+
+import keras
+import pytest
+
+import pack_helpers
+
+
+@pytest.fixture(autouse=True)
+def same_start():
+    keras.utils.set_random_seed(7)
+    policy = keras.config.dtype_policy()
+    yield
+    keras.config.set_dtype_policy(policy)
+    keras.backend.clear_session(free_memory=False)
+
+
+@pytest.fixture(params=sorted(pack_helpers.TRUNKS))
+def trunk(request):
+    """Every kind of trunk in turn."""
+    return pack_helpers.TRUNKS[request.param]()

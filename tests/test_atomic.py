@@ -1,0 +1,82 @@
+"""Promise 7: a file is either the old one or the new one."""
+
+import os
+import stat
+
+import pytest
+
+from packnet_tf import atomic
+from packnet_tf.atomic import replacing
+
+
+def test_a_new_file_appears_when_it_is_whole(tmp_path):
+    path = tmp_path / "folder" / "file.txt"
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+        assert temporary.parent == path.parent
+        assert temporary.suffix == ".txt"
+    assert path.read_text() == "new"
+    assert os.listdir(path.parent) == ["file.txt"]
+
+
+def test_the_old_file_is_there_until_the_new_one_takes_its_place(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with replacing(str(path)) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+@pytest.mark.parametrize("old", ["old", None])
+def test_a_crash_in_the_middle_leaves_the_old_file(tmp_path, old):
+    path = tmp_path / "file.txt"
+    if old:
+        path.write_text(old)
+
+    def crash():
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        crash()
+    assert os.listdir(tmp_path) == (["file.txt"] if old else [])
+    assert not old or path.read_text() == old
+
+
+@pytest.mark.parametrize("step", ["replace", "fsync"])
+def test_a_failure_of_the_disk_leaves_the_old_file(tmp_path, monkeypatch, step):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+
+    def fail(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(atomic.os, step, fail)
+    with pytest.raises(OSError, match="disk full"), replacing(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_the_file_is_flushed_before_it_takes_its_place(tmp_path, monkeypatch):
+    done = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(atomic.os, "fsync", lambda fd: (done.append("fsync"), fsync(fd))[1])
+    monkeypatch.setattr(
+        atomic.os, "replace", lambda *paths: (done.append("replace"), replace(*paths))[1]
+    )
+    with replacing(tmp_path / "file.txt") as temporary:
+        temporary.write_text("new")
+    assert done == ["fsync", "replace", "fsync"]
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path):
+    (tmp_path / "usual.txt").write_text("")
+    with replacing(tmp_path / "file.txt") as temporary:
+        temporary.write_text("")
+    usual = stat.S_IMODE((tmp_path / "usual.txt").stat().st_mode)
+    assert stat.S_IMODE((tmp_path / "file.txt").stat().st_mode) == usual

@@ -1,0 +1,510 @@
+"""Promise 7: files are ordinary, small and safe."""
+
+import json
+import os
+import zipfile
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import packnet_tf
+from pack_helpers import (
+    claims,
+    compiled,
+    conv_trunk,
+    data,
+    fit,
+    jolt,
+    kernels,
+    logits,
+    mlp_trunk,
+    nested_trunk,
+    owners,
+    pack_task,
+    packed,
+    run_python,
+    same,
+    state,
+    values,
+)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A pack of two tasks, and its file."""
+    net = packed(conv_trunk(), one=0.5, two=0.5)
+    net.save(tmp_path / "pack.keras")
+    return net, tmp_path / "pack.keras"
+
+
+def rewrite(path, name, change):
+    """Changes one member of a .keras file; the checksums are right again."""
+    with zipfile.ZipFile(path) as file:
+        members = {member: file.read(member) for member in file.namelist()}
+    members[name] = change(members[name])
+    with zipfile.ZipFile(path, "w") as file:
+        for member, content in members.items():
+            if content is not None:
+                file.writestr(member, content)
+
+
+def configure(path, change):
+    """Changes the JSON configuration of a .keras file."""
+
+    def edit(content):
+        config = json.loads(content)
+        change(config)
+        return json.dumps(config)
+
+    rewrite(path, "config.json", edit)
+
+
+# -- Round trips ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("restart", ["trunk", "zero"])
+@pytest.mark.parametrize("norms", ["shared", "per_task"])
+@pytest.mark.parametrize("biases", ["shared", "per_task"])
+def test_every_task_comes_back_bit_for_bit(biases, norms, restart, tmp_path):
+    trunk = conv_trunk()
+    net = packnet_tf.PackNet(trunk, biases=biases, norms=norms, restart=restart)
+    pack_task(net, "one", classes=2, seed=1)
+    net.add_task("two", layers.Dense(3), classes=["a", "b", "ö"])
+    jolt(net.open_model)
+    net.prune(0.5)
+    net.commit()
+    net.save(tmp_path / "pack.keras")
+    loaded = packnet_tf.load(tmp_path / "pack.keras")
+    assert loaded.tasks == net.tasks
+    assert loaded.policy == net.policy
+    assert loaded.open_model is None
+    assert loaded.classes("one") is None
+    assert loaded.classes("two") == ["a", "b", "ö"]
+    assert loaded.capacity() == net.capacity()
+    assert same(list(owners(loaded).values()), list(owners(net).values()))
+    x, _ = data(trunk)
+    for name in net.tasks:
+        first, second = net.task_model(name), loaded.task_model(name)
+        assert np.array_equal(logits(second, x), logits(first, x))
+        assert same(values(second.variables), values(first.variables))
+    # Later tasks go on in both alike, from the same restart values.
+    for pack in (net, loaded):
+        keras.utils.set_random_seed(5)
+        pack_task(pack, "three", seed=9)
+    assert np.array_equal(logits(loaded.task_model("three"), x), logits(net.task_model("three"), x))
+    assert np.array_equal(logits(loaded.task_model("one"), x), logits(net.task_model("one"), x))
+
+
+def test_every_kind_of_trunk_comes_back(trunk, tmp_path):
+    net = packed(trunk, one=0.5, two=0.5)
+    net.save(tmp_path / "pack.keras")
+    loaded = packnet_tf.load(str(tmp_path / "pack.keras"))
+    x, _ = data(trunk)
+    assert list(loaded.capacity()) == list(net.capacity())
+    for name in net.tasks:
+        assert np.array_equal(logits(loaded.task_model(name), x), logits(net.task_model(name), x))
+        assert np.array_equal(logits(loaded.unpack(name), x), logits(net.task_model(name), x))
+
+
+def test_a_pack_without_tasks_comes_back(tmp_path):
+    net = packnet_tf.PackNet(mlp_trunk())
+    net.save(tmp_path / "pack.keras")
+    loaded = packnet_tf.load(tmp_path / "pack.keras")
+    assert loaded.tasks == ()
+    assert loaded.capacity().free == 1.0
+    loaded.add_task("one", layers.Dense(3))
+    net.add_task("one", layers.Dense(3))
+    assert same(list(kernels(loaded).values()), list(kernels(net).values()))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"])
+def test_other_precisions_come_back(policy, tmp_path):
+    keras.config.set_dtype_policy(policy)
+    trunk = conv_trunk()
+    net = packed(trunk, one=0.5)
+    net.save(tmp_path / "pack.keras")
+    keras.config.set_dtype_policy("float32")
+    loaded = packnet_tf.load(tmp_path / "pack.keras")
+    x, _ = data(trunk)
+    assert np.array_equal(logits(loaded.task_model("one"), x), logits(net.task_model("one"), x))
+    assert loaded.task_model("one").trunk.layers[1].compute_dtype == policy.removeprefix("mixed_")
+
+
+@pytest.mark.parametrize("phase", [0, 1], ids=["training", "retraining"])
+@pytest.mark.parametrize("earlier", [0, 1], ids=["first_task", "second_task"])
+def test_a_task_comes_back_in_the_middle(phase, earlier, tmp_path):
+    trunk = conv_trunk()
+    net = packnet_tf.PackNet(trunk)
+    for number in range(earlier):
+        pack_task(net, f"earlier{number}")
+    model = compiled(net.add_task("open", layers.Dense(3), classes=["a", "b", "c"]))
+    x, y = data(trunk)
+    fit(model, x, y, epochs=1)
+    if phase:
+        net.prune(0.5)
+        fit(model, x, y, epochs=1)
+    net.save(tmp_path / "pack.keras")
+    loaded = packnet_tf.load(tmp_path / "pack.keras")
+    assert loaded.tasks == net.tasks
+    assert loaded.open_model.name == "open"
+    assert int(loaded.open_model.phase) == phase
+    assert same(list(claims(loaded).values()), list(claims(net).values()))
+    assert same(list(kernels(loaded).values()), list(kernels(net).values()))
+    assert same(list(owners(loaded).values()), list(owners(net).values()))
+    assert same(values(loaded.open_model.weights), values(model.weights))
+    assert [v.path for v in loaded.open_model.trainable_variables] == [
+        v.path for v in model.trainable_variables
+    ]
+    assert np.array_equal(logits(loaded.open_model, x), logits(model, x))
+    assert loaded.claimed_share() == net.claimed_share()
+
+    for pack in (net, loaded):  # both go on alike
+        compiled(pack.open_model, keras.optimizers.SGD(0.1))
+        fit(pack.open_model, x, y, epochs=1, shuffle=False)
+        pack.prune(0.5)
+        pack.commit()
+    assert same(list(owners(loaded).values()), list(owners(net).values()))
+    assert loaded.classes("open") == ["a", "b", "c"]
+    for name in net.tasks:
+        assert np.array_equal(logits(loaded.task_model(name), x), logits(net.task_model(name), x))
+
+
+def test_a_rollback_is_noticed_in_a_pack_that_was_loaded(tmp_path):
+    """A pruned task knows that it was, also after it has been to disk and back."""
+    net = packnet_tf.PackNet(mlp_trunk())
+    before = net.add_task("one", layers.Dense(3)).get_weights()
+    net.prune(0.5)
+    net.save(tmp_path / "pack.keras")
+    loaded = packnet_tf.load(tmp_path / "pack.keras")
+    loaded.open_model.set_weights(before)
+    with pytest.raises(RuntimeError, match="restored from before the prune"):
+        loaded.commit()
+
+
+def test_saving_twice_gives_the_same_pack(saved, tmp_path):
+    net, path = saved
+    loaded = packnet_tf.load(path)
+    loaded.save(tmp_path / "again.keras")
+    again = packnet_tf.load(tmp_path / "again.keras")
+    assert same(state(again), state(loaded))
+    assert same(list(owners(again).values()), list(owners(net).values()))
+
+
+def test_a_pack_opens_in_a_new_process_with_one_import(tmp_path):
+    trunk = nested_trunk()
+    net = packed(trunk, one=0.5, two=0.5)
+    x, _ = data(trunk)
+    jolt(net.add_task("open", layers.Dense(3)))
+    net.save(tmp_path / "pack.keras")
+    np.save(tmp_path / "x.npy", x)
+    done = run_python(
+        """
+        import packnet_tf
+        import sys
+        net = packnet_tf.load(sys.argv[1] + "/pack.keras")
+        import numpy as np
+        x = np.load(sys.argv[1] + "/x.npy")
+        models = [*map(net.task_model, net.tasks), net.open_model, net.unpack("two")]
+        answers = [np.array(model(x, training=False)) for model in models]
+        np.savez(sys.argv[1] + "/answers.npz", *answers)
+        """,
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    models = [*map(net.task_model, net.tasks), net.open_model, net.unpack("two")]
+    with np.load(tmp_path / "answers.npz") as answers:
+        assert same(list(answers.values()), [logits(model, x) for model in models])
+
+
+@pytest.mark.parametrize("imports", ["packnet_tf, keras", "keras, packnet_tf"])
+def test_a_saved_task_model_opens_in_a_new_process(imports, tmp_path):
+    net = packed(conv_trunk(), one=0.5)
+    view = net.task_model("one")
+    x, _ = data(view)
+    view.save(tmp_path / "one.keras")
+    np.save(tmp_path / "x.npy", x)
+    done = run_python(
+        f"""
+        import {imports}
+        import sys, numpy as np
+        model = keras.saving.load_model(sys.argv[1] + "/one.keras")
+        answers = model(np.load(sys.argv[1] + "/x.npy"), training=False)
+        np.save(sys.argv[1] + "/answers.npy", np.array(answers))
+        """,
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert np.array_equal(np.load(tmp_path / "answers.npy"), logits(view, x))
+
+
+def test_a_saved_task_model_stands_on_its_own(tmp_path):
+    net = packed(conv_trunk(), one=0.5)
+    x, y = data(conv_trunk())
+    compiled(net.task_model("one")).save(tmp_path / "one.keras")
+    before = state(net)
+    loaded = keras.saving.load_model(tmp_path / "one.keras")
+    assert loaded.pack is None
+    assert np.array_equal(logits(loaded, x), logits(net.task_model("one"), x))
+    loaded.evaluate(x, y, verbose=0)
+    jolt(loaded)
+    assert same(state(net), before)
+
+
+# -- Small ---------------------------------------------------------------------------------------
+
+
+def test_a_full_pack_of_four_tasks_is_at_most_7_percent_larger_than_its_trunk(tmp_path):
+    inputs = keras.Input((500,))
+    x = layers.Dense(1000, activation="relu")(inputs)
+    x = layers.BatchNormalization()(x)
+    trunk = keras.Model(inputs, layers.Dense(500)(x), name="million")
+    trunk.save(tmp_path / "trunk.keras")
+    net = packnet_tf.PackNet(trunk)
+    for number, ratio in enumerate([3 / 4, 2 / 3, 1 / 2, 0]):
+        pack_task(net, f"task{number}", ratio, seed=number)
+    assert net.capacity().free == 0
+    assert net.capacity().sum()["total"] == 1_000_000
+    net.save(tmp_path / "pack.keras")
+    own = sum(
+        value.nbytes
+        for record in net._records
+        for value in [*record.head_values, *record.own_values.values()]
+    )
+    assert own == 4 * (500 * 3 + 3 + 4 * 1000) * 4
+    size = {name: (tmp_path / f"{name}.keras").stat().st_size for name in ("trunk", "pack")}
+    assert size["pack"] <= 1.07 * size["trunk"] + own
+
+
+def test_owners_take_two_bits_a_weight_for_three_tasks(tmp_path):
+    net = packed(mlp_trunk(), one=0.75, two=0.5, three=0.5)
+    net.save(tmp_path / "pack.keras")
+    with zipfile.ZipFile(tmp_path / "pack.keras") as file:
+        file.extract("model.weights.h5", tmp_path)
+    found = {}
+
+    def note(name, item):
+        if name.endswith("_owner"):
+            found[item.size] = item.dtype
+
+    with h5py.File(tmp_path / "model.weights.h5") as file:
+        file.visititems(note)
+    assert found == {1 + 2 * 192 // 8: np.uint8, 1 + 2 * 128 // 8: np.uint8}
+
+
+def test_a_committed_pack_stores_no_claim_and_nothing_that_trains(saved, tmp_path):
+    _, path = saved
+    names = []
+    with zipfile.ZipFile(path) as file:
+        assert set(file.namelist()) == {"metadata.json", "config.json", "model.weights.h5"}
+        file.extract("model.weights.h5", tmp_path)
+    with h5py.File(tmp_path / "model.weights.h5") as file:
+        file.visit(names.append)
+    assert not any("claim" in name or "trainable" in name for name in names)
+
+
+# -- Safe ----------------------------------------------------------------------------------------
+
+
+def refused(path):
+    """The reason for which a file is refused; it must name the file."""
+    with pytest.raises(ValueError) as error:
+        packnet_tf.load(path)
+    text = str(error.value)
+    assert f"'{path}'" in text
+    return text
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.9, 0.999])
+def test_a_truncated_file_is_refused(saved, part):
+    _, path = saved
+    content = path.read_bytes()
+    path.write_bytes(content[: int(part * len(content))])
+    text = refused(path)
+    assert text.startswith(f"'{path}' is damaged or not a .keras file: ")
+    assert text.endswith("(is it cut short?). Restore it from a backup, or save the pack again.")
+
+
+def test_a_flipped_bit_in_the_weights_is_refused(saved):
+    _, path = saved
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+    assert refused(path) == (
+        f"'{path}' is damaged: the checksum of its 'model.weights.h5' is wrong. Restore it from a "
+        "backup, or save the pack again."
+    )
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    path = tmp_path / "pack.keras"
+    path.write_text("no zip archive at all")
+    assert refused(path).startswith(f"'{path}' is damaged or not a .keras file: ")
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("config.json", "{}")
+    assert refused(path) == (
+        f"'{path}' is damaged: it lacks ['model.weights.h5']. Restore it from a backup, or save "
+        "the pack again."
+    )
+
+
+def test_a_folder_is_refused(tmp_path):
+    (tmp_path / "pack.keras").mkdir()
+    refused(tmp_path / "pack.keras")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        packnet_tf.load(tmp_path / "none.keras")
+    assert str(error.value) == (
+        f"There is no pack '{tmp_path / 'none.keras'}'. net.save(path) writes one."
+    )
+
+
+def test_a_plain_keras_model_is_refused(tmp_path):
+    path = tmp_path / "plain.keras"
+    conv_trunk().save(path)
+    assert refused(path) == (
+        f"'{path}' is not a pack but a saved Functional. Read it with keras.saving.load_model; to "
+        "pack it as a trunk, write packnet_tf.PackNet(model)."
+    )
+
+
+def test_a_newer_format_is_refused(saved):
+    _, path = saved
+    configure(path, lambda config: config["config"]["facts"].update(format=99))
+    assert refused(path).startswith(f"Cannot read pack '{path}': ")
+    assert "it has format 99, and this packnet_tf reads format 1" in refused(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: config["config"].pop("facts"),
+        lambda config: config["config"]["facts"].pop("format"),
+        lambda config: config["config"]["facts"].update(committed=1),
+        lambda config: config["config"]["facts"].update(committed=0),
+        lambda config: config["config"]["facts"].update(biases="own"),
+        lambda config: config["config"]["facts"].pop("restart"),
+        lambda config: config["config"]["tasks"].pop(),
+        lambda config: config["config"]["tasks"][0].update(head_values=7),
+        lambda config: config["config"]["tasks"][0].update(own_values=[99]),
+        lambda config: config["config"].update(trunk=config["config"]["tasks"][0]["head"]),
+    ],
+    ids=[
+        "no_facts", "no_format", "one_committed", "none_committed", "policy", "no_restart",
+        "a_task_missing", "head_values", "own_values", "trunk",
+    ],
+)  # fmt: skip
+def test_a_configuration_that_does_not_fit_is_refused(saved, change):
+    _, path = saved
+    configure(path, change)
+    refused(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not JSON", b"[]", b"{}", b'{"class_name": 3}'])
+def test_a_configuration_that_is_none_is_refused(saved, content):
+    _, path = saved
+    rewrite(path, "config.json", lambda old: content)
+    refused(path)
+
+
+def test_weights_that_do_not_fit_are_refused(saved, tmp_path):
+    _, path = saved
+    other = tmp_path / "other.keras"
+    packed(mlp_trunk(), one=0.5, two=0.5).save(other)
+    with zipfile.ZipFile(other) as file:
+        weights = file.read("model.weights.h5")
+    rewrite(path, "model.weights.h5", lambda old: weights)
+    refused(path)
+    rewrite(path, "model.weights.h5", lambda old: b"no HDF5 file")
+    refused(path)
+
+
+@pytest.mark.parametrize("place", ["head", "trunk"])
+def test_code_in_a_file_is_not_executed(saved, place, tmp_path):
+    _, path = saved
+    witness = str(tmp_path / "executed")
+    code = layers.Lambda(lambda x, w=witness: (open(w, "w").close(), x)[1], name="relu1")
+    evil = keras.saving.serialize_keras_object(code)
+
+    def plant(config):
+        if place == "head":
+            config["config"]["tasks"][0]["head"] = evil
+            return
+        for layer in config["config"]["trunk"]["config"]["layers"]:
+            if layer["name"] == "relu1":
+                layer.update(module=evil["module"], class_name="Lambda", config=evil["config"])
+
+    configure(path, plant)
+    text = refused(path)
+    assert text.startswith(f"Cannot read pack '{path}': ")
+    assert "lambda" in text.lower()
+    assert not os.path.exists(witness)
+
+
+def test_a_file_holds_no_pickle(saved):
+    _, path = saved
+    with zipfile.ZipFile(path) as file:
+        assert set(file.namelist()) == {"metadata.json", "config.json", "model.weights.h5"}
+        json.loads(file.read("config.json"))
+        assert file.read("model.weights.h5")[:8] == b"\x89HDF\r\n\x1a\n"
+
+
+# -- Whole ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["write", "flush", "rename"])
+def test_a_crash_while_saving_leaves_the_old_file_whole(saved, step, monkeypatch):
+    net, path = saved
+    before = path.read_bytes()
+    pack_task(net, "three")
+
+    def half(model, filepath, *args, **kwargs):
+        with open(filepath, "wb") as file:
+            file.write(before[: len(before) // 2])
+        raise OSError("disk full")
+
+    def fail(*args):
+        raise OSError("disk full")
+
+    if step == "write":
+        monkeypatch.setattr(keras.saving, "save_model", half)
+    else:
+        monkeypatch.setattr(os, {"flush": "fsync", "rename": "replace"}[step], fail)
+    with pytest.raises(OSError, match="disk full"):
+        net.save(path)
+    monkeypatch.undo()
+    assert os.listdir(path.parent) == ["pack.keras"]
+    assert path.read_bytes() == before
+    assert packnet_tf.load(path).tasks == ("one", "two")
+    net.save(path)
+    assert packnet_tf.load(path).tasks == ("one", "two", "three")
+
+
+@pytest.mark.parametrize("name", ["pack.h5", "pack", "pack.keras.zip", "pack.KERAS "])
+def test_a_wrong_suffix_is_refused(name, tmp_path):
+    net = packnet_tf.PackNet(mlp_trunk())
+    with pytest.raises(ValueError) as error:
+        net.save(tmp_path / name)
+    assert str(error.value) == (
+        f"A pack is saved as a .keras file; got '{tmp_path / name}'. Write 'pack.keras'."
+    )
+    assert os.listdir(tmp_path) == []
+
+
+def test_saving_makes_the_folder(tmp_path):
+    packnet_tf.PackNet(mlp_trunk()).save(tmp_path / "new" / "folder" / "pack.keras")
+    assert packnet_tf.load(tmp_path / "new" / "folder" / "pack.keras").tasks == ()
+
+
+def test_a_pack_can_be_read_as_often_as_wanted(saved):
+    net, path = saved
+    x, _ = data(conv_trunk())
+    first, second = packnet_tf.load(path), packnet_tf.load(path)
+    pack_task(first, "three")
+    assert second.tasks == ("one", "two")
+    assert np.array_equal(logits(second.task_model("two"), x), logits(net.task_model("two"), x))
+    assert not np.any(ops.convert_to_numpy(next(iter(second._weights.values())).owner) == 3)
