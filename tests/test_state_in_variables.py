@@ -26,10 +26,10 @@ from pack_helpers import (
 )
 
 REMEDY = (
-    "Cannot commit task 'birds': it was pruned by 0.5, but its weights have since been restored "
+    "Cannot commit task 'birds': it was pruned, but its weights have since been restored "
     "from before the prune, so every weight is claimed again. To keep the best epoch of "
     "retraining, write EarlyStopping(restore_best_weights=True, start_from_epoch=prune_epoch); to "
-    "go on from the restored weights, call net.prune(0.5), retrain, and net.commit()."
+    "go on from the restored weights, call net.prune(ratio), retrain, and net.commit()."
 )
 
 
