@@ -1,6 +1,5 @@
 """PackNet: one trunk, many tasks."""
 
-import dataclasses
 import re
 import warnings
 
@@ -14,30 +13,10 @@ from packnet_tf.layers import Packed
 from packnet_tf.packed_weight import MAX_TASKS, PackedWeight
 from packnet_tf.policy import Policy, own_weights
 from packnet_tf.pruning import check_ratio
+from packnet_tf.records import TaskRecord, assign, values_of
 from packnet_tf.task_model import COMMITTED, PHASES, RETRAINING, TaskModel
+from packnet_tf.trunk_check import check_trunk
 from packnet_tf.usage import storage_use
-
-
-@dataclasses.dataclass
-class TaskRecord:
-    """What a task has besides its packed weights.
-
-    Attributes:
-        name, number: its name, and its place in the order of packing, from 1.
-        head: the output layers, a template that models get copies of.
-        classes: names of its classes in output order, where they are known.
-        head_values: values of the head's weights, once committed.
-        own_values: by place in `own_weights(trunk)`, the values this task does not share.
-        owned: how many weights of each packed weight it owns, once committed.
-    """
-
-    name: str
-    number: int
-    head: keras.layers.Layer
-    classes: list[str] | None = None
-    head_values: list[np.ndarray] = dataclasses.field(default_factory=list)
-    own_values: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
-    owned: list[int] = dataclasses.field(default_factory=list)
 
 
 class PackNet:
@@ -76,7 +55,7 @@ class PackNet:
         restart: str = "trunk",
     ):
         policy = Policy(biases, norms, restart)
-        _check_trunk(trunk)
+        check_trunk(trunk._trunk if isinstance(trunk, PackNet) else trunk)
         self._setup(cloning.pack_trunk(trunk), policy)
         if not self._weights:
             raise ValueError(
@@ -247,13 +226,13 @@ class PackNet:
                     start.assign(variable)
         for weight in self._weights.values():
             weight.commit(record.number, keep_restart_values=self.policy.restart == "trunk")
-        record.head_values = _values(model.head.weights)
+        record.head_values = values_of(model.head.weights)
         record.own_values = {
             place: value
             for place, (value, start) in enumerate(
                 zip(
-                    _values(variable for _, variable in own),
-                    _values(variable for _, variable in own_weights(self._trunk)),
+                    values_of(variable for _, variable in own),
+                    values_of(variable for _, variable in own_weights(self._trunk)),
                     strict=True,
                 )
             )
@@ -344,7 +323,7 @@ class PackNet:
         """A committed task's model, which has no trainable kernel but is not closed yet."""
         self._check_owners()
         model = self._build(record, frozen=True)
-        _assign(model, record)
+        assign(model, record)
         return model
 
     def _build(self, record: TaskRecord, head=None, frozen: bool = False) -> TaskModel:
@@ -432,62 +411,3 @@ def _packed_weights(trunk) -> dict[str, PackedWeight]:
 
     visit(trunk.layers, "")
     return weights
-
-
-def _values(variables) -> list[np.ndarray]:
-    return [np.array(ops.convert_to_numpy(variable)) for variable in variables]
-
-
-def _assign(model: TaskModel, record: TaskRecord) -> None:
-    """Puts a record's own values into a model of its task."""
-    for variable, value in zip(model.head.weights, record.head_values, strict=True):
-        variable.assign(value)
-    variables = own_weights(model.trunk)
-    for place, value in record.own_values.items():
-        variables[place][1].assign(value)
-
-
-def _check_trunk(trunk) -> None:
-    if isinstance(trunk, PackNet) or any(
-        isinstance(layer, (Packed, TaskModel)) for layer in _layers_of(trunk)
-    ):
-        raise ValueError(
-            "Cannot pack this trunk: it is packed already. Add tasks to the PackNet it belongs "
-            "to, or pack the plain model that net.unpack(task) returns."
-        )
-    if not isinstance(trunk, keras.Model):
-        raise ValueError(
-            f"Cannot pack {trunk!r}: expected a Keras model. Write PackNet(keras.Sequential("
-            "[keras.Input(shape), ...])) or pass a keras.applications model."
-        )
-    sequential = isinstance(trunk, keras.Sequential)
-    functional = any(base.__name__ == "Functional" for base in type(trunk).__mro__)
-    if not (sequential or functional):
-        raise ValueError(
-            f"Cannot pack trunk '{trunk.name}': it is a subclassed model ({type(trunk).__name__}), "
-            "whose graph only its own code knows. Build it as a Functional or Sequential model; a "
-            "subclassed layer inside one is fine."
-        )
-    for layer in trunk._flatten_layers():
-        if isinstance(layer, keras.layers.Lambda):
-            _check_lambda(layer)
-    if not trunk.built:
-        raise ValueError(
-            f"Cannot pack trunk '{trunk.name}': it is not built yet. Give it an input shape, "
-            "keras.Sequential([keras.Input((96, 96, 3)), ...]), or call it once on data."
-        )
-
-
-def _check_lambda(layer) -> None:
-    try:
-        type(layer).from_config(layer.get_config())
-    except ValueError as error:
-        raise ValueError(
-            f"Cannot pack layer '{layer.name}': it is a Lambda around a Python function, which no "
-            "file can hold safely. Write it with keras.ops in the graph, or as a layer class of "
-            "your own, registered with keras.saving.register_keras_serializable."
-        ) from error
-
-
-def _layers_of(trunk) -> list:
-    return trunk._flatten_layers() if isinstance(trunk, keras.layers.Layer) else []

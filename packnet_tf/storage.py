@@ -12,8 +12,9 @@ import keras
 import numpy as np
 
 from packnet_tf.atomic import replacing
-from packnet_tf.net import PackNet, TaskRecord, _assign, _values
+from packnet_tf.net import PackNet
 from packnet_tf.policy import Policy, own_weights
+from packnet_tf.records import TaskRecord, assign, values_of
 from packnet_tf.task_model import RETRAINING
 
 FORMAT = 1
@@ -95,8 +96,8 @@ def save(net: PackNet, path) -> None:
     if net._open:
         record, model = net._open
         phase = int(model.phase)
-        record.head_values = _values(model.head.weights)
-        own = _values(variable for _, variable in own_weights(model.trunk))
+        record.head_values = values_of(model.head.weights)
+        own = values_of(variable for _, variable in own_weights(model.trunk))
         record.own_values = dict(enumerate(own))
         tasks.append(record)
     policy = net.policy
@@ -182,7 +183,7 @@ def _restore(archive: Archive) -> PackNet:
     net._records = committed
     for record in archive.tasks[facts["committed"] :]:
         model = net._build(record)
-        _assign(model, record)
+        assign(model, record)
         model.phase.assign(archive.phase)
         net._open = (record, model)
         net._was_pruned = archive.phase == RETRAINING
