@@ -1,10 +1,12 @@
 """Folders of images, `DIR/{train,validation,test}/<class>/<image>`: what is in them, checked."""
 
+import concurrent.futures
 import dataclasses
+import os
 import pathlib
 import random
 
-from packnet_tf.apps.pixels import SUFFIXES
+from packnet_tf.apps.pixels import SUFFIXES, read_image
 
 SPLITS = ("train", "validation", "test")
 
@@ -17,11 +19,13 @@ class Folder:
         classes: names of the classes, sorted; their order is that of the labels.
         files: by split, the pairs (path, label); `validation` is there always, `test` may not be.
         validation_from_train: whether validation was split off the training images.
+        unreadable: by path, why an image was left out; see `readable`.
     """
 
     classes: list[str]
     files: dict[str, list[tuple[str, int]]]
     validation_from_train: bool
+    unreadable: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def read_folder(directory, validation_share: float = 0.1, seed: int = 0) -> Folder:
@@ -56,6 +60,37 @@ def read_folder(directory, validation_share: float = 0.1, seed: int = 0) -> Fold
     if split_off:
         files["train"], files["validation"] = _split_off(files["train"], validation_share, seed)
     return Folder(classes, files, split_off)
+
+
+def readable(folder: Folder) -> Folder:
+    """The folder without the images that cannot be read, all of them tried.
+
+    Raises:
+        ValueError: a class has no readable image left in one split.
+    """
+
+    def complaint(path: str) -> str | None:
+        try:
+            read_image(path, 8, 8, 3)
+        except OSError as error:
+            return str(error)
+        return None
+
+    files, unreadable = {}, {}
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for split, pairs in folder.files.items():
+            complaints = pool.map(complaint, [path for path, _ in pairs])
+            found = {path: text for (path, _), text in zip(pairs, complaints, strict=True) if text}
+            unreadable |= found
+            files[split] = [pair for pair in pairs if pair[0] not in found]
+            left = {label for _, label in files[split]}
+            for label, name in enumerate(folder.classes):
+                if label not in left:
+                    raise ValueError(
+                        f"No image of class '{name}' in '{split}' can be read: "
+                        f"{next(iter(found.values()))}."
+                    )
+    return dataclasses.replace(folder, files=files, unreadable=unreadable)
 
 
 def _class_folders(folder: pathlib.Path) -> list[str]:

@@ -53,7 +53,8 @@ class Classifier:
                 f"'{path}' does not classify images: its input '{entry.name}' has shape "
                 f"{entry.shape}, expected (batch, height, width, channels)"
             )
-        _, height, width, channels = entry.shape
+        batch, height, width, channels = entry.shape
+        self._batch = batch if isinstance(batch, int) else 1
         self._size = [side if isinstance(side, int) else image_size for side in (height, width)]
         self._channels = channels
         self._input = entry.name
@@ -66,7 +67,8 @@ class Classifier:
         """Class probabilities of one image file, shape (classes,), float32."""
         image = read_image(path, *self._size, self._channels).astype(np.float32)
         image = image / 255.0 * (self._high - self._low) + self._low
-        (answer,) = self._session.run(None, {self._input: image[None]})
+        images = np.repeat(image[None], self._batch, axis=0)  # a fixed batch wants to be full
+        (answer,) = self._session.run(None, {self._input: images})
         answer = answer[0].astype(np.float64)
         if not self._gives_probabilities:
             answer = np.exp(answer - answer.max())

@@ -50,16 +50,24 @@ flags.DEFINE_integer(
     "image_size", None, "For a new pack: height and width in pixels.", 8, flag_values=FLAGS
 )
 flags.DEFINE_enum(
-    "biases", "shared", ["shared", "per_task"], "For a new pack: biases.", flag_values=FLAGS
+    "biases",
+    None,
+    ["shared", "per_task"],
+    "For a new pack: biases train with the first task (shared, the default) or per task.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_enum(
-    "norms", "per_task", ["shared", "per_task"], "For a new pack: norms.", flag_values=FLAGS
+    "norms",
+    None,
+    ["shared", "per_task"],
+    "For a new pack: the same for normalisation; default per_task.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "restart",
-    "trunk",
+    None,
     ["trunk", "zero"],
-    "For a new pack: what freed weights restart from.",
+    "For a new pack: what freed weights restart from; default trunk, the values it came with.",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
@@ -94,9 +102,7 @@ flags.DEFINE_float(
     0.9,
     flag_values=FLAGS,
 )
-flags.DEFINE_string(
-    "cache", "memory", "Decoded images: memory, none, or a folder.", flag_values=FLAGS
-)
+flags.DEFINE_boolean("cache", True, "Keep decoded images in memory.", flag_values=FLAGS)
 flags.DEFINE_enum(
     "jit_compile", "auto", ["auto", "on", "off"], "XLA; auto: with a GPU only.", flag_values=FLAGS
 )

@@ -6,18 +6,18 @@ import math
 import pathlib
 import shutil
 import sys
-import warnings
 
 import keras
 import numpy as np
 
 import packnet_tf
-from packnet_tf.apps.folders import read_folder
+from packnet_tf.apps.folders import read_folder, readable
 from packnet_tf.apps.pipeline import Pipeline
 from packnet_tf.apps.trunks import load_trunk
 from packnet_tf.atomic import replacing
 from packnet_tf.tables import count_bytes, text_table
 
+POLICIES = ("biases", "norms", "restart")
 FEATURE_NORM = 30.0  # mean squared norm that features are scaled to, see `calibrated_head`
 
 
@@ -33,9 +33,9 @@ class Plan:
     trunk_weights: str = "imagenet"
     pixel_scale: str | None = None
     image_size: int | None = None
-    biases: str = "shared"
-    norms: str = "per_task"
-    restart: str = "trunk"
+    biases: str | None = None
+    norms: str | None = None
+    restart: str | None = None
     epochs: int = 15
     prune_epoch: int = 10
     prune_ratio: float = 0.5
@@ -47,7 +47,7 @@ class Plan:
     flip: bool = False
     crop: bool = True
     validation_share: float = 0.1
-    cache: str = "memory"
+    cache: bool = True
     jit_compile: str = "auto"
     seed: int = 0
     fresh: bool = False
@@ -98,14 +98,17 @@ def train(plan: Plan) -> Report:
     folder = read_folder(plan.data, plan.validation_share, plan.seed)
     keras.utils.set_random_seed(plan.seed)
     net = _open_pack(plan)
+    net.check_name(plan.task)
     progress = _Progress(plan)
+    print(f"Reading {sum(map(len, folder.files.values())):,} images ...", flush=True)
+    folder = readable(folder)
     probe = net.add_task(plan.task, keras.layers.Dense(1))
-    pipeline = Pipeline(probe.input_shape[1:], plan.batch_size, plan.seed, plan.cache)
-    sets = {
-        split: pipeline.evaluation(files, f"{plan.task}-{split}")
-        for split, files in folder.files.items()
-    }
-    training = pipeline.training(folder.files["train"], f"{plan.task}-train", plan.flip, plan.crop)
+    _check_shapes(probe.trunk, plan.pack)
+    pipeline = Pipeline(
+        probe.input_shape[1:], plan.batch_size, plan.seed, plan.cache, _pixel_range(net, plan.pack)
+    )
+    sets = {split: pipeline.evaluation(files) for split, files in folder.files.items()}
+    training = pipeline.training(folder.files["train"], plan.flip, plan.crop)
 
     head = calibrated_head(probe.trunk, sets["train"], len(folder.classes))
     net.discard()
@@ -119,8 +122,7 @@ def train(plan: Plan) -> Report:
     packing = packnet_tf.PackNetCallback(
         plan.prune_ratio, plan.prune_epoch, validation_data=sets["validation"]
     )
-    # How many images are readable is only known after the first epoch.
-    warnings.filterwarnings("ignore", "Your input ran out of data")
+    progress.begin()
     model.fit(
         training,
         epochs=plan.epochs,
@@ -147,7 +149,7 @@ def train(plan: Plan) -> Report:
         accuracy,
         net.capacity().free,
         pathlib.Path(plan.pack).stat().st_size,
-        pipeline.unreadable,
+        folder.unreadable,
     )
 
 
@@ -221,6 +223,7 @@ def _open_pack(plan: Plan) -> packnet_tf.PackNet:
                 f"The pack '{path}' has a task '{plan.task}' already. Choose another name for the "
                 "new task."
             )
+        _check_policy(net, plan)
         return net
     if not plan.trunk:
         raise ValueError(
@@ -230,9 +233,44 @@ def _open_pack(plan: Plan) -> packnet_tf.PackNet:
     trunk = load_trunk(
         plan.trunk, plan.image_size, plan.trunk_output, plan.pixel_scale, plan.trunk_weights
     )
-    net = packnet_tf.PackNet(trunk, biases=plan.biases, norms=plan.norms, restart=plan.restart)
+    chosen = {name: getattr(plan, name) for name in POLICIES if getattr(plan, name) is not None}
+    net = packnet_tf.PackNet(trunk, **chosen)
     net.notes["pixel_range"] = "0,255"
     return net
+
+
+def _check_policy(net, plan: Plan) -> None:
+    for name in POLICIES:
+        wanted, has = getattr(plan, name), getattr(net.policy, name)
+        if wanted not in (None, has):
+            raise ValueError(
+                f"The pack '{plan.pack}' was made with --{name}={has}, which holds for all its "
+                f"tasks; this command says --{name}={wanted}. Leave --{name} out, or make a new "
+                "pack."
+            )
+
+
+def _check_shapes(trunk, pack: str) -> None:
+    """Refuses a pack made in Python whose trunk does not take images, or gives no features."""
+    shape, features = trunk.input_shape, trunk.output_shape
+    images = isinstance(shape, tuple) and len(shape) == 4 and None not in shape[1:]
+    if not (images and shape[-1] in (1, 3) and isinstance(features, tuple) and len(features) == 2):
+        raise ValueError(
+            f"The trunk of '{pack}' takes {shape} and gives {features}; expected images (batch, "
+            "height, width, 3 or 1) and one feature vector each (batch, n). Train its tasks in "
+            "Python, with net.add_task and fit."
+        )
+
+
+def _pixel_range(net, pack: str) -> tuple[float, float]:
+    try:
+        low, high = map(float, net.notes.get("pixel_range", "").split(","))
+    except ValueError:
+        raise ValueError(
+            f"The pack '{pack}' does not say which pixel values its trunk takes. Open it with "
+            'packnet_tf.load, set net.notes["pixel_range"] = "0,255" (or "0,1"), and save it.'
+        ) from None
+    return low, high
 
 
 class _Progress:
@@ -240,24 +278,26 @@ class _Progress:
 
     def __init__(self, plan: Plan):
         self._folder = pathlib.Path(f"{plan.pack}.progress") / plan.task
-        settings = {**dataclasses.asdict(plan), "pack": None, "fresh": None}
+        self._settings = {**dataclasses.asdict(plan), "pack": None, "fresh": None}
+        self._note = self._folder / "settings.json"
         if plan.fresh:
             self.done()
-        note = self._folder / "settings.json"
-        if note.exists():
-            before = json.loads(note.read_text(encoding="utf-8"))
-            changed = [name for name in settings if settings[name] != before.get(name)]
+        if self._note.exists():
+            before = json.loads(self._note.read_text(encoding="utf-8"))
+            changed = [n for n, value in self._settings.items() if value != before.get(n)]
             if changed:
                 name = changed[0]
                 raise ValueError(
                     f"An interrupted run of task '{plan.task}' had --{name}={before.get(name)}, "
-                    f"this one has --{name}={settings[name]}. Repeat the old command to continue "
-                    "it, or add --fresh to start over."
+                    f"this one has --{name}={self._settings[name]}. Repeat the old command to "
+                    "continue it, or add --fresh to start over."
                 )
             print(f"Continuing the interrupted run in '{self._folder}'.", flush=True)
-        else:
-            with replacing(note) as temporary:
-                temporary.write_text(json.dumps(settings), encoding="utf-8")
+
+    def begin(self) -> None:
+        """Notes the settings: from here on there is something to continue."""
+        with replacing(self._note) as temporary:
+            temporary.write_text(json.dumps(self._settings), encoding="utf-8")
 
     def callbacks(self) -> list:
         # Kept until the pack is saved: a crash between the last epoch and that loses nothing.

@@ -94,7 +94,7 @@ def exported_accuracy(way: str, place: int) -> dict:
     entry = next(item for item in entry if item["task"] == task)
     shape = (FLAGS.image_size, FLAGS.image_size, 3)
     files = read_folder(pathlib.Path(FLAGS.data) / task).files["test"]
-    batches = list(Pipeline(shape, 32, 0).evaluation(files, "test").as_numpy_iterator())
+    batches = list(Pipeline(shape, 32, 0).evaluation(files).as_numpy_iterator())
     view = net.task_model(task)
     right = sum(
         int((view.predict_on_batch(images).argmax(-1) == labels).sum())

@@ -4,8 +4,10 @@ import dataclasses
 import json
 import os
 import pathlib
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 
+import keras
 import numpy as np
 
 from packnet_tf.atomic import replacing
@@ -49,7 +51,7 @@ def export_onnx(net: PackNet, task: str, path, *, samples=None, **options) -> fl
         task: name of a committed task.
         path: the `.onnx` file to write.
         samples: inputs to compare on besides random ones: an array, or a list of one array per
-            input, shape (n, ...).
+            input, or a dict as the model takes it, shape (n, ...).
         **options: the fields of `ExportOptions`: softmax, opset, batch_size, input_names,
             tolerance, metadata.
 
@@ -102,13 +104,21 @@ def export_all(
     manifest = manifests.read(directory)
     if tasks is None:
         manifest = {**manifest, "tasks": []}
-    for name in names:
-        if progress is not None:
-            progress(name)
-        path = directory / f"model_task{_number(net, name)}.onnx"
-        entry = _export(net, name, path, (samples or {}).get(name), options)
-        manifest = manifests.with_task(manifest, entry)
+    directory.mkdir(parents=True, exist_ok=True)
+    old = {task["file"] for task in manifests.read(directory)["tasks"]}
+    # Beside each other first: when one task fails, the folder is as it was.
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=directory) as aside:
+        for name in names:
+            if progress is not None:
+                progress(name)
+            path = pathlib.Path(aside) / f"model_task{_number(net, name)}.onnx"
+            entry = _export(net, name, path, (samples or {}).get(name), options)
+            manifest = manifests.with_task(manifest, entry)
+        for path in pathlib.Path(aside).iterdir():
+            path.replace(directory / path.name)
     manifests.write(directory, manifest)
+    for gone in old - {task["file"] for task in manifest["tasks"]}:
+        (directory / pathlib.PurePath(gone).name).unlink(missing_ok=True)
     return manifest
 
 
@@ -132,7 +142,8 @@ def _export(net: PackNet, task: str, path, samples, options: ExportOptions) -> d
     )
     classes = net.classes(task)
     facts = {"task": task, "task_number": str(_number(net, task))}
-    facts |= {**net.notes, **(options.metadata or {})}
+    notes = {str(k): str(v) for k, v in {**net.notes, **(options.metadata or {})}.items()}
+    facts |= notes
     if classes:
         facts["classes"] = json.dumps(classes)
     graph.producer_name, graph.doc_string = "packnet_tf", f"task '{task}' of a PackNet"
@@ -164,7 +175,7 @@ def _export(net: PackNet, task: str, path, samples, options: ExportOptions) -> d
         "relative_difference": difference.relative,
         "absolute_difference": difference.absolute,
         "compared_inputs": difference.samples,
-        "notes": {**net.notes, **(options.metadata or {})},
+        "notes": notes,
     }
 
 
@@ -172,7 +183,13 @@ def _difference(view, path, samples, options: ExportOptions) -> verify.Differenc
     onnx_session = verify.session(path)
     batches = [verify.random_inputs(view, options.batch_size)]
     if samples is not None:
-        arrays = [np.asarray(a) for a in (samples if isinstance(samples, list) else [samples])]
+        # As Keras would take them: one array per input, of the input's dtype.
+        arrays = [
+            np.asarray(array, keras.backend.standardize_dtype(entry.dtype))
+            for array, entry in zip(
+                keras.tree.flatten(samples), keras.tree.flatten(view.inputs), strict=True
+            )
+        ]
         step = options.batch_size or verify.RANDOM_BATCH
         whole = len(arrays[0]) - (len(arrays[0]) % step if options.batch_size else 0)
         batches += [[a[at : at + step] for a in arrays] for at in range(0, whole, step)]

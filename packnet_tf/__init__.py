@@ -52,12 +52,16 @@ class _WhenKerasComes:
         if name != "keras":
             return None
         sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        if spec is not None:
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            sys.meta_path.insert(0, self)
+        if spec is not None:  # somebody may only be asking: nothing happens before it is executed
             execute = spec.loader.exec_module
 
             def execute_and_register(module):
                 execute(module)
+                sys.meta_path.remove(self)
                 importlib.import_module("packnet_tf.task_model")
 
             spec.loader.exec_module = execute_and_register

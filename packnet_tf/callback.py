@@ -28,8 +28,8 @@ class PackNetCallback(keras.callbacks.Callback):
         prune_epoch: 0-based epoch whose start prunes; 0 prunes before any training, which makes a
             pretrained network task 1.
         retrain_learning_rate: learning rate from the prune on; default: unchanged.
-        validation_data: what `model.evaluate` takes as its first arguments, a dataset or (x, y);
-            if given, the task is evaluated before and after the prune, see `around_prune`.
+        validation_data: as for `fit`, a dataset, (x, y) or (x, y, sample_weight); if given,
+            the task is evaluated before and after the prune, see `around_prune`.
 
     Attributes:
         around_prune: dict with "before" and "after", each a dict of `evaluate`'s results; empty
@@ -68,6 +68,8 @@ class PackNetCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._net = _pack_of(self.model)
+        self._net.note_phase()
+        self._check_rate()
         epochs = (self.params or {}).get("epochs")
         if epochs is not None and epochs <= self.prune_epoch:
             warnings.warn(
@@ -78,8 +80,19 @@ class PackNetCallback(keras.callbacks.Callback):
                 stacklevel=2,
             )
 
+    def _check_rate(self) -> None:
+        if self.retrain_learning_rate is None:
+            return
+        try:
+            self.model.optimizer.learning_rate = self.model.optimizer.learning_rate
+        except TypeError as error:
+            raise ValueError(
+                "retrain_learning_rate cannot be set: the optimizer follows a learning-rate "
+                "schedule, which starts again at the prune. Leave retrain_learning_rate out, or "
+                "give the optimizer a number."
+            ) from error
+
     def on_epoch_begin(self, epoch, logs=None):
-        self._net.check_pruned()
         if epoch >= self.prune_epoch and int(self.model.phase) == TRAINING:
             self._prune()
 
@@ -87,7 +100,7 @@ class PackNetCallback(keras.callbacks.Callback):
         self._evaluate("before")
         self._net.prune(self.prune_ratio)
         self._evaluate("after")
-        reset_optimizer(self.model.optimizer, self.model.trainable_variables)
+        reset_optimizer(self.model.optimizer)
         if self.retrain_learning_rate is not None:
             self.model.optimizer.learning_rate = self.retrain_learning_rate
 
@@ -95,8 +108,10 @@ class PackNetCallback(keras.callbacks.Callback):
         if self.validation_data is None:
             return
         data = self.validation_data
-        data = data if isinstance(data, tuple) else (data,)
-        self.around_prune[moment] = self.model.evaluate(*data, verbose=0, return_dict=True)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self.around_prune[moment] = self.model.evaluate(
+            x, y, sample_weight=sample_weight, verbose=0, return_dict=True
+        )
         self.model.reset_metrics()  # or this epoch's training metrics would begin with these
 
     def on_train_end(self, logs=None):
@@ -141,8 +156,9 @@ def _pack_of(model):
     """The `PackNet` whose open task a model trains."""
     if not isinstance(model, TaskModel) or model.pack is None:
         raise ValueError(
-            f"PackNetCallback works on the model that net.add_task returns; got "
-            f"'{model.name}', which belongs to no pack. A saved task model is on its own too: open "
-            "the pack with packnet_tf.load and use net.open_model."
+            f"PackNetCallback works on the model that net.add_task returns; got '{model.name}', "
+            "which belongs to no pack. Put augmentation into the data or the trunk rather than "
+            "around the model. A saved task model is on its own too: open the pack with "
+            "packnet_tf.load and use net.open_model."
         )
     return model.pack

@@ -4,6 +4,7 @@ All three are Keras's own `clone_model` with a function that says what each laye
 """
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Iterator
 
 import keras
@@ -45,13 +46,23 @@ def _same(layer):
     return type(layer).from_config(layer.get_config())
 
 
-def _copy_weights(source, target) -> None:
-    # Operations of the graph (ops.add, slices) are cloned too but have no weights.
-    if isinstance(source, keras.layers.Layer) and source.weights:
+def _copy_state(source, target) -> None:
+    if not isinstance(source, keras.layers.Layer):
+        return  # operations of the graph (ops.add, slices) are cloned too but have no state
+    if source.weights:
         target.set_weights([ops.convert_to_numpy(weight) for weight in source.weights])
-        for layer in target._flatten_layers():
-            if hasattr(layer, "finalize_state"):  # Normalization computes with copies
-                layer.finalize_state()
+        finalize(target)
+    if hasattr(source, "save_assets"):  # lookup tables are no weights
+        with tempfile.TemporaryDirectory() as folder:
+            source.save_assets(folder)
+            target.load_assets(folder)
+
+
+def finalize(layer) -> None:
+    """Tells layers that compute with copies of their weights (Normalization) to copy again."""
+    for part in layer._flatten_layers():
+        if hasattr(part, "finalize_state"):
+            part.finalize_state()
 
 
 def pack_trunk(trunk):
@@ -65,7 +76,7 @@ def pack_trunk(trunk):
     clone, pairs = _clone(trunk, copy)
     for plain, packed in pairs:
         if not isinstance(packed, Packed):
-            _copy_weights(plain, packed)
+            _copy_state(plain, packed)
             continue
         kernels = [getattr(plain, name) for name in packed.packed]
         for kernel, weight in zip(kernels, packed.packed.values(), strict=True):
@@ -92,7 +103,7 @@ def view_trunk(trunk, task: int, frozen: bool):
             for value, variable in zip(source.own_variables, target.own_variables, strict=True):
                 variable.assign(value)
         else:
-            _copy_weights(source, target)
+            _copy_state(source, target)
     return clone
 
 
@@ -109,7 +120,7 @@ def plain_trunk(view):
     clone, pairs = _clone(view, copy)
     for source, target in pairs:
         if not isinstance(source, Packed):
-            _copy_weights(source, target)
+            _copy_state(source, target)
             continue
         kernels = [getattr(target, name) for name in source.packed]
         for kernel, weight in zip(kernels, source.packed.values(), strict=True):
@@ -127,7 +138,7 @@ def copy_layer(layer):
     copy, pairs = _clone(layer, _same)
     if copy.built:
         for source, target in pairs:
-            _copy_weights(source, target)
+            _copy_state(source, target)
     return copy
 
 
@@ -150,5 +161,5 @@ def attach(trunk, head, name: str, model_class: type = keras.Model):
         own.name = f"{name}_head"
     model = model_class(inputs, own(trunk(inputs)), name=name)
     if head.built:
-        _copy_weights(head, own)
+        _copy_state(head, own)
     return model, own

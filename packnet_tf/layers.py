@@ -60,6 +60,8 @@ class Packed:
         setattr(self, f"{name}_owner", weight.owner)
         if self.frozen:
             return weight.packed
+        # An earlier task may have frozen it; this view's task has not.
+        weight.trainable.trainable = True
         setattr(self, f"trainable_{name}", weight.trainable)
         setattr(self, f"{name}_claim", weight.claim)
         return weight.trainable
@@ -131,7 +133,7 @@ class Packed:
             values = np.asarray(store[name])
             owner = bits.unpack(np.asarray(store[f"{name}_owner"]), weight.owner.shape)
             if self.shared:
-                self._check_same_pack(weight, values, owner)
+                self.check_same_pack(weight, values, owner)
             weight.packed.assign(values)
             weight.owner.assign(owner)
             if weight.claim is None:
@@ -143,7 +145,12 @@ class Packed:
             else:
                 weight.claim.assign(ops.zeros_like(weight.claim))
 
-    def _check_same_pack(self, weight, values, owner):
+    def check_same_pack(self, weight: PackedWeight, values: np.ndarray, owner: np.ndarray) -> None:
+        """Refuses values and owners that would change what committed tasks own.
+
+        Raises:
+            ValueError: they are not this pack's.
+        """
         ours = ops.convert_to_numpy(weight.owner)
         committed = ours > 0
         kept = ops.convert_to_numpy(weight.packed)[committed]

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -10,12 +11,12 @@ from keras import ops
 from packnet_tf import cloning
 from packnet_tf.capacity import Capacity
 from packnet_tf.layers import Packed
-from packnet_tf.packed_weight import MAX_TASKS, PackedWeight
+from packnet_tf.packed_weight import MAX_TASKS, PackedWeight, is_finite
 from packnet_tf.policy import Policy, own_weights
 from packnet_tf.pruning import check_ratio
 from packnet_tf.records import TaskRecord, assign, values_of
 from packnet_tf.task_model import COMMITTED, PHASES, RETRAINING, TaskModel
-from packnet_tf.trunk_check import check_trunk
+from packnet_tf.trunk_check import check_head, check_trunk
 from packnet_tf.usage import storage_use
 
 
@@ -141,7 +142,7 @@ class PackNet:
     # -- The verbs: add, prune, commit -----------------------------------------------------------
 
     def add_task(
-        self, name: str, head: keras.layers.Layer, classes: list[str] | None = None
+        self, name: str, head: keras.layers.Layer, classes: Sequence[str] | None = None
     ) -> TaskModel:
         """Opens a new task, which claims all free weights.
 
@@ -158,16 +159,19 @@ class PackNet:
             ValueError: the name, the head or the class names cannot be used, or no weight is free.
             RuntimeError: another task is not committed yet.
         """
-        self._check_name(name)
+        self.check_name(name)
         self._check_owners()
-        if not isinstance(head, keras.layers.Layer):
-            raise ValueError(
-                f"Cannot add task '{name}': its head must be a Keras layer or model, for instance "
-                f"keras.layers.Dense(10); got {head!r}."
-            )
+        check_head(name, head)
         self._check_capacity(name)
+        classes = None if classes is None else [str(label) for label in classes]
         record = TaskRecord(name, len(self._records) + 1, cloning.copy_layer(head), classes)
-        model = self._build(record, head=head)
+        try:
+            model = self._build(record, head=head)
+        except ValueError as error:
+            raise ValueError(
+                f"Cannot add task '{name}': its head does not fit the trunk, whose outputs have "
+                f"shape {self._trunk.output_shape}: {error}"
+            ) from error
         width = model.output_shape[-1] if isinstance(model.output_shape, tuple) else None
         if classes is not None and width is not None and len(classes) != width:
             raise ValueError(
@@ -218,7 +222,7 @@ class PackNet:
         record, model = self._need_open("commit")
         self._check_owners()
         self.check_pruned()
-        self._refuse_nan(f"commit task '{record.name}'")
+        self._refuse_broken(record, model)
         own = own_weights(model.trunk)
         if record.number == 1:
             for (layer, variable), (_, start) in zip(own, own_weights(self._trunk), strict=True):
@@ -257,6 +261,16 @@ class PackNet:
             weight.claim.assign(ops.zeros_like(weight.claim))
         self._open = None
         model.close()
+
+    def hold_policy(self, model: TaskModel) -> None:
+        """Freezes what the open task's model shares with earlier tasks."""
+        if self._records:
+            self.policy.freeze_shared(model.trunk)
+
+    def note_phase(self) -> None:
+        """Takes the open task's phase as it is: what a resumed run restored is no rollback."""
+        if self._open is not None:
+            self._was_pruned = int(self._open[1].phase) == RETRAINING
 
     def claimed_share(self) -> tuple[float, float]:
         """Of the open task: the share of all packed weights it claims, and its sparsity.
@@ -334,7 +348,13 @@ class PackNet:
         model.belong(self, trunk, own_head)
         return model
 
-    def _check_name(self, name: str) -> None:
+    def check_name(self, name: str) -> None:
+        """Refuses a name that `add_task` would refuse, and any while a task is open.
+
+        Raises:
+            ValueError: the name is taken or cannot be used.
+            RuntimeError: another task is not committed yet.
+        """
         if self._open is not None:
             record, model = self._open
             phase = PHASES[int(model.phase)]
@@ -368,14 +388,16 @@ class PackNet:
             raise ValueError(f"Cannot add task '{name}': {message} {remedy}")
         warnings.warn(f"Task '{name}' cannot train every layer: {message} {remedy}", stacklevel=3)
 
-    def _refuse_nan(self, deed: str) -> None:
-        for path, weight in self._weights.items():
-            if weight.claim_has_nan():
-                raise ValueError(
-                    f"Cannot {deed}: training diverged, claimed weights of layer '{path}' are NaN. "
-                    "Restore earlier weights, or net.discard() the task and train it again with "
-                    "a lower learning rate."
-                )
+    def _refuse_broken(self, record: TaskRecord, model: TaskModel) -> None:
+        broken = [path for path, weight in self._weights.items() if not weight.claim_is_finite()]
+        own = [variable for _, variable in own_weights(model.trunk)] + model.head.weights
+        broken += [variable.path for variable in own if not is_finite(variable)]
+        if broken:
+            raise ValueError(
+                f"Cannot commit task '{record.name}': training diverged, weights of "
+                f"'{broken[0]}' are NaN or infinite. Restore earlier weights, or net.discard() "
+                "the task and train it again with a lower learning rate."
+            )
 
     def _check_owners(self) -> None:
         """Notices owners that someone has rolled back to before a commit."""

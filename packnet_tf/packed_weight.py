@@ -89,6 +89,13 @@ class PackedWeight:
         """How many weights the open task is training."""
         return int(np.count_nonzero(ops.convert_to_numpy(self.claim)))
 
-    def claim_has_nan(self) -> bool:
-        broken = ops.logical_and(ops.greater(self.claim, 0), ops.isnan(self.trainable))
-        return bool(ops.convert_to_numpy(ops.any(broken)))
+    def claim_is_finite(self) -> bool:
+        """Whether no weight that the open task trains is NaN or infinite."""
+        return is_finite(ops.where(ops.greater(self.claim, 0), self.trainable, 0.0))
+
+
+def is_finite(tensor) -> bool:
+    """Whether no element is NaN or infinite; whole numbers never are."""
+    if "float" not in keras.backend.standardize_dtype(tensor.dtype):
+        return True
+    return bool(ops.convert_to_numpy(ops.all(ops.isfinite(tensor))))

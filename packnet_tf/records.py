@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from packnet_tf.cloning import finalize
 from packnet_tf.policy import own_weights
 from packnet_tf.task_model import TaskModel
 
@@ -44,3 +45,4 @@ def assign(model: TaskModel, record: TaskRecord) -> None:
     variables = own_weights(model.trunk)
     for place, value in record.own_values.items():
         variables[place][1].assign(value)
+    finalize(model)

@@ -107,7 +107,7 @@ def save(net: PackNet, path) -> None:
         "biases": policy.biases,
         "norms": policy.norms,
         "restart": policy.restart,
-        "notes": dict(net.notes),
+        "notes": {str(key): str(value) for key, value in net.notes.items()},
     }
     with replacing(path) as temporary:
         keras.saving.save_model(Archive(net._trunk, facts, tasks, phase), temporary)

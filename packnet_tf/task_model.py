@@ -71,10 +71,26 @@ class TaskModel(keras.Model):
 
     def make_train_function(self, force=False):
         self._refuse_unless_open("train")
+        self._hold_policy()
         return super().make_train_function(force)
+
+    @property
+    def trainable_variables(self):
+        self._hold_policy()
+        return super().trainable_variables
+
+    def _hold_policy(self) -> None:
+        """Freezes again what is shared, in case `trainable = True` was set on the trunk."""
+        if self.pack is not None and self.open:
+            self.pack.hold_policy(self)
 
     def set_weights(self, weights):
         self._refuse_unless_open("set the weights of")
+        if self.pack is not None and len(weights) == len(self.weights):
+            new = {id(v): value for v, value in zip(self.weights, weights, strict=True)}
+            for layer in self._flatten_layers():
+                for weight in layer.packed.values() if isinstance(layer, Packed) else ():
+                    layer.check_same_pack(weight, new[id(weight.packed)], new[id(weight.owner)])
         super().set_weights(weights)
 
     def load_weights(self, *args, **kwargs):

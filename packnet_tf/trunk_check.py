@@ -1,4 +1,6 @@
-"""Whether a model can be a trunk."""
+"""Whether a model can be a trunk, and a layer a head."""
+
+import warnings
 
 import keras
 
@@ -22,22 +24,58 @@ def check_trunk(trunk) -> None:
             f"Cannot pack {trunk!r}: expected a Keras model. Write PackNet(keras.Sequential("
             "[keras.Input(shape), ...])) or pass a keras.applications model."
         )
-    sequential = isinstance(trunk, keras.Sequential)
-    functional = any(base.__name__ == "Functional" for base in type(trunk).__mro__)
-    if not (sequential or functional):
+    if not _has_graph(trunk):
         raise ValueError(
             f"Cannot pack trunk '{trunk.name}': it is a subclassed model ({type(trunk).__name__}), "
             "whose graph only its own code knows. Build it as a Functional or Sequential model; a "
             "subclassed layer inside one is fine."
         )
-    for layer in trunk._flatten_layers():
-        if isinstance(layer, keras.layers.Lambda):
-            _check_lambda(layer)
+    _check_layers(trunk)
     if not trunk.built:
         raise ValueError(
             f"Cannot pack trunk '{trunk.name}': it is not built yet. Give it an input shape, "
             "keras.Sequential([keras.Input((96, 96, 3)), ...]), or call it once on data."
         )
+
+
+def check_head(task: str, head) -> None:
+    """Refuses what cannot be the head of a task.
+
+    Raises:
+        ValueError: the message says why, and what to do.
+    """
+    if not isinstance(head, keras.layers.Layer):
+        raise ValueError(
+            f"Cannot add task '{task}': its head must be a Keras layer or model, for instance "
+            f"keras.layers.Dense(10); got {head!r}."
+        )
+    if isinstance(head, keras.Model) and not _has_graph(head):
+        raise ValueError(
+            f"Cannot add task '{task}': its head is a subclassed model ({type(head).__name__}), "
+            "which cannot be copied. Build it as a Functional or Sequential model, or as a layer."
+        )
+    _check_layers(head)
+
+
+def _has_graph(model) -> bool:
+    names = [base.__name__ for base in type(model).__mro__]
+    return "Sequential" in names or "Functional" in names
+
+
+def _check_layers(model) -> None:
+    """Refuses and warns of layers that a saved pack could not be read back with."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Lambda):
+            _check_lambda(layer)
+        cls = type(layer)
+        known = cls.__module__.partition(".")[0] in ("keras", "keras_hub", "packnet_tf")
+        if not known and keras.saving.get_registered_name(cls) == cls.__name__:
+            warnings.warn(
+                f"Layer '{layer.name}' is a {cls.__name__}, which is not registered with Keras: "
+                "a pack with it can be saved but not loaded. Decorate the class with "
+                "@keras.saving.register_keras_serializable().",
+                stacklevel=4,
+            )
 
 
 def _check_lambda(layer) -> None:

@@ -40,7 +40,7 @@ def test_a_reset_optimizer_is_as_one_just_built(name):
         used.apply([np.full(v.shape, 1.0 + step, "float32") for v in trained], trained)
     assert not same(values(used.variables), values(fresh.variables))
     kept, objects = values(trained), [id(variable) for variable in used.variables]
-    reset_optimizer(used, trained)
+    reset_optimizer(used)
     assert same(values(used.variables), values(fresh.variables))
     assert [id(variable) for variable in used.variables] == objects
     assert same(values(trained), kept)
@@ -60,13 +60,13 @@ def test_the_learning_rate_of_the_moment_stays():
     optimizer, trained = optimizers.Adam(0.1), variables()
     optimizer.build(trained)
     optimizer.learning_rate = 0.003
-    reset_optimizer(optimizer, trained)
+    reset_optimizer(optimizer)
     assert float(optimizer.learning_rate) == float(np.float32(0.003))
 
 
 def test_an_optimizer_that_is_not_built_is_fresh_already():
     optimizer = optimizers.Adam(0.1)
-    reset_optimizer(optimizer, variables())
+    reset_optimizer(optimizer)
     assert not optimizer.built
 
 

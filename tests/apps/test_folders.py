@@ -3,8 +3,9 @@
 import re
 
 import pytest
+from image_folders import write_task
 
-from packnet_tf.apps.folders import read_folder
+from packnet_tf.apps.folders import read_folder, readable
 
 
 def fill(root, **splits):
@@ -75,3 +76,24 @@ def test_a_missing_folder_and_one_without_images_are_named(tmp_path):
     (tmp_path / "train").mkdir()
     with pytest.raises(ValueError, match="has no class folders, so no images"):
         read_folder(tmp_path)
+
+
+def test_unreadable_images_are_left_out_and_named(tmp_path):
+    whole = read_folder(write_task(tmp_path / "task"))
+    path, _ = whole.files["train"][3]
+    with open(path, "wb") as file:
+        file.write(b"no image")
+    folder = readable(whole)
+    assert set(whole.files["train"]) - set(folder.files["train"]) == {(path, 0)}
+    assert folder.files["test"] == whole.files["test"]
+    assert list(folder.unreadable) == [path]
+    assert f"'{path}' is not a readable image" in folder.unreadable[path]
+
+
+def test_a_class_without_a_readable_image_is_an_error(tmp_path):
+    folder = read_folder(write_task(tmp_path / "task", held_out=1))
+    path, _ = folder.files["validation"][1]
+    with open(path, "wb") as file:
+        file.write(b"no image")
+    with pytest.raises(ValueError, match="No image of class 'light' in 'validation' can be read:"):
+        readable(folder)

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from image_folders import write_task, write_trunk
@@ -25,8 +26,9 @@ def place(tmp_path):
 
 
 def plan(place, task="shades", **changes):
-    settings = {"trunk": str(place / "small.keras"), "trunk_output": "features", **SHORT, **changes}
-    return Plan(pack=str(place / "pack.keras"), task=task, data=str(place / task), **settings)
+    settings = {"trunk": str(place / "small.keras"), "trunk_output": "features", **SHORT}
+    settings |= {"data": str(place / task), **changes}
+    return Plan(pack=str(place / "pack.keras"), task=task, **settings)
 
 
 def packnet(*arguments, folder):
@@ -135,6 +137,38 @@ def test_unreadable_images_are_counted_and_named_at_the_end(place):
     text = str(train(plan(place, epochs=1, prune_epoch=0)))
     assert re.search(r"unreadable images, skipped +1\n", text)
     assert f"Skipped: '{broken}' is not a readable image" in text
+
+
+def test_a_task_name_that_is_a_path_touches_no_folder(place):
+    data = str(place / "shades")
+    before = sorted(place.rglob("*"))
+    for task in (data, "../shades", ""):
+        with pytest.raises(ValueError, match="usable as a file name"):
+            train(plan(place, fresh=True, data=data, task=task))
+    assert sorted(place.rglob("*")) == before
+
+
+def test_packs_made_in_python_say_their_pixel_range_or_are_refused(place):
+    trunk = keras.Sequential(
+        [keras.Input((16, 16, 3)), keras.layers.Flatten(), keras.layers.Dense(4)]
+    )
+    net = packnet_tf.PackNet(trunk)
+    net.save(place / "pack.keras")
+    with pytest.raises(ValueError, match="does not say which pixel values its trunk takes"):
+        train(plan(place, epochs=1, prune_epoch=0))
+    net.notes["pixel_range"] = "0,1"
+    net.save(place / "pack.keras")
+    train(plan(place, epochs=1, prune_epoch=0))
+    flat = packnet_tf.PackNet(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
+    flat.save(place / "pack.keras")
+    with pytest.raises(ValueError, match=r"takes \(None, 4\) and gives \(None, 2\); expected"):
+        train(plan(place))
+
+
+def test_a_policy_other_than_the_packs_is_refused(place):
+    train(plan(place, epochs=1, prune_epoch=0))
+    with pytest.raises(ValueError, match="made with --norms=per_task, which holds for all its"):
+        train(plan(place, task="greys", norms="shared"))
 
 
 def test_a_task_of_the_same_name_and_a_missing_trunk_are_errors(place):
