@@ -172,6 +172,42 @@ def test_the_same_pack_gives_files_that_answer_bit_for_bit_alike(net, tmp_path):
         )
 
 
+def test_when_one_task_fails_the_folder_is_as_it_was(net, tmp_path):
+    before = export_all(net, tmp_path)
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="answers NaN or infinite numbers"):
+        export_all(net, tmp_path, tasks=["birds", "cars"], progress=Spoil(net, "cars"))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+    assert json.loads((tmp_path / "manifest.json").read_text()) == before
+
+
+class Spoil:
+    """Breaks a task just before it is exported."""
+
+    def __init__(self, net, task):
+        self.net, self.task = net, task
+
+    def __call__(self, name):
+        if name == self.task:
+            values = self.net._records[1].head_values
+            values[0] = np.full_like(values[0], np.inf)
+
+
+def test_files_of_tasks_that_are_gone_are_removed(net, tmp_path):
+    export_all(net, tmp_path)
+    export_all(packed(conv_trunk(), other=0.5), tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.json", "model_task1.onnx"]
+
+
+@pytest.mark.parametrize("kind", ["float64", "uint8", "list", "dict"])
+def test_samples_of_any_kind_that_keras_takes_are_compared(kind, net, tmp_path):
+    x = np.abs(images(3) * 50)
+    sample = {"list": [x], "dict": {"image": x}}.get(kind)
+    sample = x.astype(kind) if sample is None else sample
+    manifest = export_all(net, tmp_path, samples={"birds": sample})
+    assert manifest["tasks"][0]["compared_inputs"] == 7
+
+
 def test_a_batch_normalised_later_task_is_exported_with_its_own_statistics(tmp_path):
     net = packed(conv_trunk(), one=0.5, two=0.5)
     export_all(net, tmp_path)

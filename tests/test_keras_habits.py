@@ -1,0 +1,245 @@
+"""Ordinary Keras habits, around the verbs, that must not break a promise."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import packnet_tf
+from pack_helpers import (
+    SPARSE,
+    compiled,
+    conv_trunk,
+    data,
+    fit,
+    jolt,
+    kernels,
+    logits,
+    mlp_trunk,
+    pack_task,
+    packed,
+    packed_layers,
+    run_python,
+)
+
+
+@pytest.mark.parametrize("part", ["trunk", "layer"])
+def test_freezing_the_trunk_in_one_task_does_not_freeze_it_in_the_next(part):
+    net = packnet_tf.PackNet(mlp_trunk())
+    model = net.add_task("one", layers.Dense(3))
+    frozen = model.trunk if part == "trunk" else model.trunk.layers[0]
+    frozen.trainable = False
+    assert len(model.trainable_variables) < 6
+    net.prune(0.5)
+    net.commit()
+    later = net.add_task("two", layers.Dense(3))
+    names = [variable.name for variable in later.trainable_variables]
+    assert names.count("trainable_kernel") == 2
+    before = kernels(net)
+    x, y = data(later)
+    fit(compiled(later, keras.optimizers.SGD(0.5)), x, y, epochs=1)
+    for path, kernel in kernels(net).items():
+        assert not np.array_equal(before[path], kernel), path
+
+
+@pytest.mark.parametrize("norms", ["shared", "per_task"])
+def test_unfreezing_the_trunk_of_a_later_task_leaves_what_is_shared_frozen(norms):
+    net = packnet_tf.PackNet(conv_trunk(), norms=norms)
+    pack_task(net, "one")
+    model = net.add_task("two", layers.Dense(3))
+    expected = [variable.path for variable in model.trainable_variables]
+    model.trunk.trainable = False
+    model.trunk.trainable = True
+    assert [variable.path for variable in model.trainable_variables] == expected
+    shared = [layer.bias.numpy() for layer in packed_layers(model) if layer.use_bias]
+    moving = model.trunk.get_layer("norm1").moving_mean.numpy()
+    model.trunk.trainable = True
+    x, y = data(model)
+    fit(compiled(model, keras.optimizers.SGD(0.5)), x, y, epochs=1)
+    after = [layer.bias.numpy() for layer in packed_layers(model) if layer.use_bias]
+    assert all(map(np.array_equal, shared, after))
+    same = np.array_equal(moving, model.trunk.get_layer("norm1").moving_mean.numpy())
+    assert same == (norms == "shared")
+
+
+def test_weights_of_another_pack_cannot_be_set():
+    first, second = (packed(mlp_trunk(), one=0.5) for _ in range(2))
+    ours = first.add_task("two", layers.Dense(3))
+    theirs = second.add_task("two", layers.Dense(3))
+    x, _ = data(ours)
+    before = logits(first.task_model("one"), x)
+    with pytest.raises(ValueError, match="the file belongs to another pack"):
+        ours.set_weights(theirs.get_weights())
+    assert np.array_equal(logits(first.task_model("one"), x), before)
+    ours.set_weights(ours.get_weights())
+
+
+def test_a_fit_interrupted_after_the_prune_goes_on_in_the_same_process(tmp_path):
+    net = packnet_tf.PackNet(mlp_trunk())
+    model = compiled(net.add_task("one", layers.Dense(3)))
+    x, y = data(model)
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2 and not hasattr(self, "done"):
+                self.done = True
+                raise KeyboardInterrupt
+
+    callbacks = [
+        packnet_tf.PackNetCallback(0.5, prune_epoch=1),
+        keras.callbacks.BackupAndRestore(tmp_path, save_freq=2),
+        Interrupt(),
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, x, y, *callbacks, epochs=3)
+    fit(model, x, y, *callbacks, epochs=3)
+    assert net.tasks == ("one",)
+    assert all(e["owned"]["one"] == round(e["total"] / 2) for e in net.capacity().values())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("where", ["kernel", "bias", "head"])
+def test_a_diverged_task_is_not_committed(where, value):
+    net = packnet_tf.PackNet(mlp_trunk())
+    model = net.add_task("one", layers.Dense(3, name="top"))
+    (layer, *_) = packed_layers(model)
+    variable = {
+        "kernel": layer.packed["kernel"].trainable,
+        "bias": layer.bias,
+        "head": model.head.kernel,
+    }[where]
+    broken = variable.numpy()
+    broken.reshape(-1)[0] = value
+    variable.assign(broken)
+    with pytest.raises(ValueError, match="Cannot commit task 'one': training diverged, weights"):
+        net.commit()
+    assert net.tasks == ()
+
+
+def test_a_head_with_adapted_normalization_is_the_same_after_a_round_trip(tmp_path):
+    trunk = mlp_trunk()
+    x, _ = data(trunk)
+    norm = layers.Normalization()
+    norm.adapt(np.random.default_rng(0).normal(3.0, 2.0, (64, 8)).astype("float32"))
+    head = keras.Sequential([keras.Input((8,)), norm, layers.Dense(3)])
+    net = packnet_tf.PackNet(trunk)
+    model = net.add_task("one", head)
+    expected = logits(model, x)
+    net.save(tmp_path / "open.keras")
+    opened = packnet_tf.load(tmp_path / "open.keras").open_model
+    assert np.array_equal(logits(opened, x), expected)
+    net.commit()
+    net.save(tmp_path / "done.keras")
+    assert np.array_equal(
+        logits(packnet_tf.load(tmp_path / "done.keras").task_model("one"), x), expected
+    )
+
+
+def test_a_lookup_table_in_the_trunk_comes_along(tmp_path):
+    lookup = layers.IntegerLookup(output_mode="one_hot")
+    lookup.adapt(np.array([3, 5, 8]))
+    inputs = keras.Input((1,), dtype="int64", name="number")
+    trunk = keras.Model(inputs, layers.Dense(4)(lookup(inputs)))
+    x = np.array([[3], [8], [9]])
+    net = packnet_tf.PackNet(trunk)
+    model = net.add_task("one", layers.Identity())
+    assert np.array_equal(logits(model, x), keras.ops.convert_to_numpy(trunk(x)))
+    net.commit()
+    net.save(tmp_path / "pack.keras")
+    again = packnet_tf.load(tmp_path / "pack.keras").task_model("one")
+    assert np.array_equal(logits(again, x), logits(net.task_model("one"), x))
+
+
+def test_sample_weights_and_lists_are_taken_as_validation_data():
+    net = packnet_tf.PackNet(mlp_trunk())
+    model = net.add_task("one", layers.Dense(3))
+    model.compile("sgd", SPARSE, weighted_metrics=["accuracy"], jit_compile=False)
+    x, y = data(model)
+    weights = np.zeros(len(y), "float32")
+    weights[0] = 1
+    packing = packnet_tf.PackNetCallback(0.5, 0, validation_data=(x, y, weights))
+    fit(model, x, y, packing, epochs=1)
+    assert packing.around_prune["before"]["accuracy"] in (0.0, 1.0)
+
+
+def test_a_schedule_and_a_retrain_learning_rate_are_refused_before_training():
+    net = packnet_tf.PackNet(mlp_trunk())
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
+    model = compiled(net.add_task("one", layers.Dense(3)), keras.optimizers.SGD(schedule))
+    x, y = data(model)
+    with pytest.raises(ValueError, match="retrain_learning_rate cannot be set: the optimizer"):
+        fit(model, x, y, packnet_tf.PackNetCallback(0.5, 1, retrain_learning_rate=0.01))
+    fit(model, x, y, packnet_tf.PackNetCallback(0.5, 1))
+    assert net.tasks == ("one",)
+
+
+def test_class_names_of_any_kind_are_kept_as_text(tmp_path):
+    net = packnet_tf.PackNet(mlp_trunk())
+    net.notes["year"] = 2024
+    net.add_task("one", layers.Dense(3), classes=np.array([0, 1, 2]))
+    net.commit()
+    net.save(tmp_path / "pack.keras")
+    again = packnet_tf.load(tmp_path / "pack.keras")
+    assert again.classes("one") == ["0", "1", "2"]
+    assert again.notes == {"year": "2024"}
+
+
+def test_looking_for_keras_does_not_lose_the_registration(tmp_path):
+    model = pack_task(packnet_tf.PackNet(mlp_trunk()), "one")
+    model.save(tmp_path / "one.keras")
+    done = run_python(
+        """
+        import importlib.util, sys
+        import packnet_tf
+        importlib.util.find_spec("keras")
+        import keras
+        print(type(keras.saving.load_model(sys.argv[1])).__name__)
+        """,
+        tmp_path / "one.keras",
+    )
+    assert done.stdout.strip() == "TaskModel", done.stderr
+
+
+def test_heads_that_cannot_be_used_are_refused_with_the_reason():
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    net = packnet_tf.PackNet(mlp_trunk())
+    with pytest.raises(ValueError, match=r"its head is a subclassed model \(Own\), which cannot"):
+        net.add_task("one", Own())
+    with pytest.raises(ValueError, match="it is a Lambda around a Python function, which no file"):
+        net.add_task("one", layers.Lambda(lambda x: x))
+    wrong = keras.Sequential([keras.Input((99,)), layers.Dense(3)])
+    with pytest.raises(ValueError, match=r"its head does not fit the trunk, whose outputs have"):
+        net.add_task("one", wrong)
+    assert net.open_model is None
+
+
+def test_unregistered_layers_are_warned_of_before_training():
+    class Scale(layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    trunk = keras.Sequential([keras.Input((4,)), Scale(), layers.Dense(2)])
+    with pytest.warns(UserWarning, match="a Scale, which is not registered with Keras: a pack"):
+        packnet_tf.PackNet(trunk)
+
+
+def test_a_task_that_answers_nan_is_not_exported(tmp_path):
+    from packnet_tf.export import export_onnx
+
+    net = packed(mlp_trunk(), one=0.5)
+    net._records[0].head_values[1][:] = np.nan
+    with pytest.raises(ValueError, match="answers NaN or infinite numbers in Keras"):
+        export_onnx(net, "one", tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_jolted_tasks_differ():
+    # The helpers above prove nothing unless jolting changes what a model answers.
+    model = packnet_tf.PackNet(mlp_trunk()).add_task("one", layers.Dense(3))
+    x, _ = data(model)
+    before = logits(model, x)
+    jolt(model)
+    assert not np.array_equal(before, logits(model, x))
