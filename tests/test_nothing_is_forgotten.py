@@ -318,9 +318,9 @@ def test_a_diverged_task_reaches_no_other_and_is_refused(trunk):
             "train again with a lower learning rate."
         ),
         net.commit: (
-            f"Cannot commit task 'two': training diverged, claimed weights of layer '{path}' are "
-            "NaN. Restore earlier weights, or net.discard() the task and train it again with a "
-            "lower learning rate."
+            f"Cannot commit task 'two': training diverged, weights of '{path}' are NaN or "
+            "infinite. Restore earlier weights, or net.discard() the task and train it again with "
+            "a lower learning rate."
         ),
     }
     before = [*owners(net).values(), *claims(net).values()]
