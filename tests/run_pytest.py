@@ -10,7 +10,7 @@ def main() -> int:
     # An editable install in the same environment would find the modules that a target forgot to
     # name in its deps.
     sys.meta_path[:] = [finder for finder in sys.meta_path if "__editable__" not in repr(finder)]
-    arguments = ["-p", "no:cacheprovider", *sys.argv[1:]]
+    arguments = ["-p", "no:cacheprovider", "--numprocesses=0", *sys.argv[1:]]
     if scratch := os.environ.get("TEST_TMPDIR"):
         arguments.append(f"--basetemp={scratch}/pytest")
     if report := os.environ.get("XML_OUTPUT_FILE"):
