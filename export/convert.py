@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 
 DEFAULT_OPSET = 17
 
@@ -82,7 +83,38 @@ def to_onnx(
             return {output_name: outputs[0]}
         return {f"{output_name}_{place}": output for place, output in enumerate(outputs)}
 
-    graph, _ = tf2onnx.convert.from_function(
-        tf.function(answer, autograph=False), input_signature=signature, opset=opset
+    # Keras wraps grouped convolutions in functions of their own, for XLA, which the converter
+    # would leave as calls: run "eagerly" they are traced into the graph like everything else.
+    eagerly = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        function = tf.function(answer, autograph=False).get_concrete_function(*signature)
+    finally:
+        tf.config.run_functions_eagerly(eagerly)
+    # The function's own list of inputs has the constants that it captured too (the statistics of
+    # a Normalization layer); ours are the first.
+    inputs = [tensor.name for tensor in function.inputs[: len(names)]]
+    outputs = {tensor.name: name for name, tensor in function.structured_outputs.items()}
+    graph, _ = tf2onnx.convert.from_graph_def(
+        tf2onnx.tf_loader.from_function(function, inputs, list(outputs)),
+        name="packnet_tf",
+        input_names=inputs,
+        output_names=list(outputs),
+        opset=opset,
+        custom_op_handlers={"Erfc": (_erfc, [])},
+        tensors_to_rename={**dict(zip(inputs, names, strict=True)), **outputs},
     )
     return graph
+
+
+def _erfc(context, node, name, args):
+    """Erfc, which exact GELU uses and ONNX lacks, as 1 - Erf."""
+    import onnx
+    from tf2onnx import utils
+
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(context.get_dtype(node.output[0]))
+    one = context.make_const(utils.make_name(name), np.ones((), dtype))
+    node.type = "Erf"
+    negative = context.insert_new_node_on_output("Neg", node.output[0], utils.make_name(name))
+    add = context.insert_new_node_on_output("Add", negative.output[0], utils.make_name(name))
+    add.input.append(one.output[0])

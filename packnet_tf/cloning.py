@@ -131,6 +131,24 @@ def plain_trunk(view):
     return clone
 
 
+def full_precision(model):
+    """A copy of a plain model that computes in the dtype of its weights.
+
+    A mixed policy (`mixed_float16`) suits training; the weights it trains are float32.
+    """
+
+    def copy(layer):
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.Layer) and layer.compute_dtype != layer.variable_dtype:
+            config["dtype"] = layer.variable_dtype
+        return type(layer).from_config(config)
+
+    clone, pairs = _clone(model, copy)
+    for source, target in pairs:
+        _copy_state(source, target)
+    return clone
+
+
 def copy_layer(layer):
     """An unattached copy of a layer or model, values kept where it has been built."""
     if not isinstance(layer, keras.Model):

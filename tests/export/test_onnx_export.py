@@ -230,11 +230,28 @@ def test_the_file_runs_with_nothing_but_onnxruntime(net, tmp_path):
     assert done.stdout.strip() == "(5, 3)"
 
 
-def test_a_half_precision_trunk_is_exported_within_its_precision(tmp_path):
-    keras.config.set_dtype_policy("mixed_float16")
-    net = packed(mlp_trunk(), one=0.5)
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_a_trunk_trained_in_half_precision_is_exported_in_full(policy, tmp_path):
+    keras.config.set_dtype_policy(policy)
+    net = packed(conv_trunk(), one=0.5)
     keras.config.set_dtype_policy("float32")
-    assert export_onnx(net, "one", tmp_path / "m.onnx", tolerance=1e-2) < 1e-2
+    assert export_onnx(net, "one", tmp_path / "m.onnx") < 1e-5
+    assert answer(tmp_path / "m.onnx", images()).dtype == np.float32
+    half = logits(net.task_model("one"), images()).astype("float32")
+    np.testing.assert_allclose(answer(tmp_path / "m.onnx", images()), half, rtol=0.1, atol=0.05)
+
+
+def test_layers_that_the_plain_converter_fails_on_are_exported(tmp_path):
+    # Statistics of a Normalization become inputs, grouped convolutions calls, exact GELU Erfc.
+    inputs = keras.Input((8, 8, 4))
+    x = layers.Normalization(mean=[0.1, 0.2, 0.3, 0.4], variance=[1.0, 2.0, 3.0, 4.0])(inputs)
+    x = layers.Conv2D(8, 3, groups=4, activation="gelu", name="grouped")(x)
+    trunk = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+    net = packed(trunk, one=0.5)
+    assert export_onnx(net, "one", tmp_path / "m.onnx") < 1e-5
+    graph = onnx.load(tmp_path / "m.onnx").graph
+    assert [value.name for value in graph.input] == ["image"]
+    assert {node.domain for node in graph.node} == {""}
 
 
 def test_unknown_and_open_tasks_are_named_in_the_error(net, tmp_path):
