@@ -79,6 +79,11 @@ class TaskModel(keras.Model):
         self._hold_policy()
         return super().trainable_variables
 
+    @property
+    def trainable_weights(self):
+        self._hold_policy()
+        return super().trainable_weights
+
     def _hold_policy(self) -> None:
         """Freezes again what is shared, in case `trainable = True` was set on the trunk."""
         if self.pack is not None and self.open:
