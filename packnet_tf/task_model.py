@@ -24,14 +24,15 @@ class TaskModel(keras.Model):
         pack: the `PackNet` it belongs to; None for a model read from a file of its own.
     """
 
+    pack = None
+    _parts = None
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.phase = self.add_weight(
             shape=(), initializer="zeros", dtype="int32", trainable=False, autocast=False,
             name="phase",
         )  # fmt: skip
-        self.pack = None
-        self._parts = None
 
     def belong(self, pack, trunk, head) -> None:
         """Makes this the model of a task of `pack`."""
