@@ -44,8 +44,9 @@ class Archive(keras.layers.Layer):
                     "name": task.name,
                     "classes": task.classes,
                     "head": serialize(task.head),
-                    "own_values": sorted(task.own_values),
-                    "head_values": len(task.head_values),
+                    "own_places": list(task.own_values),
+                    "own_values": _describe(task.own_values.values()),
+                    "head_values": _describe(task.head_values),
                 }
                 for task in self.tasks
             ],
@@ -63,24 +64,44 @@ class Archive(keras.layers.Layer):
         tasks = []
         for number, task in enumerate(config["tasks"], start=1):
             record = TaskRecord(task["name"], number, deserialize(task["head"]), task["classes"])
-            record.own_values = dict.fromkeys(task["own_values"])
-            record.head_values = [None] * task["head_values"]
+            record.own_values = dict(zip(task["own_places"], task["own_values"], strict=True))
+            record.head_values = task["head_values"]
             tasks.append(record)
         return cls(deserialize(config["trunk"]), config["facts"], tasks, config["phase"])
 
     def save_own_variables(self, store):
         for task in self.tasks:
-            for place, value in task.own_values.items():
-                store[f"{task.number}/own/{place}"] = value
-            for place, value in enumerate(task.head_values):
-                store[f"{task.number}/head/{place}"] = value
+            values = [*task.own_values.values(), *task.head_values]
+            # One array a task: HDF5 spends half a kilobyte on every one.
+            store[f"task{task.number}"] = np.concatenate(
+                [np.zeros(0, np.uint8), *(np.frombuffer(v.tobytes(), np.uint8) for v in values)]
+            )
 
     def load_own_variables(self, store):
         for task in self.tasks:
-            for place in task.own_values:
-                task.own_values[place] = np.array(store[f"{task.number}/own/{place}"])
-            for place in range(len(task.head_values)):
-                task.head_values[place] = np.array(store[f"{task.number}/head/{place}"])
+            described = [*task.own_values.values(), *task.head_values]
+            values = _split(np.array(store[f"task{task.number}"]), described, task.name)
+            own = len(task.own_values)
+            task.own_values = dict(zip(task.own_values, values[:own], strict=True))
+            task.head_values = values[own:]
+
+
+def _describe(arrays) -> list:
+    return [[list(array.shape), str(array.dtype)] for array in arrays]
+
+
+def _split(data: np.ndarray, described: list, task: str) -> list[np.ndarray]:
+    """Cuts the bytes of a task into arrays of the described shapes and dtypes."""
+    values = []
+    for shape, dtype in described:
+        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        part, data = data[:size], data[size:]
+        if part.size != size:
+            break
+        values.append(np.frombuffer(part.tobytes(), dtype).reshape(shape).copy())
+    if data.size or len(values) < len(described):
+        raise ValueError(f"the values of task '{task}' have not the size that its shapes say")
+    return values
 
 
 def save(net: PackNet, path) -> None:

@@ -256,11 +256,24 @@ def test_a_saved_task_model_stands_on_its_own(tmp_path):
 # -- Small ---------------------------------------------------------------------------------------
 
 
-def test_a_full_pack_of_four_tasks_is_at_most_7_percent_larger_than_its_trunk(tmp_path):
+def two_large_layers():
     inputs = keras.Input((500,))
     x = layers.Dense(1000, activation="relu")(inputs)
     x = layers.BatchNormalization()(x)
-    trunk = keras.Model(inputs, layers.Dense(500)(x), name="million")
+    return keras.Model(inputs, layers.Dense(500)(x), name="million")
+
+
+def many_layers():
+    """As deep as real backbones: every array in a file has a price of its own."""
+    x = inputs = keras.Input((250,))
+    for _ in range(16):
+        x = layers.BatchNormalization()(layers.Dense(250, use_bias=False)(x))
+    return keras.Model(inputs, x, name="deep")
+
+
+@pytest.mark.parametrize("make", [two_large_layers, many_layers])
+def test_a_full_pack_of_four_tasks_is_at_most_7_percent_larger_than_its_trunk(make, tmp_path):
+    trunk = make()
     trunk.save(tmp_path / "trunk.keras")
     net = packnet_tf.PackNet(trunk)
     for number, ratio in enumerate([3 / 4, 2 / 3, 1 / 2, 0]):
@@ -273,7 +286,8 @@ def test_a_full_pack_of_four_tasks_is_at_most_7_percent_larger_than_its_trunk(tm
         for record in net._records
         for value in [*record.head_values, *record.own_values.values()]
     )
-    assert own == 4 * (500 * 3 + 3 + 4 * 1000) * 4
+    width, norms = (500, 1000) if make is two_large_layers else (250, 16 * 250)
+    assert own == 4 * (width * 3 + 3 + 4 * norms) * 4
     size = {name: (tmp_path / f"{name}.keras").stat().st_size for name in ("trunk", "pack")}
     assert size["pack"] <= 1.07 * size["trunk"] + own
 
