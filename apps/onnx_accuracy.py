@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from packnet_tf.export.runtime import session
+
 
 def onnx_accuracy(path, batches: Iterable) -> float:
     """The share of images that an ONNX file puts into the right class.
@@ -15,15 +17,11 @@ def onnx_accuracy(path, batches: Iterable) -> float:
     Returns:
         Accuracy, 0 to 1.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+    model = session(path)
+    name = model.get_inputs()[0].name
     right = total = 0
     for images, labels in batches:
-        (answers,) = session.run(None, {name: np.asarray(images, np.float32)})
+        (answers,) = model.run(None, {name: np.asarray(images, np.float32)})
         right += int(np.sum(np.argmax(answers, axis=-1) == np.asarray(labels)))
         total += len(labels)
     return right / total

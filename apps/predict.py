@@ -13,6 +13,7 @@ from absl import flags
 
 from packnet_tf.apps import cli
 from packnet_tf.apps.pixels import read_image
+from packnet_tf.export.runtime import session
 
 FLAGS = cli.new_flags()
 REQUIRED = ("model",)
@@ -37,13 +38,9 @@ class Classifier:
     """An exported task, ready to classify image files."""
 
     def __init__(self, path: str, pixel_range: str | None, image_size: int):
-        runtime = cli.need("onnxruntime", "onnxruntime")
-        options = runtime.SessionOptions()
-        options.log_severity_level = 3
+        cli.need("onnxruntime", "onnxruntime")
         try:
-            self._session = runtime.InferenceSession(
-                path, options, providers=["CPUExecutionProvider"]
-            )
+            self._session = session(path)
         except Exception as error:  # onnxruntime's own kinds, none of them public
             raise ValueError(f"cannot read the model '{path}': {error}") from error
         facts = self._session.get_modelmeta().custom_metadata_map

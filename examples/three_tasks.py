@@ -39,14 +39,20 @@ POLICIES = {
 }
 
 
-def plan(way: str, place: int, pack: pathlib.Path):
+def pack_path(way: str, task: str) -> pathlib.Path:
+    """Where a way keeps a task: all in one pack, or each in a pack of its own."""
+    name = f"{task}.keras" if way == "alone" else "pack.keras"
+    return pathlib.Path(FLAGS.output) / way / name
+
+
+def plan(way: str, place: int):
     """The settings of one task: what `packnet train` would be given as flags."""
     from packnet_tf.apps.training import Plan
 
     task = FLAGS.tasks[place]
     data = pathlib.Path(FLAGS.data)
     return Plan(
-        pack=str(pack),
+        pack=str(pack_path(way, task)),
         task=task,
         data=str(data / task),
         trunk=str(data / "tiny_darknet.keras"),
@@ -70,9 +76,8 @@ def run_task(way: str, place: int) -> dict:
     done = folder / f"{task}.json"
     if done.exists():
         return json.loads(done.read_text())
-    pack = folder / (f"{task}.keras" if way == "alone" else "pack.keras")
     print(f"\n== {way}: {task}", flush=True)
-    report = train(plan(way, place, pack))
+    report = train(plan(way, place))
     print(report, flush=True)
     folder.mkdir(parents=True, exist_ok=True)
     done.write_text(json.dumps(report.accuracy))
@@ -88,7 +93,7 @@ def exported_accuracy(way: str, place: int) -> dict:
     from packnet_tf.export import export_all
 
     task, folder = FLAGS.tasks[place], pathlib.Path(FLAGS.output) / way
-    net = packnet_tf.load(folder / (f"{task}.keras" if way == "alone" else "pack.keras"))
+    net = packnet_tf.load(pack_path(way, task))
     onnx = folder / (f"onnx_{task}" if way == "alone" else "onnx")
     entry = export_all(net, onnx, tasks=[task])["tasks"]
     entry = next(item for item in entry if item["task"] == task)

@@ -1,5 +1,19 @@
-"""ONNX export of packs: one graph per task, its masked weights baked in."""
+"""ONNX export of packs: one graph per task, its masked weights baked in.
 
-from packnet_tf.export.onnx_export import export_all, export_onnx
+Imported on first use, as in `packnet_tf`: `runtime` serves programs without Keras too.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from packnet_tf.export.onnx_export import export_all as export_all
+    from packnet_tf.export.onnx_export import export_onnx as export_onnx
 
 __all__ = ["export_all", "export_onnx"]
+
+
+def __getattr__(name: str):
+    if name not in __all__:
+        raise AttributeError(f"module 'packnet_tf.export' has no attribute {name!r}")
+    return getattr(importlib.import_module("packnet_tf.export.onnx_export"), name)

@@ -15,6 +15,7 @@ from packnet_tf.cloning import full_precision
 from packnet_tf.export import manifest as manifests
 from packnet_tf.export import verify
 from packnet_tf.export.convert import DEFAULT_OPSET, input_names, to_onnx
+from packnet_tf.export.runtime import session
 from packnet_tf.net import PackNet
 
 
@@ -184,7 +185,7 @@ def _export(net: PackNet, task: str, path, samples, options: ExportOptions) -> d
 
 
 def _difference(view, path, samples, options: ExportOptions) -> verify.Difference:
-    onnx_session = verify.session(path)
+    onnx_session = session(path)
     batches = [verify.random_inputs(view, options.batch_size)]
     if samples is not None:
         # As Keras would take them: one array per input, of the input's dtype.

@@ -23,16 +23,6 @@ class Difference:
     samples: int
 
 
-def session(graph_or_path):
-    """An onnxruntime session on the CPU, quiet."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    source = graph_or_path if isinstance(graph_or_path, (bytes, str)) else str(graph_or_path)
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-
-
 def random_inputs(model: keras.Model, batch_size: int | None, seed: int = 0) -> list[np.ndarray]:
     """Random inputs of a model's shapes and dtypes; unknown lengths become 32.
 

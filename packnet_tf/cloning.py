@@ -5,7 +5,7 @@ All three are Keras's own `clone_model` with a function that says what each laye
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import keras
 from keras import ops
@@ -65,6 +65,12 @@ def finalize(layer) -> None:
             part.finalize_state()
 
 
+def _kernels_and_others(plain, names: Iterable[str]):
+    """The weights of a plain layer that are packed, by their names, and the rest in order."""
+    kernels = [getattr(plain, name) for name in names]
+    return kernels, [w for w in plain.weights if not any(w is kernel for kernel in kernels)]
+
+
 def pack_trunk(trunk):
     """Copies a trunk with every packable layer packed, all weights free, values kept."""
 
@@ -78,10 +84,9 @@ def pack_trunk(trunk):
         if not isinstance(packed, Packed):
             _copy_state(plain, packed)
             continue
-        kernels = [getattr(plain, name) for name in packed.packed]
+        kernels, others = _kernels_and_others(plain, packed.packed)
         for kernel, weight in zip(kernels, packed.packed.values(), strict=True):
             weight.start(ops.convert_to_numpy(kernel))
-        others = [w for w in plain.weights if not any(w is kernel for kernel in kernels)]
         for value, variable in zip(others, packed.own_variables, strict=True):
             variable.assign(value)
     return clone
@@ -122,10 +127,9 @@ def plain_trunk(view):
         if not isinstance(source, Packed):
             _copy_state(source, target)
             continue
-        kernels = [getattr(target, name) for name in source.packed]
+        kernels, others = _kernels_and_others(target, source.packed)
         for kernel, weight in zip(kernels, source.packed.values(), strict=True):
             kernel.assign(weight.view(source.task))
-        others = [w for w in target.weights if not any(w is kernel for kernel in kernels)]
         for value, variable in zip(source.own_variables, others, strict=True):
             variable.assign(value)
     return clone

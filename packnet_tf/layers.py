@@ -250,6 +250,26 @@ def plain_class(layer) -> type:
     return _plain_classes[type(layer)]
 
 
+def packed_weights(trunk) -> dict[str, PackedWeight]:
+    """The packed weights of a trunk by path: the layer's, and the weight's if it has several."""
+    weights: dict[str, PackedWeight] = {}
+    seen: set[int] = set()
+
+    def visit(layers, prefix):
+        for layer in layers:
+            if id(layer) in seen:
+                continue
+            seen.add(id(layer))
+            path = f"{prefix}{layer.name}"
+            if isinstance(layer, Packed):
+                for name, weight in layer.packed.items():
+                    weights[path if len(layer.packed) == 1 else f"{path}/{name}"] = weight
+            visit(getattr(layer, "layers", None) or layer._layers, f"{path}/")
+
+    visit(trunk.layers, "")
+    return weights
+
+
 for _class in (
     keras.layers.Dense,
     keras.layers.EinsumDense,

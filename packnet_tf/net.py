@@ -1,6 +1,5 @@
 """PackNet: one trunk, many tasks."""
 
-import re
 import warnings
 from collections.abc import Sequence
 
@@ -10,13 +9,13 @@ from keras import ops
 
 from packnet_tf import cloning
 from packnet_tf.capacity import Capacity
-from packnet_tf.layers import Packed
-from packnet_tf.packed_weight import MAX_TASKS, PackedWeight, is_finite
+from packnet_tf.checks import check_head, check_name, check_trunk
+from packnet_tf.layers import packed_weights
+from packnet_tf.packed_weight import is_finite
 from packnet_tf.policy import Policy, own_weights
 from packnet_tf.pruning import check_ratio
 from packnet_tf.records import TaskRecord, assign, values_of
 from packnet_tf.task_model import COMMITTED, PHASES, RETRAINING, TaskModel
-from packnet_tf.trunk_check import check_head, check_trunk
 from packnet_tf.usage import storage_use
 
 
@@ -68,7 +67,7 @@ class PackNet:
     def _setup(self, packed_trunk, policy: Policy) -> None:
         self.policy = policy
         self._trunk = packed_trunk
-        self._weights = _packed_weights(packed_trunk)
+        self._weights = packed_weights(packed_trunk)
         self._records: list[TaskRecord] = []
         self._open: tuple[TaskRecord, TaskModel] | None = None
         self._was_pruned = False
@@ -320,11 +319,9 @@ class PackNet:
             if record.name == name:
                 return record
         known = ", ".join(map(repr, self.tasks)) or "none yet"
-        state = " It is still open: call net.commit() first." if self._is_open(name) else ""
+        still_open = self._open is not None and self._open[0].name == name
+        state = " It is still open: call net.commit() first." if still_open else ""
         raise ValueError(f"There is no committed task {name!r}.{state} Committed tasks: {known}.")
-
-    def _is_open(self, name: str) -> bool:
-        return self._open is not None and self._open[0].name == name
 
     def _need_open(self, verb: str) -> tuple[TaskRecord, TaskModel]:
         if self._open is None:
@@ -363,19 +360,7 @@ class PackNet:
                 f"({phase}). Finish it with net.prune(ratio) and net.commit(), or drop it with "
                 "net.discard()."
             )
-        if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,99}", name):
-            raise ValueError(
-                f"Cannot add a task named {name!r}: the name must be usable as a file name, up to "
-                "100 letters, digits, '_', '-' and '.', not starting with '.' or '-'. Write "
-                "'my_task', for instance."
-            )
-        if name in self.tasks:
-            raise ValueError(
-                f"Cannot add task '{name}': the pack has a task of that name. Its tasks are "
-                f"{', '.join(map(repr, self.tasks))}; choose another name."
-            )
-        if len(self.tasks) == MAX_TASKS:
-            raise ValueError(f"Cannot add task '{name}': a pack holds {MAX_TASKS} tasks at most.")
+        check_name(name, self.tasks)
 
     def _check_capacity(self, name: str) -> None:
         full = [path for path, entry in self.capacity().items() if entry["free"] == 0]
@@ -413,23 +398,3 @@ class PackNet:
                     "over them. Restore the newer weights, or open the last saved pack with "
                     "packnet_tf.load."
                 )
-
-
-def _packed_weights(trunk) -> dict[str, PackedWeight]:
-    """The packed weights of a trunk by path: the layer's, and the weight's if it has several."""
-    weights: dict[str, PackedWeight] = {}
-    seen: set[int] = set()
-
-    def visit(layers, prefix):
-        for layer in layers:
-            if id(layer) in seen:
-                continue
-            seen.add(id(layer))
-            path = f"{prefix}{layer.name}"
-            if isinstance(layer, Packed):
-                for name, weight in layer.packed.items():
-                    weights[path if len(layer.packed) == 1 else f"{path}/{name}"] = weight
-            visit(getattr(layer, "layers", None) or layer._layers, f"{path}/")
-
-    visit(trunk.layers, "")
-    return weights

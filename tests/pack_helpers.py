@@ -75,6 +75,15 @@ TRUNKS = {
 }
 
 
+def functional(*stack, shape=(12,), **kwargs):
+    """A Functional model of layers in a row."""
+    inputs = keras.Input(shape, name="features")
+    x = inputs
+    for layer in stack:
+        x = layer(x)
+    return keras.Model(inputs, x, **{"name": "trunk", **kwargs})
+
+
 def data(model, classes=3, size=24, seed=0):
     """Random inputs of a model, and labels that depend on them."""
     rng = np.random.default_rng(seed)

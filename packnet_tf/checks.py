@@ -1,10 +1,13 @@
-"""Whether a model can be a trunk, and a layer a head."""
+"""Whether a model can be a trunk, a layer a head, and a string the name of a task."""
 
+import re
 import warnings
+from collections.abc import Sequence
 
 import keras
 
 from packnet_tf.layers import Packed
+from packnet_tf.packed_weight import MAX_TASKS
 from packnet_tf.task_model import TaskModel
 
 
@@ -35,6 +38,30 @@ def check_trunk(trunk) -> None:
         raise ValueError(
             f"Cannot pack trunk '{trunk.name}': it is not built yet. Give it an input shape, "
             "keras.Sequential([keras.Input((96, 96, 3)), ...]), or call it once on data."
+        )
+
+
+def check_name(name: str, taken: Sequence[str]) -> None:
+    """Refuses what cannot be the name of a new task.
+
+    Raises:
+        ValueError: it is taken, no file could have it, or there are too many tasks.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,99}", name):
+        raise ValueError(
+            f"Cannot add a task named {name!r}: the name must be usable as a file name, up to "
+            "100 letters, digits, '_', '-' and '.', not starting with '.' or '-'. Write "
+            "'my_task', for instance."
+        )
+    if name in taken:
+        raise ValueError(
+            f"Cannot add task '{name}': the pack has a task of that name. Its tasks are "
+            f"{', '.join(map(repr, taken))}; choose another name."
+        )
+    if len(taken) == MAX_TASKS:
+        raise ValueError(
+            f"Cannot add task '{name}': a pack holds {MAX_TASKS} tasks at most. Start a second "
+            "pack from the same trunk."
         )
 
 

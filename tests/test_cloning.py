@@ -1,0 +1,157 @@
+"""Every kind of trunk is packed with its values kept, each layer once."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import packnet_tf
+from pack_helpers import (
+    compiled,
+    data,
+    fit,
+    functional,
+    jolt,
+    logits,
+    mlp_trunk,
+    nested_trunk,
+    owners,
+    pack_task,
+    packed,
+    same,
+    values,
+)
+
+
+def test_packing_keeps_pretrained_values(trunk):
+    """The first task starts as the trunk with a head on it, to the bit."""
+    jolt(trunk)
+    head = layers.Dense(3, name="logits")
+    head.build(trunk.output_shape)
+    x, _ = data(trunk)
+    model = packnet_tf.PackNet(trunk).add_task("one", head)
+    assert np.array_equal(logits(model, x), logits(keras.Sequential([trunk, head]), x))
+
+
+def test_a_trunk_with_adapted_normalization_is_packed():
+    adapted = layers.Normalization(name="adapted")
+    adapted.adapt(np.arange(24, dtype="float32").reshape(2, 12))
+    trunk = functional(adapted, layers.Dense(8))
+    x, _ = data(trunk)
+    net = packnet_tf.PackNet(trunk)
+    model = net.add_task("one", layers.Identity())
+    assert np.array_equal(logits(model, x), logits(trunk, x))
+    net.commit()
+    assert np.array_equal(logits(net.task_model("one"), x), logits(trunk, x))
+    assert np.array_equal(logits(net.unpack("one"), x), logits(trunk, x))
+
+
+def test_a_trunk_with_a_python_lambda_is_refused_before_it_is_trained():
+    """Such a pack could be saved but never loaded: loading executes nothing from a file."""
+    trunk = functional(layers.Lambda(lambda x: 2 * x, name="twice"), layers.Dense(8))
+    with pytest.raises(ValueError, match=r"(?i)lambda"):
+        packnet_tf.PackNet(trunk)
+
+
+def test_a_nested_model_and_a_layer_called_twice_have_one_owner_map_each():
+    net = packed(nested_trunk(), one=0.5)
+    assert sorted(net._weights) == ["block/inner", "stem", "twice"]
+    assert {path: owner.shape for path, owner in owners(net).items()} == {
+        "block/inner": (8, 8), "stem": (12, 8), "twice": (8, 8),
+    }  # fmt: skip
+    assert {path: entry["total"] for path, entry in net.capacity().items()} == {
+        "block/inner": 64, "stem": 96, "twice": 64,
+    }  # fmt: skip
+
+
+def test_a_model_called_twice_has_one_owner_map():
+    block = functional(layers.Dense(12, activation="relu", name="inner"), name="block")
+    inputs = keras.Input((12,))
+    trunk = keras.Model(inputs, block(block(inputs)))
+    net = packed(trunk, one=0.5)
+    assert list(net._weights) == ["block/inner"]
+    x, _ = data(trunk)
+    assert np.array_equal(logits(net.task_model("one"), x), logits(net.unpack("one"), x))
+
+
+@pytest.mark.parametrize("nested", [keras.Sequential, None], ids=["in_sequential", "functional"])
+def test_sequential_models_nest(nested):
+    inner = keras.Sequential(
+        [keras.Input((12,)), layers.Dense(8, activation="relu", name="inner")], name="block"
+    )
+    end = layers.Dense(4, name="end")
+    if nested is None:
+        trunk = functional(inner, end)
+    else:
+        trunk = nested([keras.Input((12,)), inner, end], name="outer")
+    x, _ = data(trunk)
+    net = packed(trunk, one=0.5, two=0.5)
+    assert sorted(net._weights) == ["block/inner", "end"]
+    for name in net.tasks:
+        assert np.array_equal(logits(net.task_model(name), x), logits(net.unpack(name), x))
+
+
+def test_a_sequential_model_built_by_calling_it_is_packed():
+    trunk = keras.Sequential([layers.Dense(8, name="first")], name="called")
+    trunk(np.zeros((2, 12), "float32"))
+    net = packed(trunk, one=0.5)
+    assert net.task_model("one").input_shape[1:] == (12,)
+
+
+def test_a_trunk_with_several_inputs_is_packed():
+    inputs = {"left": keras.Input((4,), name="left"), "right": keras.Input((3,), name="right")}
+    x = layers.concatenate([layers.Dense(5, name=f"d_{k}")(v) for k, v in inputs.items()])
+    trunk = keras.Model(inputs, x, name="two_inputs")
+    net = packnet_tf.PackNet(trunk)
+    model = compiled(net.add_task("one", layers.Dense(3)))
+    rng = np.random.default_rng(0)
+    x = {k: rng.normal(size=(16, *v.shape[1:])).astype("float32") for k, v in inputs.items()}
+    fit(model, x, np.arange(16) % 3, packnet_tf.PackNetCallback(0.5, 1))
+    assert net.tasks == ("one",)
+    assert np.array_equal(logits(net.task_model("one"), x), logits(net.unpack("one"), x))
+
+
+@pytest.mark.parametrize("structure", ["list", "dict"])
+def test_a_trunk_with_several_outputs_is_packed(structure):
+    inputs = keras.Input((12,), name="features")
+    outputs = [layers.Dense(size, activation="relu", name=f"d{size}")(inputs) for size in (4, 6)]
+    if structure == "dict":
+        trunk = keras.Model(inputs, {"four": outputs[0], "six": outputs[1]})
+        ends = {"four": keras.Input((4,), name="four"), "six": keras.Input((6,), name="six")}
+        joined = layers.concatenate([ends["four"], ends["six"]])
+    else:
+        trunk = keras.Model(inputs, outputs)
+        ends = [keras.Input((4,)), keras.Input((6,))]
+        joined = layers.concatenate(ends)
+    net = packnet_tf.PackNet(trunk)
+    model = net.add_task("one", keras.Model(ends, layers.Dense(3)(joined)))
+    jolt(model)
+    net.prune(0.5)
+    net.commit()
+    x = np.ones((2, 12), "float32")
+    assert model.output_shape == (None, 3)
+    assert np.array_equal(logits(net.task_model("one"), x), logits(net.unpack("one"), x))
+
+
+def test_a_head_may_have_several_outputs():
+    net = packnet_tf.PackNet(mlp_trunk())
+    ends = keras.Input((8,))
+    head = keras.Model(ends, [layers.Dense(2)(ends), layers.Dense(3)(ends)])
+    model = net.add_task("one", head)
+    assert model.output_shape == [(None, 2), (None, 3)]
+    net.commit()
+    x, _ = data(mlp_trunk())
+    for first, second in zip(net.task_model("one")(x), net.unpack("one")(x), strict=True):
+        assert np.array_equal(first, second)
+
+
+def test_a_layer_that_its_owner_froze_stays_as_it_is_for_all_tasks():
+    trunk = functional(layers.Dense(8, name="fixed"), layers.Dense(4, name="packed"))
+    trunk.get_layer("fixed").trainable = False
+    before = values(trunk.get_layer("fixed").weights)
+    net = packnet_tf.PackNet(trunk)
+    assert list(net._weights) == ["packed"]
+    for name in ("one", "two"):
+        model = pack_task(net, name)
+        assert same(values(model.trunk.get_layer("fixed").weights), before)
+        assert type(net.task_model(name).trunk.get_layer("fixed")) is layers.Dense
