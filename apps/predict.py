@@ -7,6 +7,7 @@ Example:
 """
 
 import json
+import os
 
 import numpy as np
 from absl import flags
@@ -39,10 +40,15 @@ class Classifier:
 
     def __init__(self, path: str, pixel_range: str | None, image_size: int):
         cli.need("onnxruntime", "onnxruntime")
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"There is no model '{path}'. packnet export writes one.")
         try:
             self._session = session(path)
         except Exception as error:  # onnxruntime's own kinds, none of them public
-            raise ValueError(f"cannot read the model '{path}': {error}") from error
+            raise ValueError(
+                f"'{path}' is not a model that onnxruntime can read: {error}. Write it again with "
+                "packnet export."
+            ) from error
         facts = self._session.get_modelmeta().custom_metadata_map
         entry = self._session.get_inputs()[0]
         if len(entry.shape) != 4:

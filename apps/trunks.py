@@ -88,7 +88,10 @@ def load_trunk(
 
     if source.endswith(".keras"):
         if not pathlib.Path(source).exists():
-            raise FileNotFoundError(f"There is no trunk '{source}'.")
+            raise FileNotFoundError(
+                f"There is no trunk '{source}'. Write the path of a .keras model, or the name of a "
+                "keras.applications model, for instance --trunk=MobileNetV2."
+            )
         backbone = keras.saving.load_model(source, compile=False)
     else:
         backbone = _application(source, image_size, weights)

@@ -20,7 +20,30 @@ def reset_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
         return
     # Initial values differ by optimizer (ones, an accumulator's start): a new one knows them.
     fresh = type(optimizer).from_config(optimizer.get_config())
-    inner = getattr(optimizer, "inner_optimizer", optimizer)  # within a LossScaleOptimizer
-    fresh.build(inner._trainable_variables)
+    fresh.build(variables_of(optimizer))
     for old, new in zip(optimizer.variables, fresh.variables, strict=True):
         old.assign(new)
+
+
+def variables_of(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The variables that a built optimizer updates."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)  # within a LossScaleOptimizer
+    return inner._trainable_variables
+
+
+def refuse_strange(optimizer, model: keras.Model) -> None:
+    """Refuses an optimizer that was built for another model than the one to train.
+
+    Raises:
+        ValueError: it cannot update the model's variables.
+    """
+    if not getattr(optimizer, "built", False):
+        return
+    known = {id(variable) for variable in variables_of(optimizer)}
+    strange = [v for v in model.trainable_variables if id(v) not in known]
+    if strange:
+        raise ValueError(
+            f"Cannot train the model of task '{model.name}': its optimizer was built for "
+            f"another model and does not know '{strange[0].path}'. Make a new optimizer for every "
+            "task, for instance keras.optimizers.SGD(0.001, momentum=0.9)."
+        )

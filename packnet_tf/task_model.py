@@ -5,6 +5,7 @@ import inspect
 import keras
 
 from packnet_tf.layers import Packed
+from packnet_tf.optimizers import refuse_strange
 
 TRAINING, RETRAINING, COMMITTED = 0, 1, 2
 PHASES = ("training", "retraining", "committed")
@@ -73,6 +74,7 @@ class TaskModel(keras.Model):
     def make_train_function(self, force=False):
         self._refuse_unless_open("train")
         self._hold_policy()
+        refuse_strange(self.optimizer, self)
         return super().make_train_function(force)
 
     @property

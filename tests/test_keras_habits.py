@@ -173,6 +173,20 @@ def test_a_schedule_and_a_retrain_learning_rate_are_refused_before_training():
     assert net.tasks == ("one",)
 
 
+def test_an_optimizer_of_another_task_is_refused_before_training():
+    net = packnet_tf.PackNet(mlp_trunk())
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    model = compiled(net.add_task("one", layers.Dense(3)), optimizer)
+    x, y = data(model)
+    fit(model, x, y, packnet_tf.PackNetCallback(0.5, 0), epochs=1)
+    later = net.add_task("two", layers.Dense(3))
+    text = r"built for another model and does not know '.*'\. Make a new optimizer for every task"
+    with pytest.raises(ValueError, match=text):
+        fit(compiled(later, optimizer), x, y, epochs=1)
+    fit(compiled(later, keras.optimizers.SGD(0.1)), x, y, epochs=1)
+    fit(compiled(later, later.optimizer), x, y, epochs=1)
+
+
 def test_class_names_of_any_kind_are_kept_as_text(tmp_path):
     net = packnet_tf.PackNet(mlp_trunk())
     net.notes["year"] = 2024

@@ -196,7 +196,7 @@ def test_predict_does_not_import_tensorflow_or_keras(place):
     assert done.stdout.startswith(f"{image}: ")
 
 
-def test_predict_names_what_it_cannot_read(place):
+def test_predict_names_what_it_cannot_read(place, capsys):
     from packnet_tf.apps.main import main
     from packnet_tf.export import export_onnx
 
@@ -205,7 +205,11 @@ def test_predict_names_what_it_cannot_read(place):
     export_onnx(net, "shades", place / "m.onnx")
     (place / "bad.png").write_bytes(b"no image")
     assert main(["predict", f"--model={place / 'm.onnx'}", str(place / "bad.png")]) == 1
+    capsys.readouterr()
     assert main(["predict", f"--model={place / 'bad.png'}", str(place / "bad.png")]) == 1
+    assert "is not a model that onnxruntime can read" in capsys.readouterr().err
+    assert main(["predict", "--model=nowhere.onnx", str(place / "bad.png")]) == 1
+    assert "There is no model 'nowhere.onnx'. packnet export wr" in capsys.readouterr().err
     net.notes.clear()
     export_onnx(net, "shades", place / "m.onnx")
     assert main(["predict", f"--model={place / 'm.onnx'}", str(place / "bad.png")]) == 2

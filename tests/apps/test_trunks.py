@@ -57,7 +57,10 @@ def test_an_application_becomes_a_trunk_that_packs():
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"source": "nowhere.keras"}, "There is no trunk 'nowhere.keras'"),
+        (
+            {"source": "nowhere.keras"},
+            r"There is no trunk 'nowhere.keras'\. Write the path of a .keras model, or the",
+        ),
         ({"source": "MobileNetV9"}, "'MobileNetV9' is neither a .keras file nor a model of keras"),
     ],
 )
