@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from packnet_tf.callback import PackNetCallback as PackNetCallback
     from packnet_tf.capacity import Capacity as Capacity
-    from packnet_tf.layers import register_packed as register_packed
+    from packnet_tf.layers import Packed as Packed
     from packnet_tf.net import PackNet as PackNet
     from packnet_tf.optimizers import reset_optimizer as reset_optimizer
+    from packnet_tf.packable import register_packed as register_packed
     from packnet_tf.plotting import plot_capacity as plot_capacity
     from packnet_tf.storage import load as load
 
@@ -25,9 +26,10 @@ _HOMES = {
     "Capacity": "capacity",
     "PackNet": "net",
     "PackNetCallback": "callback",
+    "Packed": "layers",
     "load": "storage",
     "plot_capacity": "plotting",
-    "register_packed": "layers",
+    "register_packed": "packable",
     "reset_optimizer": "optimizers",
 }
 __all__ = ["__version__", *_HOMES]

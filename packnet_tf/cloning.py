@@ -1,30 +1,156 @@
 """Copies of a trunk's graph: packed, as the view of a task, and plain again.
 
-All three are Keras's own `clone_model` with a function that says what each layer becomes.
+All are Keras's own `clone_model`, which makes every layer anew from its configuration and knows
+nothing of packing; then the values are copied, layer by layer, and what is packed is packed.
 """
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import keras
-from keras import ops
 
-from packnet_tf.layers import Packed, packed_class, plain_class
+from packnet_tf.layers import Packed, own_variables, pack_layer
+from packnet_tf.packable import packable_layers
+from packnet_tf.packed_trunk import PackedTrunk
 
 
-def _clone(model, copy: Callable):
-    """Clones a model; returns the clone and the pairs (layer, its copy)."""
-    pairs = []
+def pack_trunk(trunk, embeddings: bool = False) -> PackedTrunk:
+    """Copies a trunk with every packable layer packed, all weights free, values kept."""
+    packable = packable_layers(trunk, embeddings)
+    clone, pairs = _clone(trunk)
+    for source, target in pairs:
+        _copy_own(own_variables(source), own_variables(target))
+        if id(source) in packable:
+            pack_layer(target)
+    _finish(pairs)
+    return _as(PackedTrunk, clone)
 
-    def copy_and_note(layer):
-        made = copy(layer)
-        pairs.append((layer, made))
+
+def view_trunk(store: PackedTrunk, task: int, frozen: bool) -> PackedTrunk:
+    """Copies a packed trunk as the view of one task, on the same packed variables."""
+    view, pairs = _clone(store, _without_initial_values)
+    for source, target in pairs:
+        if isinstance(source, Packed):
+            pack_layer(target, task, frozen, source)
+        _copy_own(own_variables(source), own_variables(target))
+    _finish(pairs)
+    return view
+
+
+def plain_trunk(store: PackedTrunk, view: PackedTrunk) -> keras.Model:
+    """Copies a view of the store as plain Keras layers with its masked values baked in."""
+    clone, pairs = _clone(store)
+    views = {id(source): layer for source, layer in _layer_pairs(store, view)}
+    for source, target in pairs:
+        layer = views[id(source)]
+        kernels = []
+        for name in layer.packed if isinstance(layer, Packed) else ():
+            kernels.append(getattr(target, name))
+            kernels[-1].assign(getattr(layer, name))
+        others = [v for v in own_variables(target) if all(v is not kernel for kernel in kernels)]
+        _copy_own(own_variables(layer), others)
+    _finish(pairs)
+    return _as(keras.Model, clone)
+
+
+def full_precision(model):
+    """A copy of a plain model that computes in the dtype of its weights.
+
+    A mixed policy (`mixed_float16`) suits training; the weights it trains are float32.
+    """
+
+    def in_variable_dtype(config):
+        if isinstance(config.get("dtype"), dict):
+            policy = keras.dtype_policies.deserialize(config["dtype"])
+            config = {**config, "dtype": policy.variable_dtype}
+        return config
+
+    clone, pairs = _clone(model, in_variable_dtype)
+    _copy_all(pairs)
+    return clone
+
+
+def copy_layer(layer):
+    """An unattached copy of a layer or model, values kept where it has been built."""
+    if not isinstance(layer, keras.Model):
+        return type(layer).from_config(layer.get_config())
+    copy, pairs = _clone(layer)
+    if copy.built:
+        _copy_all(pairs)
+    return copy
+
+
+def attach(trunk, head, name: str, model_class: type = keras.Model):
+    """Builds the model inputs -> trunk -> head; returns it with the head's copy in it.
+
+    Args:
+        trunk: a functional model.
+        head: a layer or model; a copy of it is used, with its values where it has been built.
+        name: name of the model.
+        model_class: `keras.Model` or a subclass with the constructor of a functional model.
+    """
+    inputs = keras.tree.map_structure(
+        lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name), trunk.input
+    )
+    own = copy_layer(head)
+    if own.name in {trunk.name, *(tensor.name for tensor in keras.tree.flatten(inputs))}:
+        own.name = f"{name}_head"
+    model = model_class(inputs, own(trunk(inputs)), name=name)
+    if head.built:
+        _copy_all(_layer_pairs(head, own))
+    return model, own
+
+
+def finalize(layer) -> None:
+    """Tells layers that compute with copies of their weights (Normalization) to copy again."""
+    for part in layer._flatten_layers():
+        if hasattr(part, "finalize_state"):
+            part.finalize_state()
+
+
+def _clone(model, change: Callable[[dict], dict] = lambda config: config):
+    """Clones a model; returns the clone and all pairs (layer, its copy), layers within layers too.
+
+    Args:
+        model: a functional or sequential model.
+        change: what becomes of the configurations of layers, those within others included.
+    """
+    graph_pairs = []
+
+    def copy(layer):
+        made = type(layer).from_config(_changed(layer.get_config(), change))
+        graph_pairs.append((layer, made))
         return made
 
     with _uncompiled(model):
-        clone = keras.models.clone_model(model, clone_function=copy_and_note, recursive=True)
+        clone = keras.models.clone_model(model, clone_function=copy, recursive=True)
+    pairs = [
+        pair
+        for source, target in graph_pairs
+        if isinstance(source, keras.layers.Layer)  # operations (ops.add, slices) have no state
+        for pair in _layer_pairs(source, target)
+    ]
     return clone, pairs
+
+
+def _changed(config, change):
+    if isinstance(config, dict):
+        return change({key: _changed(value, change) for key, value in config.items()})
+    if isinstance(config, list):
+        return [_changed(value, change) for value in config]
+    return config
+
+
+def _without_initial_values(config: dict) -> dict:
+    """Initial values are overwritten at once, and drawing them takes seconds in large layers."""
+    zeros = keras.initializers.serialize(keras.initializers.Zeros())
+    blank = {
+        key: zeros
+        for key, value in config.items()
+        if key.endswith("_initializer") and isinstance(value, dict)
+    }
+    return {**config, **blank}
 
 
 @contextlib.contextmanager
@@ -42,146 +168,47 @@ def _uncompiled(model) -> Iterator[None]:
             part.compiled = True
 
 
-def _same(layer):
-    return type(layer).from_config(layer.get_config())
+def _layer_pairs(source, target) -> list[tuple[keras.layers.Layer, keras.layers.Layer]]:
+    """Pairs the layers of two copies of one structure."""
+    sources, targets = source._flatten_layers(), target._flatten_layers()
+    plain = [[getattr(type(layer), "plain", type(layer)) for layer in side] for side in
+             (sources, targets)]  # fmt: skip
+    if plain[0] != plain[1]:
+        raise ValueError(
+            f"Layer '{source.name}' ({type(source).__name__}) cannot be copied: made anew from its "
+            "get_config(), it holds other layers. Its get_config() must return all that its "
+            "__init__ and build() need to make the same layers again."
+        )
+    return list(zip(sources, targets, strict=True))
 
 
-def _copy_state(source, target) -> None:
-    if not isinstance(source, keras.layers.Layer):
-        return  # operations of the graph (ops.add, slices) are cloned too but have no state
-    if source.weights:
-        target.set_weights([ops.convert_to_numpy(weight) for weight in source.weights])
-        finalize(target)
-    if hasattr(source, "save_assets"):  # lookup tables are no weights
-        with tempfile.TemporaryDirectory() as folder:
-            source.save_assets(folder)
-            target.load_assets(folder)
+def _copy_own(sources: list, targets: list) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.assign(source)
+        if target.trainable != source.trainable:  # its owner froze this weight alone
+            target.trainable = source.trainable
 
 
-def finalize(layer) -> None:
-    """Tells layers that compute with copies of their weights (Normalization) to copy again."""
-    for part in layer._flatten_layers():
-        if hasattr(part, "finalize_state"):
-            part.finalize_state()
-
-
-def _kernels_and_others(plain, names: Iterable[str]):
-    """The weights of a plain layer that are packed, by their names, and the rest in order."""
-    kernels = [getattr(plain, name) for name in names]
-    return kernels, [w for w in plain.weights if not any(w is kernel for kernel in kernels)]
-
-
-def pack_trunk(trunk):
-    """Copies a trunk with every packable layer packed, all weights free, values kept."""
-
-    def copy(layer):
-        # A layer that its owner froze has nothing to claim: it stays as it is for all tasks.
-        cls = packed_class(layer) if getattr(layer, "trainable", False) else None
-        return cls.from_config(layer.get_config()) if cls else _same(layer)
-
-    clone, pairs = _clone(trunk, copy)
-    for plain, packed in pairs:
-        if not isinstance(packed, Packed):
-            _copy_state(plain, packed)
-            continue
-        kernels, others = _kernels_and_others(plain, packed.packed)
-        for kernel, weight in zip(kernels, packed.packed.values(), strict=True):
-            weight.start(ops.convert_to_numpy(kernel))
-        for value, variable in zip(others, packed.own_variables, strict=True):
-            variable.assign(value)
-    return clone
-
-
-def view_trunk(trunk, task: int, frozen: bool):
-    """Copies a packed trunk as the view of one task, on the same packed variables."""
-
-    def copy(layer):
-        if not isinstance(layer, Packed):
-            return _same(layer)
-        view = type(layer).from_config({**layer.get_config(), "task": task, "frozen": frozen})
-        view.share(layer.packed)
-        return view
-
-    clone, pairs = _clone(trunk, copy)
+def _copy_all(pairs) -> None:
     for source, target in pairs:
-        if isinstance(source, Packed):
-            for value, variable in zip(source.own_variables, target.own_variables, strict=True):
-                variable.assign(value)
-        else:
-            _copy_state(source, target)
-    return clone
+        _copy_own(own_variables(source), own_variables(target))
+    _finish(pairs)
 
 
-def plain_trunk(view):
-    """Copies the view of a task as plain Keras layers with its masked values baked in."""
-
-    def copy(layer):
-        if not isinstance(layer, Packed):
-            return _same(layer)
-        config = layer.get_config()
-        del config["task"], config["frozen"]
-        return plain_class(layer).from_config(config)
-
-    clone, pairs = _clone(view, copy)
+def _finish(pairs) -> None:
     for source, target in pairs:
-        if not isinstance(source, Packed):
-            _copy_state(source, target)
-            continue
-        kernels, others = _kernels_and_others(target, source.packed)
-        for kernel, weight in zip(kernels, source.packed.values(), strict=True):
-            kernel.assign(weight.view(source.task))
-        for value, variable in zip(source.own_variables, others, strict=True):
-            variable.assign(value)
-    return clone
+        if source.trainable != target.trainable:
+            target.trainable = source.trainable
+        if hasattr(source, "save_assets"):  # lookup tables are no weights
+            with tempfile.TemporaryDirectory() as folder:
+                source.save_assets(folder)
+                target.load_assets(folder)
+        if hasattr(target, "finalize_state"):
+            target.finalize_state()
 
 
-def full_precision(model):
-    """A copy of a plain model that computes in the dtype of its weights.
-
-    A mixed policy (`mixed_float16`) suits training; the weights it trains are float32.
-    """
-
-    def copy(layer):
-        config = layer.get_config()
-        if isinstance(layer, keras.layers.Layer) and layer.compute_dtype != layer.variable_dtype:
-            config["dtype"] = layer.variable_dtype
-        return type(layer).from_config(config)
-
-    clone, pairs = _clone(model, copy)
-    for source, target in pairs:
-        _copy_state(source, target)
-    return clone
-
-
-def copy_layer(layer):
-    """An unattached copy of a layer or model, values kept where it has been built."""
-    if not isinstance(layer, keras.Model):
-        return _same(layer)
-    copy, pairs = _clone(layer, _same)
-    if copy.built:
-        for source, target in pairs:
-            _copy_state(source, target)
-    return copy
-
-
-def attach(trunk, head, name: str, model_class: type = keras.Model):
-    """Builds the model inputs -> trunk -> head; returns it with the head's copy in it.
-
-    Args:
-        trunk: a functional or sequential model.
-        head: a layer or model; a copy of it is used, with its values where it has been built.
-        name: name of the model.
-        model_class: `keras.Model` or a subclass with the constructor of a functional model.
-    """
-    # A Sequential model that has not been called has inputs, but no input.
-    inputs = trunk.inputs[0] if isinstance(trunk, keras.Sequential) else trunk.input
-    inputs = keras.tree.map_structure(
-        lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name), inputs
-    )
-    own = copy_layer(head)
-    if own.name in {trunk.name, *(tensor.name for tensor in keras.tree.flatten(inputs))}:
-        own.name = f"{name}_head"
-    model = model_class(inputs, own(trunk(inputs)), name=name)
-    if head.built:
-        _copy_state(head, own)
-    return model, own
+def _as(model_class: type, model):
+    """The same graph as another class; a Sequential model becomes a functional one."""
+    if isinstance(model, keras.Sequential):
+        return model_class(model.inputs[0], model.outputs[0], name=model.name)
+    return model_class(model.input, model.output, name=model.name)

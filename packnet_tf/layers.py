@@ -1,12 +1,11 @@
 """Packed layers: Keras layers whose kernels several tasks share.
 
-One mixin packs them all. A Keras layer asks for its kernel with `add_weight(name="kernel")` and
-reads it as `self.kernel`; the mixin answers the first with a `PackedWeight` and the second with
-the view of the layer's task. To pack another layer, add a line to the list at the end of this
-module, or call `register_packed` for a layer of your own.
+A Keras layer makes its kernel in `build` and reads it as `self.kernel`. `pack_layer` takes a built
+layer of any kind, wherever it stands (in a graph, in a wrapper, in attention, in a recurrent layer,
+in a layer of one's own), puts the variables of a `PackedWeight` in the kernel's place, and gives
+the layer a class on which `kernel` answers with the view of the layer's task. Nothing else of the
+layer changes, so one mixin serves them all. `packable.py` lists the layers.
 """
-
-from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -15,70 +14,48 @@ from keras import ops
 from packnet_tf import bits
 from packnet_tf.packed_weight import PackedWeight
 
+# From a Keras class to its packed one; every subclass of `Packed` puts itself here.
+PACKED_CLASSES: dict[type, type] = {}
+
 
 class Packed:
     """Mixin for a `keras.layers.Layer`: packs the weights that `packed_names` lists.
 
-    Args:
+    Subclass it together with a layer class to make that layer packable, which is all that
+    `register_packed` does:
+
+        class PackedBilinear(packnet_tf.Packed, Bilinear):
+            packed_names = ("left", "right")
+
+    Attributes:
+        packed_names: the weights to pack: attributes that hold a variable once the layer is built.
+        plain: the Keras class that this one packs.
+        packed: dict from a packed name to its `PackedWeight`.
         task: number of the task whose view the layer shows, from 1; 0 shows no weight at all. A
             layer shows one task for all its life, which is what lets views be used in turn.
         frozen: whether the view can only be looked at: it then has no trainable weight or claim.
-
-    Attributes:
-        packed: dict from a packed name to its `PackedWeight`.
+        closed: whether the layer's task is committed or discarded.
+        shared: whether the variables are those of another layer.
     """
 
     packed_names: tuple[str, ...] = ()
-
-    def __init__(self, *args, task: int = 0, frozen: bool = False, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.task = task
-        self.frozen = frozen
-        self.closed = False
-        self.shared = False
-        self.packed: dict[str, PackedWeight] = {}
+    plain: type
+    packed: dict[str, PackedWeight]
+    task = 0
+    frozen = closed = shared = False
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
+        cls.plain = next(base for base in cls.__bases__ if not issubclass(base, Packed))
         for name in cls.packed_names:
             setattr(cls, name, _view_property(name))
+        PACKED_CLASSES[cls.plain] = cls
+        keras.saving.register_keras_serializable("packnet_tf", cls.__name__)(cls)
 
-    def share(self, packed: dict[str, PackedWeight]) -> None:
-        """Uses the variables of another packed layer instead of making some. Before building."""
-        self.packed = dict(packed)
-        self.shared = True
-
-    def add_weight(self, *args, name=None, **kwargs):
-        if name not in self.packed_names:
-            return super().add_weight(*args, name=name, **kwargs)
-        weight = self.packed.get(name) or self._add_packed_weight(*args, name=name, **kwargs)
-        if self.frozen:
-            weight = PackedWeight(None, weight.packed, weight.owner, None)
-        self.packed[name] = weight
-        # As attributes, so that Keras tracks variables which another layer has made.
-        setattr(self, f"packed_{name}", weight.packed)
-        setattr(self, f"{name}_owner", weight.owner)
-        if self.frozen:
-            return weight.packed
-        # An earlier task may have frozen it; this view's task has not.
-        weight.trainable.trainable = True
-        setattr(self, f"trainable_{name}", weight.trainable)
-        setattr(self, f"{name}_claim", weight.claim)
-        return weight.trainable
-
-    def _add_packed_weight(self, *args, name, initializer=None, **kwargs):
-        del initializer  # the values come from the trunk, or from a file
-        add = super().add_weight
-        shape, dtype = kwargs.get("shape", args[0] if args else ()), kwargs.get("dtype")
-        fixed = {"shape": shape, "initializer": "zeros", "trainable": False}
-        whole = {"dtype": "uint8", "autocast": False}
-        trainable = claim = None
-        if not self.frozen:
-            trainable = add(*args, name=f"trainable_{name}", initializer="zeros", **kwargs)
-            claim = add(name=f"{name}_claim", **fixed, **whole)
-        packed = add(name=f"packed_{name}", dtype=dtype, **fixed)
-        owner = add(name=f"{name}_owner", **fixed, **whole)
-        return PackedWeight(trainable, packed, owner, claim)
+    @classmethod
+    def from_config(cls, config):
+        """The plain layer: what is packed, and for which task, is known to the `PackedTrunk`."""
+        return cls.plain.from_config(config)
 
     @property
     def trainable(self) -> bool:
@@ -94,13 +71,6 @@ class Packed:
         for variable, flag in zip(shared, flags, strict=True):
             variable.trainable = flag
 
-    @property
-    def own_variables(self) -> list[keras.Variable]:
-        """The layer's variables that are not packed, its bias for instance."""
-        ours = {id(v) for weight in self.packed.values() for v in weight.variables}
-        every = self._trainable_variables + self._non_trainable_variables
-        return [variable for variable in every if id(variable) not in ours]
-
     def enable_lora(self, *args, **kwargs):
         raise ValueError(
             f"Layer '{self.name}' is packed: LoRA would move the kernels of committed tasks. "
@@ -113,11 +83,8 @@ class Packed:
             "tasks. Quantize the exported ONNX file, or the model that net.unpack(task) returns."
         )
 
-    def get_config(self):
-        return {**super().get_config(), "task": self.task, "frozen": self.frozen}
-
     def save_own_variables(self, store):
-        for i, variable in enumerate(self.own_variables):
+        for i, variable in enumerate(own_variables(self)):
             store[str(i)] = ops.convert_to_numpy(variable)
         for name, weight in self.packed.items():
             store[name] = ops.convert_to_numpy(weight.packed)
@@ -127,7 +94,7 @@ class Packed:
                 store[f"trainable_{name}"] = ops.convert_to_numpy(weight.trainable)
 
     def load_own_variables(self, store):
-        for i, variable in enumerate(self.own_variables):
+        for i, variable in enumerate(own_variables(self)):
             variable.assign(store[str(i)])
         for name, weight in self.packed.items():
             values = np.asarray(store[name])
@@ -164,125 +131,71 @@ class Packed:
 
 
 def _view_property(name: str) -> property:
-    def view(self):
-        if name not in self.packed:
-            raise AttributeError(f"You must build the layer before accessing `{name}`.")
-        return self.packed[name].view(self.task)
-
-    def kept_by_add_weight(self, value):
-        """Layers that write `self.kernel = self.add_weight(...)` land here."""
-
-    return property(view, kept_by_add_weight)
+    return property(lambda layer: layer.packed[name].view(layer.task))
 
 
-_packed_classes: dict[type, type] = {}
-_plain_classes: dict[type, type] = {}
+def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """The variables of a layer itself that are not packed, its bias for instance."""
+    ours = {id(v) for weight in getattr(layer, "packed", {}).values() for v in weight.variables}
+    every = layer._trainable_variables + layer._non_trainable_variables
+    return [variable for variable in every if id(variable) not in ours]
 
 
-def register_packed(layer_class: type, variables: Sequence[str] = ("kernel",)) -> type:
-    """Makes a layer class packable: `PackNet` then packs the layers of exactly this class.
-
-    The layer must create these weights in `build` with `self.add_weight(name=...)` and read them
-    in `call` as `self.<name>`; its other weights follow the policy for biases and normalisation.
+def pack_layer(
+    layer: keras.layers.Layer, task: int = 0, frozen: bool = False, source: Packed | None = None
+) -> None:
+    """Makes a built layer of a class in `PACKED_CLASSES` a packed one, in place.
 
     Args:
-        layer_class: a `keras.layers.Layer` subclass with `get_config`.
-        variables: names of the weights to pack.
-
-    Returns:
-        The packed class, registered with Keras as `packnet_tf>Packed<name>`.
-
-    Raises:
-        ValueError: no variable is named, or the class is packed already.
-
-    Example:
-        >>> packnet_tf.register_packed(MyDense, variables=["kernel"])
+        layer: the plain layer. Its kernel becomes the trainable variable, with its constraint and
+            regularizer, and its values the restart values of free weights.
+        task: number of the task whose view it shows.
+        frozen: whether the view can only be looked at.
+        source: a packed layer whose variables it uses, instead of having its own.
     """
-    if not variables or isinstance(variables, str):
-        raise ValueError(
-            f"register_packed needs the names of the weights to pack, a list; got {variables!r}. "
-            'Write variables=["kernel"].'
-        )
-    if issubclass(layer_class, Packed):
-        raise ValueError(
-            f"{layer_class.__name__} is a packed class already; register the plain Keras class."
-        )
-    name = f"Packed{layer_class.__name__}"
-    doc = f"`{layer_class.__name__}` with {', '.join(variables)} packed; see `Packed`."
-    body = {"packed_names": tuple(variables), "__doc__": doc, "__module__": __name__}
-    packed = type(name, (Packed, layer_class), body)
-    keras.saving.register_keras_serializable("packnet_tf", name)(packed)
-    _packed_classes[layer_class], _plain_classes[packed] = packed, layer_class
-    return packed
+    cls = PACKED_CLASSES[type(layer)]
+    packed = {}
+    layer._tracker.unlock()
+    for name in cls.packed_names:
+        kernel = getattr(layer, name, None)
+        if kernel is None:  # ReversibleEmbedding has a second matrix only where it is not tied
+            continue
+        weight = source.packed[name] if source else _new_weight(layer, name, kernel, frozen)
+        if frozen:
+            weight = PackedWeight(None, weight.packed, weight.owner, None)
+        packed[name] = weight
+        if weight.trainable is not kernel:
+            _replace(layer, kernel, weight.packed if frozen else weight.trainable)
+        # As attributes, so that Keras tracks variables which another layer has made.
+        setattr(layer, f"packed_{name}", weight.packed)
+        setattr(layer, f"{name}_owner", weight.owner)
+        if not frozen:
+            setattr(layer, f"{name}_claim", weight.claim)
+            # An earlier task may have frozen it; this view's task has not.
+            weight.trainable.trainable = True
+    layer._tracker.lock()
+    layer.__class__ = cls
+    del layer.quantize  # Keras puts the class's method, wrapped, on every instance
+    layer.packed, layer.task, layer.frozen, layer.shared = packed, task, frozen, bool(source)
 
 
-def packed_class(layer) -> type | None:
-    """The packed class for a plain layer; None where its kind is not packed.
-
-    Raises:
-        ValueError: the layer's class only inherits from a packable one, so what its own code does
-            with the kernel is unknown; or the layer is quantized or LoRA-enabled.
-    """
-    cls = type(layer)
-    if cls not in _packed_classes:
-        base = next((base for base in cls.__mro__ if base in _packed_classes), None)
-        if base is None:
-            return None
-        names = list(_packed_classes[base].packed_names)
-        raise ValueError(
-            f"Layer '{layer.name}' is a {cls.__name__}, a subclass of {base.__name__} that is not "
-            f"registered for packing. If it reads its kernel as {base.__name__} does, call "
-            f"packnet_tf.register_packed({cls.__name__}, variables={names}) first."
-        )
-    state = "quantized" if getattr(layer, "quantization_mode", None) else None
-    state = "LoRA-enabled" if getattr(layer, "lora_enabled", False) else state
-    if state:
-        raise ValueError(
-            f"Cannot pack layer '{layer.name}': it is {state}, so its kernel is not one plain "
-            "float variable. Build the PackNet from the float model without it, and quantize or "
-            "adapt the model that net.unpack(task) returns."
-        )
-    return _packed_classes[cls]
+def _new_weight(layer, name: str, kernel: keras.Variable, frozen: bool) -> PackedWeight:
+    fixed = {"shape": kernel.shape, "initializer": "zeros", "trainable": False}
+    whole = {"dtype": "uint8", "autocast": False}
+    weight = PackedWeight(
+        trainable=None if frozen else kernel,
+        packed=layer.add_weight(name=f"packed_{name}", dtype=kernel.dtype, **fixed),
+        owner=layer.add_weight(name=f"{name}_owner", **fixed, **whole),
+        claim=None if frozen else layer.add_weight(name=f"{name}_claim", **fixed, **whole),
+    )
+    weight.start(ops.convert_to_numpy(kernel))
+    return weight
 
 
-def plain_class(layer) -> type:
-    """The Keras class that a packed layer packs."""
-    return _plain_classes[type(layer)]
-
-
-def packed_weights(trunk) -> dict[str, PackedWeight]:
-    """The packed weights of a trunk by path: the layer's, and the weight's if it has several."""
-    weights: dict[str, PackedWeight] = {}
-    seen: set[int] = set()
-
-    def visit(layers, prefix):
-        for layer in layers:
-            if id(layer) in seen:
-                continue
-            seen.add(id(layer))
-            path = f"{prefix}{layer.name}"
-            if isinstance(layer, Packed):
-                for name, weight in layer.packed.items():
-                    weights[path if len(layer.packed) == 1 else f"{path}/{name}"] = weight
-            visit(getattr(layer, "layers", None) or layer._layers, f"{path}/")
-
-    visit(trunk.layers, "")
-    return weights
-
-
-for _class in (
-    keras.layers.Dense,
-    keras.layers.EinsumDense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-):
-    register_packed(_class)
-for _class in (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D):
-    register_packed(_class)
-for _class in (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D):
-    register_packed(_class, variables=("depthwise_kernel", "pointwise_kernel"))
-del _class
+def _replace(layer, old: keras.Variable, new: keras.Variable) -> None:
+    """Puts one variable of a layer in the place of another, whatever attribute holds it."""
+    layer._untrack_variable(old)
+    layer._tracker.unlock()
+    for attribute, value in list(vars(layer).items()):
+        if value is old:
+            setattr(layer, attribute, new)

@@ -10,7 +10,6 @@ from keras import ops
 from packnet_tf import cloning
 from packnet_tf.capacity import Capacity
 from packnet_tf.checks import check_head, check_name, check_trunk
-from packnet_tf.layers import packed_weights
 from packnet_tf.packed_weight import is_finite
 from packnet_tf.policy import Policy, own_weights
 from packnet_tf.pruning import check_ratio
@@ -30,6 +29,8 @@ class PackNet:
         norms: the same for normalisation layers, moving statistics included.
         restart: what freed weights start a later task from: "trunk", the values the trunk came
             with, or "zero". The paper's rules are `norms="shared", restart="zero"`.
+        embeddings: "shared": they train with the first task and are frozen afterwards; "packed":
+            they are packed as kernels are.
 
     Attributes:
         notes: strings of your own, saved with the pack and written into exported files.
@@ -53,10 +54,11 @@ class PackNet:
         biases: str = "shared",
         norms: str = "per_task",
         restart: str = "trunk",
+        embeddings: str = "shared",
     ):
-        policy = Policy(biases, norms, restart)
+        policy = Policy(biases, norms, restart, embeddings)
         check_trunk(trunk._trunk if isinstance(trunk, PackNet) else trunk)
-        self._setup(cloning.pack_trunk(trunk), policy)
+        self._setup(cloning.pack_trunk(trunk, policy.embeddings == "packed"), policy)
         if not self._weights:
             raise ValueError(
                 f"Cannot pack trunk '{trunk.name}': it has no layer that can be packed (Dense or a "
@@ -67,7 +69,7 @@ class PackNet:
     def _setup(self, packed_trunk, policy: Policy) -> None:
         self.policy = policy
         self._trunk = packed_trunk
-        self._weights = packed_weights(packed_trunk)
+        self._weights = packed_trunk.packed_weights()
         self._records: list[TaskRecord] = []
         self._open: tuple[TaskRecord, TaskModel] | None = None
         self._was_pruned = False
@@ -135,7 +137,7 @@ class PackNet:
             ValueError: there is no committed task of that name.
         """
         view = self._view(self._record(name))
-        model, _ = cloning.attach(cloning.plain_trunk(view.trunk), view.head, name)
+        model, _ = cloning.attach(cloning.plain_trunk(self._trunk, view.trunk), view.head, name)
         return model
 
     # -- The verbs: add, prune, commit -----------------------------------------------------------

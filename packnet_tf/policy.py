@@ -4,7 +4,7 @@ import dataclasses
 
 import keras
 
-from packnet_tf.layers import Packed
+from packnet_tf.layers import Packed, own_variables
 
 NORMS = (
     keras.layers.BatchNormalization,
@@ -21,11 +21,7 @@ def own_weights(trunk) -> list[tuple[keras.layers.Layer, keras.Variable]]:
     """
     pairs, seen = [], set()
     for layer in trunk._flatten_layers():
-        if isinstance(layer, Packed):
-            variables = layer.own_variables
-        else:
-            variables = layer._trainable_variables + layer._non_trainable_variables
-        for variable in variables:
+        for variable in own_variables(layer):
             if id(variable) not in seen:
                 seen.add(id(variable))
                 pairs.append((layer, variable))
@@ -41,18 +37,25 @@ class Policy:
         norms: the same for normalisation layers: gain, bias and moving statistics.
         restart: what freed weights start a later task from, "trunk" (the values the trunk came
             with) or "zero".
+        embeddings: "shared", or "packed" as kernels are.
 
-    All other weights that are not packed (embeddings, custom layers) are shared. A custom layer
+    All other weights that are not packed (of custom layers, say) are shared. A custom layer
     that moves statistics of its own in spite of `trainable=False` has them stored per task.
     """
 
     biases: str = "shared"
     norms: str = "per_task"
     restart: str = "trunk"
+    embeddings: str = "shared"
 
     def __post_init__(self):
-        shares, restarts = ("shared", "per_task"), ("trunk", "zero")
-        for name, choices in {"biases": shares, "norms": shares, "restart": restarts}.items():
+        known = {
+            "biases": ("shared", "per_task"),
+            "norms": ("shared", "per_task"),
+            "restart": ("trunk", "zero"),
+            "embeddings": ("shared", "packed"),
+        }
+        for name, choices in known.items():
             value = getattr(self, name)
             if value not in choices:
                 raise ValueError(

@@ -128,6 +128,8 @@ def save(net: PackNet, path) -> None:
         "biases": policy.biases,
         "norms": policy.norms,
         "restart": policy.restart,
+        "embeddings": policy.embeddings,
+        "paths": list(net._weights),
         "notes": {str(key): str(value) for key, value in net.notes.items()},
     }
     with replacing(path) as temporary:
@@ -195,7 +197,10 @@ def _refuse_damaged(path: pathlib.Path) -> None:
 def _restore(archive: Archive) -> PackNet:
     facts = archive.facts
     net = PackNet.__new__(PackNet)
-    net._setup(archive.trunk, Policy(facts["biases"], facts["norms"], facts["restart"]))
+    policy = (facts[name] for name in ("biases", "norms", "restart", "embeddings"))
+    net._setup(archive.trunk, Policy(*policy))
+    # Names of layers within layers are not in any configuration.
+    net._weights = dict(zip(facts["paths"], net._weights.values(), strict=True))
     net.notes = dict(facts["notes"])
     committed = archive.tasks[: facts["committed"]]
     counts = [weight.owner_counts(len(committed)) for weight in net._weights.values()]

@@ -4,8 +4,8 @@ import inspect
 
 import keras
 
-from packnet_tf.layers import Packed
 from packnet_tf.optimizers import refuse_strange
+from packnet_tf.packed_trunk import PackedTrunk
 
 TRAINING, RETRAINING, COMMITTED = 0, 1, 2
 PHASES = ("training", "retraining", "committed")
@@ -41,7 +41,7 @@ class TaskModel(keras.Model):
         self._parts = (trunk.name, head.name)
 
     @property
-    def trunk(self) -> keras.Model:
+    def trunk(self) -> PackedTrunk:
         """This task's view of the trunk."""
         return self.get_layer(self._parts[0])
 
@@ -57,9 +57,8 @@ class TaskModel(keras.Model):
 
     def close(self) -> None:
         """Freezes the model for good: its task is committed, or discarded."""
-        for layer in self._flatten_layers():
-            if isinstance(layer, Packed):
-                layer.closed = True
+        for layer in self.trunk.packed_layers():
+            layer.closed = True
         self.trainable = False
 
     def fit(self, *args, **kwargs):
@@ -96,8 +95,8 @@ class TaskModel(keras.Model):
         self._refuse_unless_open("set the weights of")
         if self.pack is not None and len(weights) == len(self.weights):
             new = {id(v): value for v, value in zip(self.weights, weights, strict=True)}
-            for layer in self._flatten_layers():
-                for weight in layer.packed.values() if isinstance(layer, Packed) else ():
+            for layer in self.trunk.packed_layers():
+                for weight in layer.packed.values():
                     layer.check_same_pack(weight, new[id(weight.packed)], new[id(weight.owner)])
         super().set_weights(weights)
 

@@ -1,0 +1,147 @@
+"""Which layers are packed: the list, and how to add to it."""
+
+import warnings
+from collections.abc import Sequence
+
+import keras
+
+from packnet_tf.layers import PACKED_CLASSES, Packed
+
+# Packed where the policy asks for it: most tasks use few rows, and a magnitude says little of them.
+EMBEDDINGS = (keras.layers.Embedding,)
+
+
+def register_packed(layer_class: type, variables: Sequence[str] = ("kernel",)) -> type:
+    """Makes a layer class packable: `PackNet` then packs the layers of exactly this class.
+
+    Once built, the layer must have the weights as attributes of these names, each one float
+    variable, and must read them as `self.<name>` whenever it is called. Its other weights follow
+    the policy for biases and normalisation; layers within it are packed by themselves.
+
+    Args:
+        layer_class: a `keras.layers.Layer` subclass with `get_config`.
+        variables: names of the weights to pack.
+
+    Returns:
+        The packed class, a subclass of `Packed`, registered with Keras as
+        `packnet_tf>Packed<name>`.
+
+    Raises:
+        ValueError: no variable is named, or the class is packed already.
+
+    Example:
+        >>> packnet_tf.register_packed(MyDense, variables=["kernel"])
+    """
+    if not variables or isinstance(variables, str):
+        raise ValueError(
+            f"register_packed needs the names of the weights to pack, a list; got {variables!r}. "
+            'Write variables=["kernel"].'
+        )
+    if issubclass(layer_class, Packed):
+        raise ValueError(
+            f"{layer_class.__name__} is a packed class already; register the plain Keras class."
+        )
+    doc = f"`{layer_class.__name__}` with {', '.join(variables)} packed; see `Packed`."
+    body = {"packed_names": tuple(variables), "__doc__": doc, "__module__": __name__}
+    return type(f"Packed{layer_class.__name__}", (Packed, layer_class), body)
+
+
+def packable_layers(trunk, embeddings: bool = False) -> set[int]:
+    """The layers to pack: every one of the list whose kernel its owner lets train.
+
+    Args:
+        trunk: a built model of plain layers.
+        embeddings: whether to pack embeddings too.
+
+    Returns:
+        The `id` of each, wherever it stands in the trunk.
+
+    Raises:
+        ValueError: a layer cannot be packed; the message says why.
+    """
+    trainable = {id(variable) for variable in trunk.trainable_variables}
+    holders: dict[int, list] = {}
+    for layer in trunk._flatten_layers():
+        for variable in layer._trainable_variables + layer._non_trainable_variables:
+            holders.setdefault(id(variable), []).append(layer)
+    found = set()
+    for layer in trunk._flatten_layers():
+        base = next((cls for cls in type(layer).__mro__ if cls in PACKED_CLASSES), None)
+        if base is None or not layer.built or (isinstance(layer, EMBEDDINGS) and not embeddings):
+            continue
+        _check_class(layer, base)
+        kernels = {name: getattr(layer, name, None) for name in PACKED_CLASSES[base].packed_names}
+        kernels = {name: kernel for name, kernel in kernels.items() if kernel is not None}
+        _check_kernels(layer, kernels, holders)
+        free = [id(kernel) in trainable for kernel in kernels.values()]
+        users = [user for kernel in kernels.values() for user in holders[id(kernel)]]
+        others = [user for user in users if user is not layer]
+        if not any(free):
+            continue
+        if all(free) and not others:
+            found.add(id(layer))
+            continue
+        why = "one of its kernels is frozen"
+        if others:
+            why = f"layer '{others[0].name}' ({type(others[0]).__name__}) changes its kernel too"
+        warnings.warn(
+            f"Layer '{layer.name}' is not packed but shared after the first task: {why}.",
+            stacklevel=4,
+        )
+    return found
+
+
+def _check_class(layer, base: type) -> None:
+    if type(layer) is not base:
+        cls, names = type(layer), list(PACKED_CLASSES[base].packed_names)
+        raise ValueError(
+            f"Layer '{layer.name}' is a {cls.__name__}, a subclass of {base.__name__} that is not "
+            f"registered for packing. If it reads its kernel as {base.__name__} does, call "
+            f"packnet_tf.register_packed({cls.__name__}, variables={names}) first."
+        )
+    state = "quantized" if getattr(layer, "quantization_mode", None) else None
+    state = "LoRA-enabled" if getattr(layer, "lora_enabled", False) else state
+    if state:
+        raise ValueError(
+            f"Cannot pack layer '{layer.name}': it is {state}, so its kernel is not one plain "
+            "float variable. Build the PackNet from the float model without it, and quantize or "
+            "adapt the model that net.unpack(task) returns."
+        )
+
+
+def _check_kernels(layer, kernels: dict, holders: dict) -> None:
+    for name, kernel in kernels.items():
+        if id(kernel) not in holders:
+            raise ValueError(
+                f"Cannot pack layer '{layer.name}': its '{name}' is not a variable but a "
+                f"{type(kernel).__name__}. Register the names of variables that the layer has "
+                "made with add_weight."
+            )
+
+
+for _class in (
+    keras.layers.Dense,
+    keras.layers.EinsumDense,  # MultiHeadAttention and GroupQueryAttention are made of these
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+):
+    register_packed(_class)
+for _class in (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D):
+    register_packed(_class, variables=("depthwise_kernel", "pointwise_kernel"))
+# The layers LSTM, GRU and SimpleRNN hold a cell, and the cell holds the kernels.
+for _class in (
+    keras.layers.LSTMCell,
+    keras.layers.GRUCell,
+    keras.layers.SimpleRNNCell,
+    type(keras.layers.ConvLSTM2D(1, 1).cell),  # has no public name; all ConvLSTMs share it
+):
+    register_packed(_class, variables=("kernel", "recurrent_kernel"))
+register_packed(keras.layers.Embedding, variables=("embeddings",))
+register_packed(keras.layers.ReversibleEmbedding, variables=("embeddings", "reverse_embeddings"))
+del _class

@@ -1,0 +1,75 @@
+"""A trunk with packed layers in it."""
+
+from collections.abc import Iterator
+
+import keras
+
+from packnet_tf import packable  # noqa: F401  registers the layers that files may hold
+from packnet_tf.layers import PACKED_CLASSES, Packed, pack_layer
+from packnet_tf.packed_weight import PackedWeight
+
+
+@keras.saving.register_keras_serializable("packnet_tf")
+class PackedTrunk(keras.Model):
+    """The graph of a trunk, some of whose layers are packed: the store of a pack, or a view of it.
+
+    It is an ordinary functional model. What it adds is that its configuration says which layers
+    are packed, by their place in the structure, for layers within layers (the projections of
+    attention, the cell of a recurrent layer) are in no configuration of their own.
+    """
+
+    def pack_layers(self, places: list[int], task: int, frozen: bool) -> None:
+        """Packs the layers at these places of `_flatten_layers()`.
+
+        Raises:
+            ValueError: there is no layer at one of them that can be packed.
+        """
+        layers = self._flatten_layers()
+        for place in places:
+            layer = layers[place] if place < len(layers) else None
+            if type(layer) not in PACKED_CLASSES:
+                raise ValueError(
+                    f"trunk '{self.name}' has no layer to pack at place {place} but {layer!r}; if "
+                    "it is a layer of your own, call packnet_tf.register_packed for it first"
+                )
+            pack_layer(layer, task, frozen)
+
+    def packed_layers(self) -> list[Packed]:
+        """Its packed layers, in the order of its structure."""
+        return [layer for layer in self._flatten_layers() if isinstance(layer, Packed)]
+
+    def packed_weights(self) -> dict[str, PackedWeight]:
+        """Its packed weights by path: the layer's, and the weight's if the layer has several."""
+        weights = {}
+        for path, layer in _paths(self.layers, "", set()):
+            for name, weight in layer.packed.items() if isinstance(layer, Packed) else ():
+                key = path if len(layer.packed) == 1 else f"{path}/{name}"
+                while key in weights:  # layers within a layer may have the same name
+                    key += "_"
+                weights[key] = weight
+        return weights
+
+    def get_config(self):
+        layers = self._flatten_layers()
+        places = [place for place, layer in enumerate(layers) if isinstance(layer, Packed)]
+        one = layers[places[0]] if places else Packed
+        packed = {"places": places, "task": one.task, "frozen": one.frozen}
+        return {**super().get_config(), "packed": packed}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        packed = config.pop("packed")
+        trunk = super().from_config(config, custom_objects)
+        trunk.pack_layers(**packed)
+        return trunk
+
+
+def _paths(layers, prefix: str, seen: set[int]) -> Iterator[tuple[str, keras.layers.Layer]]:
+    for layer in layers:
+        if id(layer) in seen:
+            continue
+        seen.add(id(layer))
+        yield f"{prefix}{layer.name}", layer
+        inner = getattr(layer, "layers", None) or layer._layers
+        yield from _paths(inner, f"{prefix}{layer.name}/", seen)
