@@ -84,7 +84,7 @@ class PackNetCallback(keras.callbacks.Callback):
         if self.retrain_learning_rate is None:
             return
         try:
-            self.model.optimizer.learning_rate = self.model.optimizer.learning_rate
+            self.model.optimizer.learning_rate = float(self.model.optimizer.learning_rate)
         except TypeError as error:
             raise ValueError(
                 "retrain_learning_rate cannot be set: the optimizer follows a learning-rate "

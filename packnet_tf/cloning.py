@@ -13,6 +13,7 @@ import keras
 from packnet_tf.layers import Packed, own_variables, pack_layer
 from packnet_tf.packable import packable_layers
 from packnet_tf.packed_trunk import PackedTrunk
+from packnet_tf.packed_weight import copy_value
 
 
 def pack_trunk(trunk, embeddings: bool = False) -> PackedTrunk:
@@ -184,7 +185,7 @@ def _layer_pairs(source, target) -> list[tuple[keras.layers.Layer, keras.layers.
 
 def _copy_own(sources: list, targets: list) -> None:
     for source, target in zip(sources, targets, strict=True):
-        target.assign(source)
+        copy_value(source, target)
         if target.trainable != source.trainable:  # its owner froze this weight alone
             target.trainable = source.trainable
 

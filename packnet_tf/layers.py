@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from packnet_tf import bits
-from packnet_tf.packed_weight import PackedWeight
+from packnet_tf.packed_weight import PackedWeight, clear
 
 # From a Keras class to its packed one; every subclass of `Packed` puts itself here.
 PACKED_CLASSES: dict[type, type] = {}
@@ -110,7 +110,7 @@ class Packed:
                 weight.claim.assign(claim)
                 weight.trainable.assign(np.asarray(store[f"trainable_{name}"]))
             else:
-                weight.claim.assign(ops.zeros_like(weight.claim))
+                clear(weight.claim)
 
     def check_same_pack(self, weight: PackedWeight, values: np.ndarray, owner: np.ndarray) -> None:
         """Refuses values and owners that would change what committed tasks own.

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
-from keras import ops
 
 from packnet_tf import cloning
 from packnet_tf.capacity import Capacity
 from packnet_tf.checks import check_head, check_name, check_trunk
-from packnet_tf.packed_weight import is_finite
+from packnet_tf.packed_weight import clear, copy_value, is_finite
 from packnet_tf.policy import Policy, own_weights
 from packnet_tf.pruning import check_ratio
 from packnet_tf.records import TaskRecord, assign, values_of
@@ -228,7 +227,7 @@ class PackNet:
         if record.number == 1:
             for (layer, variable), (_, start) in zip(own, own_weights(self._trunk), strict=True):
                 if self.policy.shares(layer, variable):
-                    start.assign(variable)
+                    copy_value(variable, start)
         for weight in self._weights.values():
             weight.commit(record.number, keep_restart_values=self.policy.restart == "trunk")
         record.head_values = values_of(model.head.weights)
@@ -259,7 +258,7 @@ class PackNet:
         """
         _, model = self._need_open("discard")
         for weight in self._weights.values():
-            weight.claim.assign(ops.zeros_like(weight.claim))
+            clear(weight.claim)
         self._open = None
         model.close()
 

@@ -8,6 +8,7 @@ from keras import ops
 
 from packnet_tf.pruning import count_by_owner, released
 
+# `ops.where` below gets the `value` of variables: on JAX it does not take variables.
 MAX_TASKS = 255  # owners and claims are uint8
 
 
@@ -42,23 +43,23 @@ class PackedWeight:
         Selects and never multiplies: 0 * NaN of a diverged task would reach all others.
         """
         seen = ops.logical_and(ops.greater_equal(self.owner, 1), ops.less_equal(self.owner, task))
-        kernel = ops.where(seen, self.packed, 0.0)
+        kernel = ops.where(seen, self.packed.value, 0.0)
         if self.trainable is None:
             return kernel
-        return ops.where(ops.equal(self.claim, task), self.trainable, kernel)
+        return ops.where(ops.equal(self.claim, task), self.trainable.value, kernel)
 
     def start(self, values: np.ndarray) -> None:
         """Makes every weight free, with `values` to start from."""
-        self.packed.assign(values)
+        self.packed.assign(np.array(values))
         for variable in (self.trainable, self.owner, self.claim):
             if variable is not None:
-                variable.assign(ops.zeros_like(variable))
+                clear(variable)
 
     def open(self, task: int) -> None:
         """Lets task number `task` claim all free weights, from their restart values."""
         free = ops.equal(self.owner, 0)
         # Nothing but the claim is ever non-zero here, so decay and regularizers act on it alone.
-        self.trainable.assign(ops.where(free, self.packed, 0.0))
+        self.trainable.assign(ops.where(free, self.packed.value, 0.0))
         self.claim.assign(ops.cast(free, "uint8") * np.uint8(task))
 
     def choose(self, ratio: float) -> np.ndarray:
@@ -68,18 +69,18 @@ class PackedWeight:
 
     def release(self, chosen: np.ndarray) -> None:
         """Takes the chosen weights out of the claim; they count as 0 from now on."""
-        self.claim.assign(ops.where(chosen, ops.zeros_like(self.claim), self.claim))
-        self.trainable.assign(ops.where(chosen, 0.0, self.trainable))
+        self.claim.assign(ops.where(chosen, ops.cast(0, "uint8"), self.claim.value))
+        self.trainable.assign(ops.where(chosen, 0.0, self.trainable.value))
 
     def commit(self, task: int, keep_restart_values: bool) -> None:
         """Gives the claim to task number `task` for good."""
         claimed = ops.equal(self.claim, task)
-        self.packed.assign(ops.where(claimed, self.trainable, self.packed))
-        self.owner.assign(ops.where(claimed, ops.cast(task, "uint8"), self.owner))
-        self.claim.assign(ops.zeros_like(self.claim))
+        self.packed.assign(ops.where(claimed, self.trainable.value, self.packed.value))
+        self.owner.assign(ops.where(claimed, ops.cast(task, "uint8"), self.owner.value))
+        clear(self.claim)
         if not keep_restart_values:
             free = ops.equal(self.owner, 0)
-            self.packed.assign(ops.where(free, 0.0, self.packed))
+            self.packed.assign(ops.where(free, 0.0, self.packed.value))
 
     def owner_counts(self, tasks: int) -> list[int]:
         """How many weights are free, of task 1, of task 2, ... (`tasks + 1` counts)."""
@@ -91,7 +92,21 @@ class PackedWeight:
 
     def claim_is_finite(self) -> bool:
         """Whether no weight that the open task trains is NaN or infinite."""
-        return is_finite(ops.where(ops.greater(self.claim, 0), self.trainable, 0.0))
+        return is_finite(ops.where(ops.greater(self.claim, 0), self.trainable.value, 0.0))
+
+
+def clear(variable: keras.Variable) -> None:
+    """Sets every element to 0."""
+    variable.assign(ops.zeros(variable.shape, variable.dtype))
+
+
+def copy_value(source: keras.Variable, target: keras.Variable) -> None:
+    """Gives a variable the value of another one, in memory of its own.
+
+    JAX arrays may be shared, and a training step that may overwrite (donate) its own would take
+    the other variable's away.
+    """
+    target.assign(ops.copy(source))
 
 
 def is_finite(tensor) -> bool:
