@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from packnet_tf.export.baking import bake
+
 DEFAULT_OPSET = 17
 
 
@@ -69,14 +71,19 @@ def to_onnx(
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
 
+    kernels = _kernels(model)
     signature = [
         tf.TensorSpec((batch_size, *tensor.shape[1:]), tensor.dtype, name)
         for tensor, name in zip(keras.tree.flatten(model.inputs), names, strict=True)
     ]
+    # The converter copies constants dozens of times: kernels stay outside, as further inputs.
+    signature += [tf.TensorSpec(kernel.shape, kernel.dtype) for kernel in kernels.values()]
 
     def answer(*tensors):
-        outputs = model(keras.tree.pack_sequence_as(model.input, tensors), training=False)
-        outputs = keras.tree.flatten(outputs)
+        inputs = keras.tree.pack_sequence_as(model.input, tensors[: len(names)])
+        state = zip(kernels.values(), tensors[len(names) :], strict=True)
+        with keras.StatelessScope(state_mapping=list(state)):
+            outputs = keras.tree.flatten(model(inputs, training=False))
         if softmax:
             outputs = [tf.nn.softmax(output) for output in outputs]
         if len(outputs) == 1:
@@ -93,7 +100,8 @@ def to_onnx(
         tf.config.run_functions_eagerly(eagerly)
     # The function's own list of inputs has the constants that it captured too (the statistics of
     # a Normalization layer); ours are the first.
-    inputs = [tensor.name for tensor in function.inputs[: len(names)]]
+    inputs = [tensor.name for tensor in function.inputs[: len(signature)]]
+    given = [*names, *kernels]
     outputs = {tensor.name: name for name, tensor in function.structured_outputs.items()}
     graph, _ = tf2onnx.convert.from_graph_def(
         tf2onnx.tf_loader.from_function(function, inputs, list(outputs)),
@@ -102,9 +110,22 @@ def to_onnx(
         output_names=list(outputs),
         opset=opset,
         custom_op_handlers={"Erfc": (_erfc, [])},
-        tensors_to_rename={**dict(zip(inputs, names, strict=True)), **outputs},
+        tensors_to_rename={**dict(zip(inputs, given, strict=True)), **outputs},
     )
+    bake(graph.graph, {name: keras.ops.convert_to_numpy(k) for name, k in kernels.items()})
     return graph
+
+
+def _kernels(model: keras.Model) -> dict[str, keras.Variable]:
+    """The weights of two and more axes, by names that no other has."""
+    kernels = {}
+    for variable in model.weights:
+        if len(variable.shape) > 1:
+            name = variable.path
+            while name in kernels:
+                name += "_"
+            kernels[name] = variable
+    return kernels
 
 
 def _erfc(context, node, name, args):
