@@ -1,5 +1,6 @@
 """The whole way of PackNet, for every network of keras.applications."""
 
+import gc
 import json
 import pathlib
 import resource
@@ -82,7 +83,9 @@ def whole_way(name: str) -> dict:
         net.commit()
         if first is None:
             first, logits = model, np.array(model(x, training=False))
+        model.optimizer = None  # three times the network, in a model that is kept
         del optimizer, model
+        gc.collect()
     with tempfile.TemporaryDirectory() as folder:
         net.save(pathlib.Path(folder) / "pack.keras")
         loaded = packnet_tf.load(pathlib.Path(folder) / "pack.keras")
@@ -91,6 +94,7 @@ def whole_way(name: str) -> dict:
         capacity, counts = net.capacity(), loaded.capacity()
         exact &= counts == capacity
         del first, model, net
+        gc.collect()
         difference = export_onnx(loaded, "task1", pathlib.Path(folder) / "m.onnx", samples=x)
     total = capacity.sum()["total"]
     return {

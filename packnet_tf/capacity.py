@@ -46,7 +46,7 @@ class Capacity(dict):
     def __str__(self) -> str:
         rows = [[name, *_shares(entry)] for name, entry in self.items()]
         rows.append(["all", *_shares(self.sum())])
-        return text_table(["layer", "weights", *self.tasks, "free"], rows, total=True)
+        return text_table(["layer", "weights", *self.tasks, "free"], rows, total=1)
 
 
 def _shares(entry: dict) -> list[str]:

@@ -1,13 +1,14 @@
-"""Whether a model can be a trunk, a layer a head, and a string the name of a task."""
+"""What can be a trunk, a head, the name of a task; whether the state of a pack is sound."""
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 
 from packnet_tf.layers import Packed
-from packnet_tf.packed_weight import MAX_TASKS
+from packnet_tf.packed_weight import MAX_TASKS, PackedWeight, is_finite
+from packnet_tf.records import TaskRecord
 from packnet_tf.task_model import TaskModel
 
 
@@ -82,6 +83,46 @@ def check_head(task: str, head) -> None:
             "which cannot be copied. Build it as a Functional or Sequential model, or as a layer."
         )
     _check_layers(head)
+
+
+def check_finite(task: str, weights: Mapping[str, PackedWeight], variables: Iterable) -> None:
+    """Refuses to commit a task that diverged.
+
+    Args:
+        task: its name.
+        weights: the packed weights by path.
+        variables: all else that the task has trained.
+
+    Raises:
+        ValueError: a weight is NaN or infinite.
+    """
+    broken = [path for path, weight in weights.items() if not weight.claim_is_finite()]
+    broken += [variable.path for variable in variables if not is_finite(variable)]
+    if broken:
+        raise ValueError(
+            f"Cannot commit task '{task}': training diverged, weights of '{broken[0]}' are NaN or "
+            "infinite. Restore earlier weights, or net.discard() the task and train it again with "
+            "a lower learning rate."
+        )
+
+
+def check_owners(weights: Mapping[str, PackedWeight], records: Sequence[TaskRecord]) -> None:
+    """Notices owners that someone has rolled back to before a commit.
+
+    Raises:
+        RuntimeError: they are not what the records of the committed tasks say.
+    """
+    for place, (path, weight) in enumerate(weights.items()):
+        try:
+            owned = weight.owner_counts(len(records))[1:]
+        except ValueError:
+            owned = None
+        if owned != [record.owned[place] for record in records]:
+            raise RuntimeError(
+                f"The owners of layer '{path}' are not what commit left: weights from before the "
+                f"commit of task '{records[-1].name if records else '?'}' were restored over them. "
+                "Restore the newer weights, or open the last saved pack with packnet_tf.load."
+            )
 
 
 def _has_graph(model) -> bool:

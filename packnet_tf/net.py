@@ -1,18 +1,19 @@
 """PackNet: one trunk, many tasks."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 
 from packnet_tf import cloning
 from packnet_tf.capacity import Capacity
-from packnet_tf.checks import check_head, check_name, check_trunk
-from packnet_tf.packed_weight import clear, copy_value, is_finite
+from packnet_tf.checks import check_finite, check_head, check_name, check_owners, check_trunk
+from packnet_tf.packed_weight import clear, copy_value
 from packnet_tf.policy import Policy, own_weights
 from packnet_tf.pruning import check_ratio
 from packnet_tf.records import TaskRecord, assign, values_of
+from packnet_tf.summary import summarize
 from packnet_tf.task_model import COMMITTED, PHASES, RETRAINING, TaskModel
 from packnet_tf.usage import storage_use
 
@@ -113,6 +114,20 @@ class PackNet:
             {task.name: (task.own_values.values(), task.head_values) for task in self._records},
         )
 
+    def summary(self, print_fn: Callable[[str], None] = print) -> None:
+        """Prints what becomes of the parameters of every layer: packed, shared, per task, head.
+
+        Args:
+            print_fn: takes the text instead of `print`.
+        """
+        heads = {
+            record.name: sum(value.size for value in record.head_values) for record in self._records
+        }
+        if self._open:
+            record, model = self._open
+            heads[record.name] = model.head.count_params()
+        print_fn(summarize(self._trunk, self.policy, heads))
+
     def task_model(self, name: str) -> TaskModel:
         """The frozen Keras model of a committed task; of the open task, the one it trains.
 
@@ -160,7 +175,7 @@ class PackNet:
             RuntimeError: another task is not committed yet.
         """
         self.check_name(name)
-        self._check_owners()
+        check_owners(self._weights, self._records)
         check_head(name, head)
         self._check_capacity(name)
         classes = None if classes is None else [str(label) for label in classes]
@@ -220,10 +235,10 @@ class PackNet:
             RuntimeError: no task is open, or its weights were rolled back to before its prune.
         """
         record, model = self._need_open("commit")
-        self._check_owners()
+        check_owners(self._weights, self._records)
         self.check_pruned()
-        self._refuse_broken(record, model)
         own = own_weights(model.trunk)
+        check_finite(record.name, self._weights, [*(v for _, v in own), *model.head.weights])
         if record.number == 1:
             for (layer, variable), (_, start) in zip(own, own_weights(self._trunk), strict=True):
                 if self.policy.shares(layer, variable):
@@ -310,7 +325,7 @@ class PackNet:
         """
         from packnet_tf.storage import save
 
-        self._check_owners()
+        check_owners(self._weights, self._records)
         save(self, path)
 
     # -- Inside ----------------------------------------------------------------------------------
@@ -333,7 +348,7 @@ class PackNet:
 
     def _view(self, record: TaskRecord) -> TaskModel:
         """A committed task's model, which has no trainable kernel but is not closed yet."""
-        self._check_owners()
+        check_owners(self._weights, self._records)
         model = self._build(record, frozen=True)
         assign(model, record)
         return model
@@ -373,29 +388,3 @@ class PackNet:
         if len(full) == len(self._weights):
             raise ValueError(f"Cannot add task '{name}': {message} {remedy}")
         warnings.warn(f"Task '{name}' cannot train every layer: {message} {remedy}", stacklevel=3)
-
-    def _refuse_broken(self, record: TaskRecord, model: TaskModel) -> None:
-        broken = [path for path, weight in self._weights.items() if not weight.claim_is_finite()]
-        own = [variable for _, variable in own_weights(model.trunk)] + model.head.weights
-        broken += [variable.path for variable in own if not is_finite(variable)]
-        if broken:
-            raise ValueError(
-                f"Cannot commit task '{record.name}': training diverged, weights of "
-                f"'{broken[0]}' are NaN or infinite. Restore earlier weights, or net.discard() "
-                "the task and train it again with a lower learning rate."
-            )
-
-    def _check_owners(self) -> None:
-        """Notices owners that someone has rolled back to before a commit."""
-        for place, (path, weight) in enumerate(self._weights.items()):
-            try:
-                owned = weight.owner_counts(len(self._records))[1:]
-            except ValueError:
-                owned = None
-            if owned != [record.owned[place] for record in self._records]:
-                raise RuntimeError(
-                    f"The owners of layer '{path}' are not what commit left: weights from before "
-                    f"the commit of task '{self.tasks[-1] if self.tasks else '?'}' were restored "
-                    "over them. Restore the newer weights, or open the last saved pack with "
-                    "packnet_tf.load."
-                )

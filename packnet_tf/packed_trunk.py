@@ -41,13 +41,17 @@ class PackedTrunk(keras.Model):
     def packed_weights(self) -> dict[str, PackedWeight]:
         """Its packed weights by path: the layer's, and the weight's if the layer has several."""
         weights = {}
-        for path, layer in _paths(self.layers, "", set()):
+        for path, layer in self.paths():
             for name, weight in layer.packed.items() if isinstance(layer, Packed) else ():
                 key = path if len(layer.packed) == 1 else f"{path}/{name}"
                 while key in weights:  # layers within a layer may have the same name
                     key += "_"
                 weights[key] = weight
         return weights
+
+    def paths(self) -> Iterator[tuple[str, keras.layers.Layer]]:
+        """Its layers, layers within layers included, each after the path of names to it."""
+        return _paths(self.layers, "", set())
 
     def get_config(self):
         layers = self._flatten_layers()

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 
-def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], total: bool = False) -> str:
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], total: int = 0) -> str:
     """Lays out a table: the first column to the left, the others to the right.
 
     Args:
         head: titles of the columns.
         rows: the cells, one sequence per row.
-        total: whether the last row is a sum, set apart by a rule.
+        total: how many rows at the end are sums, set apart by a rule.
     """
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
 
@@ -21,7 +21,7 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], total: bool =
 
     lines = [line(row) for row in rows]
     rule = "-" * max(len(text) for text in [line(head), *lines])
-    body = [*lines[:-1], rule, lines[-1]] if total and lines else lines
+    body = [*lines[:-total], rule, *lines[-total:]] if total and lines else lines
     return "\n".join([line(head), rule, *body])
 
 

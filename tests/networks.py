@@ -151,8 +151,9 @@ NETWORKS = {
     ),
     "Conv2D groups": one(layers.Conv2D(4, 3, groups=2, name="conv"), IMAGE),
     "Conv2D strides": one(layers.Conv2D(4, 3, strides=2, padding="same", name="conv"), IMAGE),
+    # Not 4 filters: where they equal the width, Keras adds the bias along the wrong axis.
     "Conv2D channels_first": one(
-        layers.Conv2D(4, 3, data_format="channels_first", name="conv"), (2, 6, 6)
+        layers.Conv2D(5, 3, data_format="channels_first", name="conv"), (2, 6, 6)
     ),
     "Conv3D": one(layers.Conv3D(3, 2, name="conv"), (4, 4, 4, 1)),
     "Conv1DTranspose": one(layers.Conv1DTranspose(3, 3, strides=2, name="conv"), SEQUENCE),

@@ -1,0 +1,60 @@
+"""What becomes of every parameter of a pack: packed, shared, per task, or head."""
+
+import math
+from collections.abc import Mapping
+
+from packnet_tf.layers import Packed, own_variables
+from packnet_tf.packed_trunk import PackedTrunk
+from packnet_tf.policy import Policy
+from packnet_tf.tables import text_table
+
+KINDS = ("packed", "shared", "per task", "head")
+
+
+def summarize(trunk: PackedTrunk, policy: Policy, heads: Mapping[str, int]) -> str:
+    """The table that `PackNet.summary` prints.
+
+    Args:
+        trunk: the store of a pack.
+        policy: what its tasks share.
+        heads: by task name, how many parameters its head has.
+
+    Returns:
+        A row for every layer that has parameters, layers within layers and heads included, and
+        the share of all parameters under each kind.
+    """
+    rows, sums = [], dict.fromkeys(KINDS, 0)
+
+    def add(name, class_name, counts):
+        if not any(counts.values()):
+            return
+        for kind, count in counts.items():
+            sums[kind] += count
+        cells = [f"{counts[kind]:,}" if counts.get(kind) else "" for kind in KINDS]
+        rows.append([name, class_name, *cells])
+
+    for path, layer in trunk.paths():
+        add(path, getattr(layer, "plain", type(layer)).__name__, _counts(layer, policy))
+    for task, count in heads.items():
+        add(f"head of '{task}'", "", {"head": count})
+
+    total = sum(sums.values())
+    rows.append(["all", f"{total:,}", *(f"{sums[kind]:,}" for kind in KINDS)])
+    shares = [f"{sums[kind] / total:.2%}" for kind in KINDS]
+    table = text_table(["layer", "class", *KINDS], [*rows, ["share", "", *shares]], total=2)
+    return (
+        f"{table}\n"
+        "packed: each weight is owned by one task, or free. shared: trained with the first task, "
+        "then frozen.\n"
+        f"per task: every task has these for itself, {sums['per task']:,} parameters, beside its "
+        "head."
+    )
+
+
+def _counts(layer, policy: Policy) -> dict[str, int]:
+    packed = layer.packed.values() if isinstance(layer, Packed) else ()
+    counts = {"packed": sum(math.prod(weight.packed.shape) for weight in packed)}
+    for variable in own_variables(layer):
+        kind = "shared" if policy.shares(layer, variable) else "per task"
+        counts[kind] = counts.get(kind, 0) + math.prod(variable.shape)
+    return counts
