@@ -42,6 +42,8 @@ APPS = [
 TESTS = [
     *APPS,
     "hypothesis>=6.170,<7",
+    "jax>=0.10.2,<0.11",  # the core also runs on Keras's JAX backend
+    "keras-hub>=0.32,<0.33",  # its backbones are trunks
     "pytest>=9.2,<10",
     "pytest-xdist>=3.8,<4",
     "ruff>=0.17.6,<0.18",  # another minor version may format differently

@@ -37,8 +37,8 @@ def network_names() -> list[str]:
     return sorted(name for name in dir(keras.applications) if name[0].isupper())
 
 
-def whole_way(name: str) -> dict:
-    """Packs three tasks into one network, and compares all that must be equal.
+def whole_way(name: str, tasks: int = 3) -> dict:
+    """Packs some tasks into one network, and compares all that must be equal.
 
     Every task takes one step of AdamW with weight decay and moving averages of the weights, is
     pruned by half and committed. Then the first task's logits must be those at its commit, bit
@@ -47,6 +47,7 @@ def whole_way(name: str) -> dict:
 
     Args:
         name: a network of keras.applications; its weights are random, its input is small.
+        tasks: how many.
 
     Returns:
         A dict: `network`, `parameters`, `packed_layers`, `packed_parameters`, `share`,
@@ -69,7 +70,7 @@ def whole_way(name: str) -> dict:
     del trunk
     first = logits = None
     exact = True
-    for number in range(3):
+    for number in range(tasks):
         model = net.add_task(f"task{number + 1}", keras.layers.Dense(3))
         if number == 0:
             exact &= np.array_equal(np.array(model.trunk(x, training=False)), start)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import keras
 
+from packnet_tf.configs import config_of
 from packnet_tf.layers import Packed, own_variables, pack_layer
 from packnet_tf.packable import packable_layers
 from packnet_tf.packed_trunk import PackedTrunk
@@ -120,7 +121,8 @@ def _clone(model, change: Callable[[dict], dict] = lambda config: config):
     graph_pairs = []
 
     def copy(layer):
-        made = type(layer).from_config(_changed(layer.get_config(), change))
+        config = config_of(layer) if isinstance(layer, keras.layers.Layer) else layer.get_config()
+        made = type(layer).from_config(_changed(config, change))
         graph_pairs.append((layer, made))
         return made
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import keras
 
 from packnet_tf import packable  # noqa: F401  registers the layers that files may hold
+from packnet_tf.configs import repair
 from packnet_tf.layers import PACKED_CLASSES, Packed, pack_layer
 from packnet_tf.packed_weight import PackedWeight
 
@@ -58,7 +59,7 @@ class PackedTrunk(keras.Model):
         places = [place for place, layer in enumerate(layers) if isinstance(layer, Packed)]
         one = layers[places[0]] if places else Packed
         packed = {"places": places, "task": one.task, "frozen": one.frozen}
-        return {**super().get_config(), "packed": packed}
+        return {**repair(super().get_config(), self), "packed": packed}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):

@@ -19,6 +19,9 @@ def check_contract(trunk, paths, folder, **policy):
         paths: of the weights that must be packed; None to take what is.
         folder: where to put files.
         **policy: for `PackNet`.
+
+    Returns:
+        The pack.
     """
     x = samples(trunk)
     y = np.arange(12) % CLASSES
@@ -33,12 +36,12 @@ def check_contract(trunk, paths, folder, **policy):
         if number == 1:  # packing changes nothing
             after = [np.array(t) for t in keras.tree.flatten(model.trunk(x, training=False))]
             assert same(before, after)
-        train(model, net, x, (y + number) % CLASSES)
+        train(model, net, x, (y + number) % CLASSES, eagerly=number > 1)
         claimed = {path: entry["claimed"] for path, entry in net.capacity().items()}
         released = net.prune(0.5)
         assert released == {path: round(0.5 * count) for path, count in claimed.items()}
         if number == 2:
-            train(model, net, x, (y + number) % CLASSES)
+            train(model, net, x, (y + number) % CLASSES, eagerly=True)
         net.commit()
         held[name], answers[name] = model, logits(model, x)
         assert np.isfinite(answers[name]).all()
@@ -58,13 +61,15 @@ def check_contract(trunk, paths, folder, **policy):
 
     if keras.backend.backend() == "tensorflow":
         check_files(net, trunk, x, folder)
+    return net
 
 
-def train(model, net, x, y):
-    """One epoch that moves every packed weight."""
+def train(model, net, x, y, eagerly):
+    """One epoch that moves every packed weight; eagerly, since tracing takes seconds."""
     start = kernels(net)
     optimizer = keras.optimizers.AdamW(0.02, weight_decay=0.2, use_ema=True, ema_momentum=0.5)
-    model.compile(optimizer, SPARSE, jit_compile=JAX)
+    how = {"jit_compile": True} if JAX else {"jit_compile": False, "run_eagerly": eagerly}
+    model.compile(optimizer, SPARSE, **how)
     model.fit(x, y, batch_size=6, verbose=0)
     for path, kernel in kernels(net).items():
         assert not np.array_equal(start[path], kernel), path

@@ -58,8 +58,8 @@ class Block(layers.Layer):
     def __init__(self, width, **kwargs):
         super().__init__(**kwargs)
         self.width = width
-        self.wide = layers.Dense(2 * width, activation="gelu", name="wide")
-        self.narrow = layers.Dense(width, name="narrow")
+        self.wide = layers.Dense(2 * width, "gelu", name="wide", dtype=self.dtype_policy)
+        self.narrow = layers.Dense(width, name="narrow", dtype=self.dtype_policy)
         self.scale = self.add_weight(name="scale", shape=(width,), initializer="ones")
 
     def call(self, x):

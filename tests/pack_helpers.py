@@ -177,13 +177,13 @@ def backed_up_run(directory, die_at=None):
     return net, history
 
 
-def run_python(code, *arguments):
+def run_python(code, *arguments, **environment):
     """Runs code in a new Python process that finds this library and these helpers."""
     roots = [pathlib.Path(packnet_tf.__file__).parent.parent, pathlib.Path(__file__).parent]
     path = os.pathsep.join([*map(str, roots), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
         capture_output=True,
         text=True,
         check=False,

@@ -22,6 +22,8 @@ from pack_helpers import (
     values,
 )
 
+pytestmark = pytest.mark.any_backend
+
 Callback = packnet_tf.PackNetCallback
 TOTAL = {"first": 192, "second": 128}
 

@@ -155,3 +155,73 @@ def test_a_layer_that_its_owner_froze_stays_as_it_is_for_all_tasks():
         model = pack_task(net, name)
         assert same(values(model.trunk.get_layer("fixed").weights), before)
         assert type(net.task_model(name).trunk.get_layer("fixed")) is layers.Dense
+
+
+@keras.saving.register_keras_serializable("tests")
+class Talkative(layers.Layer):
+    """Its configuration says more than its __init__ takes."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.dense = layers.Dense(units, name="dense")
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x):
+        return self.dense(x)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units, "units_doubled": 2 * self.units}
+
+
+def test_derived_values_in_a_configuration_do_no_harm(tmp_path):
+    block = functional(Talkative(6, name="inner"), shape=(8,), name="block")
+    trunk = functional(Talkative(8, name="outer"), block)
+    net = packed(trunk, one=0.5, two=0.5)
+    assert sorted(net._weights) == ["block/inner/dense", "outer/dense"]
+    net.save(tmp_path / "pack.keras")
+    loaded = packnet_tf.load(tmp_path / "pack.keras")
+    x, _ = data(trunk)
+    for name in net.tasks:
+        assert np.array_equal(logits(loaded.task_model(name), x), logits(net.unpack(name), x))
+
+
+class Forgetful(Talkative):
+    def get_config(self):
+        return layers.Layer.get_config(self)
+
+
+def test_a_layer_that_cannot_be_made_again_names_the_remedy():
+    with pytest.raises(TypeError) as error:
+        packnet_tf.PackNet(functional(Forgetful(4, name="lost")))
+    assert str(error.value).startswith(
+        "Layer 'lost' (Forgetful) cannot be made from its get_config(), so it cannot be copied for "
+        "another task. Its get_config() must return the arguments of its __init__: "
+    )
+
+
+class Growing(layers.Layer):
+    """Holds a layer more than its configuration says."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.parts = [layers.Dense(4, name="part")]
+
+    def call(self, x):
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+def test_a_layer_that_is_made_again_differently_is_refused():
+    layer = Growing(name="growing")
+    layer.parts.append(layers.Dense(4, name="more"))
+    with pytest.raises(ValueError) as error:
+        packnet_tf.PackNet(functional(layer))
+    assert str(error.value) == (
+        "Layer 'growing' (Growing) cannot be copied: made anew from its get_config(), it holds "
+        "other layers. Its get_config() must return all that its __init__ and build() need to make "
+        "the same layers again."
+    )

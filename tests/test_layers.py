@@ -18,40 +18,6 @@ from pack_helpers import (
 )
 
 
-@pytest.mark.parametrize(
-    ("layer", "shape", "names"),
-    [
-        (layers.Conv2D(4, 3, groups=2), (6, 6, 2), ["packed"]),
-        (layers.Conv1D(4, 3, padding="causal", dilation_rate=2), (8, 2), ["packed"]),
-        (layers.EinsumDense("abc,cd->abd", output_shape=(3, 4)), (3, 2), ["packed"]),
-        (layers.Conv2DTranspose(4, 3), (6, 6, 1), ["packed"]),
-        (layers.DepthwiseConv2D(3), (6, 6, 2), ["packed"]),
-        (
-            layers.SeparableConv2D(4, 3),
-            (6, 6, 2),
-            ["packed/depthwise_kernel", "packed/pointwise_kernel"],
-        ),
-    ],
-    ids=lambda value: type(value).__name__ if isinstance(value, layers.Layer) else None,
-)
-def test_every_listed_layer_is_packed(layer, shape, names):
-    layer = type(layer).from_config({**layer.get_config(), "name": "packed"})
-    trunk = functional(layer, layers.Flatten(), shape=shape)
-    x, _ = data(trunk)
-    start = logits(trunk, x)
-    net = packnet_tf.PackNet(trunk)
-    assert list(net._weights) == names
-    model = net.add_task("one", layers.Identity())
-    assert np.array_equal(logits(model, x), start)
-    jolt(model)
-    net.prune(0.5)
-    net.commit()
-    answers = logits(net.task_model("one"), x)
-    assert np.array_equal(logits(net.unpack("one"), x), answers)
-    pack_task(net, "two")
-    assert np.array_equal(logits(net.task_model("one"), x), answers)
-
-
 class Doubled(layers.Dense):
     """A subclass of Dense that reads its kernel in its own way."""
 
@@ -124,3 +90,116 @@ def test_registering_a_packed_class_is_refused():
     assert str(error.value) == (
         "PackedDense is a packed class already; register the plain Keras class."
     )
+
+
+@keras.saving.register_keras_serializable("tests")
+class Affine(layers.Layer):
+    def build(self, shape):
+        self.matrix = self.add_weight(name="matrix", shape=(shape[-1], 4), initializer="normal")
+
+    def call(self, x):
+        return keras.ops.matmul(x, self.matrix)
+
+
+class PackedAffine(packnet_tf.Packed, Affine):
+    """Packing a layer of one's own without `register_packed`."""
+
+    packed_names = ("matrix",)
+
+
+def test_a_subclass_of_packed_makes_its_layer_packable(tmp_path):
+    trunk = functional(Affine(name="affine"))
+    net = packed(trunk, one=0.5, two=0.5)
+    assert list(net._weights) == ["affine"]
+    assert isinstance(net.task_model("one").trunk.get_layer("affine"), PackedAffine)
+    x, _ = data(trunk)
+    net.save(tmp_path / "pack.keras")
+    loaded = packnet_tf.load(tmp_path / "pack.keras")
+    for name in net.tasks:
+        assert np.array_equal(logits(loaded.task_model(name), x), logits(net.unpack(name), x))
+
+
+def test_a_name_that_is_no_variable_is_refused():
+    class Hidden(layers.Layer):
+        def build(self, shape):
+            self._weight = self.add_weight(name="weight", shape=(shape[-1], 4))
+
+        @property
+        def weight(self):
+            return 2.0 * self._weight
+
+        def call(self, x):
+            return keras.ops.matmul(x, self.weight)
+
+    packnet_tf.register_packed(Hidden, variables=["weight"])
+    with pytest.raises(ValueError) as error:
+        packnet_tf.PackNet(functional(Hidden(name="hidden")))
+    assert str(error.value).startswith("Cannot pack layer 'hidden': its 'weight' is not a variable")
+    assert str(error.value).endswith(
+        "Register the names of variables that the layer has made with add_weight."
+    )
+
+
+def test_a_kernel_that_another_layer_changes_is_shared_with_a_warning():
+    wrapped = layers.SpectralNormalization(layers.Dense(4, name="inner"), name="spectral")
+    trunk = functional(wrapped, layers.Dense(8, name="fc"))
+    with pytest.warns(UserWarning, match="is not packed but shared") as warned:
+        net = packnet_tf.PackNet(trunk)
+    assert str(warned[0].message) == (
+        "Layer 'inner' is not packed but shared after the first task: layer 'spectral' "
+        "(SpectralNormalization) changes its kernel too."
+    )
+    assert list(net._weights) == ["fc"]
+
+
+def test_a_layer_with_one_frozen_kernel_is_shared_with_a_warning():
+    trunk = functional(layers.SeparableConv1D(4, 3, name="half"), layers.Dense(8), shape=(6, 2))
+    trunk.get_layer("half").depthwise_kernel.trainable = False
+    with pytest.warns(UserWarning, match="is not packed but shared") as warned:
+        net = packnet_tf.PackNet(trunk)
+    assert str(warned[0].message) == (
+        "Layer 'half' is not packed but shared after the first task: one of its kernels is frozen."
+    )
+    model = net.add_task("one", layers.Dense(3))
+    names = [variable.path for variable in model.trainable_variables]
+    assert any(name.endswith("half/pointwise_kernel") for name in names)
+    assert not any(name.endswith("depthwise_kernel") for name in names)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Twins(layers.Layer):
+    """Two layers of one name."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.left, self.right = layers.Dense(4, name="twin"), layers.Dense(4, name="twin")
+
+    def build(self, shape):
+        self.left.build(shape)
+        self.right.build(shape)
+
+    def call(self, x):
+        return self.left(x) * self.right(x)
+
+
+def test_layers_of_one_name_within_a_layer_are_both_packed(tmp_path):
+    trunk = functional(Twins(name="pair"))
+    net = packed(trunk, one=0.5)
+    assert list(net._weights) == ["pair/twin", "pair/twin_"]
+    net.save(tmp_path / "pack.keras")
+    assert list(packnet_tf.load(tmp_path / "pack.keras")._weights) == list(net._weights)
+
+
+def test_a_frozen_layer_within_a_layer_stays_as_it_is():
+    inputs = keras.Input((6, 4))
+    attention = layers.MultiHeadAttention(2, 3, name="attention")
+    trunk = keras.Model(inputs, attention(inputs, inputs), name="trunk")
+    attention.query_dense.trainable = False
+    before = [np.array(weight) for weight in attention.query_dense.weights]
+    net = packed(trunk, one=0.5, two=0.5)
+    assert list(net._weights) == [
+        f"attention/{name}" for name in ("key", "value", "attention_output")
+    ]
+    for name in net.tasks:
+        query = net.task_model(name).trunk.get_layer("attention").query_dense
+        assert all(map(np.array_equal, before, query.weights))

@@ -28,6 +28,8 @@ from pack_helpers import (
     values,
 )
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.mark.parametrize("name", ["", "a/b", "../x", ".hidden", "-x", "a b", "x" * 101, 3, None])
 def test_a_name_that_is_no_file_name_is_refused(name):

@@ -1,0 +1,51 @@
+"""Configurations that a layer can be made from again."""
+
+import inspect
+
+import keras
+
+
+def config_of(layer) -> dict:
+    """The `get_config()` of a layer, without arguments that its `__init__` does not take.
+
+    Some layers of other libraries put derived values into their configuration; they can then be
+    made anew neither for another task nor from a file.
+
+    Raises:
+        TypeError: the layer cannot be made from its configuration at all.
+    """
+    config = layer.get_config()
+    if type(layer).__module__.startswith(("keras.", "packnet_tf.")):
+        return config
+    try:
+        type(layer).from_config(config)
+    except (TypeError, ValueError) as error:
+        named = {
+            name
+            for cls in type(layer).__mro__
+            for name in inspect.signature(cls.__init__).parameters
+        }
+        kept = {name: value for name, value in config.items() if name in named}
+        try:
+            type(layer).from_config(kept)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"Layer '{layer.name}' ({type(layer).__name__}) cannot be made from its "
+                "get_config(), so it cannot be copied for another task. Its get_config() must "
+                f"return the arguments of its __init__: {error}"
+            ) from error
+        return kept
+    return config
+
+
+def repair(config: dict, model) -> dict:
+    """The configuration of a functional model, with `config_of` for each layer of its graph."""
+    layers = []
+    for entry, layer in zip(config["layers"], model.operations, strict=True):
+        if isinstance(layer, keras.Model):
+            inner = entry["config"]
+            fixed = repair(inner, layer) if "input_layers" in inner else inner
+        else:
+            fixed = config_of(layer) if isinstance(layer, keras.layers.Layer) else entry["config"]
+        layers.append({**entry, "config": fixed})
+    return {**config, "layers": layers}

@@ -1,0 +1,53 @@
+"""The whole way for one network of every family of keras.applications, and the bench for all."""
+
+import json
+
+import pytest
+
+from packnet_tf.apps import bench_networks
+from packnet_tf.apps.main import main
+
+FAMILIES = {
+    "VGG16": 13,
+    "ResNet50": 53,
+    "ResNet50V2": 53,
+    "DenseNet121": 120,
+    "MobileNet": 27,
+    "MobileNetV2": 52,
+    "MobileNetV3Small": 52,
+    "EfficientNetB0": 81,
+    "EfficientNetV2B0": 89,
+    "InceptionV3": 94,
+    "Xception": 74,
+    "NASNetMobile": 356,
+    "ConvNeXtTiny": 58,
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_one_network_of_every_family_goes_the_whole_way(name):
+    result = bench_networks.whole_way(name, tasks=2)
+    assert result["bit_exact"]
+    assert result["packed_layers"] == FAMILIES[name]
+    assert result["share"] > 0.9
+    assert result["onnx_difference"] < 1e-5
+
+
+def test_the_bench_runs_networks_in_processes_and_writes_a_table(tmp_path, capsys):
+    path = tmp_path / "networks.json"
+    status = main(["bench", "networks", "--networks=MobileNetV3Small", f"--json={path}"])
+    out = capsys.readouterr().out
+    assert status == 0, out
+    (result,) = json.loads(path.read_text())
+    assert (result["network"], result["bit_exact"]) == ("MobileNetV3Small", True)
+    assert out.startswith("1 of 1: MobileNetV3Small: ")
+    assert "network           parameters  packed layers  share packed  bit-exact" in out
+    assert out.endswith("1 of 1 networks: bit-exact and exported.\n")
+
+
+def test_a_network_that_fails_is_a_row_and_status_1(monkeypatch, capsys):
+    monkeypatch.setattr(bench_networks, "network_names", lambda: ["NoSuchNet"])
+    assert main(["bench", "networks"]) == 1
+    out, err = capsys.readouterr()
+    assert "NoSuchNet  FAILED: AttributeError: " in out
+    assert err == "packnet bench: the promises do not hold for NoSuchNet\n"
