@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import keras
 
-from packnet_tf import packable  # noqa: F401  registers the layers that files may hold
+from packnet_tf import packable  # noqa: F401  registers what files may hold
 from packnet_tf.configs import repair
 from packnet_tf.layers import PACKED_CLASSES, Packed, pack_layer
 from packnet_tf.packed_weight import PackedWeight
@@ -76,5 +76,5 @@ def _paths(layers, prefix: str, seen: set[int]) -> Iterator[tuple[str, keras.lay
             continue
         seen.add(id(layer))
         yield f"{prefix}{layer.name}", layer
-        inner = getattr(layer, "layers", None) or layer._layers
+        inner = layer.layers if isinstance(layer, keras.Model) else layer._layers
         yield from _paths(inner, f"{prefix}{layer.name}/", seen)

@@ -168,24 +168,28 @@ def test_a_layer_with_one_frozen_kernel_is_shared_with_a_warning():
 
 @keras.saving.register_keras_serializable("tests")
 class Twins(layers.Layer):
-    """Two layers of one name."""
+    """Two layers of one name, and an attribute named as Keras names its lists of layers."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.left, self.right = layers.Dense(4, name="twin"), layers.Dense(4, name="twin")
+        self.layers = [layers.Dense(4, name="twin"), layers.Dense(4, name="twin")]
+        self.end = layers.Dense(4, name="end")
 
     def build(self, shape):
-        self.left.build(shape)
-        self.right.build(shape)
+        for layer in self.layers:
+            layer.build(shape)
+        self.end.build((None, 4))
 
     def call(self, x):
-        return self.left(x) * self.right(x)
+        left, right = self.layers
+        return self.end(left(x) * right(x))
 
 
 def test_layers_of_one_name_within_a_layer_are_both_packed(tmp_path):
     trunk = functional(Twins(name="pair"))
     net = packed(trunk, one=0.5)
-    assert list(net._weights) == ["pair/twin", "pair/twin_"]
+    assert list(net._weights) == ["pair/twin", "pair/twin_", "pair/end"]
+    assert len(packed_layers(net.task_model("one"))) == 3
     net.save(tmp_path / "pack.keras")
     assert list(packnet_tf.load(tmp_path / "pack.keras")._weights) == list(net._weights)
 
