@@ -11,7 +11,8 @@ COMMANDS = {
     "train": "train a task on a folder of images and add it to a pack",
     "export": "write the tasks of a pack as ONNX files",
     "predict": "classify images with an exported file, by onnxruntime alone",
-    "bench": "measure what packing costs",
+    "plan": "show how a trunk divides among tasks, before training any",
+    "bench": "measure what packing costs, and check that it holds",
     "report": "show a pack: tasks, classes, capacity, storage, picture",
 }
 

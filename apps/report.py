@@ -31,7 +31,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     net = packnet_tf.load(path)
     policy = net.policy
     print(f"{path}: {len(net.tasks)} tasks; biases {policy.biases}, norms {policy.norms}, ", end="")
-    print(f"freed weights restart from {policy.restart}")
+    print(f"embeddings {policy.embeddings}, freed weights restart from {policy.restart}")
     if net.open_model is not None:
         print(f"Task '{net.open_model.name}' is still open.")
     print()

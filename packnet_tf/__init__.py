@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from packnet_tf.net import PackNet as PackNet
     from packnet_tf.optimizers import reset_optimizer as reset_optimizer
     from packnet_tf.packable import register_packed as register_packed
+    from packnet_tf.planning import equal_shares as equal_shares
     from packnet_tf.plotting import plot_capacity as plot_capacity
     from packnet_tf.storage import load as load
 
@@ -27,6 +28,7 @@ _HOMES = {
     "PackNet": "net",
     "PackNetCallback": "callback",
     "Packed": "layers",
+    "equal_shares": "planning",
     "load": "storage",
     "plot_capacity": "plotting",
     "register_packed": "packable",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import keras
 
 from packnet_tf.configs import config_of
-from packnet_tf.layers import Packed, own_variables, pack_layer
+from packnet_tf.layers import Packed, own_variables, pack_layer, plain_class
 from packnet_tf.packable import packable_layers
 from packnet_tf.packed_trunk import PackedTrunk
 from packnet_tf.packed_weight import copy_value
@@ -174,9 +174,7 @@ def _uncompiled(model) -> Iterator[None]:
 def _layer_pairs(source, target) -> list[tuple[keras.layers.Layer, keras.layers.Layer]]:
     """Pairs the layers of two copies of one structure."""
     sources, targets = source._flatten_layers(), target._flatten_layers()
-    plain = [[getattr(type(layer), "plain", type(layer)) for layer in side] for side in
-             (sources, targets)]  # fmt: skip
-    if plain[0] != plain[1]:
+    if list(map(plain_class, sources)) != list(map(plain_class, targets)):
         raise ValueError(
             f"Layer '{source.name}' ({type(source).__name__}) cannot be copied: made anew from its "
             "get_config(), it holds other layers. Its get_config() must return all that its "

@@ -134,9 +134,15 @@ def _view_property(name: str) -> property:
     return property(lambda layer: layer.packed[name].view(layer.task))
 
 
+def plain_class(layer) -> type:
+    """The Keras class of a layer, packed or not."""
+    return layer.plain if isinstance(layer, Packed) else type(layer)
+
+
 def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
     """The variables of a layer itself that are not packed, its bias for instance."""
-    ours = {id(v) for weight in getattr(layer, "packed", {}).values() for v in weight.variables}
+    packed = layer.packed.values() if isinstance(layer, Packed) else ()
+    ours = {id(variable) for weight in packed for variable in weight.variables}
     every = layer._trainable_variables + layer._non_trainable_variables
     return [variable for variable in every if id(variable) not in ours]
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from packnet_tf.layers import Packed, own_variables
+from packnet_tf.layers import Packed, own_variables, plain_class
 from packnet_tf.packed_trunk import PackedTrunk
 from packnet_tf.policy import Policy
 from packnet_tf.tables import text_table
@@ -34,7 +34,7 @@ def summarize(trunk: PackedTrunk, policy: Policy, heads: Mapping[str, int]) -> s
         rows.append([name, class_name, *cells])
 
     for path, layer in trunk.paths():
-        add(path, getattr(layer, "plain", type(layer)).__name__, _counts(layer, policy))
+        add(path, plain_class(layer).__name__, _counts(layer, policy))
     for task, count in heads.items():
         add(f"head of '{task}'", "", {"head": count})
 

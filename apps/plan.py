@@ -1,0 +1,54 @@
+"""show how a trunk divides among tasks, before training any.
+
+Example:
+  packnet plan --tasks=6
+  packnet plan --ratios=0.5,0.75,0.75
+  packnet plan --tasks=2 --pack=garden.keras
+"""
+
+from absl import flags
+
+from packnet_tf.apps import cli
+from packnet_tf.planning import equal_shares, plan, plan_table
+
+FLAGS = cli.new_flags()
+flags.DEFINE_integer(
+    "tasks", None, "How many tasks are to come; they get equal shares.", 1, flag_values=FLAGS
+)
+flags.DEFINE_list(
+    "ratios",
+    None,
+    "The prune_ratio of each task instead, separated by commas.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "pack", None, "Divide what is free in this pack, not a whole trunk.", flag_values=FLAGS
+)
+
+
+def run(values: flags.FlagValues, arguments: list[str]) -> None:
+    ratios = _ratios(values)
+    if values.tasks is None and ratios is None:
+        raise cli.UsageError("say how many tasks are to come, --tasks=6, or --ratios=0.5,0.75,0")
+    if None not in (values.tasks, ratios) and values.tasks != len(ratios):
+        raise cli.UsageError(f"--tasks={values.tasks} but --ratios has {len(ratios)}; give one")
+    free, taken = 1.0, 0
+    if values.pack:
+        cli.start_keras()
+        import packnet_tf
+
+        net = packnet_tf.load(values.pack)
+        free, taken = net.capacity().free, len(net.tasks)
+        print(f"{values.pack}: {taken} tasks, {free:.1%} of the packed weights free\n")
+    shares = plan(ratios if ratios is not None else equal_shares(values.tasks), free)
+    print(plan_table(shares, first=taken + 1))
+    print("\nShares of all packed weights; every layer divides alike.")
+
+
+def _ratios(values: flags.FlagValues) -> list[float] | None:
+    if values.ratios is None:
+        return None
+    try:
+        return [float(text) for text in values.ratios]
+    except ValueError as error:
+        raise cli.UsageError(f"--ratios takes numbers separated by commas: {error}") from error

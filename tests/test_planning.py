@@ -1,0 +1,51 @@
+"""How the capacity of a trunk divides among tasks."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import packnet_tf
+from packnet_tf.planning import Share, plan, plan_table
+
+
+def test_equal_shares_are_worked_out_by_hand():
+    assert packnet_tf.equal_shares(1) == [0.0]
+    assert packnet_tf.equal_shares(3) == [2 / 3, 1 / 2, 0.0]
+    assert packnet_tf.equal_shares(4) == [3 / 4, 2 / 3, 1 / 2, 0.0]
+
+
+@given(st.integers(1, 255))
+def test_equal_shares_are_equal(tasks):
+    shares = plan(packnet_tf.equal_shares(tasks))
+    assert [share.owned for share in shares] == pytest.approx([1 / tasks] * tasks)
+    assert shares[-1].free == 0.0
+
+
+@pytest.mark.parametrize("tasks", [0, -1, 2.5, True, "3"])
+def test_equal_shares_of_no_number_of_tasks_are_refused(tasks):
+    with pytest.raises(ValueError) as error:
+        packnet_tf.equal_shares(tasks)
+    assert str(error.value) == (
+        f"num_tasks is how many tasks the trunk will hold; got {tasks!r}. Write equal_shares(3) "
+        "for three."
+    )
+
+
+def test_a_plan_is_worked_out_by_hand():
+    assert plan([0.5, 0.75, 0.0]) == [
+        Share(0.5, claimed=1.0, owned=0.5, seen=0.5, free=0.5),
+        Share(0.75, claimed=0.5, owned=0.125, seen=0.625, free=0.375),
+        Share(0.0, claimed=0.375, owned=0.375, seen=1.0, free=0.0),
+    ]
+    assert plan([0.5], free=0.25) == [Share(0.5, claimed=0.25, owned=0.125, seen=0.875, free=0.125)]
+    with pytest.raises(ValueError, match="prune_ratio is the fraction"):
+        plan([0.5, 1.5])
+
+
+def test_a_plan_prints_as_a_table():
+    assert plan_table(plan([0.5, 0.0]), first=3).splitlines() == [
+        "task  prune_ratio  claims   owns    sees  left free",
+        "---------------------------------------------------",
+        "3             0.5  100.0%  50.0%   50.0%      50.0%",
+        "4               0   50.0%  50.0%  100.0%       0.0%",
+    ]
