@@ -113,6 +113,15 @@ def test_a_lora_layer_is_refused():
     )
 
 
+def test_a_lora_enabled_layer_within_a_layer_is_refused():
+    inputs = keras.Input((6, 4))
+    attention = layers.MultiHeadAttention(2, 3, name="attention")
+    trunk = keras.Model(inputs, attention(inputs, inputs))
+    attention.query_dense.enable_lora(2)
+    with pytest.raises(ValueError, match="Cannot pack layer 'query': it is LoRA-enabled"):
+        packnet_tf.PackNet(trunk)
+
+
 def test_a_quantized_layer_is_refused():
     trunk = functional(layers.Dense(8, name="small"))
     trunk.get_layer("small").quantize("int8")
