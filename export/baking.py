@@ -9,18 +9,19 @@ import numpy as np
 LAYOUT = ("Transpose", "Reshape", "Squeeze", "Unsqueeze")
 
 
-def bake(graph, weights: Mapping[str, np.ndarray]) -> None:
+def bake(graph, opset: int, weights: Mapping[str, np.ndarray]) -> None:
     """Turns inputs of a graph into constants of the same names, in the layout they are used in.
 
     Args:
         graph: an `onnx.GraphProto`, changed in place.
+        opset: the ONNX operator set of its nodes.
         weights: values by the names of the inputs.
     """
     from onnx import numpy_helper
 
     for entry in [entry for entry in graph.input if entry.name in weights]:
         graph.input.remove(entry)
-    weights = _in_layout(graph, dict(weights))
+    weights = _in_layout(graph, opset, dict(weights))
     used = set(_reads(graph))
     graph.initializer.extend(
         numpy_helper.from_array(np.ascontiguousarray(value), name)
@@ -31,7 +32,7 @@ def bake(graph, weights: Mapping[str, np.ndarray]) -> None:
         graph.initializer.remove(constant)
 
 
-def _in_layout(graph, weights: dict) -> dict[str, np.ndarray]:
+def _in_layout(graph, opset: int, weights: dict) -> dict[str, np.ndarray]:
     """Applies what transposes and reshapes weights, and takes those nodes out of the graph."""
     from onnx import numpy_helper
     from onnx.reference import ReferenceEvaluator
@@ -46,7 +47,7 @@ def _in_layout(graph, weights: dict) -> dict[str, np.ndarray]:
             continue
         name, output = node.input[0], node.output[0]
         feeds = {name: weights[name], **{other: small[other] for other in node.input[1:]}}
-        [value] = ReferenceEvaluator(node).run(None, feeds)
+        [value] = ReferenceEvaluator(node, opsets={"": opset}).run(None, feeds)
         graph.node.remove(node)
         if reads[name] == 1:  # nobody else wants it as it was: it keeps its name
             weights[name], reads[name] = value, reads[output]

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from packnet_tf.export.baking import bake
+from packnet_tf.export.padding import keep_zero_padding
 
 DEFAULT_OPSET = 17
 
@@ -112,15 +113,19 @@ def to_onnx(
         custom_op_handlers={"Erfc": (_erfc, [])},
         tensors_to_rename={**dict(zip(inputs, given, strict=True)), **outputs},
     )
-    bake(graph.graph, {name: keras.ops.convert_to_numpy(k) for name, k in kernels.items()})
+    bake(graph.graph, opset, {name: keras.ops.convert_to_numpy(k) for name, k in kernels.items()})
+    keep_zero_padding(graph.graph)
     return graph
 
 
 def _kernels(model: keras.Model) -> dict[str, keras.Variable]:
-    """The weights of two and more axes, by names that no other has."""
+    """The weights of two and more axes, recurrent ones apart, by names that no other has."""
+    # The converter knows a recurrent layer by its constants.
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
+    recurrent = {id(variable) for layer in layers for variable in layer.weights}
     kernels = {}
     for variable in model.weights:
-        if len(variable.shape) > 1:
+        if len(variable.shape) > 1 and id(variable) not in recurrent:
             name = variable.path
             while name in kernels:
                 name += "_"

@@ -35,6 +35,7 @@ def check_trunk(trunk) -> None:
             "subclassed layer inside one is fine."
         )
     _check_layers(trunk)
+    _check_graphs(trunk)
     if not trunk.built:
         raise ValueError(
             f"Cannot pack trunk '{trunk.name}': it is not built yet. Give it an input shape, "
@@ -144,6 +145,29 @@ def _check_layers(model) -> None:
                 "@keras.saving.register_keras_serializable().",
                 stacklevel=4,
             )
+
+
+def _check_graphs(trunk) -> None:
+    """Refuses models whose own code runs around their graph; warns of layers of two graphs."""
+    graphs: dict[int, str] = {}
+    for part in trunk._flatten_layers():
+        if not (isinstance(part, keras.Model) and _has_graph(part)):
+            continue
+        author = next(cls for cls in type(part).__mro__ if "call" in vars(cls))
+        if not author.__module__.startswith("keras."):
+            raise ValueError(
+                f"Cannot pack model '{part.name}': its class {author.__name__} has a call() of its "
+                "own, which a copy of its graph would not run. Put what it does into the graph, or "
+                "into a layer."
+            )
+        for layer in part.layers:
+            if layer.weights and graphs.setdefault(id(layer), part.name) != part.name:
+                warnings.warn(
+                    f"Layer '{layer.name}' is part of two models, '{graphs[id(layer)]}' and "
+                    f"'{part.name}': Keras saves such a trunk but cannot load it, and the same "
+                    "holds for a pack with it. Export its tasks, or build the trunk as one model.",
+                    stacklevel=4,
+                )
 
 
 def _check_lambda(layer) -> None:

@@ -16,6 +16,14 @@ from packnet_tf.packable import packable_layers
 from packnet_tf.packed_trunk import PackedTrunk
 from packnet_tf.packed_weight import copy_value
 
+KERNEL_INITIALIZERS = (
+    "kernel_initializer",
+    "recurrent_initializer",
+    "depthwise_initializer",
+    "pointwise_initializer",
+    "embeddings_initializer",
+)
+
 
 def pack_trunk(trunk, embeddings: bool = False) -> PackedTrunk:
     """Copies a trunk with every packable layer packed, all weights free, values kept."""
@@ -93,7 +101,12 @@ def attach(trunk, head, name: str, model_class: type = keras.Model):
         model_class: `keras.Model` or a subclass with the constructor of a functional model.
     """
     inputs = keras.tree.map_structure(
-        lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name), trunk.input
+        lambda x: keras.Input(
+            batch_shape=x.shape,
+            dtype=x.dtype,
+            name=f"{x.name}_input" if x.name == trunk.name else x.name,
+        ),
+        trunk.input,
     )
     own = copy_layer(head)
     if own.name in {trunk.name, *(tensor.name for tensor in keras.tree.flatten(inputs))}:
@@ -134,7 +147,20 @@ def _clone(model, change: Callable[[dict], dict] = lambda config: config):
         if isinstance(source, keras.layers.Layer)  # operations (ops.add, slices) have no state
         for pair in _layer_pairs(source, target)
     ]
+    _check_ties(pairs)
     return clone, pairs
+
+
+def _check_ties(pairs) -> None:
+    """Refuses a layer that two others hold, each in a configuration of its own."""
+    copies: dict[int, keras.layers.Layer] = {}
+    for source, target in pairs:
+        if source.weights and copies.setdefault(id(source), target) is not target:
+            raise ValueError(
+                f"Cannot copy layer '{source.name}': two layers hold it, and copies of them would "
+                "each hold one of their own. Call it in the graph where both need it, or make one "
+                "layer of the two that hold it."
+            )
 
 
 def _changed(config, change):
@@ -151,7 +177,7 @@ def _without_initial_values(config: dict) -> dict:
     blank = {
         key: zeros
         for key, value in config.items()
-        if key.endswith("_initializer") and isinstance(value, dict)
+        if key in KERNEL_INITIALIZERS and isinstance(value, dict)
     }
     return {**config, **blank}
 
@@ -211,5 +237,6 @@ def _finish(pairs) -> None:
 def _as(model_class: type, model):
     """The same graph as another class; a Sequential model becomes a functional one."""
     if isinstance(model, keras.Sequential):
-        return model_class(model.inputs[0], model.outputs[0], name=model.name)
+        outputs = model.outputs if len(model.outputs) > 1 else model.outputs[0]
+        return model_class(model.inputs[0], outputs, name=model.name)
     return model_class(model.input, model.output, name=model.name)

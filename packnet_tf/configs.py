@@ -14,9 +14,12 @@ def config_of(layer) -> dict:
     Raises:
         TypeError: the layer cannot be made from its configuration at all.
     """
-    config = layer.get_config()
     if type(layer).__module__.startswith(("keras.", "packnet_tf.")):
-        return config
+        return layer.get_config()
+    try:
+        config = layer.get_config()
+    except NotImplementedError as error:
+        raise _impossible(layer, error) from error
     try:
         type(layer).from_config(config)
     except (TypeError, ValueError) as error:
@@ -29,13 +32,17 @@ def config_of(layer) -> dict:
         try:
             type(layer).from_config(kept)
         except (TypeError, ValueError):
-            raise TypeError(
-                f"Layer '{layer.name}' ({type(layer).__name__}) cannot be made from its "
-                "get_config(), so it cannot be copied for another task. Its get_config() must "
-                f"return the arguments of its __init__: {error}"
-            ) from error
+            raise _impossible(layer, error) from error
         return kept
     return config
+
+
+def _impossible(layer, error: Exception) -> TypeError:
+    return TypeError(
+        f"Layer '{layer.name}' ({type(layer).__name__}) cannot be made from its get_config(), so "
+        "it cannot be copied for another task. Its get_config() must return the arguments of its "
+        f"__init__: {error}"
+    )
 
 
 def repair(config: dict, model) -> dict:

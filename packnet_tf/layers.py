@@ -99,6 +99,11 @@ class Packed:
         for name, weight in self.packed.items():
             values = np.asarray(store[name])
             owner = bits.unpack(np.asarray(store[f"{name}_owner"]), weight.owner.shape)
+            if self.closed:
+                raise RuntimeError(
+                    f"Cannot load weights into layer '{self.name}': its task is committed or "
+                    "discarded. Load them into the model of the open task, net.open_model."
+                )
             if self.shared:
                 self.check_same_pack(weight, values, owner)
             weight.packed.assign(values)
@@ -170,6 +175,9 @@ def pack_layer(
         if frozen:
             weight = PackedWeight(None, weight.packed, weight.owner, None)
         packed[name] = weight
+        if not frozen:
+            # An earlier task may have frozen it; this view's task has not.
+            weight.trainable.trainable = True
         if weight.trainable is not kernel:
             _replace(layer, kernel, weight.packed if frozen else weight.trainable)
         # As attributes, so that Keras tracks variables which another layer has made.
@@ -177,8 +185,6 @@ def pack_layer(
         setattr(layer, f"{name}_owner", weight.owner)
         if not frozen:
             setattr(layer, f"{name}_claim", weight.claim)
-            # An earlier task may have frozen it; this view's task has not.
-            weight.trainable.trainable = True
     layer._tracker.lock()
     layer.__class__ = cls
     del layer.quantize  # Keras puts the class's method, wrapped, on every instance
@@ -200,8 +206,12 @@ def _new_weight(layer, name: str, kernel: keras.Variable, frozen: bool) -> Packe
 
 def _replace(layer, old: keras.Variable, new: keras.Variable) -> None:
     """Puts one variable of a layer in the place of another, whatever attribute holds it."""
+    tracked = layer._trainable_variables
+    place = next(place for place, variable in enumerate(tracked) if variable is old)
     layer._untrack_variable(old)
     layer._tracker.unlock()
     for attribute, value in list(vars(layer).items()):
         if value is old:
             setattr(layer, attribute, new)
+    if tracked and tracked[-1] is new:
+        tracked.insert(place, tracked.pop())

@@ -69,6 +69,8 @@ def packable_layers(trunk, embeddings: bool = False) -> set[int]:
         base = next((cls for cls in type(layer).__mro__ if cls in PACKED_CLASSES), None)
         if base is None or not layer.built or (isinstance(layer, EMBEDDINGS) and not embeddings):
             continue
+        if not layer.trainable_variables:
+            continue
         _check_class(layer, base)
         kernels = {name: getattr(layer, name, None) for name in PACKED_CLASSES[base].packed_names}
         kernels = {name: kernel for name, kernel in kernels.items() if kernel is not None}
@@ -98,6 +100,13 @@ def _check_class(layer, base: type) -> None:
             f"Layer '{layer.name}' is a {cls.__name__}, a subclass of {base.__name__} that is not "
             f"registered for packing. If it reads its kernel as {base.__name__} does, call "
             f"packnet_tf.register_packed({cls.__name__}, variables={names}) first."
+        )
+    taken = sorted({"packed", "plain", "task", "frozen", "closed", "shared"} & set(vars(layer)))
+    if taken:
+        raise ValueError(
+            f"Cannot pack layer '{layer.name}': it has an attribute '{taken[0]}', which packed "
+            f"layers use for themselves. Rename it in {type(layer).__name__}, to '_{taken[0]}' "
+            "for instance."
         )
     state = "quantized" if getattr(layer, "quantization_mode", None) else None
     state = "LoRA-enabled" if getattr(layer, "lora_enabled", False) else state

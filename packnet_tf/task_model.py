@@ -40,6 +40,17 @@ class TaskModel(keras.Model):
         self.pack = pack
         self._parts = (trunk.name, head.name)
 
+    def get_config(self):
+        return {**super().get_config(), "parts": self._parts}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        parts = config.pop("parts")
+        model = super().from_config(config, custom_objects)
+        model._parts = parts
+        return model
+
     @property
     def trunk(self) -> PackedTrunk:
         """This task's view of the trunk."""

@@ -18,6 +18,37 @@ from pack_helpers import TRUNKS, conv_trunk, logits, mlp_trunk, packed, packed_l
 from packnet_tf.export import export_all, export_onnx
 
 
+def test_zero_padding_before_pooling_is_zero_in_the_file_too(tmp_path):
+    """onnxruntime would pad with the lowest number, and pool something negative at the border."""
+    inputs = keras.Input((8, 8, 2), name="image")
+    x = layers.Conv2D(3, 3, bias_initializer=keras.initializers.Constant(-5.0))(inputs)
+    x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(x))
+    net = packed(keras.Model(inputs, layers.Flatten()(x), name="trunk"), one=0.5)
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 2)).astype("float32")
+    assert export_onnx(net, "one", tmp_path / "m.onnx", samples=x) < 1e-6
+
+
+def test_recurrent_layers_are_operators_of_onnx(tmp_path, capfd):
+    inputs = keras.Input((5, 3), name="sequence")
+    net = packed(keras.Model(inputs, layers.LSTM(4)(inputs), name="trunk"), one=0.5)
+    capfd.readouterr()
+    assert export_onnx(net, "one", tmp_path / "m.onnx") < 1e-6
+    kinds = {node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node}
+    assert "LSTM" in kinds
+    assert "Loop" not in kinds
+    assert "rewriter" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("opset", [13, 18])
+def test_kernels_are_baked_in_under_any_opset(opset, tmp_path):
+    inputs = keras.Input((8, 2), name="signal")
+    x = layers.SeparableConv1D(3, 3)(layers.Conv1D(4, 3)(inputs))
+    net = packed(keras.Model(inputs, layers.Flatten()(x), name="trunk"), one=0.5)
+    assert export_onnx(net, "one", tmp_path / "m.onnx", opset=opset) < 1e-6
+    graph = onnx.load(tmp_path / "m.onnx").graph
+    assert {"conv1d/kernel"} <= {entry.name for entry in graph.initializer}
+
+
 @pytest.fixture
 def net():
     return packed(conv_trunk(), birds=0.5, cars=0.5, flowers=0)

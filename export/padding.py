@@ -1,0 +1,34 @@
+"""Zero padding before maximum pooling, kept as it is by onnxruntime."""
+
+import numpy as np
+
+
+def keep_zero_padding(graph) -> None:
+    """Puts a node that changes nothing between Pad and MaxPool, where the input may be negative.
+
+    onnxruntime (1.31, from its basic optimization level on) merges the two, and pads with the
+    lowest number instead of 0 from then on: ResNetV2 pools a convolution that is padded so.
+
+    Args:
+        graph: an `onnx.GraphProto`, changed in place.
+    """
+    from onnx import helper, numpy_helper
+
+    makers = {output: node for node in graph.node for output in node.output}
+    nodes, lowest = [], None
+    for node in graph.node:
+        pad = makers.get(node.input[0]) if node.op_type == "MaxPool" else None
+        if pad is not None and pad.op_type == "Pad":
+            source = makers.get(pad.input[0])
+            if source is None or source.op_type != "Relu":
+                if lowest is None:
+                    lowest = "lowest_float"
+                    value = np.array(np.finfo(np.float32).min, np.float32)
+                    graph.initializer.append(numpy_helper.from_array(value, lowest))
+                kept = f"{pad.output[0]}_kept"
+                nodes.append(helper.make_node("Clip", [pad.output[0], lowest], [kept], name=kept))
+                node.input[0] = kept
+        nodes.append(node)
+    if lowest is not None:
+        del graph.node[:]
+        graph.node.extend(nodes)
