@@ -225,3 +225,59 @@ def test_a_layer_that_is_made_again_differently_is_refused():
         "other layers. Its get_config() must return all that its __init__ and build() need to make "
         "the same layers again."
     )
+
+
+@keras.saving.register_keras_serializable("tests")
+class Scaled(keras.Sequential):
+    """Runs code of its own around its graph."""
+
+    def call(self, inputs, training=None, mask=None, **kwargs):
+        return 2.0 * super().call(inputs, training=training, mask=mask, **kwargs)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_model_with_a_call_of_its_own_is_refused(nested):
+    model = Scaled([keras.Input((12,)), layers.Dense(4)], name="scaled")
+    trunk = functional(model, layers.Dense(3)) if nested else model
+    with pytest.raises(ValueError) as error:
+        packnet_tf.PackNet(trunk)
+    assert str(error.value) == (
+        "Cannot pack model 'scaled': its class Scaled has a call() of its own, which a copy of its "
+        "graph would not run. Put what it does into the graph, or into a layer."
+    )
+
+
+def test_a_layer_held_by_two_others_is_refused_not_untied():
+    encoder = keras.Sequential([keras.Input((4,)), layers.Dense(5)], name="encoder")
+    many, one = keras.Input((3, 4)), keras.Input((4,))
+    frames = layers.Flatten()(layers.TimeDistributed(encoder)(many))
+    trunk = keras.Model([many, one], layers.concatenate([frames, encoder(one)]))
+    with pytest.raises(ValueError, match="two layers hold it, and copies of them would each hold"):
+        packnet_tf.PackNet(trunk)
+
+
+def test_a_layer_of_two_models_comes_with_a_warning_before_it_is_trained():
+    twice = layers.Dense(12, name="twice")
+    block = functional(twice, name="block")
+    inputs = keras.Input((12,))
+    trunk = keras.Model(inputs, twice(block(inputs)), name="outer")
+    with pytest.warns(UserWarning, match="Layer 'twice' is part of two models") as warned:
+        packnet_tf.PackNet(trunk)
+    assert "Keras saves such a trunk but cannot load it" in str(warned[0].message)
+
+
+def test_all_outputs_of_a_sequential_trunk_are_kept():
+    trunk = keras.Sequential([keras.Input((5, 4)), layers.LSTM(3, return_state=True)])
+    x = np.ones((2, 5, 4), "float32")
+    net = packnet_tf.PackNet(trunk)
+    ends = [keras.Input(tensor.shape[1:]) for tensor in net._trunk.outputs]
+    head = keras.Model(ends, layers.concatenate([layers.Flatten()(end) for end in ends]))
+    expected = np.concatenate([np.array(output) for output in trunk(x)], axis=1)
+    assert np.array_equal(logits(net.add_task("one", head), x), expected)
+
+
+def test_a_trunk_may_have_the_name_of_its_input():
+    inputs = keras.Input((12,), name="same")
+    net = packed(keras.Model(inputs, layers.Dense(4)(inputs), name="same"), one=0.5)
+    x, _ = data(net.task_model("one"))
+    assert np.array_equal(logits(net.task_model("one"), x), logits(net.unpack("one"), x))

@@ -8,6 +8,7 @@ from keras import layers
 import packnet_tf
 from pack_helpers import (
     SPARSE,
+    claims,
     compiled,
     conv_trunk,
     data,
@@ -20,6 +21,7 @@ from pack_helpers import (
     packed,
     packed_layers,
     run_python,
+    same,
 )
 
 
@@ -257,3 +259,43 @@ def test_jolted_tasks_differ():
     before = logits(model, x)
     jolt(model)
     assert not np.array_equal(before, logits(model, x))
+
+
+def test_a_layer_frozen_when_its_task_ended_can_be_frozen_in_the_next():
+    net = packnet_tf.PackNet(mlp_trunk())
+    for name in ("one", "two"):
+        model = net.add_task(name, layers.Dense(3))
+        assert sum(variable.name == "kernel" for variable in model.trainable_variables) == 3
+        model.trunk.trainable = False
+        assert [v.path.rpartition("/")[2] for v in model.trainable_variables] == ["kernel", "bias"]
+        net.prune(0.5)
+        net.commit()
+
+
+def test_views_list_their_variables_as_keras_does():
+    trunk = mlp_trunk()
+    model = packnet_tf.PackNet(trunk).add_task("one", layers.Dense(3))
+    names = [variable.name for variable in model.trunk.trainable_variables]
+    assert names == [variable.name for variable in trunk.trainable_variables]
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    x, _ = data(trunk)
+    assert np.array_equal(logits(clone, x), logits(model, x))
+
+
+def test_a_loaded_task_model_knows_its_trunk_and_head(tmp_path):
+    net = packed(mlp_trunk(), one=0.5)
+    net.task_model("one").save(tmp_path / "one.keras")
+    loaded = keras.saving.load_model(tmp_path / "one.keras")
+    assert (loaded.trunk.name, loaded.head.name) == ("mlp", "logits")
+
+
+def test_weights_are_not_loaded_into_the_trunk_of_a_committed_task(tmp_path):
+    net = packed(mlp_trunk(), one=0.5)
+    trunk = net.task_model("one").trunk
+    trunk.save_weights(tmp_path / "one.weights.h5")
+    net.add_task("two", layers.Dense(3))
+    before = claims(net)
+    with pytest.raises((RuntimeError, ValueError), match="is committed or discarded"):
+        trunk.load_weights(tmp_path / "one.weights.h5")
+    assert same(list(claims(net).values()), list(before.values()))

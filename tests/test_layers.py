@@ -207,3 +207,28 @@ def test_a_frozen_layer_within_a_layer_stays_as_it_is():
     for name in net.tasks:
         query = net.task_model(name).trunk.get_layer("attention").query_dense
         assert all(map(np.array_equal, before, query.weights))
+
+
+@pytest.mark.parametrize("name", ["task", "packed", "frozen", "closed", "shared", "plain"])
+def test_an_attribute_that_packed_layers_need_is_refused(name):
+    class Busy(layers.Layer):
+        def build(self, shape):
+            self.kernel = self.add_weight(name="kernel", shape=(shape[-1], 4))
+            setattr(self, name, True)
+
+        def call(self, x):
+            return keras.ops.matmul(x, self.kernel)
+
+    packnet_tf.register_packed(Busy)
+    with pytest.raises(ValueError) as error:
+        packnet_tf.PackNet(functional(Busy(name="busy")))
+    assert str(error.value) == (
+        f"Cannot pack layer 'busy': it has an attribute '{name}', which packed layers use for "
+        f"themselves. Rename it in Busy, to '_{name}' for instance."
+    )
+
+
+def test_a_frozen_subclass_needs_no_registration():
+    trunk = functional(Doubled(8, name="fixed"), layers.Dense(4, name="fc"))
+    trunk.get_layer("fixed").trainable = False
+    assert list(packnet_tf.PackNet(trunk)._weights) == ["fc"]
