@@ -135,18 +135,21 @@ def bench_networks(names: Sequence[str], progress=print) -> list[dict]:
             text = done.stderr.strip() or f"ended with status {done.returncode}"
             result = {"network": name, "error": text.splitlines()[-1]}
         results.append(result)
-        progress(f"{number} of {len(names)}: {name}: {', '.join(_cells(result)[1:])}")
+        said = result.get("error") or ", ".join(_cells(result)[1:])
+        progress(f"{number} of {len(names)}: {name}: {said}")
     return results
 
 
 def networks_table(results: Sequence[dict]) -> str:
-    """Lays out the results of `bench_networks`."""
-    return text_table(list(COLUMNS.values()), [_cells(result) for result in results])
+    """Lays out the results of `bench_networks`, with the errors below."""
+    table = text_table(list(COLUMNS.values()), [_cells(result) for result in results])
+    errors = [f"{result['network']}: {result['error']}" for result in results if "error" in result]
+    return "\n".join([table, *errors])
 
 
 def _cells(result: dict) -> list[str]:
     if "error" in result:
-        return [result["network"], f"FAILED: {result['error']}", *[""] * (len(COLUMNS) - 2)]
+        return [result["network"], "FAILED", *[""] * (len(COLUMNS) - 2)]
     form = {
         "parameters": "{:,}",
         "share": "{:.2%}",

@@ -52,5 +52,6 @@ def test_a_network_that_fails_is_a_row_and_status_1(monkeypatch, capsys):
     monkeypatch.setattr(bench_networks, "network_names", lambda: ["NoSuchNet"])
     assert main(["bench", "networks"]) == 1
     out, err = capsys.readouterr()
-    assert "NoSuchNet  FAILED: AttributeError: " in out
+    assert "1 of 1: NoSuchNet: AttributeError: " in out
+    assert "\nNoSuchNet      FAILED\nNoSuchNet: AttributeError: " in out
     assert err == "packnet bench: the promises do not hold for NoSuchNet\n"
