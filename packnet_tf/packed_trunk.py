@@ -1,6 +1,6 @@
 """A trunk with packed layers in it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import keras
 
@@ -53,6 +53,27 @@ class PackedTrunk(keras.Model):
     def paths(self) -> Iterator[tuple[str, keras.layers.Layer]]:
         """Its layers, layers within layers included, each after the path of names to it."""
         return _paths(self.layers, "", set())
+
+    def set_weights(self, weights):
+        self.check_same_pack(self.weights, weights)
+        super().set_weights(weights)
+
+    def check_same_pack(self, variables: Sequence[keras.Variable], values: Sequence) -> None:
+        """Refuses values for a view that would change what committed tasks own.
+
+        Args:
+            variables: the view's variables among them.
+            values: an array for each.
+
+        Raises:
+            ValueError: they are not this pack's.
+        """
+        if len(variables) != len(values):
+            return  # Keras has a sentence for that
+        new = {id(variable): value for variable, value in zip(variables, values, strict=True)}
+        for layer in self.packed_layers():
+            for weight in layer.packed.values() if layer.shared else ():
+                layer.check_same_pack(weight, new[id(weight.packed)], new[id(weight.owner)])
 
     def get_config(self):
         layers = self._flatten_layers()

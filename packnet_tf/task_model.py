@@ -104,11 +104,8 @@ class TaskModel(keras.Model):
 
     def set_weights(self, weights):
         self._refuse_unless_open("set the weights of")
-        if self.pack is not None and len(weights) == len(self.weights):
-            new = {id(v): value for v, value in zip(self.weights, weights, strict=True)}
-            for layer in self.trunk.packed_layers():
-                for weight in layer.packed.values():
-                    layer.check_same_pack(weight, new[id(weight.packed)], new[id(weight.owner)])
+        if self.pack is not None:
+            self.trunk.check_same_pack(self.weights, weights)
         super().set_weights(weights)
 
     def load_weights(self, *args, **kwargs):

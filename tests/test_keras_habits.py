@@ -72,7 +72,10 @@ def test_weights_of_another_pack_cannot_be_set():
     before = logits(first.task_model("one"), x)
     with pytest.raises(ValueError, match="the file belongs to another pack"):
         ours.set_weights(theirs.get_weights())
+    with pytest.raises(ValueError, match="the file belongs to another pack"):
+        ours.trunk.set_weights(theirs.trunk.get_weights())
     assert np.array_equal(logits(first.task_model("one"), x), before)
+    ours.trunk.set_weights(ours.trunk.get_weights())
     ours.set_weights(ours.get_weights())
 
 
