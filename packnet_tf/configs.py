@@ -1,5 +1,6 @@
 """Configurations that a layer can be made from again."""
 
+import copy
 import inspect
 
 import keras
@@ -21,7 +22,7 @@ def config_of(layer) -> dict:
     except NotImplementedError as error:
         raise _impossible(layer, error) from error
     try:
-        type(layer).from_config(config)
+        type(layer).from_config(copy.deepcopy(config))  # wrappers take their layer out of it
     except (TypeError, ValueError) as error:
         named = {
             name
@@ -30,7 +31,7 @@ def config_of(layer) -> dict:
         }
         kept = {name: value for name, value in config.items() if name in named}
         try:
-            type(layer).from_config(kept)
+            type(layer).from_config(copy.deepcopy(kept))
         except (TypeError, ValueError):
             raise _impossible(layer, error) from error
         return kept

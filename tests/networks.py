@@ -4,6 +4,8 @@
 in it; whatever else the trunk has follows the policy.
 """
 
+import copy
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -27,7 +29,8 @@ def one(layer, shape, *names):
     config = keras.saving.serialize_keras_object(layer)
 
     def build():
-        return row(keras.saving.deserialize_keras_object(config), shape=shape)
+        # Wrappers take their layer out of the configuration they are made from.
+        return row(keras.saving.deserialize_keras_object(copy.deepcopy(config)), shape=shape)
 
     return build, [f"{path}/{name}" for name in names] if names else [path]
 

@@ -188,6 +188,24 @@ def test_derived_values_in_a_configuration_do_no_harm(tmp_path):
         assert np.array_equal(logits(loaded.task_model(name), x), logits(net.unpack(name), x))
 
 
+@keras.saving.register_keras_serializable("tests")
+class Doubling(layers.Wrapper):
+    """A wrapper of one's own: its from_config takes the layer out of the configuration."""
+
+    def call(self, x):
+        return 2.0 * self.layer(x)
+
+
+def test_a_wrapper_of_ones_own_is_packed(tmp_path):
+    trunk = functional(Doubling(layers.Dense(4, name="inner"), name="double"))
+    net = packed(trunk, one=0.5)
+    assert list(net._weights) == ["double/inner"]
+    net.save(tmp_path / "pack.keras")
+    x, _ = data(trunk)
+    loaded = packnet_tf.load(tmp_path / "pack.keras")
+    assert np.array_equal(logits(loaded.task_model("one"), x), logits(net.unpack("one"), x))
+
+
 class Forgetful(Talkative):
     def get_config(self):
         return layers.Layer.get_config(self)
