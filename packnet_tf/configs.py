@@ -1,6 +1,5 @@
 """Configurations that a layer can be made from again."""
 
-import copy
 import inspect
 
 import keras
@@ -22,7 +21,7 @@ def config_of(layer) -> dict:
     except NotImplementedError as error:
         raise _impossible(layer, error) from error
     try:
-        type(layer).from_config(copy.deepcopy(config))  # wrappers take their layer out of it
+        type(layer).from_config(_copied(config))  # wrappers take their layer out of it
     except (TypeError, ValueError) as error:
         named = {
             name
@@ -31,10 +30,19 @@ def config_of(layer) -> dict:
         }
         kept = {name: value for name, value in config.items() if name in named}
         try:
-            type(layer).from_config(copy.deepcopy(kept))
+            type(layer).from_config(_copied(kept))
         except (TypeError, ValueError):
             raise _impossible(layer, error) from error
         return kept
+    return config
+
+
+def _copied(config):
+    """Dicts and lists anew, what is in them as it is: it may be a layer."""
+    if isinstance(config, dict):
+        return {key: _copied(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [_copied(value) for value in config]
     return config
 
 
