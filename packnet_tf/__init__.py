@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from packnet_tf.packable import register_packed as register_packed
     from packnet_tf.planning import equal_shares as equal_shares
     from packnet_tf.plotting import plot_capacity as plot_capacity
+    from packnet_tf.pruning import magnitude as magnitude
     from packnet_tf.storage import load as load
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ _HOMES = {
     "Packed": "layers",
     "equal_shares": "planning",
     "load": "storage",
+    "magnitude": "pruning",
     "plot_capacity": "plotting",
     "register_packed": "packable",
     "reset_optimizer": "optimizers",

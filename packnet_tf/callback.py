@@ -93,7 +93,7 @@ class PackNetCallback(keras.callbacks.Callback):
             ) from error
 
     def on_epoch_begin(self, epoch, logs=None):
-        if epoch >= self.prune_epoch and int(self.model.phase) == TRAINING:
+        if epoch >= self.prune_epoch and self.model.current_phase == TRAINING:
             self._prune()
 
     def _prune(self) -> None:
@@ -116,7 +116,7 @@ class PackNetCallback(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self._net.check_pruned()
-        if int(self.model.phase) == TRAINING:
+        if self.model.current_phase == TRAINING:
             warnings.warn(
                 f"Training of task '{self.model.name}' stopped before its prune at the start of "
                 f"epoch {self.prune_epoch}, so the task is left open and claims every free weight. "

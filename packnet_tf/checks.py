@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 
+from packnet_tf.capacity import Capacity
 from packnet_tf.layers import Packed
 from packnet_tf.packed_weight import MAX_TASKS, PackedWeight, is_finite
 from packnet_tf.records import TaskRecord
@@ -67,6 +68,45 @@ def check_name(name: str, taken: Sequence[str]) -> None:
         )
 
 
+def check_capacity(name: str, capacity: Capacity) -> None:
+    """Refuses a new task where no layer has a free weight, warns where some layers have none.
+
+    Raises:
+        ValueError: no layer has one.
+    """
+    full = [path for path, entry in capacity.items() if entry["free"] == 0]
+    if not full:
+        return
+    others = f" (nor have {len(full) - 1} other layers)" if len(full) > 1 else ""
+    message = f"layer '{full[0]}' has no free weights left (capacity 0.0){others}."
+    remedy = "Use a higher prune_ratio for earlier tasks or a wider trunk."
+    if len(full) == len(capacity):
+        raise ValueError(f"Cannot add task '{name}': {message} {remedy}")
+    warnings.warn(f"Task '{name}' cannot train every layer: {message} {remedy}", stacklevel=4)
+
+
+def check_release(name: str, tasks: Sequence[str], open_task: str | None) -> None:
+    """Refuses to release a task whose weights another one sees.
+
+    Raises:
+        ValueError: later tasks depend on it.
+        RuntimeError: the open task does.
+    """
+    later = tasks[tasks.index(name) + 1 :]
+    if later:
+        raise ValueError(
+            f"Cannot release task '{name}': tasks packed after it depend on its weights: "
+            f"{', '.join(map(repr, later))}. Release those first, the last one first: "
+            f"net.release('{later[-1]}')."
+        )
+    if open_task is not None:
+        raise RuntimeError(
+            f"Cannot release task '{name}': the open task '{open_task}' trains on top of its "
+            "weights. Finish that with net.prune(ratio) and net.commit(), or drop it with "
+            "net.discard()."
+        )
+
+
 def check_head(task: str, head) -> None:
     """Refuses what cannot be the head of a task.
 
@@ -105,6 +145,16 @@ def check_finite(task: str, weights: Mapping[str, PackedWeight], variables: Iter
             "infinite. Restore earlier weights, or net.discard() the task and train it again with "
             "a lower learning rate."
         )
+
+
+def rolled_back(task: str) -> RuntimeError:
+    """The error of a task that would be committed with weights from before its prune."""
+    return RuntimeError(
+        f"Cannot commit task '{task}': it was pruned, but its weights have since been restored "
+        "from before the prune, so every weight is claimed again. To keep the best epoch of "
+        "retraining, write EarlyStopping(restore_best_weights=True, start_from_epoch=prune_epoch); "
+        "to go on from the restored weights, call net.prune(ratio), retrain, and net.commit()."
+    )
 
 
 def check_owners(weights: Mapping[str, PackedWeight], records: Sequence[TaskRecord]) -> None:

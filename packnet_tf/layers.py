@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from packnet_tf import bits
+from packnet_tf.distribution import owner_dtype
 from packnet_tf.packed_weight import PackedWeight, clear
 
 # From a Keras class to its packed one; every subclass of `Packed` puts itself here.
@@ -193,7 +194,7 @@ def pack_layer(
 
 def _new_weight(layer, name: str, kernel: keras.Variable, frozen: bool) -> PackedWeight:
     fixed = {"shape": kernel.shape, "initializer": "zeros", "trainable": False}
-    whole = {"dtype": "uint8", "autocast": False}
+    whole = {"dtype": owner_dtype(), "autocast": False}
     weight = PackedWeight(
         trainable=None if frozen else kernel,
         packed=layer.add_weight(name=f"packed_{name}", dtype=kernel.dtype, **fixed),

@@ -1,18 +1,27 @@
 """PackNet: one trunk, many tasks."""
 
-import warnings
+import weakref
 from collections.abc import Callable, Sequence
 
 import keras
-import numpy as np
 
 from packnet_tf import cloning
 from packnet_tf.capacity import Capacity
-from packnet_tf.checks import check_finite, check_head, check_name, check_owners, check_trunk
-from packnet_tf.packed_weight import clear, copy_value
+from packnet_tf.checks import (
+    check_capacity,
+    check_finite,
+    check_head,
+    check_name,
+    check_owners,
+    check_release,
+    check_trunk,
+    rolled_back,
+)
+from packnet_tf.packed_weight import Criterion, PackedWeight, clear, copy_value, release_chosen
 from packnet_tf.policy import Policy, own_weights
-from packnet_tf.pruning import check_ratio
-from packnet_tf.records import TaskRecord, assign, values_of
+from packnet_tf.pruning import check_ratio, magnitude
+from packnet_tf.records import TaskRecord, assign
+from packnet_tf.restart import fresh_values
 from packnet_tf.summary import summarize
 from packnet_tf.task_model import COMMITTED, PHASES, RETRAINING, TaskModel
 from packnet_tf.usage import storage_use
@@ -28,7 +37,8 @@ class PackNet:
             every task has its own.
         norms: the same for normalisation layers, moving statistics included.
         restart: what freed weights start a later task from: "trunk", the values the trunk came
-            with, or "zero". The paper's rules are `norms="shared", restart="zero"`.
+            with; "zero"; or "fresh", drawn anew from the layers' initializers. The paper's rules
+            are `norms="shared", restart="zero"`.
         embeddings: "shared": they train with the first task and are frozen afterwards; "packed":
             they are packed as kernels are.
 
@@ -73,6 +83,7 @@ class PackNet:
         self._records: list[TaskRecord] = []
         self._open: tuple[TaskRecord, TaskModel] | None = None
         self._was_pruned = False
+        self._models: weakref.WeakSet[TaskModel] = weakref.WeakSet()
         self.notes: dict[str, str] = {}
 
     # -- What is there ---------------------------------------------------------------------------
@@ -157,29 +168,38 @@ class PackNet:
     # -- The verbs: add, prune, commit -----------------------------------------------------------
 
     def add_task(
-        self, name: str, head: keras.layers.Layer, classes: Sequence[str] | None = None
+        self,
+        name: str,
+        head: keras.layers.Layer,
+        classes: Sequence[str] | None = None,
+        claim_ratio: float = 1.0,
     ) -> TaskModel:
-        """Opens a new task, which claims all free weights.
+        """Opens a new task, which claims all free weights, or a part of them.
 
         Args:
             name: unique, and usable as a file name: letters, digits, `_`, `-` and `.`.
             head: the task's own output layers, a layer or a model that takes the trunk's outputs.
                 A copy is used, with its values where it has been built.
             classes: names of the classes in output order, kept with the task and exported.
+            claim_ratio: fraction of the free weights of every layer to claim, 0 to 1: exactly
+                `round(claim_ratio * free)`, those with the largest values to start from.
 
         Returns:
             A Keras model, packed trunk and head, to compile and fit.
 
         Raises:
-            ValueError: the name, the head or the class names cannot be used, or no weight is free.
+            ValueError: the name, the head, the class names or the claim ratio cannot be used, or
+                no weight is free.
             RuntimeError: another task is not committed yet.
         """
         self.check_name(name)
         check_owners(self._weights, self._records)
         check_head(name, head)
-        self._check_capacity(name)
+        check_capacity(name, self.capacity())
+        claim_ratio = check_ratio(claim_ratio, "claim_ratio")
         classes = None if classes is None else [str(label) for label in classes]
-        record = TaskRecord(name, len(self._records) + 1, cloning.copy_layer(head), classes)
+        number = len(self._records) + 1
+        record = TaskRecord(name, number, cloning.copy_layer(head), classes, claim_ratio)
         try:
             model = self._build(record, head=head)
         except ValueError as error:
@@ -193,39 +213,66 @@ class PackNet:
                 f"Cannot add task '{name}': {len(classes)} class names for {width} outputs. Give "
                 "one name per output of the head."
             )
+        if self.policy.restart == "fresh" and number > 1:
+            for weight, values in zip(
+                self._weights.values(), fresh_values(self._trunk), strict=True
+            ):
+                weight.restart(values)
         for weight in self._weights.values():
-            weight.open(record.number)
+            weight.open(number, claim_ratio)
         self._open, self._was_pruned = (record, model), False
         return model
 
-    def prune(self, ratio: float) -> dict[str, int]:
+    def prune(self, ratio: float, criterion: Criterion = magnitude) -> dict[str, int]:
         """Releases the smallest `ratio` of the open task's claim, in every layer.
 
         Args:
             ratio: fraction to release, 0 to 1. Released weights count as 0 from now on.
+            criterion: which weights go, a function `(weights, claim, ratio) -> released` of
+                NumPy arrays, called once per packed weight; see `packnet_tf.magnitude`.
 
         Returns:
             How many weights were released, per layer: exactly `round(ratio * claimed)`.
 
         Raises:
-            ValueError: the ratio is out of range, or the weights have become NaN.
+            ValueError: the ratio is out of range, the weights have become NaN, or the criterion
+                does not choose that many of the claim.
             RuntimeError: no task is open.
         """
         ratio = check_ratio(ratio)
+        return self._prune(lambda weight: ratio, criterion)
+
+    def prune_to(self, sparsity: float, criterion: Criterion = magnitude) -> dict[str, int]:
+        """Releases what is missing until `sparsity` of what the open task began with is released.
+
+        Called with growing values this prunes gradually: what is released stays released, and in
+        the end exactly `round(sparsity * began)` weights of every layer are.
+
+        Args:
+            sparsity: fraction of the weights that the task claimed when it was added, 0 to 1.
+            criterion: as for `prune`.
+
+        Returns:
+            How many weights were released now, per layer.
+
+        Raises:
+            ValueError, RuntimeError: as for `prune`.
+        """
+        sparsity = check_ratio(sparsity, "sparsity")
+        record, _ = self._need_open("prune")
+        return self._prune(lambda weight: weight.ratio_to(sparsity, record.claim_ratio), criterion)
+
+    def _prune(
+        self, ratio_of: Callable[[PackedWeight], float], criterion: Criterion
+    ) -> dict[str, int]:
         record, model = self._need_open("prune")
-        chosen = {}
-        for path, weight in self._weights.items():  # all layers, or none
-            try:
-                chosen[path] = weight.choose(ratio)
-            except ValueError as error:
-                raise ValueError(
-                    f"Cannot prune task '{record.name}': layer '{path}': {error}"
-                ) from error
-        for weight, mask in zip(self._weights.values(), chosen.values(), strict=True):
-            weight.release(mask)
+        try:
+            counts = release_chosen(self._weights, ratio_of, criterion)
+        except ValueError as error:
+            raise ValueError(f"Cannot prune task '{record.name}': {error}") from error
         model.phase.assign(RETRAINING)
         self._was_pruned = True
-        return {path: int(np.count_nonzero(mask)) for path, mask in chosen.items()}
+        return counts
 
     def commit(self) -> None:
         """Gives the open task what it claims, for good; frees nothing, changes no earlier task.
@@ -244,19 +291,8 @@ class PackNet:
                 if self.policy.shares(layer, variable):
                     copy_value(variable, start)
         for weight in self._weights.values():
-            weight.commit(record.number, keep_restart_values=self.policy.restart == "trunk")
-        record.head_values = values_of(model.head.weights)
-        record.own_values = {
-            place: value
-            for place, (value, start) in enumerate(
-                zip(
-                    values_of(variable for _, variable in own),
-                    values_of(variable for _, variable in own_weights(self._trunk)),
-                    strict=True,
-                )
-            )
-            if not np.array_equal(value, start)
-        }
+            weight.commit(record.number, keep_restart_values=self.policy.restart != "zero")
+        record.keep(model, self._trunk)
         record.owned = [
             weight.owner_counts(record.number)[record.number] for weight in self._weights.values()
         ]
@@ -277,6 +313,29 @@ class PackNet:
         self._open = None
         model.close()
 
+    def release(self, name: str) -> None:
+        """Gives the weights of the last task back to the free ones; the task is gone.
+
+        They start the next task from the values that the released task had, or from 0 under
+        `restart="zero"`. What is shared after the first task stays as it was trained, even if
+        that was the task released.
+
+        Args:
+            name: the committed task to release; models of it answer no more.
+
+        Raises:
+            ValueError: there is no such task, or later tasks depend on its weights.
+            RuntimeError: a task is open, which would lose weights that it sees.
+        """
+        record = self._record(name)
+        check_release(name, self.tasks, self._open and self._open[0].name)
+        check_owners(self._weights, self._records)
+        for weight in self._weights.values():
+            weight.give_back(record.number, keep_values=self.policy.restart != "zero")
+        self._records.remove(record)
+        for model in self._models:
+            model.released |= model.name == name
+
     def hold_policy(self, model: TaskModel) -> None:
         """Freezes what the open task's model shares with earlier tasks."""
         if self._records:
@@ -285,15 +344,17 @@ class PackNet:
     def note_phase(self) -> None:
         """Takes the open task's phase as it is: what a resumed run restored is no rollback."""
         if self._open is not None:
-            self._was_pruned = int(self._open[1].phase) == RETRAINING
+            self._was_pruned = self._open[1].current_phase == RETRAINING
 
     def claimed_share(self) -> tuple[float, float]:
         """Of the open task: the share of all packed weights it claims, and its sparsity.
 
         The sparsity is the share of the weights it began with that pruning has released.
         """
+        record, _ = self._need_open("report")
         whole = self.capacity().sum()
-        return whole["claimed"] / whole["total"], 1.0 - whole["claimed"] / whole["free"]
+        began = sum(weight.began(record.claim_ratio) for weight in self._weights.values())
+        return whole["claimed"] / whole["total"], 1.0 - whole["claimed"] / max(began, 1)
 
     def check_pruned(self) -> None:
         """Refuses weights from before the open task's prune, once it has been pruned.
@@ -304,16 +365,10 @@ class PackNet:
         if self._open is None:
             return
         record, model = self._open
-        if int(model.phase) == RETRAINING:
+        if model.current_phase == RETRAINING:
             self._was_pruned = True  # also where a checkpoint of another process says so
         elif self._was_pruned:
-            raise RuntimeError(
-                f"Cannot commit task '{record.name}': it was pruned, but its weights have since "
-                "been restored from before the prune, so every weight is claimed again. To keep "
-                "the best epoch of retraining, write EarlyStopping(restore_best_weights=True, "
-                "start_from_epoch=prune_epoch); to go on from the restored weights, call "
-                "net.prune(ratio), retrain, and net.commit()."
-            )
+            raise rolled_back(record.name)
 
     # -- Files -----------------------------------------------------------------------------------
 
@@ -359,6 +414,7 @@ class PackNet:
             self.policy.freeze_shared(trunk)
         model, own_head = cloning.attach(trunk, head or record.head, record.name, TaskModel)
         model.belong(self, trunk, own_head)
+        self._models.add(model)
         return model
 
     def check_name(self, name: str) -> None:
@@ -370,21 +426,10 @@ class PackNet:
         """
         if self._open is not None:
             record, model = self._open
-            phase = PHASES[int(model.phase)]
+            phase = PHASES[model.current_phase]
             raise RuntimeError(
                 f"Cannot add task '{name}': task '{record.name}' is not committed yet "
                 f"({phase}). Finish it with net.prune(ratio) and net.commit(), or drop it with "
                 "net.discard()."
             )
         check_name(name, self.tasks)
-
-    def _check_capacity(self, name: str) -> None:
-        full = [path for path, entry in self.capacity().items() if entry["free"] == 0]
-        if not full:
-            return
-        others = f" (nor have {len(full) - 1} other layers)" if len(full) > 1 else ""
-        message = f"layer '{full[0]}' has no free weights left (capacity 0.0){others}."
-        remedy = "Use a higher prune_ratio for earlier tasks or a wider trunk."
-        if len(full) == len(self._weights):
-            raise ValueError(f"Cannot add task '{name}': {message} {remedy}")
-        warnings.warn(f"Task '{name}' cannot train every layer: {message} {remedy}", stacklevel=3)

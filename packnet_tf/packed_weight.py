@@ -1,15 +1,17 @@
 """One packed weight: the four variables that several tasks share."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
 from keras import ops
 
-from packnet_tf.pruning import count_by_owner, released
+from packnet_tf.pruning import check_released, claimable, count_by_owner, magnitude
 
 # `ops.where` below gets the `value` of variables: on JAX it does not take variables.
 MAX_TASKS = 255  # owners and claims are uint8
+Criterion = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 
 
 @dataclasses.dataclass(eq=False)
@@ -22,9 +24,10 @@ class PackedWeight:
     Attributes:
         trainable: float variable the optimizer trains; None in a view that cannot be trained.
         packed: float variable; an owned weight's final value, a free weight's restart value.
-        owner: uint8 variable; 1-based number of the task that owns the weight, 0 = free.
-        claim: uint8 variable; number of the task that is training the weight, 0 = none; None
-            where `trainable` is None.
+        owner: uint8 variable (see `owner_dtype`); 1-based number of the task that owns the
+            weight, 0 = free.
+        claim: the same; number of the task that is training the weight, 0 = none; None where
+            `trainable` is None.
     """
 
     trainable: keras.Variable | None
@@ -55,32 +58,48 @@ class PackedWeight:
             if variable is not None:
                 clear(variable)
 
-    def open(self, task: int) -> None:
-        """Lets task number `task` claim all free weights, from their restart values."""
+    def restart(self, values: np.ndarray) -> None:
+        """Gives free weights other values to start the next task from."""
         free = ops.equal(self.owner, 0)
-        # Nothing but the claim is ever non-zero here, so decay and regularizers act on it alone.
-        self.trainable.assign(ops.where(free, self.packed.value, 0.0))
-        self.claim.assign(ops.cast(free, "uint8") * np.uint8(task))
+        self.packed.assign(ops.where(free, values, self.packed.value))
 
-    def choose(self, ratio: float) -> np.ndarray:
-        """Which weights pruning by `ratio` would release, a bool array; see `released`."""
-        claimed = ops.convert_to_numpy(self.claim) > 0
-        return released(ops.convert_to_numpy(self.trainable), claimed, ratio)
+    def open(self, task: int, ratio: float = 1.0) -> None:
+        """Lets task number `task` claim that ratio of the free weights, from their restart values."""
+        claim = ops.equal(self.owner, 0)
+        if ratio < 1.0:
+            start, free = ops.convert_to_numpy(self.packed), ops.convert_to_numpy(claim)
+            claim = ops.convert_to_tensor(claimable(start, free, ratio))
+        # Nothing but the claim is ever non-zero here, so decay and regularizers act on it alone.
+        self.trainable.assign(ops.where(claim, self.packed.value, 0.0))
+        self.claim.assign(ops.cast(claim, self.claim.dtype) * task)
+
+    def choose(self, ratio: float, criterion: Criterion = magnitude) -> np.ndarray:
+        """Which weights pruning by `ratio` would release, a bool array."""
+        claim = ops.convert_to_numpy(self.claim) > 0
+        values = ops.convert_to_numpy(self.trainable)
+        return check_released(criterion(values, claim, ratio), claim, ratio, criterion)
 
     def release(self, chosen: np.ndarray) -> None:
         """Takes the chosen weights out of the claim; they count as 0 from now on."""
-        self.claim.assign(ops.where(chosen, ops.cast(0, "uint8"), self.claim.value))
+        self.claim.assign(ops.where(chosen, ops.cast(0, self.claim.dtype), self.claim.value))
         self.trainable.assign(ops.where(chosen, 0.0, self.trainable.value))
 
     def commit(self, task: int, keep_restart_values: bool) -> None:
         """Gives the claim to task number `task` for good."""
         claimed = ops.equal(self.claim, task)
         self.packed.assign(ops.where(claimed, self.trainable.value, self.packed.value))
-        self.owner.assign(ops.where(claimed, ops.cast(task, "uint8"), self.owner.value))
+        self.owner.assign(ops.where(claimed, ops.cast(task, self.owner.dtype), self.owner.value))
         clear(self.claim)
         if not keep_restart_values:
             free = ops.equal(self.owner, 0)
             self.packed.assign(ops.where(free, 0.0, self.packed.value))
+
+    def give_back(self, task: int, keep_values: bool) -> None:
+        """Makes the weights of task number `task` free again."""
+        its = ops.equal(self.owner, task)
+        if not keep_values:
+            self.packed.assign(ops.where(its, 0.0, self.packed.value))
+        self.owner.assign(ops.where(its, ops.cast(0, self.owner.dtype), self.owner.value))
 
     def owner_counts(self, tasks: int) -> list[int]:
         """How many weights are free, of task 1, of task 2, ... (`tasks + 1` counts)."""
@@ -90,9 +109,43 @@ class PackedWeight:
         """How many weights the open task is training."""
         return int(np.count_nonzero(ops.convert_to_numpy(self.claim)))
 
+    def began(self, claim_ratio: float) -> int:
+        """How many weights the open task claimed when it was added."""
+        return round(claim_ratio * int(np.count_nonzero(ops.convert_to_numpy(self.owner) == 0)))
+
+    def ratio_to(self, sparsity: float, claim_ratio: float) -> float:
+        """What ratio of the claim is to go until that share of what the task began with has."""
+        began, claimed = self.began(claim_ratio), self.claimed()
+        missing = claimed - (began - round(sparsity * began))
+        return max(0, missing) / max(1, claimed)
+
     def claim_is_finite(self) -> bool:
         """Whether no weight that the open task trains is NaN or infinite."""
         return is_finite(ops.where(ops.greater(self.claim, 0), self.trainable.value, 0.0))
+
+
+def release_chosen(
+    weights: Mapping[str, PackedWeight],
+    ratio_of: Callable[[PackedWeight], float],
+    criterion: Criterion,
+) -> dict[str, int]:
+    """Releases the chosen ratio of every claim, of all weights or of none.
+
+    Returns:
+        How many were released, by path.
+
+    Raises:
+        ValueError: the choice cannot be made; the message names the layer.
+    """
+    chosen = {}
+    for path, weight in weights.items():
+        try:
+            chosen[path] = weight.choose(ratio_of(weight), criterion)
+        except ValueError as error:
+            raise ValueError(f"layer '{path}': {error}") from error
+    for path, weight in weights.items():
+        weight.release(chosen[path])
+    return {path: int(np.count_nonzero(mask)) for path, mask in chosen.items()}
 
 
 def clear(variable: keras.Variable) -> None:

@@ -36,7 +36,7 @@ class Policy:
         biases: "shared" (train with the first task, then frozen) or "per_task".
         norms: the same for normalisation layers: gain, bias and moving statistics.
         restart: what freed weights start a later task from, "trunk" (the values the trunk came
-            with) or "zero".
+            with), "zero", or "fresh" (drawn anew from the layers' initializers).
         embeddings: "shared", or "packed" as kernels are.
 
     All other weights that are not packed (of custom layers, say) are shared. A custom layer
@@ -52,16 +52,14 @@ class Policy:
         known = {
             "biases": ("shared", "per_task"),
             "norms": ("shared", "per_task"),
-            "restart": ("trunk", "zero"),
+            "restart": ("trunk", "zero", "fresh"),
             "embeddings": ("shared", "packed"),
         }
         for name, choices in known.items():
             value = getattr(self, name)
             if value not in choices:
-                raise ValueError(
-                    f"{name}={value!r} is not a policy; write {name}={choices[0]!r} or "
-                    f"{name}={choices[1]!r}."
-                )
+                remedy = " or ".join(f"{name}={choice!r}" for choice in choices)
+                raise ValueError(f"{name}={value!r} is not a policy; write {remedy}.")
 
     def shares(self, layer, variable) -> bool:
         """Whether a weight trains with the first task only."""

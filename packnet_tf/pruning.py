@@ -2,14 +2,24 @@
 
 import math
 import numbers
+from collections.abc import Callable
 
 import numpy as np
 
+_FRACTIONS = {
+    "prune_ratio": "the task's claim that pruning releases",
+    "sparsity": "what the task began with that is released",
+    "claim_ratio": "the free weights that the task claims",
+}
 _BLOCK = 1 << 18  # weights looked at in one go: temporaries stay in the processor's cache
 
 
 def check_ratio(ratio: float, name: str = "prune_ratio") -> float:
     """Returns `ratio` as a float between 0 and 1.
+
+    Args:
+        ratio: what a user gave.
+        name: of the argument, `prune_ratio`, `sparsity` or `claim_ratio`.
 
     Raises:
         ValueError: it is not a number in that range.
@@ -17,14 +27,14 @@ def check_ratio(ratio: float, name: str = "prune_ratio") -> float:
     value = float(ratio) if isinstance(ratio, numbers.Real) else math.nan
     if not 0.0 <= value <= 1.0:
         raise ValueError(
-            f"{name} is the fraction of the task's claim that pruning releases, a number from 0 "
-            f"to 1; got {ratio!r}. Write {name}=0.75 to release three quarters."
+            f"{name} is the fraction of {_FRACTIONS[name]}, a number from 0 to 1; got {ratio!r}. "
+            f"Write {name}=0.75 for three quarters."
         )
     return value
 
 
-def released(weights: np.ndarray, claim: np.ndarray, ratio: float) -> np.ndarray:
-    """Chooses the weights that pruning releases: the smallest magnitudes of the claim.
+def magnitude(weights: np.ndarray, claim: np.ndarray, ratio: float) -> np.ndarray:
+    """The default criterion of what pruning releases: the smallest magnitudes of the claim.
 
     Exactly `round(ratio * claimed)` weights are chosen (Python's `round`). Among equal magnitudes
     the ones that come first in C order go first, so the choice is deterministic.
@@ -41,7 +51,7 @@ def released(weights: np.ndarray, claim: np.ndarray, ratio: float) -> np.ndarray
         ValueError: the ratio is out of range, or a claimed weight is NaN.
 
     Example:
-        >>> released(np.array([3.0, -1.0, 2.0, 0.5]), np.ones(4, bool), 0.5)
+        >>> magnitude(np.array([3.0, -1.0, 2.0, 0.5]), np.ones(4, bool), 0.5)
         array([False,  True, False,  True])
 
     Source: Mallya & Lazebnik 2018, section 3 (per layer, by absolute magnitude).
@@ -52,24 +62,83 @@ def released(weights: np.ndarray, claim: np.ndarray, ratio: float) -> np.ndarray
     if weights.dtype.itemsize < 4:  # float16 and bfloat16: NumPy cannot partition every one
         weights = weights.astype(np.float32)
 
-    magnitude = weights[claim]
-    np.abs(magnitude, out=magnitude)
-    if np.isnan(magnitude.max(initial=0)):
+    sizes = weights[claim]
+    np.abs(sizes, out=sizes)
+    if np.isnan(sizes.max(initial=0)):
         raise ValueError(
-            f"{np.isnan(magnitude).sum()} of {magnitude.size} claimed weights are NaN: training "
+            f"{np.isnan(sizes).sum()} of {sizes.size} claimed weights are NaN: training "
             "diverged, and magnitudes cannot rank them. Restore earlier weights or train again "
             "with a lower learning rate."
         )
-    count = round(ratio * magnitude.size)
+    count = round(ratio * sizes.size)
     if count == 0:
         return np.zeros(weights.shape, bool)
-    if count == magnitude.size:
+    if count == sizes.size:
         return claim.copy()
-    magnitude.partition(count - 1)  # in place: the layer may be most of the memory there is
-    threshold = magnitude[count - 1]
-    ties = count - np.count_nonzero(magnitude[:count] < threshold)
-    del magnitude
+    sizes.partition(count - 1)  # in place: the layer may be most of the memory there is
+    threshold = sizes[count - 1]
+    ties = count - np.count_nonzero(sizes[:count] < threshold)
+    del sizes
     return _at_most(weights, claim, threshold, ties)
+
+
+def check_released(
+    chosen: np.ndarray, claim: np.ndarray, ratio: float, criterion: Callable
+) -> np.ndarray:
+    """Returns what a criterion chose, once it is what a prune can release.
+
+    Raises:
+        ValueError: it is no bool array of the claim's shape, reaches beyond the claim, or has
+            not exactly `round(ratio * claimed)` weights.
+    """
+    name = getattr(criterion, "__name__", repr(criterion))
+    chosen, claimed = np.asarray(chosen), int(np.count_nonzero(claim))
+    wanted = round(ratio * claimed)
+    if chosen.dtype != bool or chosen.shape != claim.shape:
+        what = f"a {chosen.dtype} array of shape {chosen.shape}"
+    elif np.any(chosen & ~claim):
+        what = f"{np.count_nonzero(chosen & ~claim)} weights that the task does not claim"
+    elif np.count_nonzero(chosen) != wanted:
+        what = f"{np.count_nonzero(chosen)} weights"
+    else:
+        return chosen
+    raise ValueError(
+        f"the criterion '{name}' chose {what}; expected a bool array of shape {claim.shape} with "
+        f"{wanted} of the {claimed} claimed weights, round(ratio * claimed). See "
+        "packnet_tf.magnitude for one that does."
+    )
+
+
+def claimable(values: np.ndarray, free: np.ndarray, ratio: float) -> np.ndarray:
+    """Chooses the free weights that a task claims: those with the largest values to start from.
+
+    Exactly `round(ratio * free)` are chosen. Where all start from the same value (0, say), they
+    are spread over the kernel at random, the same for the same shape.
+
+    Args:
+        values: float array of any shape, what the weights start from.
+        free: bool array of that shape, the weights that no task owns.
+        ratio: fraction of them to claim, 0 to 1.
+
+    Returns:
+        A bool array of that shape, a subset of `free`.
+
+    Raises:
+        ValueError: the ratio is out of range.
+
+    Example:
+        >>> claimable(np.array([3.0, -1.0, 2.0, 0.5]), np.ones(4, bool), 0.5)
+        array([ True, False,  True, False])
+    """
+    ratio = check_ratio(ratio, "claim_ratio")
+    free = np.asarray(free, bool)
+    count = np.count_nonzero(free)
+    if count == 0:
+        return free.copy()
+    starts = np.asarray(values)[free]
+    if np.all(starts == starts[0]):
+        values = np.random.default_rng(0).random(free.shape)
+    return free & ~magnitude(values, free, (count - round(ratio * count)) / count)
 
 
 def _at_most(weights, claim, threshold, ties: int) -> np.ndarray:
@@ -78,10 +147,10 @@ def _at_most(weights, claim, threshold, ties: int) -> np.ndarray:
     out, values, claimed = chosen.reshape(-1), weights.reshape(-1), claim.reshape(-1)
     for start in range(0, out.size, _BLOCK):
         block = slice(start, start + _BLOCK)
-        magnitude = np.abs(values[block])
-        out[block] = (magnitude < threshold) & claimed[block]
+        sizes = np.abs(values[block])
+        out[block] = (sizes < threshold) & claimed[block]
         if ties:
-            equal = np.flatnonzero((magnitude == threshold) & claimed[block])[:ties]
+            equal = np.flatnonzero((sizes == threshold) & claimed[block])[:ties]
             out[start + equal] = True
             ties -= len(equal)
     return chosen

@@ -43,6 +43,7 @@ class Archive(keras.layers.Layer):
                 {
                     "name": task.name,
                     "classes": task.classes,
+                    "claim_ratio": task.claim_ratio,
                     "head": serialize(task.head),
                     "own_places": list(task.own_values),
                     "own_values": _describe(task.own_values.values()),
@@ -66,6 +67,7 @@ class Archive(keras.layers.Layer):
             record = TaskRecord(task["name"], number, deserialize(task["head"]), task["classes"])
             record.own_values = dict(zip(task["own_places"], task["own_values"], strict=True))
             record.head_values = task["head_values"]
+            record.claim_ratio = task["claim_ratio"]
             tasks.append(record)
         return cls(deserialize(config["trunk"]), config["facts"], tasks, config["phase"])
 
@@ -116,7 +118,7 @@ def save(net: PackNet, path) -> None:
     tasks, phase = list(net._records), 0
     if net._open:
         record, model = net._open
-        phase = int(model.phase)
+        phase = model.current_phase
         record.head_values = values_of(model.head.weights)
         own = values_of(variable for _, variable in own_weights(model.trunk))
         record.own_values = dict(enumerate(own))

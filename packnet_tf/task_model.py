@@ -3,6 +3,7 @@
 import inspect
 
 import keras
+from keras import ops
 
 from packnet_tf.optimizers import refuse_strange
 from packnet_tf.packed_trunk import PackedTrunk
@@ -23,9 +24,11 @@ class TaskModel(keras.Model):
         phase: int32 variable: 0 training, 1 retraining (pruned), 2 committed. A variable, so that
             checkpoints and `EarlyStopping(restore_best_weights=True)` take it along.
         pack: the `PackNet` it belongs to; None for a model read from a file of its own.
+        released: whether its task's weights have been given back.
     """
 
     pack = None
+    released = False
     _parts = None
 
     def __init__(self, *args, **kwargs):
@@ -62,6 +65,11 @@ class TaskModel(keras.Model):
         return self.get_layer(self._parts[1])
 
     @property
+    def current_phase(self) -> int:
+        """The value of `phase`."""
+        return int(ops.convert_to_numpy(self.phase))  # int() does not take mirrored variables
+
+    @property
     def open(self) -> bool:
         """Whether it may be trained: its task is the open one, or it belongs to no pack."""
         return self.pack is None or self.pack.open_model is self
@@ -80,6 +88,18 @@ class TaskModel(keras.Model):
         if "callbacks" in call.arguments:
             call.arguments["callbacks"] = in_working_order(call.arguments["callbacks"])
         return super().fit(*call.args[1:], **call.kwargs)
+
+    def call(self, inputs, training=None, mask=None, **kwargs):
+        self._refuse_released()
+        return super().call(inputs, training=training, mask=mask, **kwargs)
+
+    def make_test_function(self, force=False):
+        self._refuse_released()
+        return super().make_test_function(force)
+
+    def make_predict_function(self, force=False):
+        self._refuse_released()
+        return super().make_predict_function(force)
 
     def make_train_function(self, force=False):
         self._refuse_unless_open("train")
@@ -111,6 +131,15 @@ class TaskModel(keras.Model):
     def load_weights(self, *args, **kwargs):
         self._refuse_unless_open("load weights into")
         super().load_weights(*args, **kwargs)
+
+    def _refuse_released(self) -> None:
+        """A traced function does not come through `call` again, so those who get one ask too."""
+        if self.released:
+            raise RuntimeError(
+                f"This model of task '{self.name}' cannot answer: the task was released, and its "
+                "weights are free or another task's. Keep a plain copy, net.unpack(task), before "
+                "net.release(task)."
+            )
 
     def _refuse_unless_open(self, deed: str) -> None:
         if self.open:

@@ -334,5 +334,5 @@ def test_a_prune_ratio_out_of_range_is_refused(ratio):
         Callback(ratio, 1)
     assert str(error.value) == (
         "prune_ratio is the fraction of the task's claim that pruning releases, a number from 0 "
-        f"to 1; got {ratio!r}. Write prune_ratio=0.75 to release three quarters."
+        f"to 1; got {ratio!r}. Write prune_ratio=0.75 for three quarters."
     )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from packnet_tf import pruning
-from packnet_tf.pruning import check_ratio, count_by_owner, released
+from packnet_tf.pruning import check_ratio, count_by_owner, magnitude
 
 ALL = np.ones(4, bool)
 T, F = True, False
@@ -37,7 +37,7 @@ T, F = True, False
     ],
 )
 def test_the_smallest_magnitudes_of_the_claim_go(weights, claim, ratio, expected):
-    chosen = released(np.array(weights, np.float32), np.array(claim), ratio)
+    chosen = magnitude(np.array(weights, np.float32), np.array(claim), ratio)
     assert chosen.dtype == bool
     assert chosen.tolist() == expected
 
@@ -47,46 +47,46 @@ def test_the_smallest_magnitudes_of_the_claim_go(weights, claim, ratio, expected
     [(1, 0.5, 0), (3, 0.5, 2), (5, 0.5, 2), (7, 0.5, 4), (10, 0.25, 2), (100, 0.29, 29)],
 )
 def test_counts_round_half_to_even_as_python_does(size, ratio, count):
-    chosen = released(np.arange(size, dtype=np.float32), np.ones(size, bool), ratio)
+    chosen = magnitude(np.arange(size, dtype=np.float32), np.ones(size, bool), ratio)
     assert np.flatnonzero(chosen).tolist() == list(range(count))
 
 
 def test_ties_are_broken_in_c_order_in_any_shape():
-    chosen = released(np.ones((2, 3), np.float32), np.ones((2, 3), bool), 0.5)
+    chosen = magnitude(np.ones((2, 3), np.float32), np.ones((2, 3), bool), 0.5)
     assert chosen.tolist() == [[T, T, T], [F, F, F]]
 
 
 def test_ties_are_broken_in_c_order_whatever_the_memory_layout():
     weights = np.asfortranarray(np.ones((4, 3), np.float32))
-    chosen = released(weights, np.ones((4, 3), bool), 0.5)
+    chosen = magnitude(weights, np.ones((4, 3), bool), 0.5)
     assert chosen.tolist() == [[T] * 3, [T] * 3, [F] * 3, [F] * 3]
 
 
 def test_ties_are_broken_in_c_order_across_blocks(monkeypatch):
     monkeypatch.setattr(pruning, "_BLOCK", 4)
     weights = np.array([1, 2, 1, 1, 1, 2, 1, 2, 1, 1, 2], np.float32)
-    chosen = released(weights, np.ones(11, bool), 5 / 11)
+    chosen = magnitude(weights, np.ones(11, bool), 5 / 11)
     assert np.flatnonzero(chosen).tolist() == [0, 2, 3, 4, 6]
-    chosen = released(weights, np.ones(11, bool), 3 / 11)
+    chosen = magnitude(weights, np.ones(11, bool), 3 / 11)
     assert np.flatnonzero(chosen).tolist() == [0, 2, 3]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_every_float_type_is_ranked(dtype):
     weights = np.array([3.0, -1.0, 2.0, 0.5], dtype)
-    assert released(weights, ALL, 0.5).tolist() == [F, T, F, T]
+    assert magnitude(weights, ALL, 0.5).tolist() == [F, T, F, T]
 
 
 def test_bfloat16_is_ranked():
     ml_dtypes = pytest.importorskip("ml_dtypes")
     weights = np.array([3.0, -1.0, 2.0, 0.5]).astype(ml_dtypes.bfloat16)
-    assert released(weights, ALL, 0.5).tolist() == [F, T, F, T]
+    assert magnitude(weights, ALL, 0.5).tolist() == [F, T, F, T]
 
 
 def test_arguments_are_left_as_they_were():
     weights, claim = np.array([3.0, -1.0, 2.0, 0.5]), np.array([T, F, T, T])
     for ratio in (0, 0.5, 1):
-        released(weights, claim, ratio)[:] = True
+        magnitude(weights, claim, ratio)[:] = True
     assert weights.tolist() == [3.0, -1.0, 2.0, 0.5]
     assert claim.tolist() == [T, F, T, T]
 
@@ -94,7 +94,7 @@ def test_arguments_are_left_as_they_were():
 def test_nan_is_refused():
     weights = np.array([np.nan, 1.0, np.nan, 2.0])
     with pytest.raises(ValueError) as error:
-        released(weights, np.array([T, T, F, T]), 0.5)
+        magnitude(weights, np.array([T, T, F, T]), 0.5)
     assert str(error.value) == (
         "1 of 3 claimed weights are NaN: training diverged, and magnitudes cannot rank them. "
         "Restore earlier weights or train again with a lower learning rate."
@@ -107,10 +107,10 @@ def test_a_ratio_outside_0_to_1_is_refused(ratio):
         check_ratio(ratio)
     assert str(error.value) == (
         "prune_ratio is the fraction of the task's claim that pruning releases, a number from 0 "
-        f"to 1; got {ratio!r}. Write prune_ratio=0.75 to release three quarters."
+        f"to 1; got {ratio!r}. Write prune_ratio=0.75 for three quarters."
     )
     with pytest.raises(ValueError, match="prune_ratio is the fraction"):
-        released(np.ones(2), np.ones(2, bool), ratio)
+        magnitude(np.ones(2), np.ones(2, bool), ratio)
 
 
 @pytest.mark.parametrize("ratio", [0, 1, 0.5, np.float32(0.25), np.float64(1.0)])
@@ -124,7 +124,7 @@ def test_pruning_takes_at_most_three_times_the_memory_of_the_layer():
     claim = np.ones(weights.shape, bool)
     tracemalloc.start()
     try:
-        chosen = released(weights, claim, 0.5)
+        chosen = magnitude(weights, claim, 0.5)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -165,7 +165,7 @@ def layers(draw):
 @given(layers())
 def test_exactly_the_rounded_share_goes_and_nothing_kept_is_smaller(layer):
     weights, claim, ratio = layer
-    chosen = released(weights, claim, ratio)
+    chosen = magnitude(weights, claim, ratio)
     kept = claim & ~chosen
     assert np.count_nonzero(chosen) == round(ratio * np.count_nonzero(claim))
     assert not np.any(chosen & ~claim)
@@ -175,4 +175,4 @@ def test_exactly_the_rounded_share_goes_and_nothing_kept_is_smaller(layer):
         ties = claim & (np.abs(weights) == largest)
         in_order = chosen[ties].tolist()  # boolean indexing reads in C order
         assert in_order == sorted(in_order, reverse=True)
-    assert np.array_equal(chosen, released(weights, claim, ratio))
+    assert np.array_equal(chosen, magnitude(weights, claim, ratio))
