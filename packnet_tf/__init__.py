@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from packnet_tf.planning import equal_shares as equal_shares
     from packnet_tf.plotting import plot_capacity as plot_capacity
     from packnet_tf.pruning import magnitude as magnitude
+    from packnet_tf.schedules import constant_sparsity as constant_sparsity
+    from packnet_tf.schedules import polynomial_decay as polynomial_decay
     from packnet_tf.storage import load as load
 
 __version__ = "0.1.0"
@@ -30,9 +32,11 @@ _HOMES = {
     "PackNetCallback": "callback",
     "Packed": "layers",
     "equal_shares": "planning",
+    "constant_sparsity": "schedules",
     "load": "storage",
     "magnitude": "pruning",
     "plot_capacity": "plotting",
+    "polynomial_decay": "schedules",
     "register_packed": "packable",
     "reset_optimizer": "optimizers",
 }

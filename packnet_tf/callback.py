@@ -4,10 +4,13 @@ import numbers
 import warnings
 
 import keras
+from keras import ops
 
-from packnet_tf.optimizers import reset_optimizer
-from packnet_tf.pruning import check_ratio
-from packnet_tf.task_model import TRAINING, TaskModel
+from packnet_tf.packed_weight import Criterion
+from packnet_tf.phases import Gradual, OneShot, Phases
+from packnet_tf.pruning import check_ratio, magnitude
+from packnet_tf.schedules import Schedule
+from packnet_tf.task_model import TaskModel
 
 
 class PackNetCallback(keras.callbacks.Callback):
@@ -23,17 +26,20 @@ class PackNetCallback(keras.callbacks.Callback):
     restore_best_weights=True)` write `start_from_epoch=prune_epoch`, since better weights from
     before the prune claim everything and are refused.
 
+    With a `schedule` it prunes gradually instead, after the training steps that this says, up to
+    exactly its final sparsity; weights released early stay released. Let it end some epochs before
+    `fit` does.
+
     Args:
         prune_ratio: fraction of the claim to release, 0 to 1; 0 for the last task keeps all.
         prune_epoch: 0-based epoch whose start prunes; 0 prunes before any training, which makes a
             pretrained network task 1.
+        schedule: instead of both, any `step -> (should_prune, sparsity)`, the sparsity being of
+            what the task began with: `packnet_tf.polynomial_decay`, or a function of your own.
+        criterion: which weights go; see `PackNet.prune`.
         retrain_learning_rate: learning rate from the prune on; default: unchanged.
         validation_data: as for `fit`, a dataset, (x, y) or (x, y, sample_weight); if given,
             the task is evaluated before and after the prune, see `around_prune`.
-
-    Attributes:
-        around_prune: dict with "before" and "after", each a dict of `evaluate`'s results; empty
-            until the prune, or without `validation_data`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -45,15 +51,25 @@ class PackNetCallback(keras.callbacks.Callback):
     Source: Mallya & Lazebnik 2018, section 3.
     """
 
+    _phases: Phases | None = None
+
     def __init__(
         self,
         prune_ratio: float = 0.5,
         prune_epoch: int = 0,
         *,
+        schedule: Schedule | None = None,
+        criterion: Criterion = magnitude,
         retrain_learning_rate: float | None = None,
         validation_data=None,
     ):
         super().__init__()
+        if schedule is not None and (prune_ratio, prune_epoch) != (0.5, 0):
+            raise ValueError(
+                "PackNetCallback takes a schedule, or prune_ratio and prune_epoch, not both: a "
+                "schedule says itself when and how much to prune. Write PackNetCallback(schedule="
+                "packnet_tf.polynomial_decay(0.0, 0.75, begin_step=0, end_step=1000))."
+            )
         self.prune_ratio = check_ratio(prune_ratio)
         whole = isinstance(prune_epoch, numbers.Integral) and not isinstance(prune_epoch, bool)
         if not whole or prune_epoch < 0:
@@ -62,14 +78,27 @@ class PackNetCallback(keras.callbacks.Callback):
                 "prune_epoch=20 to train epochs 0 to 19 before the prune."
             )
         self.prune_epoch = int(prune_epoch)
+        self.schedule = schedule
+        self.criterion = criterion
         self.retrain_learning_rate = retrain_learning_rate
         self.validation_data = validation_data
-        self.around_prune: dict[str, dict[str, float]] = {}
+
+    @property
+    def around_prune(self) -> dict[str, dict[str, float]]:
+        """Results of `evaluate` "before" and "after" the prune, where there are any yet."""
+        return self._phases.around_prune if self._phases else {}
 
     def on_train_begin(self, logs=None):
-        self._net = _pack_of(self.model)
-        self._net.note_phase()
-        self._check_rate()
+        _pack_of(self.model)
+        common = {
+            "criterion": self.criterion,
+            "retrain_learning_rate": self.retrain_learning_rate,
+            "evaluate": None if self.validation_data is None else self._evaluate,
+        }
+        if self.schedule is not None:
+            self._phases = Gradual(self.model, self.schedule, **common)
+            return
+        self._phases = OneShot(self.model, self.prune_ratio, self.prune_epoch, **common)
         epochs = (self.params or {}).get("epochs")
         if epochs is not None and epochs <= self.prune_epoch:
             warnings.warn(
@@ -80,52 +109,24 @@ class PackNetCallback(keras.callbacks.Callback):
                 stacklevel=2,
             )
 
-    def _check_rate(self) -> None:
-        if self.retrain_learning_rate is None:
-            return
-        try:
-            self.model.optimizer.learning_rate = float(self.model.optimizer.learning_rate)
-        except TypeError as error:
-            raise ValueError(
-                "retrain_learning_rate cannot be set: the optimizer follows a learning-rate "
-                "schedule, which starts again at the prune. Leave retrain_learning_rate out, or "
-                "give the optimizer a number."
-            ) from error
-
     def on_epoch_begin(self, epoch, logs=None):
-        if epoch >= self.prune_epoch and self.model.current_phase == TRAINING:
-            self._prune()
+        self._phases.epoch_begins(epoch)
+        # Counted here: reading the optimizer's own counter after every step would wait for it.
+        self._first_step = int(ops.convert_to_numpy(self.model.optimizer.iterations))
 
-    def _prune(self) -> None:
-        self._evaluate("before")
-        self._net.prune(self.prune_ratio)
-        self._evaluate("after")
-        reset_optimizer(self.model.optimizer)
-        if self.retrain_learning_rate is not None:
-            self.model.optimizer.learning_rate = self.retrain_learning_rate
-
-    def _evaluate(self, moment: str) -> None:
-        if self.validation_data is None:
+    def on_train_batch_end(self, batch, logs=None):
+        if self.schedule is None:
             return
-        data = self.validation_data
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        self.around_prune[moment] = self.model.evaluate(
-            x, y, sample_weight=sample_weight, verbose=0, return_dict=True
-        )
-        self.model.reset_metrics()  # or this epoch's training metrics would begin with these
+        if hasattr(self.model, "jax_state_sync"):  # within an epoch JAX keeps values elsewhere
+            self.model.jax_state_sync()
+        self._phases.steps_done(self._first_step + batch + 1)
 
     def on_train_end(self, logs=None):
-        self._net.check_pruned()
-        if self.model.current_phase == TRAINING:
-            warnings.warn(
-                f"Training of task '{self.model.name}' stopped before its prune at the start of "
-                f"epoch {self.prune_epoch}, so the task is left open and claims every free weight. "
-                "Go on with fit(initial_epoch=...), or call net.prune(ratio), retrain, and "
-                "net.commit(). With EarlyStopping write start_from_epoch=prune_epoch.",
-                stacklevel=2,
-            )
-            return
-        self._net.commit()
+        self._phases.finish()
+
+    def _evaluate(self) -> dict[str, float]:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(self.validation_data)
+        return self.model.evaluate(x, y, sample_weight=sample_weight, verbose=0, return_dict=True)
 
 
 class ReportShares(keras.callbacks.Callback):

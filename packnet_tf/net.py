@@ -199,7 +199,8 @@ class PackNet:
         claim_ratio = check_ratio(claim_ratio, "claim_ratio")
         classes = None if classes is None else [str(label) for label in classes]
         number = len(self._records) + 1
-        record = TaskRecord(name, number, cloning.copy_layer(head), classes, claim_ratio)
+        record = TaskRecord(name, number, cloning.copy_layer(head), classes)
+        record.claim_ratio = claim_ratio
         try:
             model = self._build(record, head=head)
         except ValueError as error:
@@ -260,7 +261,12 @@ class PackNet:
         """
         sparsity = check_ratio(sparsity, "sparsity")
         record, _ = self._need_open("prune")
-        return self._prune(lambda weight: weight.ratio_to(sparsity, record.claim_ratio), criterion)
+        return self._prune(lambda weight: weight.share_to(sparsity, record.claim_ratio), criterion)
+
+    def missing_to(self, sparsity: float) -> int:
+        """How many weights `prune_to(sparsity)` would release."""
+        ratio = self._need_open("prune")[0].claim_ratio
+        return sum(weight.missing_to(sparsity, ratio) for weight in self._weights.values())
 
     def _prune(
         self, ratio_of: Callable[[PackedWeight], float], criterion: Criterion

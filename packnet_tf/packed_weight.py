@@ -64,7 +64,7 @@ class PackedWeight:
         self.packed.assign(ops.where(free, values, self.packed.value))
 
     def open(self, task: int, ratio: float = 1.0) -> None:
-        """Lets task number `task` claim that ratio of the free weights, from their restart values."""
+        """Lets task number `task` claim that ratio of the free weights."""
         claim = ops.equal(self.owner, 0)
         if ratio < 1.0:
             start, free = ops.convert_to_numpy(self.packed), ops.convert_to_numpy(claim)
@@ -113,11 +113,14 @@ class PackedWeight:
         """How many weights the open task claimed when it was added."""
         return round(claim_ratio * int(np.count_nonzero(ops.convert_to_numpy(self.owner) == 0)))
 
-    def ratio_to(self, sparsity: float, claim_ratio: float) -> float:
-        """What ratio of the claim is to go until that share of what the task began with has."""
-        began, claimed = self.began(claim_ratio), self.claimed()
-        missing = claimed - (began - round(sparsity * began))
-        return max(0, missing) / max(1, claimed)
+    def missing_to(self, sparsity: float, claim_ratio: float) -> int:
+        """How many weights are to go until that share of what the task began with is released."""
+        began = self.began(claim_ratio)
+        return max(0, self.claimed() - (began - round(sparsity * began)))
+
+    def share_to(self, sparsity: float, claim_ratio: float) -> float:
+        """The same as a ratio of the claim."""
+        return self.missing_to(sparsity, claim_ratio) / max(1, self.claimed())
 
     def claim_is_finite(self) -> bool:
         """Whether no weight that the open task trains is NaN or infinite."""

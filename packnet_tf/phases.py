@@ -1,0 +1,198 @@
+"""A task's way from its first step to its commit: train, prune, retrain, commit.
+
+The callback and the trainer both drive these classes, and these call the verbs of the pack: there
+is one way of going through the phases.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+
+import keras
+from keras import ops
+
+from packnet_tf.checks import rolled_back
+from packnet_tf.optimizers import reset_optimizer
+from packnet_tf.packed_weight import Criterion
+from packnet_tf.pruning import magnitude
+from packnet_tf.schedules import Schedule, due, final_sparsity
+from packnet_tf.task_model import RETRAINING, TRAINING, TaskModel
+
+Evaluate = Callable[[], Mapping[str, float]]
+
+
+class Phases:
+    """What all ways have in common; a subclass says when and how much to prune.
+
+    Args:
+        model: the compiled model of the open task of a pack.
+        retrain_learning_rate: learning rate from the prune on; default: unchanged.
+        criterion: which weights go, see `PackNet.prune`.
+        evaluate: measures the model on validation data; None: nothing is measured.
+
+    Attributes:
+        around_prune: what `evaluate` measured, "before" the prune and "after" it.
+    """
+
+    def __init__(
+        self,
+        model: TaskModel,
+        *,
+        retrain_learning_rate: float | None = None,
+        criterion: Criterion = magnitude,
+        evaluate: Evaluate | None = None,
+    ):
+        self.model = model
+        self.net = model.pack
+        self.retrain_learning_rate = retrain_learning_rate
+        self.criterion = criterion
+        self.evaluate = evaluate
+        self.around_prune: dict[str, dict[str, float]] = {}
+        self.net.note_phase()
+        if retrain_learning_rate is not None:
+            _check_rate(model.optimizer)
+
+    def epoch_begins(self, epoch: int) -> None:
+        """Does what is due before epoch `epoch`, counted from 0."""
+
+    def steps_done(self, step: int) -> None:
+        """Does what is due after `step` steps of the optimizer."""
+
+    def steps_until_due(self, step: int, limit: int) -> int:
+        """How many steps after `step` can be made in one go, at most `limit`."""
+        return limit
+
+    def unfinished(self) -> str | None:
+        """Why the task cannot be committed yet; None if it can."""
+        raise NotImplementedError
+
+    def finish(self) -> bool:
+        """Commits the task; where it was not pruned as planned, leaves it open with a warning.
+
+        Raises:
+            RuntimeError: weights from before the prune have been restored.
+        """
+        self.net.check_pruned()
+        reason = self.unfinished()
+        if reason is not None:
+            warnings.warn(reason, stacklevel=3)
+            return False
+        self.net.commit()
+        return True
+
+    def begin_retraining(self) -> None:
+        """A fresh optimizer at the rate of the retraining."""
+        reset_optimizer(self.model.optimizer)
+        if self.retrain_learning_rate is not None:
+            self.model.optimizer.learning_rate = self.retrain_learning_rate
+
+    def measure(self, moment: str) -> None:
+        """Notes what validation data say "before" or "after" the prune."""
+        if self.evaluate is not None:
+            self.around_prune[moment] = dict(self.evaluate())
+            self.model.reset_metrics()  # or this epoch's training metrics would begin with these
+
+
+class OneShot(Phases):
+    """Prunes once, at the start of an epoch, as in the paper (section 3)."""
+
+    def __init__(self, model: TaskModel, ratio: float, epoch: int, **common):
+        super().__init__(model, **common)
+        self.ratio, self.epoch = ratio, epoch
+
+    def epoch_begins(self, epoch: int) -> None:
+        if epoch < self.epoch or self.model.current_phase != TRAINING:
+            return
+        self.measure("before")
+        self.net.prune(self.ratio, self.criterion)
+        self.measure("after")
+        self.begin_retraining()
+
+    def unfinished(self) -> str | None:
+        if self.model.current_phase != TRAINING:
+            return None
+        return (
+            f"Training of task '{self.model.name}' stopped before its prune at the start of epoch "
+            f"{self.epoch}, so the task is left open and claims every free weight. Go on with fit("
+            "initial_epoch=...), or call net.prune(ratio), retrain, and net.commit(). With "
+            "EarlyStopping write start_from_epoch=prune_epoch."
+        )
+
+
+class Gradual(Phases):
+    """Prunes a little at a time, as a schedule of training steps says.
+
+    Args:
+        schedule: any `step -> (should_prune, sparsity)`; the sparsity is of what the task began
+            with.
+        epoch: the epoch whose start releases what is still missing and begins the retraining;
+            None: the schedule alone decides, and the optimizer is never made fresh.
+    """
+
+    def __init__(self, model: TaskModel, schedule: Schedule, epoch: int | None = None, **common):
+        super().__init__(model, **common)
+        self.schedule, self.epoch = schedule, epoch
+        self.final = final_sparsity(schedule)
+        self._asked: int | None = None  # the last step the schedule was asked for
+        self._reached = -1.0
+
+    def epoch_begins(self, epoch: int) -> None:
+        if self.model.current_phase == RETRAINING:  # a resumed run, or one whose weights came back
+            self._reached = max(self._reached, 0.0)
+        if epoch == self.epoch:
+            self._prune_to(self.final)
+            self.begin_retraining()
+        elif self.epoch is None or epoch < self.epoch:
+            self.steps_done(self._step())
+
+    def steps_done(self, step: int) -> None:
+        if self._reached == self.final:
+            return
+        first = step if self._asked is None else self._asked + 1
+        wanted = due(self.schedule, range(first, step + 1), self._reached >= 0, self.final)
+        self._asked = step
+        if wanted is not None:
+            self._prune_to(wanted)
+
+    def steps_until_due(self, step: int, limit: int) -> int:
+        if self._reached == self.final:
+            return limit
+        for ahead in range(1, limit):
+            if due(self.schedule, [step + ahead], self._reached >= 0, self.final) is not None:
+                return ahead
+        return limit
+
+    def unfinished(self) -> str | None:
+        missing = self.net.missing_to(self.final)
+        if self.model.current_phase != TRAINING and missing == 0:
+            return None
+        step = self._step()
+        if self._reached >= 0 and due(self.schedule, [step], True, self.final) == self.final:
+            raise rolled_back(self.model.name)
+        return (
+            f"Training of task '{self.model.name}' stopped at step {step}, before the pruning "
+            f"schedule reached its sparsity of {self.final:g}, so the task is left open. Go on "
+            "with fit(initial_epoch=...), give a schedule that ends earlier, or call "
+            f"net.prune_to({self.final:g}), retrain, and net.commit()."
+        )
+
+    def _prune_to(self, sparsity: float) -> None:
+        if "before" not in self.around_prune:
+            self.measure("before")
+        self.net.prune_to(sparsity, self.criterion)
+        if sparsity == self.final:
+            self.measure("after")
+        self._reached = max(sparsity, self._reached)
+
+    def _step(self) -> int:
+        return int(ops.convert_to_numpy(self.model.optimizer.iterations))
+
+
+def _check_rate(optimizer: keras.optimizers.Optimizer) -> None:
+    try:
+        optimizer.learning_rate = float(ops.convert_to_numpy(optimizer.learning_rate))
+    except TypeError as error:
+        raise ValueError(
+            "retrain_learning_rate cannot be set: the optimizer follows a learning-rate schedule, "
+            "which starts again at the prune. Leave retrain_learning_rate out, or give the "
+            "optimizer a number."
+        ) from error
