@@ -144,7 +144,9 @@ def test_the_sparsity_rises_step_by_step_and_is_of_what_the_task_began_with():
     net, model = opened(one=0.5)
     x, y = data(model)
     steps = {0: (True, 0.0), 2: (True, 0.25), 5: (True, 0.5)}
-    callback = PackNetCallback(schedule=lambda step: steps.get(step, (False, 0.5)))
+    callback = PackNetCallback(
+        schedule=lambda step: steps.get(step, (False, 0.5 if step > 5 else 0.1))
+    )
     history = fit(model, x, y, callback, epochs=3)  # 3 steps an epoch
     assert history.history["sparsity"] == pytest.approx([0.25, 0.5, 0.5])
     assert net.capacity().free == pytest.approx(0.25)
