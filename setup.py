@@ -83,7 +83,7 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.11",
-    packages=["packnet_tf", "packnet_tf.export", "packnet_tf.apps"],
+    packages=["packnet_tf", "packnet_tf.trainer", "packnet_tf.export", "packnet_tf.apps"],
     package_dir={"packnet_tf.export": "export", "packnet_tf.apps": "apps"},
     package_data={"packnet_tf": ["py.typed"]},
     zip_safe=False,

@@ -23,14 +23,20 @@ if TYPE_CHECKING:
     from packnet_tf.schedules import constant_sparsity as constant_sparsity
     from packnet_tf.schedules import polynomial_decay as polynomial_decay
     from packnet_tf.storage import load as load
+    from packnet_tf.trainer.auto import Auto as Auto
+    from packnet_tf.trainer.pack_trainer import PackTrainer as PackTrainer
+    from packnet_tf.trainer.task import Task as Task
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Auto": "trainer.auto",
     "Capacity": "capacity",
     "PackNet": "net",
     "PackNetCallback": "callback",
+    "PackTrainer": "trainer.pack_trainer",
     "Packed": "layers",
+    "Task": "trainer.task",
     "equal_shares": "planning",
     "constant_sparsity": "schedules",
     "load": "storage",

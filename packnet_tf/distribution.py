@@ -19,6 +19,17 @@ def owner_dtype() -> str:
     return "int32" if several else "uint8"
 
 
+def is_chief(variable: keras.Variable) -> bool:
+    """Whether this process is the one that writes files: the only one, or the first worker."""
+    strategy = getattr(variable.value, "distribute_strategy", None)
+    resolver = getattr(strategy, "cluster_resolver", None)
+    if resolver is None or resolver.task_type is None:
+        return True
+    return resolver.task_type == "chief" or (
+        "chief" not in resolver.cluster_spec().as_dict() and resolver.task_id == 0
+    )
+
+
 def scope_of(variable: keras.Variable) -> contextlib.AbstractContextManager:
     """The scope of the strategy that a variable was made under, to make others beside it."""
     strategy = getattr(variable.value, "distribute_strategy", None)

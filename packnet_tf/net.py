@@ -4,6 +4,7 @@ import weakref
 from collections.abc import Callable, Sequence
 
 import keras
+import numpy as np
 
 from packnet_tf import cloning
 from packnet_tf.capacity import Capacity
@@ -114,6 +115,12 @@ class PackNet:
                 "owned": dict(zip(self.tasks, owned, strict=True)),
             }
         return Capacity(layers, self.tasks)
+
+    def owners(self) -> dict[str, np.ndarray]:
+        """The owner of every weight, an array per packed weight: 1 for the first task, 0 = free."""
+        return {
+            path: keras.ops.convert_to_numpy(weight.owner) for path, weight in self._weights.items()
+        }
 
     def storage(self) -> dict:
         """Bytes of the pack's numbers by what they are for; see `usage.storage_use`."""

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 
 import keras
+import numpy as np
 from keras import ops
 
 from packnet_tf.checks import rolled_back
@@ -31,7 +32,11 @@ class Phases:
 
     Attributes:
         around_prune: what `evaluate` measured, "before" the prune and "after" it.
+        epochs: how many epochs the task takes, where somebody has said so.
     """
+
+    epochs: int | None = None
+    epoch: int | None = None  # the one whose start begins the retraining
 
     def __init__(
         self,
@@ -53,6 +58,13 @@ class Phases:
 
     def epoch_begins(self, epoch: int) -> None:
         """Does what is due before epoch `epoch`, counted from 0."""
+
+    def epoch_ends(self, epoch: int, logs: Mapping[str, float]) -> None:
+        """Learns what the epoch brought."""
+
+    def retraining_epoch(self, epoch: int) -> int | None:
+        """The number of an epoch within the retraining; None for one before that."""
+        return None if self.epoch is None or epoch < self.epoch else epoch - self.epoch
 
     def steps_done(self, step: int) -> None:
         """Does what is due after `step` steps of the optimizer."""
@@ -84,6 +96,19 @@ class Phases:
         reset_optimizer(self.model.optimizer)
         if self.retrain_learning_rate is not None:
             self.model.optimizer.learning_rate = self.retrain_learning_rate
+
+    def state(self) -> dict:
+        """What a run that goes on later must know besides the values of variables, as JSON."""
+        return {"around_prune": self.around_prune}
+
+    def arrays(self) -> list[np.ndarray]:
+        """The same, of arrays."""
+        return []
+
+    def restore(self, state: dict, arrays: list[np.ndarray]) -> None:
+        """Goes on from there; the variables have their values already."""
+        self.around_prune = state["around_prune"]
+        self.net.note_phase()
 
     def measure(self, moment: str) -> None:
         """Notes what validation data say "before" or "after" the prune."""

@@ -174,6 +174,28 @@ def load(path) -> PackNet:
         raise _unreadable(path, error) from error
 
 
+def restore(net: PackNet, path) -> None:
+    """Puts the tasks of a pack file into a pack that has none of them, or the first ones.
+
+    Args:
+        net: made from the same trunk; it becomes the pack in the file.
+        path: a `.keras` file that `PackNet.save` wrote.
+
+    Raises:
+        FileNotFoundError, ValueError: as for `load`, or the file is of another pack.
+    """
+    saved = load(path)
+    ours = {name: weight.packed.shape for name, weight in net._weights.items()}
+    theirs = {name: weight.packed.shape for name, weight in saved._weights.items()}
+    if ours != theirs or saved.tasks[: len(net.tasks)] != net.tasks or saved.policy != net.policy:
+        raise ValueError(
+            f"'{path}' is not an earlier state of this pack: its trunk, its policy or its first "
+            f"tasks ({', '.join(saved.tasks) or 'none'}) differ. Use the trunk, the policy and "
+            "the tasks that it was made with, or another directory."
+        )
+    vars(net).update(vars(saved))
+
+
 def _unreadable(path, error: Exception) -> ValueError:
     text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     return ValueError(f"Cannot read pack '{path}': {text}")

@@ -1,0 +1,146 @@
+"""How much can be pruned? Release a little, retrain a little, and go back when it hurts."""
+
+import dataclasses
+
+import numpy as np
+
+from packnet_tf.phases import Phases
+from packnet_tf.pruning import check_ratio
+from packnet_tf.task_model import TRAINING, TaskModel
+from packnet_tf.trainer import checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class Auto:
+    """Prunes as far as validation accuracy allows.
+
+    Round after round releases `step` of what the task still claims and retrains until accuracy is
+    within `max_drop` of its value before the prune. Where `patience` epochs do not bring it back,
+    the state after the last good round is restored, and the task is retrained from there.
+
+    Attributes:
+        max_drop: how far the accuracy may fall, in its own unit: 0.01 is one point of percent.
+        step: fraction of the claim that each round releases.
+        patience: epochs of retraining that a round may take.
+        monitor: name of the metric; higher must be better.
+
+    Example:
+        >>> packnet_tf.PackTrainer(net, prune=packnet_tf.Auto(max_drop=0.01))
+    """
+
+    max_drop: float
+    step: float = 0.2
+    patience: int = 3
+    monitor: str = "accuracy"
+
+    def __post_init__(self):
+        check_ratio(self.step, "prune_ratio")
+        if not (self.max_drop >= 0 and 0 < self.step < 1 and self.patience >= 1):
+            raise ValueError(
+                f"Auto takes max_drop of at least 0, step between 0 and 1, and patience of at "
+                f"least 1 epoch; got {self}. Write Auto(max_drop=0.01)."
+            )
+
+
+@dataclasses.dataclass
+class Round:
+    """One round of the search; accuracies are of validation data.
+
+    Attributes:
+        sparsity: share of what the task began with that is released.
+        pruned: accuracy right after the release.
+        retrained: accuracy after the last epoch of retraining.
+        epochs: how many epochs of retraining it took.
+        kept: whether the accuracy came back.
+    """
+
+    sparsity: float
+    pruned: float
+    retrained: float | None = None
+    epochs: int = 0
+    kept: bool = False
+
+
+class Searching(Phases):
+    """The phases of a task whose ratio is searched for.
+
+    Args:
+        auto: what to search.
+        epoch: the epoch whose start begins the search.
+        retrain_epochs: epochs of retraining at the ratio found.
+
+    Attributes:
+        rounds: what has been tried.
+    """
+
+    def __init__(self, model: TaskModel, auto: Auto, epoch: int, retrain_epochs: int, **common):
+        super().__init__(model, **common)
+        self.auto, self.epoch, self._retrain_epochs = auto, epoch, retrain_epochs
+        self.rounds: list[Round] = []
+        self._good: list[np.ndarray] = []
+        self._found_at: int | None = None  # the epoch at which retraining begins
+
+    @property
+    def epochs(self) -> int | None:  # known once the ratio is found
+        return None if self._found_at is None else self._found_at + self._retrain_epochs
+
+    def retraining_epoch(self, epoch: int) -> int | None:
+        if epoch < self.epoch:
+            return None
+        return 0 if self._found_at is None else epoch - self._found_at
+
+    def epoch_begins(self, epoch: int) -> None:
+        if epoch < self.epoch or self._found_at is not None:
+            return
+        if not self.rounds:
+            self.measure("before")
+            self._good = checkpoint.take(self.model)
+        if not self.rounds or self.rounds[-1].kept:
+            self._release(epoch)
+
+    def epoch_ends(self, epoch: int, logs: dict) -> None:
+        if not self.rounds or self._found_at is not None:
+            return
+        now = self.rounds[-1]
+        now.epochs, now.retrained = now.epochs + 1, logs[f"val_{self.auto.monitor}"]
+        if now.retrained >= self._before() - self.auto.max_drop:
+            now.kept, self._good = True, checkpoint.take(self.model)
+        elif now.epochs >= self.auto.patience:
+            self._settle(epoch + 1)
+
+    def state(self) -> dict:
+        rounds = [dataclasses.asdict(entry) for entry in self.rounds]
+        return {**super().state(), "rounds": rounds, "found_at": self._found_at}
+
+    def arrays(self) -> list[np.ndarray]:
+        return self._good
+
+    def restore(self, state: dict, arrays: list[np.ndarray]) -> None:
+        super().restore(state, arrays)
+        self.rounds = [Round(**entry) for entry in state["rounds"]]
+        self._found_at, self._good = state["found_at"], arrays
+
+    def unfinished(self) -> str | None:
+        return None
+
+    def _before(self) -> float:
+        return self.around_prune["before"][self.auto.monitor]
+
+    def _release(self, epoch: int) -> None:
+        released = self.net.prune(self.auto.step, self.criterion)
+        if not any(released.values()):  # so little is claimed that `step` of it rounds to nothing
+            self._settle(epoch)
+            return
+        self.begin_retraining()
+        self.measure("after")
+        sparsity = self.net.claimed_share()[1]
+        self.rounds.append(Round(sparsity, self.around_prune["after"][self.auto.monitor]))
+
+    def _settle(self, epoch: int) -> None:
+        """Goes back to the last good state, to retrain from there."""
+        checkpoint.put_back(self.model, self._good)
+        self.net.note_phase()
+        if self.model.current_phase == TRAINING:  # nothing could be released
+            self.net.prune(0.0)
+        self.begin_retraining()
+        self._found_at, self._good = epoch, []

@@ -1,0 +1,56 @@
+"""The state of an unfinished task: one file, written whole or not at all."""
+
+import json
+import pathlib
+
+import keras
+import numpy as np
+from keras import ops
+
+from packnet_tf.atomic import replacing
+
+
+def variables_of(model: keras.Model) -> list[keras.Variable]:
+    """All that training changes: weights, claims, random generators, the optimizer's state."""
+    return [*model.variables, *model.optimizer.variables]
+
+
+def take(model: keras.Model) -> list[np.ndarray]:
+    """Copies of those values."""
+    return [np.array(ops.convert_to_numpy(variable)) for variable in variables_of(model)]
+
+
+def put_back(model: keras.Model, values: list[np.ndarray]) -> None:
+    """Gives a model such values again."""
+    for variable, value in zip(variables_of(model), values, strict=True):
+        variable.assign(value)
+
+
+def save(path: pathlib.Path, facts: dict, values: list[np.ndarray]) -> None:
+    """Writes facts (what JSON can hold) and arrays to an `.npz` file."""
+    # As bytes, with their dtypes beside them: NumPy's files do not know bfloat16.
+    dtypes, shapes = [value.dtype.name for value in values], [value.shape for value in values]
+    text = json.dumps({**facts, "dtypes": dtypes, "shapes": shapes})
+    arrays = [np.frombuffer(value.tobytes(), np.uint8) for value in values]
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, *arrays, facts=np.array(text))
+
+
+def load(path: pathlib.Path) -> tuple[dict, list[np.ndarray]]:
+    """Reads what `save` wrote; nothing in the file is executed.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            facts = json.loads(str(file["facts"]))
+            described = enumerate(zip(facts["dtypes"], facts["shapes"], strict=True))
+            return facts, [
+                np.frombuffer(file[f"arr_{i}"].tobytes(), np.dtype(dtype)).reshape(shape)
+                for i, (dtype, shape) in described
+            ]
+    except Exception as error:  # zip, JSON and NumPy each have errors of their own
+        raise ValueError(
+            f"'{path}' is damaged: {error}. Delete it: the task it belongs to then starts again."
+        ) from error

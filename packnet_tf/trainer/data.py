@@ -1,0 +1,79 @@
+"""Training data, one pass after another, in an order that a resumed run repeats."""
+
+from collections.abc import Iterator
+
+import keras
+import tensorflow as tf
+
+
+class Passes:
+    """The passes over the training data of a task.
+
+    A dataset with seeds draws new random numbers for every iterator made of it. So a run that goes
+    on in epoch 7 first makes the iterators of epochs 0 to 6, without reading from them: its order
+    and augmentation are then those of a run that was never interrupted.
+
+    Args:
+        source: what `Task.train` may be.
+        batch_size: for arrays.
+        seed: for arrays, of their order.
+        strategy: the `tf.distribute.Strategy` to spread batches over.
+    """
+
+    def __init__(self, source, batch_size: int, seed: int | None, strategy):
+        self._strategy = strategy
+        self._made = 0
+        self._of_epoch = source if _is_function(source) else None
+        self._data = None
+        if self._of_epoch is None:
+            self._data = self._spread(batches(source, batch_size, shuffle_seed=seed))
+
+    def start(self, epoch: int) -> tuple[Iterator, int | None]:
+        """An iterator over the batches of an epoch, and how many they are, where that is known."""
+        data = self._data
+        if self._of_epoch is not None:
+            data = self._spread(self._of_epoch(epoch))
+        else:
+            for _ in range(self._made, epoch):
+                iter(data)
+            self._made = epoch + 1
+        steps = int(getattr(data, "cardinality", lambda: -1)())
+        return iter(data), steps if steps >= 0 else None
+
+    def _spread(self, dataset):
+        return self._strategy.experimental_distribute_dataset(dataset)
+
+
+def batches(source, batch_size: int, shuffle_seed: int | bool | None = False):
+    """A dataset of batches from a dataset (as it is) or from a tuple of arrays.
+
+    Args:
+        source: a `tf.data.Dataset`, or arrays (x, y) or (x, y, sample_weight).
+        batch_size: of the arrays.
+        shuffle_seed: False to keep the order of the arrays.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(source, tf.data.Dataset):
+        return source
+    if not isinstance(source, (tuple, list)) or len(source) not in (2, 3):
+        raise ValueError(
+            f"The data of a task are a tf.data.Dataset of batches, arrays (x, y) or (x, y, "
+            f"sample_weight), or, for training, a function from an epoch to a dataset; got "
+            f"{type(source).__name__}. Write Task(name, head, train=(images, labels))."
+        )
+    data = tf.data.Dataset.from_tensor_slices(tuple(source))
+    if shuffle_seed is not False:
+        data = data.shuffle(len(data), seed=shuffle_seed, reshuffle_each_iteration=True)
+    return data.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def one_batch(source, batch_size: int) -> tuple:
+    """The first batch of what `Task.train` may be, (x, y, sample_weight)."""
+    data = source(0) if _is_function(source) else batches(source, batch_size)
+    return keras.utils.unpack_x_y_sample_weight(next(iter(data)))
+
+
+def _is_function(source) -> bool:
+    return callable(source) and not isinstance(source, tf.data.Dataset)

@@ -1,0 +1,94 @@
+"""The training loop: many steps in one call of a traced function, nothing read in between."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import keras
+import tensorflow as tf
+
+from packnet_tf.phases import Phases
+
+SECONDS_AT_ONCE = 0.5  # how long one call should take: progress stays visible, calls stay few
+
+
+class Loop:
+    """Trains one model; traced once, for all its epochs and phases.
+
+    Args:
+        model: compiled, with optimizer and metrics built.
+        jit_compile: whether to compile the step with XLA.
+        steps_per_execution: steps in one call; None: as many as fit into half a second.
+
+    Raises:
+        ValueError: XLA is asked for on several devices.
+    """
+
+    def __init__(self, model: keras.Model, jit_compile: bool, steps_per_execution: int | None):
+        strategy = model.distribute_strategy
+        if jit_compile and strategy.num_replicas_in_sync > 1:
+            raise ValueError(
+                f"jit_compile=True trains on one device, and this pack is spread over "
+                f"{strategy.num_replicas_in_sync}: TensorFlow cannot compile the exchange of "
+                "gradients with XLA. Write jit_compile=False."
+            )
+        self._at_once = steps_per_execution or 1
+        self._adapts = steps_per_execution is None
+        self._run = _traced(model, strategy, jit_compile)
+
+    def epoch(
+        self, batches: Iterator, phases: Phases, step: int, watch: Callable[[int], None]
+    ) -> tuple[int, int]:
+        """Trains on all batches of an iterator, pruning on the way where that is due.
+
+        Args:
+            batches: an iterator of a (distributed) dataset.
+            phases: told of the steps done.
+            step: how many the optimizer has done before.
+            watch: called with the number of steps done since its last call.
+
+        Returns:
+            Steps, and examples over all replicas.
+        """
+        steps = examples = 0
+        while True:
+            limit = phases.steps_until_due(step + steps, self._at_once)
+            began = time.perf_counter()
+            done, seen = (int(n) for n in self._run(batches, tf.constant(limit)))
+            if self._adapts and steps:  # the first call has traced
+                seconds = (time.perf_counter() - began) / max(done, 1)
+                self._at_once = min(max(int(SECONDS_AT_ONCE / seconds), 1), 2 * self._at_once)
+            steps, examples = steps + done, examples + seen
+            if done:
+                watch(done)
+                phases.steps_done(step + steps)
+            if done < limit:
+                return steps, examples
+
+
+def _traced(model, strategy, jit_compile: bool):
+    replicas = strategy.num_replicas_in_sync
+
+    def step(batch):
+        model.train_step(batch)  # Keras's own: GradientTape, loss scaling, accumulation, metrics
+        return tf.shape(keras.tree.flatten(batch)[0])[0]
+
+    def on_all_replicas(batch):
+        return strategy.run(step, args=(batch,))
+
+    if jit_compile:
+        on_all_replicas = tf.function(on_all_replicas, jit_compile=True, reduce_retracing=True)
+
+    @tf.function(reduce_retracing=True)
+    def run(batches, limit):
+        done, examples, more = tf.constant(0), tf.constant(0), tf.constant(True)
+        while more and done < limit:
+            batch = batches.get_next_as_optional()
+            more = batch.has_value()
+            if more:
+                sizes = strategy.experimental_local_results(on_all_replicas(batch.get_value()))
+                # Replicas of other workers are not seen here; their batches are as large.
+                examples += tf.add_n(list(sizes)) * (replicas // len(sizes))
+                done += 1
+        return done, examples
+
+    return run

@@ -1,0 +1,365 @@
+"""PackTrainer: a list of tasks into a pack, unattended."""
+
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from packnet_tf.distribution import is_chief, scope_of
+from packnet_tf.net import PackNet
+from packnet_tf.packed_weight import Criterion
+from packnet_tf.phases import Gradual, OneShot, Phases
+from packnet_tf.planning import equal_shares
+from packnet_tf.pruning import check_ratio, magnitude
+from packnet_tf.schedules import Schedule
+from packnet_tf.task_model import TaskModel
+from packnet_tf.trainer import board
+from packnet_tf.trainer.auto import Auto, Searching
+from packnet_tf.trainer.data import Passes, batches, one_batch
+from packnet_tf.trainer.history import History
+from packnet_tf.trainer.loop import Loop
+from packnet_tf.trainer.progress import Screen
+from packnet_tf.trainer.run import Run
+from packnet_tf.trainer.task import Task
+
+Rate = float | Callable[[int], float]
+Prune = float | Schedule | Auto
+
+
+class PackTrainer:
+    """Packs a list of tasks: trains, prunes, retrains and commits each, and resumes.
+
+    Args:
+        net: the pack. For several GPUs or hosts, make (or load) it within the scope of a
+            `tf.distribute.MirroredStrategy` or `MultiWorkerMirroredStrategy`.
+        optimizer: makes an optimizer from a learning rate, a new one for every task. Gradient
+            accumulation, decay, clipping and averages are its own arguments.
+        epochs: epochs of training before the prune.
+        retrain_epochs: epochs of retraining after it.
+        learning_rate: of the training, a number or a function of the epoch, counted from 0.
+        retrain_learning_rate: the same for the retraining; default: a tenth.
+        prune: how much of its claim a task releases: a ratio, a list of one per task,
+            "equal_shares", a schedule `step -> (should_prune, sparsity)`, which prunes gradually
+            during the `epochs`, or `Auto`, which finds out.
+        criterion: which weights go, see `PackNet.prune`.
+        directory: where the run keeps `pack.keras`, its checkpoint, `history.json` and files for
+            TensorBoard, and resumes from; None keeps nothing. Hosts must share it.
+        loss: default: sparse categorical cross-entropy of logits.
+        metrics: as for `compile`.
+        batch_size: of data that are given as arrays; over all devices.
+        jit_compile: True, False, or "auto": XLA on one GPU, not on CPUs, where it is slower.
+        steps_per_execution: training steps in one call of the traced function; default: as many
+            as fit into half a second. It changes no result.
+        seed: of heads, dropout and the order of arrays; None leaves the generators alone. With
+            it, a run that was interrupted ends as one that was not.
+        tensorboard: True, False, or "auto": where that package is installed.
+        verbose: whether to show progress.
+
+    Raises:
+        ValueError: an argument cannot be used.
+
+    Example:
+        >>> trainer = packnet_tf.PackTrainer(net, epochs=20, retrain_epochs=10,
+        ...                                  prune="equal_shares", directory="run/")
+        >>> history = trainer.fit([packnet_tf.Task("clothing", head, train, validation, test)])
+        >>> print(history)
+
+    Source: Mallya & Lazebnik 2018, section 3; the loop itself is TensorFlow's GradientTape.
+    """
+
+    def __init__(
+        self,
+        net: PackNet,
+        optimizer: Callable[[float], keras.optimizers.Optimizer] | None = None,
+        *,
+        epochs: int = 20,
+        retrain_epochs: int = 10,
+        learning_rate: Rate = 1e-3,
+        retrain_learning_rate: Rate | None = None,
+        prune: Prune | str | Sequence[Prune] = 0.5,
+        criterion: Criterion = magnitude,
+        directory: str | None = None,
+        loss: Any = None,
+        metrics: Sequence = ("accuracy",),
+        batch_size: int = 32,
+        jit_compile: bool | str = "auto",
+        steps_per_execution: int | None = None,
+        seed: int | None = 0,
+        tensorboard: bool | str = "auto",
+        verbose: bool = True,
+    ):
+        if keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                f"PackTrainer needs Keras's TensorFlow backend; this process runs on "
+                f"{keras.backend.backend()}. Use model.fit with a PackNetCallback there, or set "
+                "KERAS_BACKEND=tensorflow."
+            )
+        for name, value in {"epochs": epochs, "retrain_epochs": retrain_epochs}.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(
+                    f"{name} is a whole number from 0; got {value!r}. Write {name}=10."
+                )
+        self.net = net
+        self.optimizer = optimizer or (lambda rate: keras.optimizers.SGD(rate, momentum=0.9))
+        self.epochs, self.retrain_epochs = epochs, retrain_epochs
+        self.learning_rate = learning_rate
+        self.retrain_learning_rate = retrain_learning_rate
+        self.prune, self.criterion = prune, criterion
+        self.loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        self.metrics = list(metrics)
+        self.batch_size = batch_size
+        self.jit_compile = jit_compile
+        self.steps_per_execution = steps_per_execution
+        self.seed = seed
+        self._some_variable = next(iter(net._weights.values())).packed
+        self._chief = is_chief(self._some_variable)
+        self._run = Run(directory, self._chief)
+        self._tensorboard = tensorboard
+        self._screen = Screen(verbose and self._chief)
+        self.settings = {
+            "epochs": epochs,
+            "retrain_epochs": retrain_epochs,
+            "learning_rate": _plain(learning_rate),
+            "retrain_learning_rate": _plain(retrain_learning_rate),
+            "prune": _plain(prune),
+            "batch_size": batch_size,
+            "seed": seed,
+        }
+
+    def fit(self, tasks: Sequence[Task]) -> History:
+        """Packs the tasks that the pack does not have yet, in their order.
+
+        Returns:
+            What was measured; prints as a table. It is in `history.json` too.
+
+        Raises:
+            ValueError: the tasks or the settings do not fit together, or not to the interrupted
+                run in the directory.
+            SystemExit: Ctrl-C, with the status 130, once the screen says how to continue.
+        """
+        tasks = list(tasks)
+        prunes = self._prunes(tasks)
+        with scope_of(self._some_variable):
+            self._run.open(self.net, self.settings)
+            self._writer = board.open_board(
+                self._run.directory and self._chief and self._run.directory / "tensorboard",
+                self._tensorboard,
+            )
+            try:
+                with self._screen.open():
+                    for task, prune in zip(tasks, prunes, strict=True):
+                        if task.name in self._run.history and task.name in self.net.tasks:
+                            self._screen.say(f"{task.name}: packed already")
+                        else:
+                            self._pack(task, prune)
+            except KeyboardInterrupt:
+                self._interrupted()
+        return self._run.history
+
+    # -- One task --------------------------------------------------------------------------------
+
+    def _pack(self, task: Task, prune: Prune) -> None:
+        model = self._open(task)
+        phases = self._phases(model, task, prune)
+        loop = Loop(model, self._compiles(), self.steps_per_execution)
+        passes = Passes(task.train, self.batch_size, self.seed, model.distribute_strategy)
+        entry = {"epochs": [], "seconds": 0.0}
+        saved = self._run.resume(task.name, model, phases)
+        if saved is not None:
+            entry = saved
+            epoch = len(entry["epochs"])
+            self._screen.say(f"{task.name}: continuing after {epoch} epochs")
+        while phases.epochs is None or len(entry["epochs"]) < phases.epochs:
+            began = time.perf_counter()
+            self._epoch(len(entry["epochs"]), task, model, phases, loop, passes, entry)
+            entry["seconds"] += time.perf_counter() - began
+            self._run.checkpoint(task.name, model, phases, entry)
+        self._commit(task, model, phases, entry)
+
+    def _open(self, task: Task) -> TaskModel:
+        if self.net.open_model is not None and self.net.open_model.name == task.name:
+            self.net.discard()  # of a run interrupted in this process: its checkpoint has it
+        if self.seed is not None:
+            keras.utils.set_random_seed(self.seed + len(self.net.tasks))
+        model = self.net.add_task(task.name, task.head, task.classes, task.claim_ratio)
+        model.compile(
+            self.optimizer(self._rate(self.learning_rate, 0)),
+            loss=_copy(self.loss),
+            metrics=[_copy(metric) for metric in self.metrics],
+            jit_compile=self._compiles(),
+        )
+        model.optimizer.build(model.trainable_variables)
+        model.test_on_batch(*one_batch(task.train, self.batch_size))  # makes the metrics
+        model.reset_metrics()
+        return model
+
+    def _phases(self, model: TaskModel, task: Task, prune: Prune) -> Phases:
+        common = {"criterion": self.criterion}
+        if task.validation is not None:
+            common["evaluate"] = lambda: self._evaluate(model, task.validation)
+        if isinstance(prune, Auto):
+            return Searching(model, prune, self.epochs, self.retrain_epochs, **common)
+        kind = Gradual if callable(prune) else OneShot
+        phases = kind(model, prune, self.epochs, **common)
+        phases.epochs = self.epochs + self.retrain_epochs
+        return phases
+
+    def _epoch(self, epoch, task, model, phases, loop, passes, entry) -> None:
+        iterator, steps = passes.start(epoch)
+        phases.epoch_begins(epoch)
+        retraining = phases.retraining_epoch(epoch)
+        rate = self._set_rate(model.optimizer, epoch, retraining)
+        phase = "training" if retraining is None else "retraining"
+        self._screen.begin_epoch(task.name, phase, self._left(phases, epoch), steps)
+        first = int(ops.convert_to_numpy(model.optimizer.iterations))
+        began = time.perf_counter()
+        steps, examples = loop.epoch(iterator, phases, first, self._screen.steps)
+        seconds = time.perf_counter() - began
+        if steps == 0:
+            raise ValueError(
+                f"The training data of task '{task.name}' have no batches in epoch {epoch}. A "
+                "dataset made from a generator must begin again for every iterator."
+            )
+        logs = _numbers(model.get_metrics_result())
+        model.reset_metrics()
+        if task.validation is not None:
+            measured = self._evaluate(model, task.validation)
+            logs |= {f"val_{name}": value for name, value in measured.items()}
+        claimed, sparsity = self.net.claimed_share()
+        row = {"epoch": epoch, "phase": phase, "learning_rate": rate, **logs}
+        row |= {"claimed": claimed, "sparsity": sparsity, "seconds": seconds, "steps": steps}
+        row["examples_per_second"] = examples / seconds
+        entry["epochs"].append(row)
+        phases.epoch_ends(epoch, logs)
+        board.write_epoch(self._writer, task.name, row)
+        self._screen.say(_line(task.name, row, phases.epochs))
+
+    def _commit(self, task: Task, model: TaskModel, phases: Phases, entry: dict) -> None:
+        # What never came to its prune (epochs of 0, say) comes to it here.
+        phases.epoch_begins(phases.epochs or 0)
+        sparsity = self.net.claimed_share()[1]
+        phases.finish()
+        entry |= {
+            "prune_ratio": sparsity,
+            "before_prune": phases.around_prune.get("before", {}),
+            "after_prune": phases.around_prune.get("after", {}),
+            "retrained": {},
+            "test": {},
+            "capacity": self.net.capacity().free,
+        }
+        if isinstance(phases, Searching):
+            entry["rounds"] = phases.state()["rounds"]
+        for moment, data in {"retrained": task.validation, "test": task.test}.items():
+            if data is not None:
+                entry[moment] = self._evaluate(model, data)
+        self._run.commit(task.name, self.net, entry)
+        board.write_owners(self._writer, self.net)
+
+    # -- Inside ----------------------------------------------------------------------------------
+
+    def _prunes(self, tasks: list[Task]) -> list[Prune]:
+        """What each task prunes by."""
+        prune = self.prune
+        if isinstance(prune, str):
+            if prune != "equal_shares":
+                raise ValueError(
+                    f'prune={prune!r} is none of the ways to prune; write prune="equal_shares", '
+                    "a ratio, a list of ratios, a schedule, or packnet_tf.Auto(max_drop=0.01)."
+                )
+            prune = equal_shares(len(tasks)) if tasks else []
+        prunes = list(prune) if isinstance(prune, Sequence) else [prune] * len(tasks)
+        if len(prunes) != len(tasks):
+            raise ValueError(
+                f"prune has {len(prunes)} values for {len(tasks)} tasks. Give one per task, or a "
+                "single one for all."
+            )
+        for task, way in zip(tasks, prunes, strict=True):
+            if isinstance(way, Auto) and task.validation is None:
+                raise ValueError(
+                    f"Auto needs validation data, and task '{task.name}' has none. Write Task("
+                    f"'{task.name}', head, train, validation)."
+                )
+            if not callable(way) and not isinstance(way, Auto):
+                check_ratio(way)
+        return prunes
+
+    def _evaluate(self, model: TaskModel, data) -> dict[str, float]:
+        data = batches(data, self.batch_size)
+        return _numbers(model.evaluate(data, verbose=0, return_dict=True))
+
+    def _compiles(self) -> bool:
+        if self.jit_compile != "auto":
+            return bool(self.jit_compile)
+        replicas = getattr(self._some_variable.value, "distribute_strategy", None)
+        several = replicas is not None and replicas.num_replicas_in_sync > 1
+        return bool(tf.config.list_physical_devices("GPU")) and not several
+
+    def _set_rate(self, optimizer, epoch: int, retraining: int | None) -> float:
+        if retraining is None:
+            rate = self._rate(self.learning_rate, epoch)
+        elif self.retrain_learning_rate is None:
+            rate = self._rate(self.learning_rate, retraining) / 10
+        else:
+            rate = self._rate(self.retrain_learning_rate, retraining)
+        try:
+            optimizer.learning_rate = rate
+        except TypeError:  # an optimizer with a schedule of its own keeps it
+            rate = float(ops.convert_to_numpy(optimizer.learning_rate))
+        return rate
+
+    @staticmethod
+    def _rate(rate: Rate, epoch: int) -> float:
+        return float(rate(epoch)) if callable(rate) else float(rate)
+
+    @staticmethod
+    def _left(phases: Phases, epoch: int) -> int | None:
+        if phases.retraining_epoch(epoch) is None:
+            return phases.epoch - epoch
+        return None if phases.epochs is None else phases.epochs - epoch
+
+    def _interrupted(self) -> None:
+        where = "nothing was kept, since the trainer has no directory"
+        if self._run.directory is not None:
+            command = shlex.join(sys.orig_argv)
+            where = f"epochs that were finished are in '{self._run.directory}'. To continue:"
+            where += f"\n  {command}"
+        self._screen.say(f"Interrupted; {where}")
+        raise SystemExit(130) from None
+
+
+def _copy(part):
+    """A new loss or metric for every task: Keras's hold state and cannot change their model."""
+    config = getattr(part, "get_config", None)
+    return type(part).from_config(config()) if config is not None else part
+
+
+def _numbers(results: dict) -> dict[str, float]:
+    return {name: float(value) for name, value in results.items()}
+
+
+def _plain(value):
+    """A setting as a checkpoint notes it, to notice that it has changed."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    if callable(value) and not isinstance(value, Auto):
+        return "a function"
+    return value if value is None or isinstance(value, (int, float, str)) else repr(value)
+
+
+def _line(task: str, row: dict, epochs: int | None) -> str:
+    of = f"/{epochs}" if epochs else ""
+    numbers = {
+        name: value
+        for name, value in row.items()
+        if name == "loss" or name.startswith("val_") or "acc" in name
+    }
+    text = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
+    return (
+        f"{task}, {row['phase']}, epoch {row['epoch'] + 1}{of}: {text}  sparsity "
+        f"{row['sparsity']:.3f}  {row['examples_per_second']:.0f} examples/s"
+    )

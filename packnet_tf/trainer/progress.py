@@ -1,0 +1,63 @@
+"""What is seen of a run while it goes on: a bar per task and phase, a line per epoch."""
+
+import contextlib
+from collections.abc import Iterator
+
+import rich.console
+import rich.progress
+
+
+class Screen:
+    """Prints to a terminal with a bar, or to a file or a pipe without one.
+
+    Args:
+        shown: False: nothing at all, on workers that are not the chief for instance.
+    """
+
+    def __init__(self, shown: bool):
+        self._console = rich.console.Console(quiet=not shown, highlight=False, soft_wrap=True)
+        self._bar: rich.progress.Progress | None = None
+        self._phase: tuple | None = None
+        self._line = None
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[None]:
+        """Within it bars are drawn, in terminals."""
+        columns = [
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TextColumn("steps, {task.fields[rate]}"),
+            rich.progress.TimeRemainingColumn(),
+        ]
+        self._bar = rich.progress.Progress(
+            *columns, console=self._console, disable=not self._console.is_terminal
+        )
+        with self._bar:
+            yield
+        self._bar = self._phase = None
+
+    def begin_epoch(self, task: str, phase: str, epochs_left: int | None, steps: int | None):
+        """Continues the bar of a task's phase, or begins it.
+
+        Args:
+            epochs_left: in this phase, this one included, where that is known.
+            steps: in this epoch, where that is known.
+        """
+        total = steps * epochs_left if steps and epochs_left else None
+        if self._phase != (task, phase):
+            self._phase = (task, phase)
+            self._line = self._bar.add_task(f"{task}, {phase}", total=total, rate="")
+        elif total is not None:
+            done = self._bar.tasks[self._line].completed
+            self._bar.update(self._line, total=done + total)
+
+    def steps(self, count: int) -> None:
+        """Notes that steps have been done."""
+        speed = self._bar.tasks[self._line].speed
+        rate = f"{speed:.1f}/s" if speed else ""
+        self._bar.update(self._line, advance=count, rate=rate)
+
+    def say(self, text: str) -> None:
+        """Prints a line, above the bar where there is one."""
+        self._console.print(text, markup=False)

@@ -1,0 +1,96 @@
+"""The directory of a run: what is done, and what is needed to go on."""
+
+import pathlib
+
+from packnet_tf.net import PackNet
+from packnet_tf.phases import Phases
+from packnet_tf.storage import restore
+from packnet_tf.task_model import TaskModel
+from packnet_tf.trainer import checkpoint
+from packnet_tf.trainer.history import History
+
+
+class Run:
+    """Keeps the pack, the unfinished task and the history.
+
+    `pack.keras` is written before the first step and after every commit, `checkpoint.npz` after
+    every epoch. A commit first writes the history, then the pack, then removes the checkpoint: a
+    run killed in between finds the old pack and the checkpoint, and commits again.
+
+    Args:
+        directory: None keeps nothing.
+        writes: False on workers that are not the chief; they read only.
+    """
+
+    def __init__(self, directory, writes: bool):
+        self.directory = pathlib.Path(directory) if directory is not None else None
+        self._writes = writes and directory is not None
+        self.history = History()
+
+    def open(self, net: PackNet, settings: dict) -> None:
+        """Puts into `net` what an earlier run has packed.
+
+        Raises:
+            ValueError: the directory is another pack's, or its unfinished task was begun with
+                other settings.
+        """
+        self._settings = settings
+        if self.directory is None:
+            return
+        if self._pack.exists():
+            self.history = History.read(self._history)
+            restore(net, self._pack)
+        elif self._writes:
+            if net.open_model is not None:
+                net.check_name("")  # says that a task is open
+            net.save(self._pack)
+        if self._checkpoint.exists():
+            facts, _ = checkpoint.load(self._checkpoint)
+            for name, value in settings.items():
+                if facts["task"] not in net.tasks and facts["settings"][name] != value:
+                    raise ValueError(
+                        f"The interrupted run of task '{facts['task']}' in '{self.directory}' had "
+                        f"{name}={facts['settings'][name]!r}, this one has {name}={value!r}. "
+                        "Repeat the old settings to continue it, delete "
+                        f"'{self._checkpoint.name}' to start the task again, or take a new "
+                        "directory."
+                    )
+
+    def resume(self, task: str, model: TaskModel, phases: Phases) -> dict | None:
+        """Restores an unfinished task; returns its entry in the history so far, or None."""
+        if self.directory is None or not self._checkpoint.exists():
+            return None
+        facts, values = checkpoint.load(self._checkpoint)
+        if facts["task"] != task:
+            return None
+        count = len(checkpoint.variables_of(model))
+        checkpoint.put_back(model, values[:count])
+        phases.restore(facts["phases"], values[count:])
+        return facts["entry"]
+
+    def checkpoint(self, task: str, model: TaskModel, phases: Phases, entry: dict) -> None:
+        """Keeps the state after an epoch."""
+        if self._writes:
+            facts = {"task": task, "settings": self._settings, "entry": entry}
+            values = [*checkpoint.take(model), *phases.arrays()]
+            checkpoint.save(self._checkpoint, {**facts, "phases": phases.state()}, values)
+
+    def commit(self, task: str, net: PackNet, entry: dict) -> None:
+        """Keeps a task that is committed."""
+        self.history[task] = entry
+        if self._writes:
+            self.history.write(self._history)
+            net.save(self._pack)
+            self._checkpoint.unlink(missing_ok=True)
+
+    @property
+    def _pack(self) -> pathlib.Path:
+        return self.directory / "pack.keras"
+
+    @property
+    def _checkpoint(self) -> pathlib.Path:
+        return self.directory / "checkpoint.npz"
+
+    @property
+    def _history(self) -> pathlib.Path:
+        return self.directory / "history.json"

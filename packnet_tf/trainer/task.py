@@ -1,0 +1,35 @@
+"""A task to pack: its name, its head and its data."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One of the tasks that `PackTrainer.fit` packs.
+
+    Attributes:
+        name: unique in the pack, and usable as a file name.
+        head: the task's own output layers.
+        train: its training data: a `tf.data.Dataset` of batches (x, y) or (x, y, sample_weight),
+            gone through once an epoch; such a tuple of arrays, which is shuffled and batched; or
+            a function from the number of an epoch, counted from 0, to a dataset.
+        validation: a dataset or a tuple of arrays, looked at after every epoch; or None.
+        test: the same, looked at once, when the task is committed; or None.
+        classes: names of the classes in output order, kept with the task and exported.
+        claim_ratio: fraction of the free weights to claim, see `PackNet.add_task`.
+
+    Example:
+        >>> Task("clothing", keras.layers.Dense(10), (images, labels))
+    """
+
+    name: str
+    head: keras.layers.Layer
+    train: Any | Callable[[int], Any]
+    validation: Any = None
+    test: Any = None
+    classes: Sequence[str] | None = None
+    claim_ratio: float = 1.0
