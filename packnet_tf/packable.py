@@ -1,5 +1,6 @@
 """Which layers are packed: the list, and how to add to it."""
 
+import sys
 import warnings
 from collections.abc import Sequence
 
@@ -143,12 +144,15 @@ for _class in (
     register_packed(_class)
 for _class in (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D):
     register_packed(_class, variables=("depthwise_kernel", "pointwise_kernel"))
+# The cell of ConvLSTMs has no public name. Making a layer to look at its cell would start
+# TensorFlow, and devices and hosts must be configured before that.
+_ConvLSTMCell = vars(sys.modules[keras.layers.ConvLSTM2D.__base__.__module__])["ConvLSTMCell"]
 # The layers LSTM, GRU and SimpleRNN hold a cell, and the cell holds the kernels.
 for _class in (
     keras.layers.LSTMCell,
     keras.layers.GRUCell,
     keras.layers.SimpleRNNCell,
-    type(keras.layers.ConvLSTM2D(1, 1).cell),  # has no public name; all ConvLSTMs share it
+    _ConvLSTMCell,
 ):
     register_packed(_class, variables=("kernel", "recurrent_kernel"))
 register_packed(keras.layers.Embedding, variables=("embeddings",))

@@ -204,7 +204,7 @@ class Gradual(Phases):
         if "before" not in self.around_prune:
             self.measure("before")
         self.net.prune_to(sparsity, self.criterion)
-        if sparsity == self.final:
+        if sparsity == self.final and "after" not in self.around_prune:
             self.measure("after")
         self._reached = max(sparsity, self._reached)
 

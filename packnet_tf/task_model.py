@@ -5,6 +5,7 @@ import inspect
 import keras
 from keras import ops
 
+from packnet_tf.multi_worker import fitting_model
 from packnet_tf.optimizers import refuse_strange
 from packnet_tf.packed_trunk import PackedTrunk
 
@@ -13,7 +14,7 @@ PHASES = ("training", "retraining", "committed")
 
 
 @keras.saving.register_keras_serializable("packnet_tf")
-class TaskModel(keras.Model):
+class TaskModel(fitting_model()):
     """A functional Keras model of one task, made by `PackNet.add_task` or `task_model`.
 
     Compile, fit, evaluate, predict and save it like any Keras model. Once its task is committed

@@ -337,3 +337,18 @@ def test_an_old_task_keeps_its_place_when_later_models_are_rolled_back():
     net.discard()
     pack_task(net, "two")
     assert np.array_equal(logits(net.task_model("one"), x), answers)
+
+
+def test_importing_the_library_starts_nothing():
+    """Devices and hosts are configured between the import and the first use."""
+    run = run_python(
+        """
+        import packnet_tf, keras, tensorflow as tf
+        packnet_tf.PackNet, packnet_tf.PackNetCallback, packnet_tf.PackTrainer, packnet_tf.load
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        parts = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, parts)
+        print(len(tf.config.list_logical_devices("CPU")))
+        """
+    )
+    assert run.stdout.split() == ["2"], run.stderr

@@ -24,24 +24,22 @@ class Passes:
         self._strategy = strategy
         self._made = 0
         self._of_epoch = source if _is_function(source) else None
-        self._data = None
         if self._of_epoch is None:
-            self._data = self._spread(batches(source, batch_size, shuffle_seed=seed))
+            self._data = batches(source, batch_size, shuffle_seed=seed)
+            self._spread = strategy.experimental_distribute_dataset(self._data)
 
     def start(self, epoch: int) -> tuple[Iterator, int | None]:
         """An iterator over the batches of an epoch, and how many they are, where that is known."""
-        data = self._data
         if self._of_epoch is not None:
-            data = self._spread(self._of_epoch(epoch))
-        else:
-            for _ in range(self._made, epoch):
-                iter(data)
-            self._made = epoch + 1
-        steps = int(getattr(data, "cardinality", lambda: -1)())
-        return iter(data), steps if steps >= 0 else None
-
-    def _spread(self, dataset):
-        return self._strategy.experimental_distribute_dataset(dataset)
+            self._data = self._of_epoch(epoch)
+            self._spread = self._strategy.experimental_distribute_dataset(self._data)
+            self._made = epoch
+        while self._made < epoch:
+            iter(self._spread)
+            self._made += 1
+        self._made += 1
+        steps = int(self._data.cardinality())
+        return iter(self._spread), steps if steps >= 0 else None
 
 
 def batches(source, batch_size: int, shuffle_seed: int | bool | None = False):

@@ -1,0 +1,79 @@
+"""Several devices and several hosts: the same pack, replica by replica."""
+
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import packnet_tf
+import trainer_runs
+from pack_helpers import run_python
+
+ROUNDING = 1e-5  # float32 sums in another order, over 32 steps
+
+
+def test_two_devices_pack_as_one_does():
+    run = run_python("import trainer_runs; trainer_runs.same_on_every_device()")
+    assert run.returncode == 0, run.stderr
+    differences = dict(line.split() for line in run.stdout.splitlines())
+    assert set(differences) == {"trainer", "fit"}
+    assert all(float(largest) < ROUNDING for largest in differences.values()), differences
+
+
+@pytest.mark.slow
+def test_two_hosts_pack_as_one_does(tmp_path):
+    ports = ",".join(map(str, free_ports(2)))
+    script = pathlib.Path(trainer_runs.__file__)
+    workers = [
+        subprocess.Popen(
+            [sys.executable, script, "worker", tmp_path, str(index), ports],
+            env=environment(script.parent),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    try:
+        ended = [process.communicate(timeout=300) for process in workers]
+    finally:
+        for process in workers:
+            process.kill()
+    for process, (_, errors) in zip(workers, ended, strict=True):
+        assert process.returncode == 0, errors[-3000:]
+    first, second = (output for output, _ in ended)
+    assert first == second
+    assert [line.split()[0] for line in first.splitlines()] == ["trainer", "fit"]
+    for way in ("trainer", "fit"):
+        one = trainer_runs.equal_parts(fit=way == "fit")
+        two = packnet_tf.load(tmp_path / f"{way}.keras")
+        assert two.tasks == ("one", "two")
+        for path, owner in two.owners().items():
+            assert np.array_equal(owner, one.owners()[path])
+        for a, b in zip(trainer_runs.numbers(one), trainer_runs.numbers(two), strict=True):
+            assert np.allclose(a, b, rtol=0, atol=ROUNDING)
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("localhost", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def environment(folder):
+    import os
+
+    root = pathlib.Path(packnet_tf.__file__).parent.parent
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(root), str(folder)]),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
