@@ -90,7 +90,8 @@ def start_keras() -> None:
         import tensorflow as tf
 
         tf.config.list_physical_devices()  # looks for GPUs, and says so
-        tf.zeros(())
+        if "TF_CONFIG" not in os.environ:  # hosts must be known before TensorFlow starts
+            tf.zeros(())
         tf.get_logger().setLevel("ERROR")  # advice on retracing, meant for developers
         import keras  # noqa: F401
     import packnet_tf.task_model  # noqa: F401

@@ -1,6 +1,6 @@
-"""train a task on a folder of images and add it to a pack.
+"""train tasks on folders of images and add them to a pack.
 
-The first call makes the pack from a trunk; later calls add a task to it. DIR is
+The first call makes the pack from a trunk; later calls add tasks to it. DIR is
 {train,validation,test}/<class>/<image>; validation and test are optional. Interrupted, the same
 command continues.
 
@@ -8,6 +8,8 @@ Example:
   packnet train --pack=garden.keras --task=flowers --data=flowers/ --trunk=MobileNetV2 \\
       --image_size=96 --epochs=15 --prune_epoch=10 --prune_ratio=0.5
   packnet train --pack=garden.keras --task=leaves --data=leaves/ --prune_ratio=0.75
+  packnet train --pack=shop.keras --tasks=shoes:shoes/,hats:hats/,bags:bags/ \\
+      --trunk=MobileNetV2 --image_size=96 --prune=equal_shares
 """
 
 from absl import flags
@@ -15,10 +17,13 @@ from absl import flags
 from packnet_tf.apps import cli
 
 FLAGS = cli.new_flags()
-REQUIRED = ("pack", "task", "data")
+REQUIRED = ("pack",)
 flags.DEFINE_string("pack", None, "The pack, a .keras file; made if missing.", flag_values=FLAGS)
 flags.DEFINE_string("task", None, "Name of the new task.", flag_values=FLAGS)
 flags.DEFINE_string("data", None, "Folder of the task's images.", flag_values=FLAGS)
+flags.DEFINE_list(
+    "tasks", [], "Instead of --task and --data, several: NAME:DIR,NAME:DIR.", flag_values=FLAGS
+)
 flags.DEFINE_string(
     "trunk",
     None,
@@ -66,7 +71,7 @@ flags.DEFINE_enum(
 flags.DEFINE_enum(
     "restart",
     None,
-    ["trunk", "zero"],
+    ["trunk", "zero", "fresh"],
     "For a new pack: what freed weights restart from; default trunk, the values it came with.",
     flag_values=FLAGS,
 )
@@ -77,6 +82,35 @@ flags.DEFINE_integer("prune_epoch", 10, "The epoch whose start prunes.", 0, flag
 flags.DEFINE_float(
     "prune_ratio", 0.5, "Fraction of the claim to release, 0 to 1.", 0, 1, flag_values=FLAGS
 )
+flags.DEFINE_string(
+    "prune",
+    "ratio",
+    "How to prune: ratio (--prune_ratio, at once), gradual (up to it, while training), auto (as "
+    "far as --max_drop allows), equal_shares, or ratios, one per task: 0.5,0.75,0.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_float(
+    "max_drop",
+    0.01,
+    "For --prune=auto: how far validation accuracy may fall; 0.01 is one percent point.",
+    0,
+    1,
+    flag_values=FLAGS,
+)
+flags.DEFINE_float(
+    "claim_ratio", 1.0, "Fraction of the free weights a task claims.", 0, 1, flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "adopt",
+    None,
+    "For a new pack: name to keep the pretrained trunk under, as its first task, repaired on the "
+    "images of the first --data after pruning.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_float(
+    "adopt_ratio", 0.5, "Fraction of the adopted trunk to release.", 0, 1, flag_values=FLAGS
+)
+flags.DEFINE_integer("adopt_epochs", 5, "Epochs of its repair.", 0, flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", 32, "Images per step.", 1, flag_values=FLAGS)
 flags.DEFINE_enum(
     "optimizer", "sgd", ["sgd", "adam", "adamw"], "SGD has momentum 0.9.", flag_values=FLAGS
@@ -91,6 +125,23 @@ flags.DEFINE_float(
 )
 flags.DEFINE_boolean(
     "decay", True, "Lower both rates to a tenth, along a cosine.", flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "accumulation", 1, "Batches whose gradients make one update.", 1, flag_values=FLAGS
+)
+flags.DEFINE_enum(
+    "precision",
+    "float32",
+    ["float32", "mixed_bfloat16", "mixed_float16"],
+    "For a new pack: what layers compute in; weights are float32.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "strategy",
+    "none",
+    ["none", "mirrored", "multi_worker"],
+    "Devices: one; all GPUs here; or the hosts that the TF_CONFIG of each names.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_boolean("flip", False, "Augment by mirroring left to right.", flag_values=FLAGS)
 flags.DEFINE_boolean("crop", True, "Augment by padding and random crops.", flag_values=FLAGS)
@@ -118,11 +169,33 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
             f"--prune_epoch={values.prune_epoch} is not below --epochs={values.epochs}: the task "
             "would never be pruned. --epochs counts the epochs after the prune too"
         )
+    pairs = _pairs(values)
     cli.start_keras()
-    from packnet_tf.apps.training import Plan, train
+    from packnet_tf.apps.strategies import chosen_strategy
+    from packnet_tf.apps.training import Plan, train_all
 
-    settings = values.flag_values_dict()
+    settings = {**values.flag_values_dict(), "tasks": pairs}
     fields = Plan.__dataclass_fields__
-    report = train(Plan(**{name: value for name, value in settings.items() if name in fields}))
-    print()
-    print(report)
+    with chosen_strategy(values.strategy, values.precision):
+        reports = train_all(
+            Plan(**{name: value for name, value in settings.items() if name in fields})
+        )
+    for report in reports:
+        print()
+        print(report)
+
+
+def _pairs(values: flags.FlagValues) -> tuple[tuple[str, str], ...]:
+    """The pairs of --tasks; empty where --task and --data say it."""
+    if not values.tasks:
+        for name in ("task", "data"):
+            if values[name].value is None:
+                raise cli.UsageError(f"--{name} is missing")
+        return ()
+    if values.task or values.data:
+        raise cli.UsageError("--tasks goes without --task and --data")
+    pairs = tuple(tuple(text.split(":", 1)) for text in values.tasks)
+    for pair, text in zip(pairs, values.tasks, strict=True):
+        if len(pair) != 2 or not all(pair):
+            raise cli.UsageError(f"--tasks has '{text}'; expected NAME:DIR,NAME:DIR")
+    return pairs

@@ -1,33 +1,40 @@
-"""What `packnet train` does: one task, from a folder of images into a pack."""
+"""What `packnet train` does: tasks, from folders of images into a pack."""
 
 import dataclasses
 import json
 import math
 import pathlib
 import shutil
-import sys
 
 import keras
-import numpy as np
 
 import packnet_tf
-from packnet_tf.apps.folders import read_folder, readable
+from packnet_tf.apps.folders import Folder, read_folder, readable
+from packnet_tf.apps.heads import calibrated_head
+from packnet_tf.apps.packs import check_shapes, open_pack, pixel_range
 from packnet_tf.apps.pipeline import Pipeline
-from packnet_tf.apps.trunks import load_trunk
 from packnet_tf.atomic import replacing
+from packnet_tf.storage import restore
 from packnet_tf.tables import count_bytes, text_table
-
-POLICIES = ("biases", "norms", "restart")
-FEATURE_NORM = 30.0  # mean squared norm that features are scaled to, see `calibrated_head`
+from packnet_tf.trainer.history import MOMENTS
+from packnet_tf.trainer.run import PACK
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The settings of one task; the flags of `packnet train` by the same names."""
+    """The settings of a command; the flags of `packnet train` by the same names.
+
+    Attributes:
+        task, data: one task and its folder; or, instead,
+        tasks: pairs (task, folder), packed in this order.
+        prune: "ratio" (`prune_ratio`), "gradual" (up to `prune_ratio`, along a polynomial),
+            "auto", "equal_shares", or ratios with commas between them, one per task.
+    """
 
     pack: str
-    task: str
-    data: str
+    task: str | None = None
+    data: str | None = None
+    tasks: tuple[tuple[str, str], ...] = ()
     trunk: str | None = None
     trunk_output: str | None = None
     trunk_weights: str = "imagenet"
@@ -36,14 +43,21 @@ class Plan:
     biases: str | None = None
     norms: str | None = None
     restart: str | None = None
+    adopt: str | None = None
+    adopt_ratio: float = 0.5
+    adopt_epochs: int = 5
     epochs: int = 15
     prune_epoch: int = 10
     prune_ratio: float = 0.5
+    prune: str = "ratio"
+    max_drop: float = 0.01
+    claim_ratio: float = 1.0
     batch_size: int = 32
     optimizer: str = "sgd"
     learning_rate: float = 0.003
     retrain_learning_rate: float | None = None
     decay: bool = True
+    accumulation: int = 1
     flip: bool = False
     crop: bool = True
     validation_share: float = 0.1
@@ -52,6 +66,10 @@ class Plan:
     seed: int = 0
     fresh: bool = False
 
+    def pairs(self) -> list[tuple[str, str]]:
+        """The tasks and their folders, in order."""
+        return list(self.tasks) or [(self.task, self.data)]
+
 
 @dataclasses.dataclass
 class Report:
@@ -59,118 +77,125 @@ class Report:
 
     Attributes:
         accuracy: by moment, "before the prune", "after it", "retrained" (validation images) and
-            "test", 0 to 1; moments of an earlier, interrupted run are missing.
+            "test", 0 to 1.
+        prune_ratio: share of its claim that the task released.
         unreadable: by path, why an image was skipped.
     """
 
-    plan: Plan
+    task: str
+    pack: str
     classes: list[str]
     images: dict[str, int]
     accuracy: dict[str, float]
+    prune_ratio: float
     capacity: float
     pack_bytes: int
     unreadable: dict[str, str]
 
     def __str__(self) -> str:
-        plan = self.plan
         rows = [
             ["classes", str(len(self.classes))],
             *([f"{split} images", f"{count:,}"] for split, count in self.images.items()),
             ["unreadable images, skipped", str(len(self.unreadable))],
             *([f"accuracy, {moment}", f"{value:.1%}"] for moment, value in self.accuracy.items()),
+            ["released", f"{self.prune_ratio:.1%}"],
             ["capacity left", f"{self.capacity:.1%}"],
-            [plan.pack, count_bytes(self.pack_bytes)],
+            [self.pack, count_bytes(self.pack_bytes)],
         ]
-        text = text_table([f"task {plan.task}", ""], rows)
+        text = text_table([f"task {self.task}", ""], rows)
         for reason in sorted(self.unreadable.values()):
             text += f"\nSkipped: {reason}"
         return text
 
 
 def train(plan: Plan) -> Report:
-    """Trains, prunes, retrains and commits one task, and saves the pack.
+    """Packs one task; see `train_all`."""
+    return train_all(plan)[-1]
+
+
+def train_all(plan: Plan) -> list[Report]:
+    """Trains, prunes, retrains and commits tasks, and saves the pack after each.
 
     Progress is kept in a folder beside the pack; the same plan continues from there.
 
     Raises:
         FileNotFoundError, ValueError: something is missing or does not fit; the message says what.
     """
-    folder = read_folder(plan.data, plan.validation_share, plan.seed)
+    pairs = plan.pairs()
+    folders = {task: read_folder(data, plan.validation_share, plan.seed) for task, data in pairs}
+    if len(folders) < len(pairs):
+        raise ValueError("Two tasks of this command have the same name. Give each one its own.")
     keras.utils.set_random_seed(plan.seed)
-    net = _open_pack(plan)
-    net.check_name(plan.task)
     progress = _Progress(plan)
-    print(f"Reading {sum(map(len, folder.files.values())):,} images ...", flush=True)
-    folder = readable(folder)
-    probe = net.add_task(plan.task, keras.layers.Dense(1))
-    _check_shapes(probe.trunk, plan.pack)
+    net = open_pack(plan)
+    began_with = net.tasks
+    progress.continue_with(net)
+    for task, _ in pairs:
+        if task in began_with:
+            raise ValueError(
+                f"The pack '{plan.pack}' has a task '{task}' already. Choose another name for the "
+                "new task."
+            )
+        if task not in net.tasks:
+            net.check_name(task)
+    ways = _ways(plan, len(pairs))
+    progress.begin()
+    reports = []
+    for (task, _), way in zip(pairs, ways, strict=True):
+        reports.append(_train(plan, progress, net, task, readable(folders[task]), way))
+        net.save(plan.pack)
+        reports[-1].pack_bytes = pathlib.Path(plan.pack).stat().st_size
+    progress.done()
+    return reports
+
+
+def _train(plan: Plan, progress, net, task: str, folder: Folder, way) -> Report:
+    """One task of a plan; `way` is its prune, see `PackTrainer`."""
+    shape = net._trunk.input_shape
+    check_shapes(net._trunk, plan.pack)
     pipeline = Pipeline(
-        probe.input_shape[1:], plan.batch_size, plan.seed, plan.cache, _pixel_range(net, plan.pack)
+        shape[1:], plan.batch_size, plan.seed, plan.cache, pixel_range(net, plan.pack)
     )
     sets = {split: pipeline.evaluation(files) for split, files in folder.files.items()}
     training = pipeline.training(folder.files["train"], plan.flip, plan.crop)
-
-    head = calibrated_head(probe.trunk, sets["train"], len(folder.classes))
-    net.discard()
-    model = net.add_task(plan.task, head, classes=folder.classes)
-    model.compile(
-        optimizer=_optimizer(plan),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=_jit_compile(plan.jit_compile),
+    if plan.adopt and not net.tasks:
+        images = sets["train"].map(lambda images, labels: images)
+        print(net.adopt(plan.adopt, plan.adopt_ratio, images=images, epochs=plan.adopt_epochs))
+        net.save(progress.pack)
+    steps = math.ceil(len(folder.files["train"]) / plan.batch_size)
+    trainer = packnet_tf.PackTrainer(
+        net,
+        _optimizer(plan),
+        epochs=plan.prune_epoch,
+        retrain_epochs=plan.epochs - plan.prune_epoch,
+        prune=_gradual(plan, steps) if way == "gradual" else way,
+        directory=progress.folder,
+        batch_size=plan.batch_size,
+        jit_compile={"on": True, "off": False}.get(plan.jit_compile, "auto"),
+        seed=plan.seed,
+        **_rates(plan),
     )
-    packing = packnet_tf.PackNetCallback(
-        plan.prune_ratio, plan.prune_epoch, validation_data=sets["validation"]
+    if task not in net.tasks:
+        probe = net.add_task(task, keras.layers.Dense(1))
+        head = calibrated_head(probe.trunk, sets["train"], len(folder.classes))
+        net.discard()
+    else:
+        head = keras.layers.Dense(1)  # it is packed already, and the trainer knows it
+    job = packnet_tf.Task(
+        task, head, training, sets["validation"], sets.get("test"), folder.classes, plan.claim_ratio
     )
-    progress.begin()
-    model.fit(
-        training,
-        epochs=plan.epochs,
-        validation_data=sets["validation"],
-        verbose=1 if sys.stdout.isatty() else 2,
-        shuffle=False,  # the dataset shuffles
-        callbacks=[*progress.callbacks(), *_rates(plan), packing],
-    )
-    moments = {"before the prune": "before", "after it": "after"}
-    accuracy = {
-        moment: packing.around_prune[key]["accuracy"]
-        for moment, key in moments.items()
-        if key in packing.around_prune
-    }
-    accuracy["retrained"] = _accuracy(model, sets["validation"])
-    if "test" in sets:
-        accuracy["test"] = _accuracy(model, sets["test"])
-    net.save(plan.pack)
-    progress.done()
+    entry = trainer.fit([job])[task]
+    moments = {**MOMENTS, "test": "test"}
     return Report(
-        plan,
+        task,
+        plan.pack,
         folder.classes,
         {split: len(files) for split, files in folder.files.items()},
-        accuracy,
-        net.capacity().free,
-        pathlib.Path(plan.pack).stat().st_size,
+        {moment: entry[key]["accuracy"] for moment, key in moments.items() if entry[key]},
+        entry["prune_ratio"],
+        entry["capacity"],
+        0,
         folder.unreadable,
-    )
-
-
-def calibrated_head(trunk, images, classes: int) -> keras.Model:
-    """A linear head on features scaled to a mean squared norm of `FEATURE_NORM`.
-
-    Backbones differ a lot in the size of their features, and a linear layer on large ones is
-    unstable at learning rates that move the trunk: its step is the rate times the squared norm.
-
-    Args:
-        trunk: the model that gives the features, as the task begins with it.
-        images: dataset of (images, labels), of which the first 8 batches are looked at.
-        classes: number of outputs.
-    """
-    features = [keras.ops.convert_to_numpy(trunk(batch)) for batch, _ in images.take(8)]
-    norm = float(np.mean(np.sum(np.square(np.concatenate(features)), axis=-1)))
-    scale = math.sqrt(FEATURE_NORM / norm) if norm > 0 else 1.0
-    width = features[0].shape[-1]
-    return keras.Sequential(
-        [keras.Input((width,)), keras.layers.Rescaling(scale), keras.layers.Dense(classes)],
-        name="head",
     )
 
 
@@ -180,106 +205,66 @@ def cosine(epoch: int, epochs: int, rate: float) -> float:
     return rate * (0.1 + 0.9 * (1 + math.cos(math.pi * share)) / 2)
 
 
-def _rates(plan: Plan) -> list:
-    """The learning rate of every epoch: two phases, each with its own rate."""
+def _rates(plan: Plan) -> dict:
+    """The learning rates of the two phases, as `PackTrainer` takes them."""
     retrain = plan.retrain_learning_rate
     retrain = plan.learning_rate / 10 if retrain is None else retrain
+    if not plan.decay:
+        return {"learning_rate": plan.learning_rate, "retrain_learning_rate": retrain}
+    after = plan.epochs - plan.prune_epoch
+    return {
+        "learning_rate": lambda epoch: cosine(epoch, plan.prune_epoch, plan.learning_rate),
+        "retrain_learning_rate": lambda epoch: cosine(epoch, after, retrain),
+    }
 
-    def rate(epoch, _):
-        start, end, first = 0, plan.prune_epoch, plan.learning_rate
-        if epoch >= plan.prune_epoch:
-            start, end, first = plan.prune_epoch, plan.epochs, retrain
-        return cosine(epoch - start, end - start, first) if plan.decay else first
 
-    return [keras.callbacks.LearningRateScheduler(rate)]
+def _ways(plan: Plan, count: int) -> list:
+    """What each of the tasks prunes by."""
+    named = {
+        "ratio": [plan.prune_ratio] * count,
+        "gradual": ["gradual"] * count,
+        "auto": [packnet_tf.Auto(plan.max_drop)] * count,
+        "equal_shares": packnet_tf.equal_shares(count),
+    }
+    if plan.prune in named:
+        return named[plan.prune]
+    try:
+        ratios = [float(ratio) for ratio in plan.prune.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"--prune={plan.prune} is none of the ways to prune; write --prune=gradual, "
+            "--prune=auto, --prune=equal_shares, or ratios, --prune=0.5,0.75,0."
+        ) from None
+    if len(ratios) != count:
+        raise ValueError(f"--prune has {len(ratios)} ratios for {count} tasks. Give one per task.")
+    return ratios
+
+
+def _gradual(plan: Plan, steps: int):
+    """From nothing to the ratio in the first three quarters of the training, in 20 prunes."""
+    end = max(1, plan.prune_epoch * steps * 3 // 4)
+    return packnet_tf.polynomial_decay(0.0, plan.prune_ratio, 0, end, frequency=max(1, end // 20))
 
 
 def _optimizer(plan: Plan):
+    options = {"gradient_accumulation_steps": plan.accumulation} if plan.accumulation > 1 else {}
     make = {
-        "sgd": lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
-        "adam": keras.optimizers.Adam,
-        "adamw": keras.optimizers.AdamW,
+        "sgd": lambda rate: keras.optimizers.SGD(rate, momentum=0.9, **options),
+        "adam": lambda rate: keras.optimizers.Adam(rate, **options),
+        "adamw": lambda rate: keras.optimizers.AdamW(rate, **options),
     }
-    return make[plan.optimizer](plan.learning_rate)
-
-
-def _jit_compile(choice: str) -> bool:
-    """Whether to compile with XLA: on CPUs it makes convolutions slower, so "auto" needs a GPU."""
-    if choice != "auto":
-        return choice == "on"
-    return any(device.startswith("gpu") for device in keras.distribution.list_devices())
-
-
-def _accuracy(model, data) -> float:
-    return float(model.evaluate(data, verbose=0, return_dict=True)["accuracy"])
-
-
-def _open_pack(plan: Plan) -> packnet_tf.PackNet:
-    path = pathlib.Path(plan.pack)
-    if path.exists():
-        net = packnet_tf.load(path)
-        if plan.task in net.tasks:
-            raise ValueError(
-                f"The pack '{path}' has a task '{plan.task}' already. Choose another name for the "
-                "new task."
-            )
-        _check_policy(net, plan)
-        return net
-    if not plan.trunk:
-        raise ValueError(
-            f"There is no pack '{path}' yet, and no trunk to make it from. Add --trunk=FILE.keras "
-            "or --trunk=MobileNetV2 (any model of keras.applications)."
-        )
-    trunk = load_trunk(
-        plan.trunk, plan.image_size, plan.trunk_output, plan.pixel_scale, plan.trunk_weights
-    )
-    chosen = {name: getattr(plan, name) for name in POLICIES if getattr(plan, name) is not None}
-    net = packnet_tf.PackNet(trunk, **chosen)
-    net.notes["pixel_range"] = "0,255"
-    return net
-
-
-def _check_policy(net, plan: Plan) -> None:
-    for name in POLICIES:
-        wanted, has = getattr(plan, name), getattr(net.policy, name)
-        if wanted not in (None, has):
-            raise ValueError(
-                f"The pack '{plan.pack}' was made with --{name}={has}, which holds for all its "
-                f"tasks; this command says --{name}={wanted}. Leave --{name} out, or make a new "
-                "pack."
-            )
-
-
-def _check_shapes(trunk, pack: str) -> None:
-    """Refuses a pack made in Python whose trunk does not take images, or gives no features."""
-    shape, features = trunk.input_shape, trunk.output_shape
-    images = isinstance(shape, tuple) and len(shape) == 4 and None not in shape[1:]
-    if not (images and shape[-1] in (1, 3) and isinstance(features, tuple) and len(features) == 2):
-        raise ValueError(
-            f"The trunk of '{pack}' takes {shape} and gives {features}; expected images (batch, "
-            "height, width, 3 or 1) and one feature vector each (batch, n). Train its tasks in "
-            "Python, with net.add_task and fit."
-        )
-
-
-def _pixel_range(net, pack: str) -> tuple[float, float]:
-    try:
-        low, high = map(float, net.notes.get("pixel_range", "").split(","))
-    except ValueError:
-        raise ValueError(
-            f"The pack '{pack}' does not say which pixel values its trunk takes. Open it with "
-            'packnet_tf.load, set net.notes["pixel_range"] = "0,255" (or "0,1"), and save it.'
-        ) from None
-    return low, high
+    return make[plan.optimizer]
 
 
 class _Progress:
-    """The folder beside a pack where an interrupted task is kept."""
+    """The folder beside a pack where a command that was interrupted is kept."""
 
     def __init__(self, plan: Plan):
-        self._folder = pathlib.Path(f"{plan.pack}.progress") / plan.task
-        self._settings = {**dataclasses.asdict(plan), "pack": None, "fresh": None}
-        self._note = self._folder / "settings.json"
+        self.folder = pathlib.Path(f"{plan.pack}.progress")
+        self.pack = self.folder / PACK
+        plain = json.loads(json.dumps(dataclasses.asdict(plan)))  # as it will be read back
+        self._settings = {**plain, "pack": None, "fresh": None}
+        self._note = self.folder / "settings.json"
         if plan.fresh:
             self.done()
         if self._note.exists():
@@ -288,24 +273,21 @@ class _Progress:
             if changed:
                 name = changed[0]
                 raise ValueError(
-                    f"An interrupted run of task '{plan.task}' had --{name}={before.get(name)}, "
-                    f"this one has --{name}={self._settings[name]}. Repeat the old command to "
-                    "continue it, or add --fresh to start over."
+                    f"An interrupted run had --{name}={before.get(name)}, this one has "
+                    f"--{name}={self._settings[name]}. Repeat the old command to continue it, or "
+                    "add --fresh to start over."
                 )
-            print(f"Continuing the interrupted run in '{self._folder}'.", flush=True)
+            print(f"Continuing the interrupted run in '{self.folder}'.", flush=True)
+
+    def continue_with(self, net) -> None:
+        """Puts into the pack what the interrupted run has packed."""
+        if self.pack.exists():
+            restore(net, self.pack)
 
     def begin(self) -> None:
         """Notes the settings: from here on there is something to continue."""
         with replacing(self._note) as temporary:
             temporary.write_text(json.dumps(self._settings), encoding="utf-8")
 
-    def callbacks(self) -> list:
-        # Kept until the pack is saved: a crash between the last epoch and that loses nothing.
-        backup = self._folder / "backup"
-        return [keras.callbacks.BackupAndRestore(str(backup), delete_checkpoint=False)]
-
     def done(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        parent = self._folder.parent
-        if parent.is_dir() and not any(parent.iterdir()):
-            parent.rmdir()
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -67,10 +67,16 @@ def batches(source, batch_size: int, shuffle_seed: int | bool | None = False):
     return data.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
-def one_batch(source, batch_size: int) -> tuple:
-    """The first batch of what `Task.train` may be, (x, y, sample_weight)."""
+def blank_batch(source, batch_size: int) -> tuple:
+    """A batch of one example of zeros, (x, y, sample_weight), shaped like those of `Task.train`.
+
+    A true one would cost an iterator, and with it the order that the first epoch would have had.
+    """
     data = source(0) if _is_function(source) else batches(source, batch_size)
-    return keras.utils.unpack_x_y_sample_weight(next(iter(data)))
+    zeros = tf.nest.map_structure(
+        lambda spec: tf.zeros([size or 1 for size in spec.shape], spec.dtype), data.element_spec
+    )
+    return keras.utils.unpack_x_y_sample_weight(zeros)
 
 
 def _is_function(source) -> bool:

@@ -20,7 +20,7 @@ from packnet_tf.schedules import Schedule
 from packnet_tf.task_model import TaskModel
 from packnet_tf.trainer import board
 from packnet_tf.trainer.auto import Auto, Searching
-from packnet_tf.trainer.data import Passes, batches, one_batch
+from packnet_tf.trainer.data import Passes, batches, blank_batch
 from packnet_tf.trainer.history import History
 from packnet_tf.trainer.loop import Loop
 from packnet_tf.trainer.progress import Screen
@@ -194,8 +194,7 @@ class PackTrainer:
             jit_compile=self._compiles(),
         )
         model.optimizer.build(model.trainable_variables)
-        model.test_on_batch(*one_batch(task.train, self.batch_size))  # makes the metrics
-        model.reset_metrics()
+        model.test_on_batch(*blank_batch(task.train, self.batch_size))  # makes the metrics
         return model
 
     def _phases(self, model: TaskModel, task: Task, prune: Prune) -> Phases:
@@ -217,6 +216,7 @@ class PackTrainer:
         phase = "training" if retraining is None else "retraining"
         self._screen.begin_epoch(task.name, phase, self._left(phases, epoch), steps)
         first = int(ops.convert_to_numpy(model.optimizer.iterations))
+        model.reset_metrics()  # evaluate leaves its own in them
         began = time.perf_counter()
         steps, examples = loop.epoch(iterator, phases, first, self._screen.steps)
         seconds = time.perf_counter() - began
@@ -226,7 +226,6 @@ class PackTrainer:
                 "dataset made from a generator must begin again for every iterator."
             )
         logs = _numbers(model.get_metrics_result())
-        model.reset_metrics()
         if task.validation is not None:
             measured = self._evaluate(model, task.validation)
             logs |= {f"val_{name}": value for name, value in measured.items()}

@@ -9,6 +9,8 @@ from packnet_tf.task_model import TaskModel
 from packnet_tf.trainer import checkpoint
 from packnet_tf.trainer.history import History
 
+PACK = "pack.keras"  # within the directory
+
 
 class Run:
     """Keeps the pack, the unfinished task and the history.
@@ -85,7 +87,7 @@ class Run:
 
     @property
     def _pack(self) -> pathlib.Path:
-        return self.directory / "pack.keras"
+        return self.directory / PACK
 
     @property
     def _checkpoint(self) -> pathlib.Path:

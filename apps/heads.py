@@ -1,0 +1,29 @@
+"""The head that `packnet train` gives a task."""
+
+import math
+
+import keras
+import numpy as np
+
+FEATURE_NORM = 30.0  # mean squared norm that features are scaled to
+
+
+def calibrated_head(trunk, images, classes: int) -> keras.Model:
+    """A linear head on features scaled to a mean squared norm of `FEATURE_NORM`.
+
+    Backbones differ a lot in the size of their features, and a linear layer on large ones is
+    unstable at learning rates that move the trunk: its step is the rate times the squared norm.
+
+    Args:
+        trunk: the model that gives the features, as the task begins with it.
+        images: dataset of (images, labels), of which the first 8 batches are looked at.
+        classes: number of outputs.
+    """
+    features = [keras.ops.convert_to_numpy(trunk(batch)) for batch, _ in images.take(8)]
+    norm = float(np.mean(np.sum(np.square(np.concatenate(features)), axis=-1)))
+    scale = math.sqrt(FEATURE_NORM / norm) if norm > 0 else 1.0
+    width = features[0].shape[-1]
+    return keras.Sequential(
+        [keras.Input((width,)), keras.layers.Rescaling(scale), keras.layers.Dense(classes)],
+        name="head",
+    )

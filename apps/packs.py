@@ -1,0 +1,68 @@
+"""The pack that `packnet train` works on: opened or made, and whether it takes images."""
+
+import pathlib
+
+import packnet_tf
+from packnet_tf.apps.trunks import load_trunk
+
+POLICIES = ("biases", "norms", "restart")
+
+
+def open_pack(plan) -> packnet_tf.PackNet:
+    """The pack of a plan; a new one, of the plan's trunk, where there is no file.
+
+    Raises:
+        ValueError: there is neither, or the pack's policy is another one.
+    """
+    path = pathlib.Path(plan.pack)
+    if path.exists():
+        net = packnet_tf.load(path)
+        _check_policy(net, plan)
+        return net
+    if not plan.trunk:
+        raise ValueError(
+            f"There is no pack '{path}' yet, and no trunk to make it from. Add --trunk=FILE.keras "
+            "or --trunk=MobileNetV2 (any model of keras.applications)."
+        )
+    trunk = load_trunk(
+        plan.trunk, plan.image_size, plan.trunk_output, plan.pixel_scale, plan.trunk_weights
+    )
+    chosen = {name: getattr(plan, name) for name in POLICIES if getattr(plan, name) is not None}
+    net = packnet_tf.PackNet(trunk, **chosen)
+    net.notes["pixel_range"] = "0,255"
+    return net
+
+
+def _check_policy(net, plan) -> None:
+    for name in POLICIES:
+        wanted, has = getattr(plan, name), getattr(net.policy, name)
+        if wanted not in (None, has):
+            raise ValueError(
+                f"The pack '{plan.pack}' was made with --{name}={has}, which holds for all its "
+                f"tasks; this command says --{name}={wanted}. Leave --{name} out, or make a new "
+                "pack."
+            )
+
+
+def check_shapes(trunk, pack: str) -> None:
+    """Refuses a pack made in Python whose trunk does not take images, or gives no features."""
+    shape, features = trunk.input_shape, trunk.output_shape
+    images = isinstance(shape, tuple) and len(shape) == 4 and None not in shape[1:]
+    if not (images and shape[-1] in (1, 3) and isinstance(features, tuple) and len(features) == 2):
+        raise ValueError(
+            f"The trunk of '{pack}' takes {shape} and gives {features}; expected images (batch, "
+            "height, width, 3 or 1) and one feature vector each (batch, n). Train its tasks in "
+            "Python, with net.add_task and fit."
+        )
+
+
+def pixel_range(net, pack: str) -> tuple[float, float]:
+    """Lowest and highest pixel value that the trunk of a pack takes."""
+    try:
+        low, high = map(float, net.notes.get("pixel_range", "").split(","))
+    except ValueError:
+        raise ValueError(
+            f"The pack '{pack}' does not say which pixel values its trunk takes. Open it with "
+            'packnet_tf.load, set net.notes["pixel_range"] = "0,255" (or "0,1"), and save it.'
+        ) from None
+    return low, high
