@@ -269,7 +269,9 @@ class _Progress:
             self.done()
         if self._note.exists():
             before = json.loads(self._note.read_text(encoding="utf-8"))
-            changed = [n for n, value in self._settings.items() if value != before.get(n)]
+            changed = [
+                n for n, value in self._settings.items() if n in before and value != before[n]
+            ]
             if changed:
                 name = changed[0]
                 raise ValueError(

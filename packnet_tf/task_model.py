@@ -90,9 +90,9 @@ class TaskModel(fitting_model()):
             call.arguments["callbacks"] = in_working_order(call.arguments["callbacks"])
         return super().fit(*call.args[1:], **call.kwargs)
 
-    def call(self, inputs, training=None, mask=None, **kwargs):
+    def __call__(self, *args, **kwargs):
         self._refuse_released()
-        return super().call(inputs, training=training, mask=mask, **kwargs)
+        return super().__call__(*args, **kwargs)
 
     def make_test_function(self, force=False):
         self._refuse_released()
@@ -134,7 +134,7 @@ class TaskModel(fitting_model()):
         super().load_weights(*args, **kwargs)
 
     def _refuse_released(self) -> None:
-        """A traced function does not come through `call` again, so those who get one ask too."""
+        """A traced function does not come through a call again, so those who get one ask too."""
         if self.released:
             raise RuntimeError(
                 f"This model of task '{self.name}' cannot answer: the task was released, and its "

@@ -1,6 +1,9 @@
 """Runs of the trainer that tests start in processes of their own."""
 
+import contextlib
 import hashlib
+import json
+import os
 import pathlib
 import sys
 
@@ -71,8 +74,6 @@ def three_ways(directory):
 
 def equal_parts(strategy=None, fit=False):
     """Two tasks on batches that divide by two, without what depends on the parts of a batch."""
-    import contextlib
-
     keras.utils.set_random_seed(3)
     with strategy.scope() if strategy else contextlib.nullcontext():
         model = trunk(norm=False, dropout=0.0)
@@ -121,6 +122,13 @@ def numbers(net):
     return values(variables) + records
 
 
+def environment():
+    """Variables for a process of its own that runs this file."""
+    roots = [pathlib.Path(packnet_tf.__file__).parent.parent, pathlib.Path(__file__).parent]
+    path = os.pathsep.join([*map(str, roots), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
 def digest(net):
     """One line that differs where any number of a pack does."""
     hashed = hashlib.sha256()
@@ -131,9 +139,6 @@ def digest(net):
 
 def worker(directory, index, ports):
     """One of two workers: packs with the trainer, then with fit."""
-    import json
-    import os
-
     cluster = {"worker": [f"localhost:{port}" for port in ports.split(",")]}
     os.environ["TF_CONFIG"] = json.dumps(
         {"cluster": cluster, "task": {"type": "worker", "index": int(index)}}

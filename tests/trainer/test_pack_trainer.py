@@ -112,10 +112,9 @@ def test_the_loop_does_what_fit_does():
         trainer.fit([Task("a", layers.Dense(3), batches)])
 
     def by_fit(net, batches):
-        keras.utils.set_random_seed(0)
-        model = compiled(
-            net.add_task("a", layers.Dense(3)), keras.optimizers.SGD(0.05, momentum=0.9)
-        )
+        head = layers.Dense(3)
+        keras.utils.set_random_seed(0)  # as the trainer does
+        model = compiled(net.add_task("a", head), keras.optimizers.SGD(0.05, momentum=0.9))
         callback = packnet_tf.PackNetCallback(0.5, 3, retrain_learning_rate=0.01)
         model.fit(batches, epochs=5, verbose=0, callbacks=[callback])
 

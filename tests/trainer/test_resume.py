@@ -15,7 +15,6 @@ import pytest
 import packnet_tf
 import trainer_runs
 from pack_helpers import same
-from trainer.test_strategies import environment
 
 SCRIPT = pathlib.Path(trainer_runs.__file__)
 KILLS = 6
@@ -57,7 +56,7 @@ def test_a_run_killed_again_and_again_ends_as_one_that_was_not(tmp_path):
 def start(directory):
     return subprocess.Popen(
         [sys.executable, SCRIPT, "three_ways", directory],
-        env=environment(SCRIPT.parent),
+        env=trainer_runs.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

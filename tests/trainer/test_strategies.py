@@ -30,7 +30,7 @@ def test_two_hosts_pack_as_one_does(tmp_path):
     workers = [
         subprocess.Popen(
             [sys.executable, script, "worker", tmp_path, str(index), ports],
-            env=environment(script.parent),
+            env=trainer_runs.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -65,15 +65,3 @@ def free_ports(count):
     for each in sockets:
         each.close()
     return ports
-
-
-def environment(folder):
-    import os
-
-    root = pathlib.Path(packnet_tf.__file__).parent.parent
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(root), str(folder)]),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
