@@ -93,7 +93,8 @@ def test_what_is_no_model_is_refused(trunk):
         ({"biases": "own"}, "biases='own' is not a policy; write biases='shared' or "
                             "biases='per_task'."),
         ({"norms": True}, "norms=True is not a policy; write norms='shared' or norms='per_task'."),
-        ({"restart": 0}, "restart=0 is not a policy; write restart='trunk' or restart='zero' or restart='fresh'."),
+        ({"restart": 0}, "restart=0 is not a policy; write restart='trunk' or restart='zero' or "
+                         "restart='fresh'."),
     ],
 )  # fmt: skip
 def test_a_wrong_policy_is_refused(setting, text):
