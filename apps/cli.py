@@ -44,6 +44,8 @@ def run(module, command: str, arguments: list[str]) -> int:
         print(describe(module, command))
         return 0
     values = module.FLAGS
+    for name in values:
+        values[name].unparse()  # a process may run several commands
     try:
         rest = values([f"packnet {command}", *arguments])[1:]
         missing = [name for name in getattr(module, "REQUIRED", ()) if values[name].value is None]
@@ -55,6 +57,8 @@ def run(module, command: str, arguments: list[str]) -> int:
     except (flags.Error, UsageError) as error:
         print(f"packnet {command}: {error}. See packnet {command} --help.", file=sys.stderr)
         return 2
+    except SystemExit:  # the trainer's, which has said how to continue
+        return 1
     except KeyboardInterrupt:
         print(f"\npacknet {command}: interrupted.", file=sys.stderr)
         return 1

@@ -16,8 +16,8 @@ from packnet_tf.apps.pipeline import Pipeline
 from packnet_tf.atomic import replacing
 from packnet_tf.storage import restore
 from packnet_tf.tables import count_bytes, text_table
-from packnet_tf.trainer.history import MOMENTS
-from packnet_tf.trainer.run import PACK
+from packnet_tf.trainer.history import MOMENTS, History
+from packnet_tf.trainer.run import HISTORY, PACK
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ def train_all(plan: Plan) -> list[Report]:
     began_with = net.tasks
     progress.continue_with(net)
     for task, _ in pairs:
-        if task in began_with:
+        if task in began_with and task not in progress.packed():
             raise ValueError(
                 f"The pack '{plan.pack}' has a task '{task}' already. Choose another name for the "
                 "new task."
@@ -285,6 +285,10 @@ class _Progress:
         """Puts into the pack what the interrupted run has packed."""
         if self.pack.exists():
             restore(net, self.pack)
+
+    def packed(self) -> tuple[str, ...]:
+        """The tasks that the interrupted run has packed."""
+        return tuple(History.read(self.folder / HISTORY))
 
     def begin(self) -> None:
         """Notes the settings: from here on there is something to continue."""

@@ -9,7 +9,8 @@ from packnet_tf.task_model import TaskModel
 from packnet_tf.trainer import checkpoint
 from packnet_tf.trainer.history import History
 
-PACK = "pack.keras"  # within the directory
+PACK = "pack.keras"  # within the directory, as is the next one
+HISTORY = "history.json"
 
 
 class Run:
@@ -95,4 +96,4 @@ class Run:
 
     @property
     def _history(self) -> pathlib.Path:
-        return self.directory / "history.json"
+        return self.directory / HISTORY

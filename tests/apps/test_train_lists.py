@@ -1,0 +1,135 @@
+"""`packnet train` with lists of tasks, and with every way to prune."""
+
+import re
+
+import numpy as np
+import pytest
+from image_folders import write_task, write_trunk
+
+import packnet_tf
+from packnet_tf.apps.main import main
+from packnet_tf.apps.training import Plan, train_all
+
+
+@pytest.fixture
+def place(tmp_path):
+    write_task(tmp_path / "shades")
+    write_task(tmp_path / "greys", classes=("a", "b", "c"), seed=1, test=False)
+    write_trunk(tmp_path / "small.keras")
+    return tmp_path
+
+
+def plan(place, **changes):
+    settings = {
+        "pack": str(place / "pack.keras"),
+        "trunk": str(place / "small.keras"),
+        "trunk_output": "features",
+        "tasks": (("shades", str(place / "shades")), ("greys", str(place / "greys"))),
+        "epochs": 3,
+        "prune_epoch": 2,
+        "batch_size": 8,
+        "learning_rate": 0.05,
+    }
+    return Plan(**{**settings, **changes})
+
+
+def test_a_list_of_tasks_is_packed_in_order_with_equal_shares(place):
+    reports = train_all(plan(place, prune="equal_shares"))
+    net = packnet_tf.load(place / "pack.keras")
+    assert net.tasks == ("shades", "greys")
+    assert net.classes("greys") == ["a", "b", "c"]
+    assert net.capacity().free == 0
+    whole = net.capacity().sum()
+    assert whole["owned"]["shades"] == pytest.approx(whole["total"] / 2, abs=3)
+    assert [report.task for report in reports] == ["shades", "greys"]
+    assert [round(report.prune_ratio, 1) for report in reports] == [0.5, 0.0]
+    assert "test" in reports[0].accuracy
+    assert "test" not in reports[1].accuracy
+    assert not list(place.glob("*.progress"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "ratio"),
+    [
+        ({"prune": "gradual", "prune_ratio": 0.6}, 0.6),
+        ({"prune": "0.25"}, 0.25),
+        ({"prune": "auto", "max_drop": 1.0}, None),
+        ({"claim_ratio": 0.5, "accumulation": 2, "optimizer": "adamw"}, 0.5),
+    ],
+)
+def test_every_way_to_prune_works_from_the_command(place, changes, ratio):
+    tasks = (("shades", str(place / "shades")),)
+    (report,) = train_all(plan(place, tasks=tasks, **changes))
+    if ratio is None:
+        assert report.prune_ratio > 0.9  # nothing is too bad for a drop of 1
+    else:
+        assert report.prune_ratio == pytest.approx(ratio, abs=0.02)
+    assert re.search(r"released +\d+\.\d%", str(report))
+
+
+def test_an_adopted_trunk_is_the_first_task(place, capsys):
+    tasks = (("shades", str(place / "shades")),)
+    train_all(plan(place, tasks=tasks, adopt="original", adopt_epochs=1))
+    net = packnet_tf.load(place / "pack.keras")
+    assert net.tasks == ("original", "shades")
+    assert "task original, adopted" in capsys.readouterr().out
+    whole = net.capacity().sum()
+    assert whole["owned"]["original"] == pytest.approx(whole["total"] / 2, abs=3)
+
+
+def test_a_command_killed_between_two_tasks_continues_with_the_second(place, monkeypatch):
+    whole = train_all(plan(place, prune="equal_shares"))
+    before = packnet_tf.load(place / "pack.keras").owners()
+    (place / "pack.keras").unlink()
+    from packnet_tf.apps import training
+
+    real, seen = training.calibrated_head, []
+
+    def power_cut(trunk, images, classes):
+        seen.append(classes)
+        if len(seen) == 2:
+            raise OSError("the power is gone")
+        return real(trunk, images, classes)
+
+    monkeypatch.setattr(training, "calibrated_head", power_cut)
+    with pytest.raises(OSError, match="the power is gone"):
+        train_all(plan(place, prune="equal_shares"))
+    assert packnet_tf.load(place / "pack.keras").tasks == ("shades",)
+    reports = train_all(plan(place, prune="equal_shares"))
+    assert seen == [2, 3, 3]  # the first task was not trained again
+    for path, owner in packnet_tf.load(place / "pack.keras").owners().items():
+        assert np.array_equal(owner, before[path])
+    assert [report.accuracy for report in reports] == [report.accuracy for report in whole]
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--task=a"], "--data is missing"),
+        (["--data=x"], "--task is missing"),
+        (["--tasks=a:x", "--task=b"], "--tasks goes without --task and --data"),
+        (["--tasks=a"], "--tasks has 'a'; expected NAME:DIR,NAME:DIR"),
+        (["--tasks=a:x,b:"], "--tasks has 'b:'; expected NAME:DIR,NAME:DIR"),
+    ],
+)
+def test_flags_that_do_not_fit_are_wrong_flags(flags, sentence, capsys):
+    assert main(["train", "--pack=p.keras", *flags]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("prune", "sentence"),
+    [
+        (
+            "half",
+            "--prune=half is none of the ways to prune; write --prune=gradual, --prune=auto, "
+            "--prune=equal_shares, or ratios, --prune=0.5,0.75,0.",
+        ),
+        ("0.5,0.5,0", "--prune has 3 ratios for 2 tasks. Give one per task."),
+    ],
+)
+def test_a_prune_that_cannot_be_is_refused(place, prune, sentence):
+    with pytest.raises(ValueError) as error:
+        train_all(plan(place, prune=prune))
+    assert str(error.value) == sentence
+    assert not list(place.glob("*.progress"))
