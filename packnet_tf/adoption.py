@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops, tree
 
 from packnet_tf import cloning
+from packnet_tf.checks import has_graph
 from packnet_tf.layers import Packed
 from packnet_tf.pruning import check_ratio
 from packnet_tf.tables import text_table
@@ -100,22 +101,27 @@ def repair(student, teacher, images, epochs, learning_rate, layerwise=True, verb
         ValueError: the unpruned trunk's features are the same for all images, or NaN.
     """
     matching = Matching(student, teacher, layerwise)
-    before = matching.measure(images)
-    if before == 0.0:
-        return before, before  # nothing is damaged
-    matching.compile(keras.optimizers.Adam(learning_rate), jit_compile=_jit_compile())
-    matching.fit(
-        images,
-        epochs=epochs,
-        verbose=verbose,
-        shuffle=not hasattr(images, "element_spec"),  # tf.data shuffles itself, or Keras warns
-        callbacks=[
-            keras.callbacks.LearningRateScheduler(
-                lambda epoch, _: learning_rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
-            )
-        ],
-    )
-    return before, matching.measure(images)
+    try:
+        before = matching.measure(images)
+        if before == 0.0 or epochs == 0:  # nothing is damaged, or to be repaired
+            return before, before
+        matching.compile(keras.optimizers.Adam(learning_rate), jit_compile=_jit_compile())
+        matching.fit(
+            images,
+            epochs=epochs,
+            verbose=verbose,
+            shuffle=not hasattr(images, "element_spec"),  # tf.data shuffles itself, or Keras warns
+            callbacks=[keras.callbacks.LearningRateScheduler(cosine(learning_rate, epochs))],
+        )
+        return before, matching.measure(images)
+    finally:
+        if keras.backend.backend() == "jax":  # where it stops half way, variables are empty
+            matching.jax_state_sync()
+
+
+def cosine(rate: float, epochs: int):
+    """A schedule for `LearningRateScheduler`: from `rate` towards 0, along half a cosine."""
+    return lambda epoch, _: rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
 
 class Matching(keras.Model):
@@ -186,7 +192,7 @@ def tapped(model, wanted: set[int]) -> keras.Model:
         if id(layer) not in wanted:
             return layer(*args, **kwargs)
         found = [x for x in tree.flatten(args) if _is_float(x)]
-        if isinstance(layer, keras.Model):
+        if isinstance(layer, keras.Model) and has_graph(layer):
             *inside, output = tapped(layer, wanted)(*args, **kwargs)
             found += tree.flatten(inside)
         else:
@@ -232,7 +238,7 @@ def check_settings(epochs: int, learning_rate: float) -> None:
     if not 0 < rate < math.inf:
         raise ValueError(
             f"learning_rate is that of the repair's first epoch, a number above 0; got "
-            f"{learning_rate!r}. Write learning_rate=0.001."
+            f"{learning_rate!r}. Write learning_rate=0.0003."
         )
 
 

@@ -230,7 +230,7 @@ class PackNet:
         head: keras.layers.Layer | None = None,
         images=None,
         epochs: int = 5,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 3e-4,
         classes: Sequence[str] | None = None,
         criterion: Criterion = magnitude,
         verbose: str | int = "auto",

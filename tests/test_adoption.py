@@ -269,7 +269,7 @@ def test_trunks_of_every_shape_are_repaired(name):
     trunk = NETWORKS[name][0]()
     x = samples(trunk, size=32)
     net = packnet_tf.PackNet(trunk)
-    done = adopt(net, images=x, epochs=4, learning_rate=0.003)
+    done = adopt(net, images=x, epochs=6)
     assert 0 < done.error_repaired < 0.9 * done.error_pruned
     model = net.task_model("imagenet")
     keras.tree.assert_same_structure(model.output, trunk.output)
@@ -277,6 +277,15 @@ def test_trunks_of_every_shape_are_repaired(name):
     net.prune(0.5)
     net.commit()
     assert net.tasks == ("imagenet", "next")
+
+
+@any_backend
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_a_trunk_in_mixed_precision_is_repaired(precision):
+    keras.config.set_dtype_policy(precision)
+    trunk, _ = pretrained()
+    done = adopt(packnet_tf.PackNet(trunk))
+    assert done.error_repaired < 0.6 * done.error_pruned
 
 
 @any_backend
@@ -394,7 +403,7 @@ def test_a_trunk_is_not_adopted_while_a_task_is_open():
             (
                 {"learning_rate": rate},
                 "learning_rate is that of the repair's first epoch, a number above 0; got "
-                f"{rate!r}. Write learning_rate=0.001.",
+                f"{rate!r}. Write learning_rate=0.0003.",
             )
             for rate in (0, -1, float("nan"), float("inf"), "fast")
         ),
