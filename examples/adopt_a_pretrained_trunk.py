@@ -123,14 +123,13 @@ def adopt(way: str) -> dict:
 def adopt_by_features(net, head, images):
     """What `net.adopt` would do if its repair matched the features alone."""
     from packnet_tf import adoption, cloning
+    from packnet_tf.matching import match
 
     model = net.add_task(NETWORK, head)
     teacher = cloning.plain_trunk(net._trunk, model.trunk)
     net.prune(FLAGS.adopt_prune_ratio)
     epochs, rate = FLAGS.repair_epochs, FLAGS.repair_learning_rate
-    before, after = adoption.repair(
-        model.trunk, teacher, images, epochs, rate, layerwise=False, verbose=2
-    )
+    before, after = match(model.trunk, teacher, images, epochs, rate, layerwise=False, verbose=2)
     net.commit()
     return adoption.Adoption(NETWORK, FLAGS.adopt_prune_ratio, epochs, before, after)
 

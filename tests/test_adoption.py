@@ -27,6 +27,7 @@ from pack_helpers import (
 )
 from packnet_tf import adoption
 from packnet_tf.cloning import attach
+from packnet_tf.matching import Matching
 from packnet_tf.policy import own_weights
 
 any_backend = pytest.mark.any_backend
@@ -300,12 +301,12 @@ def test_what_every_packed_layer_takes_in_is_matched_also_within_nested_models()
     trunk = keras.Model(inputs, row(x), name="trunk")
     net = packnet_tf.PackNet(trunk)
     model = net.add_task("imagenet", layers.Identity())
-    matching = adoption.Matching(model.trunk, trunk)
+    matching = Matching(model.trunk, trunk)
     # Into the block, inner2, the row and its second layer (not into stem: that is the input).
     shapes = [tensor.shape for tensor in keras.tree.flatten(matching.student.output)]
     assert shapes == [(None, 8), (None, 8), (None, 8), (None, 7), (None, 6)]
     assert np.all(np.array(matching(images(trunk)))[:, :, 0] == 0)
-    assert len(keras.tree.flatten(adoption.Matching(model.trunk, trunk, False).student.output)) == 1
+    assert len(keras.tree.flatten(Matching(model.trunk, trunk, False).student.output)) == 1
 
 
 # -- Afterwards ----------------------------------------------------------------------------------
