@@ -5,13 +5,14 @@ pretrained Tiny Darknet (`DATA/tiny_darknet.keras`, a Keras model that takes RGB
 
   python examples/adopt_a_pretrained_trunk.py --data=DATA --output=runs/adopt
 
-First it adopts the network in three ways, "unrepaired", "repaired" and "features only" (the repair
-matches the trunk's features and nothing before them), and counts on how many test images of each
-task the adopted network and the unpruned one see the same of ImageNet's 1000 classes. The images
-of the repair are the first task's training images.
+First it adopts the network in five ways: "unrepaired"; "repaired", on the first task's training
+images; "repaired on all", the tasks' training images; "kept only", repaired without training what
+the free weights start from; "features only", the same with the features matched and nothing before
+them. It counts on how many test images of each task the adopted network and the unpruned one see
+the same of ImageNet's 1000 classes.
 
-Then it packs the tasks, after "unrepaired", after "repaired", and "direct", as tasks 1 to 3 in a
-pack without the pretrained network, for as many epochs. Stopped, the same command continues.
+Then it packs the tasks after three of them, and "direct", as tasks 1 to 3 in a pack without the
+pretrained network, for as many epochs. Stopped, the same command continues.
 """
 
 import json
@@ -25,6 +26,16 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("data", None, "Folder of the tasks and the trunk.", required=True)
 flags.DEFINE_string("output", "runs/adopt", "Folder for packs and results.")
 flags.DEFINE_list("tasks", ["clothing", "hand_signs", "scenes"], "Tasks, in the order of packing.")
+flags.DEFINE_list(
+    "adopt_ways",
+    ["unrepaired", "repaired", "repaired on all", "kept only", "features only"],
+    "Ways to adopt the network.",
+)
+flags.DEFINE_list(
+    "pack_ways",
+    ["unrepaired", "repaired", "kept only", "direct"],
+    "Ways to pack the tasks.",
+)
 flags.DEFINE_float("adopt_prune_ratio", 0.5, "Prune ratio of the pretrained network.")
 flags.DEFINE_integer("repair_epochs", 5, "Epochs of repair.")
 flags.DEFINE_float("repair_learning_rate", 0.0003, "Learning rate of the repair.")
@@ -33,8 +44,6 @@ flags.DEFINE_integer("prune_epoch", 4, "The epoch whose start prunes.")
 flags.DEFINE_integer("image_size", 96, "Height and width in pixels.")
 flags.DEFINE_integer("seed", 0, "Of weights, shuffling and augmentation.")
 
-ADOPTED = ("unrepaired", "repaired", "features only")
-PACKED = ("unrepaired", "repaired", "direct")
 NETWORK = "imagenet"
 TRUNK = ("tiny_darknet.keras", "leaky_re_lu_15", "conv2d_16")  # file, features, head
 # Mirror images of a signing hand are no other sign, but no sign of this data either.
@@ -71,15 +80,18 @@ def load_network():
     return trunk, dense
 
 
-def datasets(task: str):
-    """Batches of a task's training images, augmented, and of its test images."""
+def read(tasks, split: str) -> list:
+    """Pairs (path, label) of a split of some tasks."""
     from packnet_tf.apps.folders import read_folder
+
+    data = pathlib.Path(FLAGS.data)
+    return [pair for task in tasks for pair in read_folder(data / task).files[split]]
+
+
+def pipeline():
     from packnet_tf.apps.pipeline import Pipeline
 
-    files = read_folder(pathlib.Path(FLAGS.data) / task).files
-    pipeline = Pipeline((FLAGS.image_size, FLAGS.image_size, 3), 32, FLAGS.seed)
-    training = pipeline.training(files["train"], flip=task not in UNFLIPPED, crop=True)
-    return training, pipeline.evaluation(files["test"])
+    return Pipeline((FLAGS.image_size, FLAGS.image_size, 3), 32, FLAGS.seed)
 
 
 def adopt(way: str) -> dict:
@@ -92,13 +104,14 @@ def adopt(way: str) -> dict:
     print(f"\n== adopt, {way}", flush=True)
     keras.utils.set_random_seed(FLAGS.seed)
     trunk, head = load_network()
-    images, _ = datasets(FLAGS.tasks[0])
+    tasks = FLAGS.tasks if way == "repaired on all" else FLAGS.tasks[:1]
+    images = pipeline().training(read(tasks, "train"), flip=True, crop=True)
     net = packnet_tf.PackNet(trunk)
     net.notes["pixel_range"] = "0,255"
-    if way == "features only":
-        done = adopt_by_features(net, head, images)
+    if way in ("kept only", "features only"):
+        done = adopt_by_hand(net, head, images, layerwise=way == "kept only")
     else:
-        epochs = FLAGS.repair_epochs if way == "repaired" else 0
+        epochs = 0 if way == "unrepaired" else FLAGS.repair_epochs
         rate = FLAGS.repair_learning_rate
         done = net.adopt(
             NETWORK, FLAGS.adopt_prune_ratio, head, images, epochs, learning_rate=rate, verbose=2
@@ -108,7 +121,7 @@ def adopt(way: str) -> dict:
     adopted = net.task_model(NETWORK)
     agreement = {}
     for task in FLAGS.tasks:
-        _, test = datasets(task)
+        test = pipeline().evaluation(read([task], "test"))
         first, second = (model.predict(test, verbose=0).argmax(-1) for model in (whole, adopted))
         agreement[task] = float((first == second).mean())
     pack_path(way).parent.mkdir(parents=True, exist_ok=True)
@@ -116,12 +129,13 @@ def adopt(way: str) -> dict:
     return {
         "error_pruned": done.error_pruned,
         "error_repaired": done.error_repaired,
+        "error_next": done.error_next,
         "agreement": agreement,
     }
 
 
-def adopt_by_features(net, head, images):
-    """What `net.adopt` would do if its repair matched the features alone."""
+def adopt_by_hand(net, head, images, layerwise: bool):
+    """What `net.adopt` would do without training what free weights start from."""
     from packnet_tf import adoption, cloning
     from packnet_tf.matching import match
 
@@ -129,7 +143,7 @@ def adopt_by_features(net, head, images):
     teacher = cloning.plain_trunk(net._trunk, model.trunk)
     net.prune(FLAGS.adopt_prune_ratio)
     epochs, rate = FLAGS.repair_epochs, FLAGS.repair_learning_rate
-    before, after = match(model.trunk, teacher, images, epochs, rate, layerwise=False, verbose=2)
+    before, after = match(model.trunk, teacher, images, epochs, rate, layerwise, verbose=2)
     net.commit()
     return adoption.Adoption(NETWORK, FLAGS.adopt_prune_ratio, epochs, before, after)
 
@@ -166,13 +180,15 @@ def main(_) -> None:
     from packnet_tf.tables import text_table
 
     output = pathlib.Path(FLAGS.output)
-    adopted = {way: once(pack_path(way).with_name("adopt.json"), adopt, way) for way in ADOPTED}
+    adopted = {
+        way: once(pack_path(way).with_name("adopt.json"), adopt, way) for way in FLAGS.adopt_ways
+    }
     trained = {
         way: {
             task: once(pack_path(way).with_name(f"{task}.json"), pack, way, place)
             for place, task in enumerate(FLAGS.tasks)
         }
-        for way in PACKED
+        for way in FLAGS.pack_ways
     }
     rows = []
     for way, figures in adopted.items():

@@ -1,7 +1,9 @@
 """A pretrained trunk as the first task, without the data it was trained on.
 
 Pruning damages the trunk. The repair needs no labels: on any images, the pruned trunk learns to
-compute what the unpruned one does, layer by layer.
+compute what the unpruned one does, layer by layer. That moves the weights that are kept, and with
+them moved the free ones fit no more: the next task would start from a trunk worse than the pruned
+one. So the values that free weights start from are then trained to the same end.
 """
 
 import dataclasses
@@ -12,7 +14,10 @@ import keras
 
 from packnet_tf import cloning
 from packnet_tf.matching import match
+from packnet_tf.packed_weight import clear
+from packnet_tf.policy import own_weights
 from packnet_tf.pruning import check_ratio
+from packnet_tf.records import values_of
 from packnet_tf.tables import text_table
 
 
@@ -28,6 +33,8 @@ class Adoption:
             squared difference from the unpruned trunk's, divided by the variance of those; None
             without images.
         error_repaired: the same after the repair.
+        error_next: the same of what the next task starts from, kept and free weights together;
+            None where it does not start from the trunk, or was not measured.
     """
 
     name: str
@@ -35,6 +42,7 @@ class Adoption:
     epochs: int
     error_pruned: float | None
     error_repaired: float | None
+    error_next: float | None = None
 
     def __str__(self) -> str:
         def show(error):
@@ -45,6 +53,7 @@ class Adoption:
             ["feature error after the prune", show(self.error_pruned)],
             ["epochs of repair", str(self.epochs)],
             ["feature error after the repair", show(self.error_repaired)],
+            ["feature error the next task starts from", show(self.error_next)],
         ]
         return text_table([f"task {self.name}, adopted", ""], rows)
 
@@ -59,22 +68,57 @@ def adopt(
     check_settings(epochs, learning_rate)
     given = keras.layers.Identity(name="features") if head is None else head
     model = net.add_task(name, given, classes)
+    start = [*(w.packed for w in net._weights.values()), *(v for _, v in own_weights(net._trunk))]
+    start = list(zip(start, values_of(start), strict=True))
+    fitting = {"epochs": epochs, "learning_rate": learning_rate, "verbose": verbose}
+    before = after = following = None
     try:
         check_has_values(name, given, model.head)
         teacher = None if images is None else cloning.plain_trunk(net._trunk, model.trunk)
         released = sum(net.prune(prune_ratio, criterion).values())
-        before = after = None
         if teacher is not None:
-            before, after = match(
-                model.trunk, teacher, images, epochs, learning_rate, verbose=verbose
-            )
+            before, after = match(model.trunk, teacher, images, **fitting)
             check_repaired(name, before, after, learning_rate)
         net.commit()
+        if teacher is not None and net.policy.restart == "trunk":
+            worst, following = complete(net, teacher, images, **fitting)
+            check_repaired(name, worst, following, learning_rate)
     except BaseException:
-        net.discard()
+        if net.open_model is None:
+            net.release(name)
+        else:
+            net.discard()
+        for variable, value in start:
+            variable.assign(value)
         raise
     share = released / net.capacity().sum()["total"]
-    return Adoption(name, share, epochs if before else 0, before, after)
+    return Adoption(name, share, epochs if before else 0, before, after, following)
+
+
+def complete(net, teacher, images, **fitting) -> tuple[float, float]:
+    """Trains what free weights start from, so that the next task starts from the whole trunk.
+
+    Args:
+        net: a pack of one task.
+        teacher: the trunk as it came.
+        images, fitting: as for `match`.
+
+    Returns:
+        The relative error of the features that the next task starts from, before and after.
+    """
+    view = cloning.view_trunk(net._trunk, 2, frozen=False)
+    for _, variable in own_weights(view):
+        variable.trainable = False
+    for weight in net._weights.values():
+        weight.open(2)
+    try:
+        errors = match(view, teacher, images, **fitting)
+        for weight in net._weights.values():
+            weight.restart(weight.trainable.value)
+    finally:
+        for weight in net._weights.values():
+            clear(weight.claim)
+    return errors
 
 
 def check_first(name: str, tasks) -> None:

@@ -239,7 +239,9 @@ class PackNet:
 
         Prunes it, repairs the damage where there are images, and commits. The repair needs no
         labels: the pruned trunk learns to compute what the unpruned one does, layer by layer, on
-        whatever images there are. Kernels, biases and gains train; moving statistics stay.
+        whatever images there are. Kernels, biases and gains train; moving statistics stay. Then,
+        under `restart="trunk"`, what the free weights start from is trained to make the trunk
+        whole again for the next task.
 
         Args:
             name: as for `add_task`.
@@ -248,14 +250,14 @@ class PackNet:
                 it the task answers with the trunk's features.
             images: what `fit` takes and can go over several times: an array, or a dataset of
                 batches, whose labels are not looked at. None: no repair.
-            epochs: passes over the images; 0 measures the damage only.
+            epochs: passes over the images, in each of the two; 0 measures the damage only.
             learning_rate: Adam's, in the first epoch; it falls along half a cosine.
             classes: as for `add_task`.
             criterion: as for `prune`.
             verbose: as for `fit`.
 
         Returns:
-            What was released, and the error of the features before and after the repair.
+            What was released, and the errors of the features before and after the repair.
 
         Raises:
             ValueError: an argument cannot be used, or the repair made it worse. The pack is then as
