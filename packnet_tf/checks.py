@@ -29,7 +29,7 @@ def check_trunk(trunk) -> None:
             f"Cannot pack {trunk!r}: expected a Keras model. Write PackNet(keras.Sequential("
             "[keras.Input(shape), ...])) or pass a keras.applications model."
         )
-    if not _has_graph(trunk):
+    if not has_graph(trunk):
         raise ValueError(
             f"Cannot pack trunk '{trunk.name}': it is a subclassed model ({type(trunk).__name__}), "
             "whose graph only its own code knows. Build it as a Functional or Sequential model; a "
@@ -118,7 +118,7 @@ def check_head(task: str, head) -> None:
             f"Cannot add task '{task}': its head must be a Keras layer or model, for instance "
             f"keras.layers.Dense(10); got {head!r}."
         )
-    if isinstance(head, keras.Model) and not _has_graph(head):
+    if isinstance(head, keras.Model) and not has_graph(head):
         raise ValueError(
             f"Cannot add task '{task}': its head is a subclassed model ({type(head).__name__}), "
             "which cannot be copied. Build it as a Functional or Sequential model, or as a layer."
@@ -176,7 +176,8 @@ def check_owners(weights: Mapping[str, PackedWeight], records: Sequence[TaskReco
             )
 
 
-def _has_graph(model) -> bool:
+def has_graph(model) -> bool:
+    """Whether a model is Functional or Sequential, or of a subclass."""
     names = [base.__name__ for base in type(model).__mro__]
     return "Sequential" in names or "Functional" in names
 
@@ -201,7 +202,7 @@ def _check_graphs(trunk) -> None:
     """Refuses models whose own code runs around their graph; warns of layers of two graphs."""
     graphs: dict[int, str] = {}
     for part in trunk._flatten_layers():
-        if not (isinstance(part, keras.Model) and _has_graph(part)):
+        if not (isinstance(part, keras.Model) and has_graph(part)):
             continue
         author = next(cls for cls in type(part).__mro__ if "call" in vars(cls))
         if not author.__module__.startswith("keras."):

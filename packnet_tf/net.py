@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 
-from packnet_tf import cloning
+from packnet_tf import adoption, cloning
 from packnet_tf.capacity import Capacity
 from packnet_tf.checks import (
     check_capacity,
@@ -230,6 +230,57 @@ class PackNet:
             weight.open(number, claim_ratio)
         self._open, self._was_pruned = (record, model), False
         return model
+
+    def adopt(
+        self,
+        name: str,
+        prune_ratio: float = 0.5,
+        head: keras.layers.Layer | None = None,
+        images=None,
+        epochs: int = 5,
+        learning_rate: float = 3e-4,
+        classes: Sequence[str] | None = None,
+        criterion: Criterion = magnitude,
+        verbose: str | int = "auto",
+    ) -> adoption.Adoption:
+        """Makes the pretrained trunk the first task, without its training data.
+
+        Prunes it, repairs the damage where there are images, and commits. The repair needs no
+        labels: the pruned trunk learns to compute what the unpruned one does, layer by layer, on
+        whatever images there are. Kernels, biases and gains train; moving statistics stay. Then,
+        under `restart="trunk"`, what the free weights start from is trained to make the trunk
+        whole again for the next task.
+
+        Args:
+            name: as for `add_task`.
+            prune_ratio: fraction of every layer to release for later tasks, 0 to 1.
+            head: the built output layers that belong to the trunk; they keep their values. Without
+                it the task answers with the trunk's features.
+            images: what `fit` takes and can go over several times: an array, or a dataset of
+                batches, whose labels are not looked at. None: no repair.
+            epochs: passes over the images, in each of the two; 0 measures the damage only.
+            learning_rate: Adam's, in the first epoch; it falls along half a cosine.
+            classes: as for `add_task`.
+            criterion: as for `prune`.
+            verbose: as for `fit`.
+
+        Returns:
+            What was released, and the errors of the features before and after the repair.
+
+        Raises:
+            ValueError: an argument cannot be used, or the repair made it worse. The pack is then as
+                it was.
+            RuntimeError: the pack has a task already.
+
+        Example:
+            >>> net = packnet_tf.PackNet(trunk)
+            >>> print(net.adopt("imagenet", prune_ratio=0.5, images=birds))
+            >>> model = net.add_task("birds", keras.layers.Dense(200))
+        """
+        return adoption.adopt(
+            self, name, prune_ratio, head, images, epochs, learning_rate, classes, criterion,
+            verbose,
+        )  # fmt: skip
 
     def prune(self, ratio: float, criterion: Criterion = magnitude) -> dict[str, int]:
         """Releases the smallest `ratio` of the open task's claim, in every layer.

@@ -1,0 +1,188 @@
+"""A pretrained trunk as the first task, without the data it was trained on.
+
+Pruning damages the trunk. The repair needs no labels: on any images, the pruned trunk learns to
+compute what the unpruned one does, layer by layer. That moves the weights that are kept, and with
+them moved the free ones fit no more: the next task would start from a trunk worse than the pruned
+one. So the values that free weights start from are then trained to the same end.
+"""
+
+import dataclasses
+import math
+import numbers
+
+import keras
+
+from packnet_tf import cloning
+from packnet_tf.matching import match
+from packnet_tf.packed_weight import clear
+from packnet_tf.policy import own_weights
+from packnet_tf.pruning import check_ratio
+from packnet_tf.records import values_of
+from packnet_tf.tables import text_table
+
+
+@dataclasses.dataclass(frozen=True)
+class Adoption:
+    """What adopting a trunk did; prints as a table.
+
+    Attributes:
+        name: the task.
+        released: share of the packed weights that the prune released, 0 to 1.
+        epochs: epochs of repair.
+        error_pruned: relative error of the features on the images, after the prune: the mean
+            squared difference from the unpruned trunk's, divided by the variance of those; None
+            without images.
+        error_repaired: the same after the repair.
+        error_next: the same of what the next task starts from, kept and free weights together;
+            None where it does not start from the trunk, or was not measured.
+    """
+
+    name: str
+    released: float
+    epochs: int
+    error_pruned: float | None
+    error_repaired: float | None
+    error_next: float | None = None
+
+    def __str__(self) -> str:
+        def show(error):
+            return "not measured" if error is None else f"{error:.4g}"
+
+        rows = [
+            ["released", f"{self.released:.1%}"],
+            ["feature error after the prune", show(self.error_pruned)],
+            ["epochs of repair", str(self.epochs)],
+            ["feature error after the repair", show(self.error_repaired)],
+            ["feature error the next task starts from", show(self.error_next)],
+        ]
+        return text_table([f"task {self.name}, adopted", ""], rows)
+
+
+def adopt(
+    net, name, prune_ratio, head, images, epochs, learning_rate, classes, criterion, verbose
+) -> Adoption:
+    """Does what `PackNet.adopt` says."""
+    net.check_name(name)
+    check_first(name, net.tasks)
+    prune_ratio = check_ratio(prune_ratio)
+    check_settings(epochs, learning_rate)
+    given = keras.layers.Identity(name="features") if head is None else head
+    model = net.add_task(name, given, classes)
+    start = [*(w.packed for w in net._weights.values()), *(v for _, v in own_weights(net._trunk))]
+    start = list(zip(start, values_of(start), strict=True))
+    fitting = {"epochs": epochs, "learning_rate": learning_rate, "verbose": verbose}
+    before = after = following = None
+    try:
+        check_has_values(name, given, model.head)
+        teacher = None if images is None else cloning.plain_trunk(net._trunk, model.trunk)
+        released = sum(net.prune(prune_ratio, criterion).values())
+        if teacher is not None:
+            before, after = match(model.trunk, teacher, images, **fitting)
+            check_repaired(name, before, after, learning_rate)
+        net.commit()
+        if teacher is not None and net.policy.restart == "trunk":
+            worst, following = complete(net, teacher, images, **fitting)
+            check_repaired(name, worst, following, learning_rate)
+    except BaseException:
+        if net.open_model is None:
+            net.release(name)
+        else:
+            net.discard()
+        for variable, value in start:
+            variable.assign(value)
+        raise
+    share = released / net.capacity().sum()["total"]
+    return Adoption(name, share, epochs if before else 0, before, after, following)
+
+
+def complete(net, teacher, images, **fitting) -> tuple[float, float]:
+    """Trains what free weights start from, so that the next task starts from the whole trunk.
+
+    Args:
+        net: a pack of one task.
+        teacher: the trunk as it came.
+        images, fitting: as for `match`.
+
+    Returns:
+        The relative error of the features that the next task starts from, before and after.
+    """
+    view = cloning.view_trunk(net._trunk, 2, frozen=False)
+    for _, variable in own_weights(view):
+        variable.trainable = False
+    for weight in net._weights.values():
+        weight.open(2)
+    try:
+        errors = match(view, teacher, images, **fitting)
+        for weight in net._weights.values():
+            weight.restart(weight.trainable.value)
+    finally:
+        for weight in net._weights.values():
+            clear(weight.claim)
+    return errors
+
+
+def check_first(name: str, tasks) -> None:
+    """Refuses to adopt a trunk that holds tasks.
+
+    Raises:
+        RuntimeError: it does.
+    """
+    if tasks:
+        raise RuntimeError(
+            f"Cannot adopt task '{name}': a pretrained trunk is adopted as the first task, and the "
+            f"pack has {', '.join(map(repr, tasks))}. Make a new pack, net = packnet_tf.PackNet("
+            f"trunk), call net.adopt('{name}', prune_ratio), then add the others."
+        )
+
+
+def check_settings(epochs: int, learning_rate: float) -> None:
+    """Refuses epochs and rates that are none.
+
+    Raises:
+        ValueError: the message says which.
+    """
+    whole = isinstance(epochs, numbers.Integral) and not isinstance(epochs, bool)
+    if not whole or epochs < 0:
+        raise ValueError(
+            f"epochs is how often the repair goes over the images, a whole number; got {epochs!r}. "
+            "Write epochs=5, or epochs=0 to measure the damage and not repair it."
+        )
+    rate = float(learning_rate) if isinstance(learning_rate, numbers.Real) else math.nan
+    if not 0 < rate < math.inf:
+        raise ValueError(
+            f"learning_rate is that of the repair's first epoch, a number above 0; got "
+            f"{learning_rate!r}. Write learning_rate=0.0003."
+        )
+
+
+def check_has_values(name: str, head, own) -> None:
+    """Refuses a head that has yet to be trained: adopting does not.
+
+    Args:
+        name: of the task.
+        head: as given.
+        own: its copy in the task's model.
+
+    Raises:
+        ValueError: it has weights, and they were never built.
+    """
+    if own.weights and not head.built:
+        raise ValueError(
+            f"Cannot adopt task '{name}': its head is not built, so its weights would be random, "
+            "and adopting trains no head. Give the head that the trunk was trained with, or leave "
+            "it out: the task then answers with the trunk's features."
+        )
+
+
+def check_repaired(name: str, before: float, after: float, learning_rate: float) -> None:
+    """Refuses a repair that made it worse, NaN included.
+
+    Raises:
+        ValueError: it did.
+    """
+    if not after <= before:
+        raise ValueError(
+            f"Cannot adopt task '{name}': the repair made the features worse, from a relative "
+            f"error of {before:.4g} to {after:.4g}. Give a learning_rate below {learning_rate:g}, "
+            "or leave the images out to prune without repair."
+        )

@@ -1,0 +1,166 @@
+"""Feature matching: one trunk is trained to compute what another one does, on any images."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from packnet_tf.checks import has_graph
+from packnet_tf.layers import Packed
+
+
+def match(student, teacher, images, epochs, learning_rate, layerwise=True, verbose=0):
+    """Trains a pruned trunk to compute what another one of its structure does.
+
+    Both run in inference mode: moving statistics stay those of the data the trunk was trained on.
+
+    Args:
+        student: the trunk to train, a `PackedTrunk`.
+        teacher: a plain trunk of the same structure.
+        images: what `fit` can go over several times; labels in it are not looked at.
+        epochs: passes over the images, at a rate that falls along half a cosine.
+        learning_rate: Adam's, in the first epoch.
+        layerwise: whether what every packed layer takes in is matched too, or the features alone.
+        verbose: as for `fit`.
+
+    Returns:
+        The relative error of the features before and after.
+
+    Raises:
+        ValueError: the unpruned trunk's features are the same for all images, or NaN.
+    """
+    matching = Matching(student, teacher, layerwise)
+    try:
+        before = matching.measure(images)
+        if before == 0.0 or epochs == 0:  # nothing is damaged, or to be repaired
+            return before, before
+        matching.compile(keras.optimizers.Adam(learning_rate), jit_compile=_jit_compile())
+        matching.fit(
+            images,
+            epochs=epochs,
+            verbose=verbose,
+            shuffle=not hasattr(images, "element_spec"),  # tf.data shuffles itself, or Keras warns
+            callbacks=[keras.callbacks.LearningRateScheduler(cosine(learning_rate, epochs))],
+        )
+        return before, matching.measure(images)
+    finally:
+        if keras.backend.backend() == "jax":  # where it stops half way, variables are empty
+            matching.jax_state_sync()
+
+
+def cosine(rate: float, epochs: int):
+    """A schedule for `LearningRateScheduler`: from `rate` towards 0, along half a cosine."""
+    return lambda epoch, _: rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+class Matching(keras.Model):
+    """Measures and trains how well one trunk computes what another one does.
+
+    Its outputs are moments, (batch, places, 3): per example and place, the means of the squared
+    difference, of the teacher's values and of their squares. The places are what every packed
+    layer takes in, where that is asked for, and at the end the features.
+
+    Args:
+        student, teacher, layerwise: see `match`.
+    """
+
+    def __init__(self, student, teacher, layerwise: bool = True):
+        super().__init__(dtype=student.dtype_policy, autocast=False)
+        teacher.trainable = False
+        wanted = _holders(student, teacher) if layerwise else set()
+        self.student, self.teacher = tapped(student, wanted), tapped(teacher, wanted)
+        self.features = len(tree.flatten(student.output))
+        places = len(tree.flatten(self.student.output))
+        self.scales = self.add_weight(
+            shape=(places,), initializer="zeros", trainable=False, autocast=False, name="scales"
+        )
+
+    def call(self, inputs, training=None):
+        ours = tree.flatten(self.student(inputs, training=False))
+        theirs = tree.flatten(self.teacher(inputs, training=False))
+        return ops.stack([_moments(*pair) for pair in zip(ours, theirs, strict=True)], axis=1)
+
+    def measure(self, images) -> float:
+        """The relative error of the features; sets the scales that errors are trained with.
+
+        Raises:
+            ValueError: the teacher's features are the same for all images, or NaN.
+        """
+        error, mean, square = self.predict(images, verbose=0).astype("float64").mean(axis=0).T
+        variance = square - mean**2
+        last = slice(-self.features, None)
+        if not np.all((variance[last] > 0) & np.isfinite(variance[last])):
+            raise ValueError(
+                "Cannot match the trunk's features: on these images they are all the same, NaN or "
+                "infinite. Give real images, with the pixel values that the trunk takes."
+            )
+        # Where nothing is damaged, or the teacher shows nothing, nothing is to be learned.
+        useful = (error > 0) & (variance > 0)
+        scales = np.divide(1.0, variance, out=np.zeros_like(variance), where=useful)
+        self.scales.assign(scales / max(1, np.count_nonzero(useful)))
+        return float(np.mean(error[last] / variance[last]))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return ops.mean(ops.sum(y_pred[:, :, 0] * self.scales, axis=1))
+
+
+def tapped(model, wanted: set[int]) -> keras.Model:
+    """A model of the same layers that also gives what some of them take in.
+
+    Args:
+        model: a functional model.
+        wanted: the `id` of every layer to tap; models that hold such a layer count as well, and
+            are looked into.
+
+    Returns:
+        A model whose output is a list of what was tapped, of floating point, and the outputs.
+    """
+    taps = {}
+
+    def call(layer, *args, **kwargs):
+        if id(layer) not in wanted:
+            return layer(*args, **kwargs)
+        found = [x for x in tree.flatten(args) if _is_float(x)]
+        if isinstance(layer, keras.Model) and has_graph(layer):
+            *inside, output = tapped(layer, wanted)(*args, **kwargs)
+            found += tree.flatten(inside)
+        else:
+            output = layer(*args, **kwargs)
+        taps.update((id(x), x) for x in found)
+        return output
+
+    if isinstance(model, keras.Sequential):  # within a trunk
+        model = keras.Model(model.inputs[0], model.outputs[0])
+    copy = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
+    for x in tree.flatten(copy.input):  # what comes in is not to go out again
+        taps.pop(id(x), None)
+    return keras.Model(copy.input, [*taps.values(), copy.output])
+
+
+def _holders(student, teacher) -> set[int]:
+    """The `id` of every layer of the two that is packed in the student, or holds such layers."""
+    wanted = set()
+    pairs = zip(student._flatten_layers(), teacher._flatten_layers(), strict=True)
+    for ours, theirs in pairs:
+        if any(isinstance(part, Packed) for part in ours._flatten_layers()):
+            wanted |= {id(ours), id(theirs)}
+    return wanted
+
+
+def _is_float(x) -> bool:
+    return isinstance(x, keras.KerasTensor) and "float" in x.dtype
+
+
+def _moments(ours, theirs):
+    """Means of (ours - theirs)^2, theirs and theirs^2 per example: (batch, 3)."""
+    ours, theirs = (ops.cast(x, "float32") for x in (ours, theirs))
+    axes = tuple(range(1, len(theirs.shape)))
+    parts = (ops.square(ours - theirs), theirs, ops.square(theirs))
+    return ops.stack([ops.mean(part, axis=axes) for part in parts], axis=1)
+
+
+def _jit_compile():
+    """TensorFlow's XLA makes convolutions slower on CPUs; JAX is nothing without it."""
+    accelerated = any(not d.startswith("cpu") for d in keras.distribution.list_devices())
+    return "auto" if accelerated or keras.backend.backend() != "tensorflow" else False
