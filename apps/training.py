@@ -151,6 +151,8 @@ def train_all(plan: Plan) -> list[Report]:
 
 def _train(plan: Plan, progress, net, task: str, folder: Folder, way) -> Report:
     """One task of a plan; `way` is its prune, see `PackTrainer`."""
+    # Whatever was done before in this process: a command that continues here draws the same head.
+    keras.utils.set_random_seed(plan.seed + len(net.tasks))
     shape = net._trunk.input_shape
     check_shapes(net._trunk, plan.pack)
     pipeline = Pipeline(
