@@ -1,0 +1,123 @@
+"""What a pack holds, and what can be read off it."""
+
+import weakref
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from packnet_tf.capacity import Capacity
+from packnet_tf.policy import Policy, own_weights
+from packnet_tf.records import TaskRecord
+from packnet_tf.summary import summarize
+from packnet_tf.task_model import TaskModel
+from packnet_tf.usage import storage_use
+
+
+class PackState:
+    """The state of a `PackNet`: the store, the records of its tasks, the open one.
+
+    Looking never changes anything: the verbs are in `PackNet`.
+
+    Attributes:
+        policy: how tasks treat weights that are not packed, and freed ones.
+        notes: strings of the user's own.
+    """
+
+    def _setup(self, packed_trunk, policy: Policy) -> None:
+        self.policy = policy
+        self._trunk = packed_trunk
+        self._weights = packed_trunk.packed_weights()
+        self._records: list[TaskRecord] = []
+        self._open: tuple[TaskRecord, TaskModel] | None = None
+        self._was_pruned = False
+        self._models: weakref.WeakSet[TaskModel] = weakref.WeakSet()
+        self.notes: dict[str, str] = {}
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the committed tasks, in the order they were packed."""
+        return tuple(record.name for record in self._records)
+
+    @property
+    def open_model(self) -> TaskModel | None:
+        """The model of the task being trained; None when every task is committed."""
+        return self._open[1] if self._open else None
+
+    def classes(self, name: str) -> list[str] | None:
+        """Class names of a task in output order, where `add_task` was given them."""
+        return self._record(name).classes
+
+    def capacity(self) -> Capacity:
+        """Who owns how much, per layer; prints as a table."""
+        layers = {}
+        for path, weight in self._weights.items():
+            free, *owned = weight.owner_counts(len(self._records))
+            layers[path] = {
+                "total": free + sum(owned),
+                "free": free,
+                "claimed": weight.claimed(),
+                "owned": dict(zip(self.tasks, owned, strict=True)),
+            }
+        return Capacity(layers, self.tasks)
+
+    def owners(self) -> dict[str, np.ndarray]:
+        """The owner of every weight, an array per packed weight: 1 for the first task, 0 = free."""
+        return {
+            path: keras.ops.convert_to_numpy(weight.owner) for path, weight in self._weights.items()
+        }
+
+    def storage(self) -> dict:
+        """Bytes of the pack's numbers by what they are for; see `usage.storage_use`."""
+        weights = self._weights.values()
+        return storage_use(
+            [weight.packed for weight in weights],
+            [weight.owner for weight in weights],
+            [variable for _, variable in own_weights(self._trunk)],
+            {task.name: (task.own_values.values(), task.head_values) for task in self._records},
+        )
+
+    def summary(self, print_fn: Callable[[str], None] = print) -> None:
+        """Prints what becomes of the parameters of every layer: packed, shared, per task, head.
+
+        Args:
+            print_fn: takes the text instead of `print`.
+        """
+        heads = {
+            record.name: sum(value.size for value in record.head_values) for record in self._records
+        }
+        if self._open:
+            record, model = self._open
+            heads[record.name] = model.head.count_params()
+        print_fn(summarize(self._trunk, self.policy, heads))
+
+    def missing_to(self, sparsity: float) -> int:
+        """How many weights `prune_to(sparsity)` would release."""
+        ratio = self._need_open("prune")[0].claim_ratio
+        return sum(weight.missing_to(sparsity, ratio) for weight in self._weights.values())
+
+    def claimed_share(self) -> tuple[float, float]:
+        """Of the open task: the share of all packed weights it claims, and its sparsity.
+
+        The sparsity is the share of the weights it began with that pruning has released.
+        """
+        record, _ = self._need_open("report")
+        whole = self.capacity().sum()
+        began = sum(weight.began(record.claim_ratio) for weight in self._weights.values())
+        return whole["claimed"] / whole["total"], 1.0 - whole["claimed"] / max(began, 1)
+
+    def _record(self, name: str) -> TaskRecord:
+        for record in self._records:
+            if record.name == name:
+                return record
+        known = ", ".join(map(repr, self.tasks)) or "none yet"
+        still_open = self._open is not None and self._open[0].name == name
+        state = " It is still open: call net.commit() first." if still_open else ""
+        raise ValueError(f"There is no committed task {name!r}.{state} Committed tasks: {known}.")
+
+    def _need_open(self, verb: str) -> tuple[TaskRecord, TaskModel]:
+        if self._open is None:
+            raise RuntimeError(
+                f"Nothing to {verb}: no task is open. Call net.add_task(name, head) first."
+            )
+        return self._open
