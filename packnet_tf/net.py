@@ -384,6 +384,15 @@ class PackNet(PackState):
             ValueError: the name is taken or cannot be used.
             RuntimeError: another task is not committed yet.
         """
+        self.check_no_task_is_open(name)
+        check_name(name, self.tasks)
+
+    def check_no_task_is_open(self, name: str) -> None:
+        """Refuses to add the task `name` while another one is not committed yet.
+
+        Raises:
+            RuntimeError: one is open.
+        """
         if self._open is not None:
             record, model = self._open
             phase = PHASES[model.current_phase]
@@ -392,4 +401,3 @@ class PackNet(PackState):
                 f"({phase}). Finish it with net.prune(ratio) and net.commit(), or drop it with "
                 "net.discard()."
             )
-        check_name(name, self.tasks)

@@ -144,6 +144,10 @@ class PackTrainer:
         """
         tasks = list(tasks)
         prunes = self._prunes(tasks)
+        unfinished = self.net.open_model
+        if unfinished is not None and unfinished.name in [task.name for task in tasks]:
+            self.net.discard()  # of a run interrupted in this process: its checkpoint has it
+        self.net.check_no_task_is_open(tasks[0].name if tasks else "")
         with scope_of(self._some_variable):
             self._run.open(self.net, self.settings)
             self._writer = board.open_board(
@@ -182,8 +186,6 @@ class PackTrainer:
         self._commit(task, model, phases, entry)
 
     def _open(self, task: Task) -> TaskModel:
-        if self.net.open_model is not None and self.net.open_model.name == task.name:
-            self.net.discard()  # of a run interrupted in this process: its checkpoint has it
         if self.seed is not None:
             keras.utils.set_random_seed(self.seed + len(self.net.tasks))
         model = self.net.add_task(task.name, task.head, task.classes, task.claim_ratio)

@@ -44,8 +44,6 @@ class Run:
             self.history = History.read(self._history)
             restore(net, self._pack)
         elif self._writes:
-            if net.open_model is not None:
-                net.check_name("")  # says that a task is open
             net.save(self._pack)
         if self._checkpoint.exists():
             facts, _ = checkpoint.load(self._checkpoint)

@@ -371,6 +371,17 @@ def test_an_interrupted_task_is_not_continued_with_other_settings(tmp_path):
     )
 
 
+def test_a_task_left_open_by_hand_is_not_lost(tmp_path):
+    trunk = mlp_trunk()
+    net = packnet_tf.PackNet(trunk)
+    net.add_task("mine", layers.Dense(3))
+    for directory in (None, tmp_path):
+        with pytest.raises(RuntimeError, match="Cannot add task 'b': task 'mine' is not committed"):
+            quick(net, directory=directory).fit(tasks(trunk, "b"))
+    assert net.open_model.name == "mine"
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path):
     trunk = mlp_trunk()
     net = packed(trunk, a=0.5)
