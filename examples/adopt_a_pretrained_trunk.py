@@ -5,11 +5,10 @@ pretrained Tiny Darknet (`DATA/tiny_darknet.keras`, a Keras model that takes RGB
 
   python examples/adopt_a_pretrained_trunk.py --data=DATA --output=runs/adopt
 
-First it adopts the network in five ways: "unrepaired"; "repaired", on the first task's training
-images; "repaired on all", the tasks' training images; "kept only", repaired without training what
-the free weights start from; "features only", the same with the features matched and nothing before
-them. It counts on how many test images of each task the adopted network and the unpruned one see
-the same of ImageNet's 1000 classes.
+First it adopts the network in four ways: "unrepaired"; "repaired", on the first task's training
+images; "kept only", repaired without training what the free weights start from; "features only",
+the same with the features matched and nothing before them. It counts on how many test images of
+each task the adopted network and the unpruned one see the same of ImageNet's 1000 classes.
 
 Then it packs the tasks after three of them, and "direct", as tasks 1 to 3 in a pack without the
 pretrained network, for as many epochs. Stopped, the same command continues.
@@ -28,7 +27,7 @@ flags.DEFINE_string("output", "runs/adopt", "Folder for packs and results.")
 flags.DEFINE_list("tasks", ["clothing", "hand_signs", "scenes"], "Tasks, in the order of packing.")
 flags.DEFINE_list(
     "adopt_ways",
-    ["unrepaired", "repaired", "repaired on all", "kept only", "features only"],
+    ["unrepaired", "repaired", "kept only", "features only"],
     "Ways to adopt the network.",
 )
 flags.DEFINE_list(
@@ -104,8 +103,7 @@ def adopt(way: str) -> dict:
     print(f"\n== adopt, {way}", flush=True)
     keras.utils.set_random_seed(FLAGS.seed)
     trunk, head = load_network()
-    tasks = FLAGS.tasks if way == "repaired on all" else FLAGS.tasks[:1]
-    images = pipeline().training(read(tasks, "train"), flip=True, crop=True)
+    images = pipeline().training(read(FLAGS.tasks[:1], "train"), flip=True, crop=True)
     net = packnet_tf.PackNet(trunk)
     net.notes["pixel_range"] = "0,255"
     if way in ("kept only", "features only"):
@@ -145,7 +143,8 @@ def adopt_by_hand(net, head, images, layerwise: bool):
     epochs, rate = FLAGS.repair_epochs, FLAGS.repair_learning_rate
     before, after = match(model.trunk, teacher, images, epochs, rate, layerwise, verbose=2)
     net.commit()
-    return adoption.Adoption(NETWORK, FLAGS.adopt_prune_ratio, epochs, before, after)
+    following, _ = adoption.complete(net, teacher, images, epochs=0, learning_rate=rate)
+    return adoption.Adoption(NETWORK, FLAGS.adopt_prune_ratio, epochs, before, after, following)
 
 
 def pack(way: str, place: int) -> dict:
@@ -192,11 +191,13 @@ def main(_) -> None:
     }
     rows = []
     for way, figures in adopted.items():
-        error = figures["error_repaired"]
-        rows.append([way, f"{error:.3f}", *(f"{v:.1%}" for v in figures["agreement"].values())])
+        errors = [figures[f"error_{moment}"] for moment in ("pruned", "repaired", "next")]
+        shares = figures["agreement"].values()
+        rows.append([way, *(f"{v:.3f}" for v in errors), *(f"{v:.1%}" for v in shares)])
     print("\nThe adopted network: error of its features on the images of the repair, and on how")
     print("many test images it sees the same class as the unpruned network.")
-    print(text_table(["way", "feature error", *FLAGS.tasks], rows))
+    head = ["way", "pruned", "repaired", "start of the next task", *FLAGS.tasks]
+    print(text_table(head, rows))
 
     rows = []
     for way, accuracies in trained.items():

@@ -265,7 +265,7 @@ def test_images_may_be_a_dataset():
 def test_trunks_of_every_shape_are_repaired(name):
     trunk = NETWORKS[name][0]()
     x = samples(trunk, size=32)
-    net = packnet_tf.PackNet(trunk)
+    net = packnet_tf.PackNet(trunk, restart="zero")  # half the time
     done = adopt(net, images=x, epochs=8, learning_rate=0.003)
     assert 0 < done.error_repaired < 0.9 * done.error_pruned
     model = net.task_model("imagenet")
@@ -489,7 +489,7 @@ def test_a_repair_that_makes_it_worse_is_refused_and_changes_nothing(activation,
 
 
 @any_backend
-@pytest.mark.parametrize("reads", [2, 8, 16])  # measuring, in the repair, in what follows it
+@pytest.mark.parametrize("reads", [8, 16])  # in the repair, in what follows it
 def test_a_repair_that_stops_half_way_changes_nothing(reads):
     class Unreadable(Batches):
         left = reads
