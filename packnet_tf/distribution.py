@@ -1,8 +1,21 @@
-"""What TensorFlow's distribution strategies ask for; nothing on Keras's other backends."""
+"""What TensorFlow asks for, its distribution strategies above all; nothing on other backends."""
 
 import contextlib
+import os
 
 import keras
+
+
+def keep_tf_keras() -> None:
+    """Lets `tf.keras` be Keras 3, whatever is imported later.
+
+    TensorFlow decides at the first use of `tf.keras`, by an environment variable that importing
+    tensorflow-model-optimization sets to mean Keras 2.
+    """
+    if keras.backend.backend() == "tensorflow" and not os.environ.get("TF_USE_LEGACY_KERAS"):
+        import tensorflow as tf
+
+        _ = tf.keras.__version__
 
 
 def owner_dtype() -> str:

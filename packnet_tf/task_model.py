@@ -5,10 +5,12 @@ import inspect
 import keras
 from keras import ops
 
+from packnet_tf.distribution import keep_tf_keras
 from packnet_tf.multi_worker import fitting_model
 from packnet_tf.optimizers import refuse_strange
 from packnet_tf.packed_trunk import PackedTrunk
 
+keep_tf_keras()
 TRAINING, RETRAINING, COMMITTED = 0, 1, 2
 PHASES = ("training", "retraining", "committed")
 

@@ -99,6 +99,27 @@ def test_importing_the_schedules_leaves_tf_keras_and_the_environment_alone():
         assert run.stdout.split() == [before or "None"]
 
 
+def test_importing_tfmot_oneself_leaves_tf_keras_alone_too():
+    run = run_python(
+        """
+        import packnet_tf, keras
+        import tensorflow_model_optimization as tfmot
+        import tensorflow as tf
+        from pack_helpers import *
+        assert tf.keras.layers.Dense is keras.layers.Dense
+        for schedule, free in [
+            (tfmot.sparsity.keras.PolynomialDecay(0.0, 0.75, 0, 4, frequency=3), 240),
+            (tfmot.sparsity.keras.ConstantSparsity(0.25, 2, frequency=2), 80),
+        ]:
+            net = packnet_tf.PackNet(mlp_trunk())
+            model = compiled(net.add_task("one", layers.Dense(3)))
+            fit(model, *data(model), packnet_tf.PackNetCallback(schedule=schedule), epochs=3)
+            assert net.capacity().sum()["free"] == free, net.capacity()
+        """
+    )
+    assert run.returncode == 0, run.stderr
+
+
 @pytest.mark.parametrize("answer", [0.5, None, (True,), (True, 1.5), (True, "much"), (True, None)])
 def test_an_answer_that_is_no_pair_is_refused(answer):
     with pytest.raises(ValueError) as error:
