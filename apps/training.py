@@ -14,6 +14,7 @@ from packnet_tf.apps.heads import calibrated_head
 from packnet_tf.apps.packs import check_shapes, open_pack, pixel_range
 from packnet_tf.apps.pipeline import Pipeline
 from packnet_tf.atomic import replacing
+from packnet_tf.distribution import is_chief
 from packnet_tf.storage import restore
 from packnet_tf.tables import count_bytes, text_table
 from packnet_tf.trainer.history import MOMENTS, History
@@ -118,6 +119,9 @@ def train_all(plan: Plan) -> list[Report]:
 
     Progress is kept in a folder beside the pack; the same plan continues from there.
 
+    Returns:
+        A report per task; none in a process that works for another one, which has them.
+
     Raises:
         FileNotFoundError, ValueError: something is missing or does not fit; the message says what.
     """
@@ -139,12 +143,17 @@ def train_all(plan: Plan) -> list[Report]:
         if task not in net.tasks:
             net.check_name(task)
     ways = _ways(plan, len(pairs))
-    progress.begin()
+    chief = is_chief(next(iter(net._weights.values())).packed)
+    if chief:
+        progress.begin()
     reports = []
     for (task, _), way in zip(pairs, ways, strict=True):
         reports.append(_train(plan, progress, net, task, readable(folders[task]), way))
-        net.save(plan.pack)
-        reports[-1].pack_bytes = pathlib.Path(plan.pack).stat().st_size
+        if chief:
+            net.save(plan.pack)
+            reports[-1].pack_bytes = pathlib.Path(plan.pack).stat().st_size
+    if not chief:
+        return []
     progress.done()
     return reports
 

@@ -43,6 +43,20 @@ def is_chief(variable: keras.Variable) -> bool:
     )
 
 
+def wait_for_others(variable: keras.Variable) -> None:
+    """Returns once all workers that hold a variable have come here; at once where there is one."""
+    strategy = getattr(variable.value, "distribute_strategy", None)
+    if getattr(strategy, "cluster_resolver", None) is None:
+        return
+    import tensorflow as tf
+
+    @tf.function
+    def meet():
+        return strategy.reduce("SUM", strategy.run(lambda: tf.constant(1.0)), axis=None)
+
+    meet()
+
+
 def scope_of(variable: keras.Variable) -> contextlib.AbstractContextManager:
     """The scope of the strategy that a variable was made under, to make others beside it."""
     strategy = getattr(variable.value, "distribute_strategy", None)

@@ -72,7 +72,7 @@ def three_ways(directory):
     return net, trainer.fit(tasks)
 
 
-def equal_parts(strategy=None, fit=False):
+def equal_parts(strategy=None, fit=False, directory=None):
     """Two tasks on batches that divide by two, without what depends on the parts of a batch."""
     keras.utils.set_random_seed(3)
     with strategy.scope() if strategy else contextlib.nullcontext():
@@ -94,7 +94,7 @@ def equal_parts(strategy=None, fit=False):
         else:
             trainer = packnet_tf.PackTrainer(
                 net, epochs=2, retrain_epochs=2, learning_rate=0.05, prune=[0.5, 0.0],
-                batch_size=16, verbose=False,
+                batch_size=16, verbose=False, directory=directory,
             )  # fmt: skip
             tasks = [packnet_tf.Task(name, layers.Dense(3), (x, y)) for name in ("one", "two")]
             for count in (1, 2):
@@ -147,7 +147,7 @@ def worker(directory, index, ports):
 
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     for way, fit in {"trainer": False, "fit": True}.items():
-        net = equal_parts(strategy, fit)
+        net = equal_parts(strategy, fit, pathlib.Path(directory) / "run")
         print(way, digest(net), flush=True)
         if int(index) == 0:
             net.save(pathlib.Path(directory) / f"{way}.keras")

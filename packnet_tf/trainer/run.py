@@ -2,6 +2,7 @@
 
 import pathlib
 
+from packnet_tf.distribution import wait_for_others
 from packnet_tf.net import PackNet
 from packnet_tf.phases import Phases
 from packnet_tf.storage import restore
@@ -40,7 +41,10 @@ class Run:
         self._settings = settings
         if self.directory is None:
             return
-        if self._pack.exists():
+        found = self._pack.exists()
+        # All workers must find the same, so the chief does not write before all have looked.
+        wait_for_others(next(iter(net._weights.values())).packed)
+        if found:
             self.history = History.read(self._history)
             restore(net, self._pack)
         elif self._writes:

@@ -44,6 +44,7 @@ def test_two_hosts_pack_as_one_does(tmp_path):
             process.kill()
     for process, (_, errors) in zip(workers, ended, strict=True):
         assert process.returncode == 0, errors[-3000:]
+    assert packnet_tf.load(tmp_path / "run" / "pack.keras").tasks == ("one", "two")
     first, second = (output for output, _ in ended)
     assert first == second
     assert [line.split()[0] for line in first.splitlines()] == ["trainer", "fit"]
