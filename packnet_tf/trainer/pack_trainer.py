@@ -150,10 +150,7 @@ class PackTrainer:
         self.net.check_no_task_is_open(tasks[0].name if tasks else "")
         with scope_of(self._some_variable):
             self._run.open(self.net, self.settings)
-            self._writer = board.open_board(
-                self._run.directory and self._chief and self._run.directory / "tensorboard",
-                self._tensorboard,
-            )
+            self._writer = board.open_board(self._run.tensorboard, self._tensorboard)
             try:
                 with self._screen.open():
                     for task, prune in zip(tasks, prunes, strict=True):

@@ -89,6 +89,11 @@ class Run:
             self._checkpoint.unlink(missing_ok=True)
 
     @property
+    def tensorboard(self) -> pathlib.Path | None:
+        """Where this process writes for TensorBoard; None: nowhere."""
+        return self.directory / "tensorboard" if self._writes else None
+
+    @property
     def _pack(self) -> pathlib.Path:
         return self.directory / PACK
 

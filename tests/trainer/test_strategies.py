@@ -31,6 +31,7 @@ def test_two_hosts_pack_as_one_does(tmp_path):
         subprocess.Popen(
             [sys.executable, script, "worker", tmp_path, str(index), ports],
             env=trainer_runs.environment(),
+            cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -45,6 +46,8 @@ def test_two_hosts_pack_as_one_does(tmp_path):
     for process, (_, errors) in zip(workers, ended, strict=True):
         assert process.returncode == 0, errors[-3000:]
     assert packnet_tf.load(tmp_path / "run" / "pack.keras").tasks == ("one", "two")
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files == {"run", "trainer.keras", "fit.keras"}  # written by the first worker alone
     first, second = (output for output, _ in ended)
     assert first == second
     assert [line.split()[0] for line in first.splitlines()] == ["trainer", "fit"]
