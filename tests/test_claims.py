@@ -153,7 +153,7 @@ def test_the_last_task_can_be_released_and_its_weights_packed_again():
     for use in (gone, gone.predict, lambda x: gone.evaluate(x, x[:, 0])):
         with pytest.raises(RuntimeError) as error:
             use(x)
-        assert str(error.value) == sentence
+        assert sentence in str(error.value)  # Keras on JAX adds a sentence of its own
     pack_task(net, "two", 0.5, seed=5)
     assert net.tasks == ("one", "two")
     assert np.array_equal(logits(net.task_model("one"), x), before)
