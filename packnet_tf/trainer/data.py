@@ -71,8 +71,12 @@ def blank_batch(source, batch_size: int) -> tuple:
     """A batch of one example of zeros, (x, y, sample_weight), shaped like those of `Task.train`.
 
     A true one would cost an iterator, and with it the order that the first epoch would have had.
+    It is taken only where a dataset does not know its shapes.
     """
     data = source(0) if _is_function(source) else batches(source, batch_size)
+    specs = tf.nest.flatten(data.element_spec)
+    if not all(isinstance(spec, tf.TensorSpec) and spec.shape.rank for spec in specs):
+        return keras.utils.unpack_x_y_sample_weight(next(iter(data)))
     zeros = tf.nest.map_structure(
         lambda spec: tf.zeros([size or 1 for size in spec.shape], spec.dtype), data.element_spec
     )
