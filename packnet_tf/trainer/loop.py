@@ -18,22 +18,12 @@ class Loop:
         model: compiled, with optimizer and metrics built.
         jit_compile: whether to compile the step with XLA.
         steps_per_execution: steps in one call; None: as many as fit into half a second.
-
-    Raises:
-        ValueError: XLA is asked for on several devices.
     """
 
     def __init__(self, model: keras.Model, jit_compile: bool, steps_per_execution: int | None):
-        strategy = model.distribute_strategy
-        if jit_compile and strategy.num_replicas_in_sync > 1:
-            raise ValueError(
-                f"jit_compile=True trains on one device, and this pack is spread over "
-                f"{strategy.num_replicas_in_sync}: TensorFlow cannot compile the exchange of "
-                "gradients with XLA. Write jit_compile=False."
-            )
         self._at_once = steps_per_execution or 1
         self._adapts = steps_per_execution is None
-        self._run = _traced(model, strategy, jit_compile)
+        self._run = _traced(model, model.distribute_strategy, jit_compile)
 
     def epoch(
         self, batches: Iterator, phases: Phases, step: int, watch: Callable[[int], None]

@@ -117,6 +117,7 @@ class PackTrainer:
         self.steps_per_execution = steps_per_execution
         self.seed = seed
         self._some_variable = next(iter(net._weights.values())).packed
+        self._compiles()
         self._chief = is_chief(self._some_variable)
         self._run = Run(directory, self._chief)
         self._tensorboard = tensorboard
@@ -291,11 +292,17 @@ class PackTrainer:
         return _numbers(model.evaluate(data, verbose=0, return_dict=True))
 
     def _compiles(self) -> bool:
-        if self.jit_compile != "auto":
-            return bool(self.jit_compile)
-        replicas = getattr(self._some_variable.value, "distribute_strategy", None)
-        several = replicas is not None and replicas.num_replicas_in_sync > 1
-        return bool(tf.config.list_physical_devices("GPU")) and not several
+        strategy = getattr(self._some_variable.value, "distribute_strategy", None)
+        replicas = 1 if strategy is None else strategy.num_replicas_in_sync
+        if self.jit_compile == "auto":
+            return bool(tf.config.list_physical_devices("GPU")) and replicas == 1
+        if self.jit_compile and replicas > 1:
+            raise ValueError(
+                f"jit_compile=True trains on one device, and this pack is spread over {replicas}: "
+                "TensorFlow cannot compile the exchange of gradients with XLA. Write "
+                "jit_compile=False."
+            )
+        return bool(self.jit_compile)
 
     def _set_rate(self, optimizer, epoch: int, retraining: int | None) -> float:
         if retraining is None:
