@@ -14,7 +14,7 @@ from packnet_tf.apps.heads import calibrated_head
 from packnet_tf.apps.packs import check_shapes, open_pack, pixel_range
 from packnet_tf.apps.pipeline import Pipeline
 from packnet_tf.atomic import replacing
-from packnet_tf.distribution import is_chief
+from packnet_tf.distribution import is_chief, strategy_of
 from packnet_tf.storage import restore
 from packnet_tf.tables import count_bytes, text_table
 from packnet_tf.trainer.history import MOMENTS, History
@@ -135,7 +135,7 @@ def train_all(plan: Plan) -> list[Report]:
     began_with = net.tasks
     progress.continue_with(net)
     for task, _ in pairs:
-        if task in began_with and task not in progress.packed():
+        if task in began_with and task not in progress.history():
             raise ValueError(
                 f"The pack '{plan.pack}' has a task '{task}' already. Choose another name for the "
                 "new task."
@@ -143,7 +143,7 @@ def train_all(plan: Plan) -> list[Report]:
         if task not in net.tasks:
             net.check_name(task)
     ways = _ways(plan, len(pairs))
-    chief = is_chief(next(iter(net._weights.values())).packed)
+    chief = is_chief(strategy_of(net))
     if chief:
         progress.begin()
     reports = []
@@ -160,12 +160,35 @@ def train_all(plan: Plan) -> list[Report]:
 
 def _train(plan: Plan, progress, net, task: str, folder: Folder, way) -> Report:
     """One task of a plan; `way` is its prune, see `PackTrainer`."""
+    if task in net.tasks:  # the command was interrupted after it
+        entry = progress.history()[task]
+    else:
+        entry = _pack(plan, progress, net, task, folder, way)
+    moments = {**MOMENTS, "test": "test"}
+    return Report(
+        task,
+        plan.pack,
+        folder.classes,
+        {split: len(files) for split, files in folder.files.items()},
+        {moment: entry[key]["accuracy"] for moment, key in moments.items() if entry[key]},
+        entry["prune_ratio"],
+        entry["capacity"],
+        0,
+        folder.unreadable,
+    )
+
+
+def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
+    """Trains and commits a task; returns what its history says."""
     # Whatever was done before in this process: a command that continues here draws the same head.
     keras.utils.set_random_seed(plan.seed + len(net.tasks))
-    shape = net._trunk.input_shape
     check_shapes(net._trunk, plan.pack)
     pipeline = Pipeline(
-        shape[1:], plan.batch_size, plan.seed, plan.cache, pixel_range(net, plan.pack)
+        net._trunk.input_shape[1:],
+        plan.batch_size,
+        plan.seed,
+        plan.cache,
+        pixel_range(net, plan.pack),
     )
     sets = {split: pipeline.evaluation(files) for split, files in folder.files.items()}
     training = pipeline.training(folder.files["train"], plan.flip, plan.crop)
@@ -173,6 +196,9 @@ def _train(plan: Plan, progress, net, task: str, folder: Folder, way) -> Report:
         images = sets["train"].map(lambda images, labels: images)
         print(net.adopt(plan.adopt, plan.adopt_ratio, images=images, epochs=plan.adopt_epochs))
         net.save(progress.pack)
+    probe = net.add_task(task, keras.layers.Dense(1))
+    head = calibrated_head(probe.trunk, sets["train"], len(folder.classes))
+    net.discard()
     steps = math.ceil(len(folder.files["train"]) / plan.batch_size)
     trainer = packnet_tf.PackTrainer(
         net,
@@ -186,28 +212,10 @@ def _train(plan: Plan, progress, net, task: str, folder: Folder, way) -> Report:
         seed=plan.seed,
         **_rates(plan),
     )
-    if task not in net.tasks:
-        probe = net.add_task(task, keras.layers.Dense(1))
-        head = calibrated_head(probe.trunk, sets["train"], len(folder.classes))
-        net.discard()
-    else:
-        head = keras.layers.Dense(1)  # it is packed already, and the trainer knows it
     job = packnet_tf.Task(
         task, head, training, sets["validation"], sets.get("test"), folder.classes, plan.claim_ratio
     )
-    entry = trainer.fit([job])[task]
-    moments = {**MOMENTS, "test": "test"}
-    return Report(
-        task,
-        plan.pack,
-        folder.classes,
-        {split: len(files) for split, files in folder.files.items()},
-        {moment: entry[key]["accuracy"] for moment, key in moments.items() if entry[key]},
-        entry["prune_ratio"],
-        entry["capacity"],
-        0,
-        folder.unreadable,
-    )
+    return trainer.fit([job])[task]
 
 
 def cosine(epoch: int, epochs: int, rate: float) -> float:
@@ -297,9 +305,9 @@ class _Progress:
         if self.pack.exists():
             restore(net, self.pack)
 
-    def packed(self) -> tuple[str, ...]:
-        """The tasks that the interrupted run has packed."""
-        return tuple(History.read(self.folder / HISTORY))
+    def history(self) -> History:
+        """What the interrupted run has packed."""
+        return History.read(self.folder / HISTORY)
 
     def begin(self) -> None:
         """Notes the settings: from here on there is something to continue."""

@@ -18,6 +18,11 @@ def keep_tf_keras() -> None:
         _ = tf.keras.__version__
 
 
+def has_accelerator() -> bool:
+    """Whether there is a GPU or TPU: on CPUs XLA makes TensorFlow's convolutions slower."""
+    return any(not device.startswith("cpu") for device in keras.distribution.list_devices())
+
+
 def owner_dtype() -> str:
     """The dtype of owners and claims made now: uint8, one byte a weight.
 
@@ -32,9 +37,14 @@ def owner_dtype() -> str:
     return "int32" if several else "uint8"
 
 
-def is_chief(variable: keras.Variable) -> bool:
+def strategy_of(net):
+    """The strategy that the variables of a pack were made under; None where there was none."""
+    variable = next(iter(net._weights.values())).packed
+    return getattr(variable.value, "distribute_strategy", None)
+
+
+def is_chief(strategy) -> bool:
     """Whether this process is the one that writes files: the only one, or the first worker."""
-    strategy = getattr(variable.value, "distribute_strategy", None)
     resolver = getattr(strategy, "cluster_resolver", None)
     if resolver is None or resolver.task_type is None:
         return True
@@ -43,9 +53,8 @@ def is_chief(variable: keras.Variable) -> bool:
     )
 
 
-def wait_for_others(variable: keras.Variable) -> None:
-    """Returns once all workers that hold a variable have come here; at once where there is one."""
-    strategy = getattr(variable.value, "distribute_strategy", None)
+def wait_for_others(strategy) -> None:
+    """Returns once all workers have come here; at once where there is one."""
     if getattr(strategy, "cluster_resolver", None) is None:
         return
     import tensorflow as tf
@@ -57,7 +66,6 @@ def wait_for_others(variable: keras.Variable) -> None:
     meet()
 
 
-def scope_of(variable: keras.Variable) -> contextlib.AbstractContextManager:
-    """The scope of the strategy that a variable was made under, to make others beside it."""
-    strategy = getattr(variable.value, "distribute_strategy", None)
+def scope_of(strategy) -> contextlib.AbstractContextManager:
+    """The scope of a strategy, to make variables beside those that are there."""
     return strategy.scope() if strategy is not None else contextlib.nullcontext()

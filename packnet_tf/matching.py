@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops, tree
 
 from packnet_tf.checks import has_graph
+from packnet_tf.distribution import has_accelerator
 from packnet_tf.layers import Packed
 
 
@@ -162,5 +163,4 @@ def _moments(ours, theirs):
 
 def _jit_compile():
     """TensorFlow's XLA makes convolutions slower on CPUs; JAX is nothing without it."""
-    accelerated = any(not d.startswith("cpu") for d in keras.distribution.list_devices())
-    return "auto" if accelerated or keras.backend.backend() != "tensorflow" else False
+    return "auto" if has_accelerator() or keras.backend.backend() != "tensorflow" else False

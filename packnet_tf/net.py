@@ -9,7 +9,6 @@ from packnet_tf.checks import (
     check_capacity,
     check_finite,
     check_head,
-    check_name,
     check_owners,
     check_release,
     check_trunk,
@@ -21,7 +20,7 @@ from packnet_tf.policy import Policy, own_weights
 from packnet_tf.pruning import check_ratio, magnitude
 from packnet_tf.records import TaskRecord, assign
 from packnet_tf.restart import fresh_values
-from packnet_tf.task_model import COMMITTED, PHASES, RETRAINING, TaskModel
+from packnet_tf.task_model import COMMITTED, RETRAINING, TaskModel
 
 
 class PackNet(PackState):
@@ -376,28 +375,3 @@ class PackNet(PackState):
         model.belong(self, trunk, own_head)
         self._models.add(model)
         return model
-
-    def check_name(self, name: str) -> None:
-        """Refuses a name that `add_task` would refuse, and any while a task is open.
-
-        Raises:
-            ValueError: the name is taken or cannot be used.
-            RuntimeError: another task is not committed yet.
-        """
-        self.check_no_task_is_open(name)
-        check_name(name, self.tasks)
-
-    def check_no_task_is_open(self, name: str) -> None:
-        """Refuses to add the task `name` while another one is not committed yet.
-
-        Raises:
-            RuntimeError: one is open.
-        """
-        if self._open is not None:
-            record, model = self._open
-            phase = PHASES[model.current_phase]
-            raise RuntimeError(
-                f"Cannot add task '{name}': task '{record.name}' is not committed yet "
-                f"({phase}). Finish it with net.prune(ratio) and net.commit(), or drop it with "
-                "net.discard()."
-            )

@@ -6,11 +6,12 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from packnet_tf import checks
 from packnet_tf.capacity import Capacity
 from packnet_tf.policy import Policy, own_weights
 from packnet_tf.records import TaskRecord
 from packnet_tf.summary import summarize
-from packnet_tf.task_model import TaskModel
+from packnet_tf.task_model import PHASES, TaskModel
 from packnet_tf.usage import storage_use
 
 
@@ -105,6 +106,31 @@ class PackState:
         whole = self.capacity().sum()
         began = sum(weight.began(record.claim_ratio) for weight in self._weights.values())
         return whole["claimed"] / whole["total"], 1.0 - whole["claimed"] / max(began, 1)
+
+    def check_name(self, name: str) -> None:
+        """Refuses a name that `add_task` would refuse, and any while a task is open.
+
+        Raises:
+            ValueError: the name is taken or cannot be used.
+            RuntimeError: another task is not committed yet.
+        """
+        self.check_no_task_is_open(name)
+        checks.check_name(name, self.tasks)
+
+    def check_no_task_is_open(self, name: str) -> None:
+        """Refuses to add the task `name` while another one is not committed yet.
+
+        Raises:
+            RuntimeError: one is open.
+        """
+        if self._open is not None:
+            record, model = self._open
+            phase = PHASES[model.current_phase]
+            raise RuntimeError(
+                f"Cannot add task '{name}': task '{record.name}' is not committed yet "
+                f"({phase}). Finish it with net.prune(ratio) and net.commit(), or drop it with "
+                "net.discard()."
+            )
 
     def _record(self, name: str) -> TaskRecord:
         for record in self._records:

@@ -4,6 +4,7 @@ The callback and the trainer both drive these classes, and these call the verbs 
 is one way of going through the phases.
 """
 
+import functools
 import warnings
 from collections.abc import Callable, Mapping
 
@@ -75,7 +76,7 @@ class Phases:
 
     def unfinished(self) -> str | None:
         """Why the task cannot be committed yet; None if it can."""
-        raise NotImplementedError
+        return None
 
     def finish(self) -> bool:
         """Commits the task; where it was not pruned as planned, leaves it open with a warning.
@@ -155,7 +156,8 @@ class Gradual(Phases):
 
     def __init__(self, model: TaskModel, schedule: Schedule, epoch: int | None = None, **common):
         super().__init__(model, **common)
-        self.schedule, self.epoch = schedule, epoch
+        # The trainer asks ahead, and again when the steps are done.
+        self.schedule, self.epoch = functools.lru_cache(4096)(schedule), epoch
         self.final = final_sparsity(schedule)
         self._asked: int | None = None  # the last step the schedule was asked for
         self._reached = -1.0

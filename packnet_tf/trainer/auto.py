@@ -41,6 +41,20 @@ class Auto:
                 f"least 1 epoch; got {self}. Write Auto(max_drop=0.01)."
             )
 
+    def check_monitor(self, measured: list[str]) -> None:
+        """Refuses to watch what is not measured.
+
+        Raises:
+            ValueError: the metric is not among those measured.
+        """
+        if self.monitor not in measured:
+            raise ValueError(
+                f"Auto watches '{self.monitor}', and what is measured is "
+                f"{', '.join(map(repr, measured))}. Add it to the trainer's metrics, or write "
+                f"Auto(max_drop={self.max_drop:g}, monitor=...) with one of those, of which "
+                "higher is better."
+            )
+
 
 @dataclasses.dataclass
 class Round:
@@ -119,9 +133,6 @@ class Searching(Phases):
         super().restore(state, arrays)
         self.rounds = [Round(**entry) for entry in state["rounds"]]
         self._found_at, self._good = state["found_at"], arrays
-
-    def unfinished(self) -> str | None:
-        return None
 
     def _before(self) -> float:
         return self.around_prune["before"][self.auto.monitor]

@@ -5,9 +5,11 @@ import pathlib
 
 import tensorflow as tf
 
+from packnet_tf.net import PackNet
 
-def open_board(directory: pathlib.Path | None, wanted: bool | str):
-    """A writer of event files, or of nothing.
+
+class Board:
+    """Writes event files where it has a directory and the tensorboard package is there.
 
     Args:
         directory: where to write; None: nowhere.
@@ -16,36 +18,35 @@ def open_board(directory: pathlib.Path | None, wanted: bool | str):
     Raises:
         ValueError: it is wanted, but the package is missing.
     """
-    installed = importlib.util.find_spec("tensorboard") is not None
-    if wanted is True and not installed:
-        raise ValueError(
-            "tensorboard=True needs the package of that name, which is not installed. Install it "
-            "(pip install tensorboard), or leave tensorboard out."
-        )
-    if directory is None or not wanted or not installed:
-        return tf.summary.create_noop_writer()
-    return tf.summary.create_file_writer(str(directory))
 
+    def __init__(self, directory: pathlib.Path | None, wanted: bool | str):
+        installed = importlib.util.find_spec("tensorboard") is not None
+        if wanted is True and not installed:
+            raise ValueError(
+                "tensorboard=True needs the package of that name, which is not installed. Install "
+                "it (pip install tensorboard), or leave tensorboard out."
+            )
+        self._writer = None
+        if directory is not None and wanted and installed:
+            self._writer = tf.summary.create_file_writer(str(directory))
 
-def write_epoch(writer, task: str, entry: dict) -> None:
-    """Writes the numbers of an epoch, as `task/name`."""
-    if not importlib.util.find_spec("tensorboard"):
-        return
-    with writer.as_default():
-        for name, value in entry.items():
-            if isinstance(value, (int, float)) and name != "epoch":
-                tf.summary.scalar(f"{task}/{name}", value, step=entry["epoch"])
+    def epoch(self, task: str, entry: dict) -> None:
+        """Writes the numbers of an epoch, as `task/name`."""
+        if self._writer is None:
+            return
+        with self._writer.as_default(step=entry["epoch"]):
+            for name, value in entry.items():
+                if isinstance(value, (int, float)) and name != "epoch":
+                    tf.summary.scalar(f"{task}/{name}", value)
 
-
-def write_owners(writer, net) -> None:
-    """Writes, per layer, a histogram of the owners of its weights; the step is the task."""
-    if not importlib.util.find_spec("tensorboard"):
-        return
-    with writer.as_default():
-        for path, owner in net.owners().items():
-            buckets = len(net.tasks) + 1
-            tf.summary.histogram(f"owners/{path}", owner, step=len(net.tasks), buckets=buckets)
-        whole = net.capacity().sum()
-        for name, count in {**whole["owned"], "free": whole["free"]}.items():
-            tf.summary.scalar(f"share/{name}", count / whole["total"], step=len(net.tasks))
-    writer.flush()
+    def owners(self, net: PackNet) -> None:
+        """Writes, per layer, a histogram of the owners of its weights; the step is the task."""
+        if self._writer is None:
+            return
+        whole, buckets = net.capacity().sum(), len(net.tasks) + 1
+        with self._writer.as_default(step=len(net.tasks)):
+            for path, owner in net.owners().items():
+                tf.summary.histogram(f"owners/{path}", owner, buckets=buckets)
+            for name, count in {**whole["owned"], "free": whole["free"]}.items():
+                tf.summary.scalar(f"share/{name}", count / whole["total"])
+        self._writer.flush()

@@ -22,8 +22,18 @@ class History(dict):
 
     @classmethod
     def read(cls, path: pathlib.Path) -> "History":
-        """The history in a file; an empty one where there is no file."""
-        return cls(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else cls()
+        """The history in a file; an empty one where there is no file.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        try:
+            return cls(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else cls()
+        except ValueError as error:
+            raise ValueError(
+                f"'{path}' is damaged: {error}. Restore it from a backup, or delete it: what it "
+                "says of the tasks that are packed is then lost, the tasks are not."
+            ) from error
 
     def write(self, path: pathlib.Path) -> None:
         """Writes `history.json`."""

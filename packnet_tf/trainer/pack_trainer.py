@@ -1,5 +1,7 @@
 """PackTrainer: a list of tasks into a pack, unattended."""
 
+import math
+import numbers
 import shlex
 import sys
 import time
@@ -7,10 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import ops
 
-from packnet_tf.distribution import is_chief, scope_of
+from packnet_tf.distribution import has_accelerator, is_chief, scope_of, strategy_of
 from packnet_tf.net import PackNet
 from packnet_tf.packed_weight import Criterion
 from packnet_tf.phases import Gradual, OneShot, Phases
@@ -18,8 +19,8 @@ from packnet_tf.planning import equal_shares
 from packnet_tf.pruning import check_ratio, magnitude
 from packnet_tf.schedules import Schedule
 from packnet_tf.task_model import TaskModel
-from packnet_tf.trainer import board
 from packnet_tf.trainer.auto import Auto, Searching
+from packnet_tf.trainer.board import Board
 from packnet_tf.trainer.data import Passes, batches, blank_batch
 from packnet_tf.trainer.history import History
 from packnet_tf.trainer.loop import Loop
@@ -99,11 +100,14 @@ class PackTrainer:
                 f"{keras.backend.backend()}. Use model.fit with a PackNetCallback there, or set "
                 "KERAS_BACKEND=tensorflow."
             )
-        for name, value in {"epochs": epochs, "retrain_epochs": retrain_epochs}.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(
-                    f"{name} is a whole number from 0; got {value!r}. Write {name}=10."
-                )
+        _check_whole(0, epochs=epochs, retrain_epochs=retrain_epochs)
+        _check_whole(1, batch_size=batch_size)
+        if steps_per_execution is not None:
+            _check_whole(1, steps_per_execution=steps_per_execution)
+        _check_choice(jit_compile=jit_compile, tensorboard=tensorboard)
+        _check_rates(learning_rate=learning_rate)
+        if retrain_learning_rate is not None:
+            _check_rates(retrain_learning_rate=retrain_learning_rate)
         self.net = net
         self.optimizer = optimizer or (lambda rate: keras.optimizers.SGD(rate, momentum=0.9))
         self.epochs, self.retrain_epochs = epochs, retrain_epochs
@@ -116,13 +120,13 @@ class PackTrainer:
         self.jit_compile = jit_compile
         self.steps_per_execution = steps_per_execution
         self.seed = seed
-        self._some_variable = next(iter(net._weights.values())).packed
+        self._strategy = strategy_of(net)
         self._compiles()
-        self._chief = is_chief(self._some_variable)
-        self._run = Run(directory, self._chief)
+        chief = is_chief(self._strategy)
+        self._run = Run(directory, chief)
         self._tensorboard = tensorboard
-        self._screen = Screen(verbose and self._chief)
-        self.settings = {
+        self._screen = Screen(verbose and chief)
+        self._settings = {
             "epochs": epochs,
             "retrain_epochs": retrain_epochs,
             "learning_rate": _plain(learning_rate),
@@ -143,19 +147,20 @@ class PackTrainer:
                 run in the directory.
             SystemExit: Ctrl-C, with the status 130, once the screen says how to continue.
         """
-        tasks = list(tasks)
+        tasks = [tasks] if isinstance(tasks, Task) else list(tasks)
+        _check_tasks(tasks)
         prunes = self._prunes(tasks)
         unfinished = self.net.open_model
         if unfinished is not None and unfinished.name in [task.name for task in tasks]:
             self.net.discard()  # of a run interrupted in this process: its checkpoint has it
         self.net.check_no_task_is_open(tasks[0].name if tasks else "")
-        with scope_of(self._some_variable):
-            self._run.open(self.net, self.settings)
-            self._writer = board.open_board(self._run.tensorboard, self._tensorboard)
+        with scope_of(self._strategy):
+            self._run.open(self.net, self._settings)
+            self._board = Board(self._run.tensorboard, self._tensorboard)
             try:
                 with self._screen.open():
                     for task, prune in zip(tasks, prunes, strict=True):
-                        if task.name in self._run.history and task.name in self.net.tasks:
+                        if self._run.has_packed(task.name, self.net):
                             self._screen.say(f"{task.name}: packed already")
                         else:
                             self._pack(task, prune)
@@ -202,6 +207,7 @@ class PackTrainer:
         if task.validation is not None:
             common["evaluate"] = lambda: self._evaluate(model, task.validation)
         if isinstance(prune, Auto):
+            prune.check_monitor(list(model.get_metrics_result()))
             return Searching(model, prune, self.epochs, self.retrain_epochs, **common)
         kind = Gradual if callable(prune) else OneShot
         phases = kind(model, prune, self.epochs, **common)
@@ -235,7 +241,7 @@ class PackTrainer:
         row["examples_per_second"] = examples / seconds
         entry["epochs"].append(row)
         phases.epoch_ends(epoch, logs)
-        board.write_epoch(self._writer, task.name, row)
+        self._board.epoch(task.name, row)
         self._screen.say(_line(task.name, row, phases.epochs))
 
     def _commit(self, task: Task, model: TaskModel, phases: Phases, entry: dict) -> None:
@@ -257,7 +263,7 @@ class PackTrainer:
             if data is not None:
                 entry[moment] = self._evaluate(model, data)
         self._run.commit(task.name, self.net, entry)
-        board.write_owners(self._writer, self.net)
+        self._board.owners(self.net)
 
     # -- Inside ----------------------------------------------------------------------------------
 
@@ -292,10 +298,9 @@ class PackTrainer:
         return _numbers(model.evaluate(data, verbose=0, return_dict=True))
 
     def _compiles(self) -> bool:
-        strategy = getattr(self._some_variable.value, "distribute_strategy", None)
-        replicas = 1 if strategy is None else strategy.num_replicas_in_sync
+        replicas = 1 if self._strategy is None else self._strategy.num_replicas_in_sync
         if self.jit_compile == "auto":
-            return bool(tf.config.list_physical_devices("GPU")) and replicas == 1
+            return has_accelerator() and replicas == 1
         if self.jit_compile and replicas > 1:
             raise ValueError(
                 f"jit_compile=True trains on one device, and this pack is spread over {replicas}: "
@@ -335,6 +340,45 @@ class PackTrainer:
             where += f"\n  {command}"
         self._screen.say(f"Interrupted; {where}")
         raise SystemExit(130) from None
+
+
+def _check_whole(least: int, **values) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(
+                f"{name} is a whole number from {least}; got {value!r}. Write {name}=10."
+            )
+
+
+def _check_choice(**values) -> None:
+    for name, value in values.items():
+        if value not in (True, False, "auto"):
+            raise ValueError(
+                f'{name} is True, False or "auto"; got {value!r}. Write {name}="auto".'
+            )
+
+
+def _check_rates(**values) -> None:
+    for name, value in values.items():
+        number = isinstance(value, numbers.Real) and 0 <= value < math.inf
+        if not (number or callable(value)):
+            raise ValueError(
+                f"{name} is a number from 0, or a function of the epoch; got {value!r}. Write "
+                f"{name}=0.001; a schedule of Keras goes to the optimizer itself."
+            )
+
+
+def _check_tasks(tasks: list) -> None:
+    for place, task in enumerate(tasks):
+        if not isinstance(task, Task):
+            raise ValueError(
+                f"fit takes a list of packnet_tf.Task; got a {type(task).__name__}. Write "
+                "fit([packnet_tf.Task('birds', head, (images, labels))])."
+            )
+        if task.name in [other.name for other in tasks[:place]]:
+            raise ValueError(
+                f"Two of these tasks are named '{task.name}'. Give each one a name of its own."
+            )
 
 
 def _copy(part):

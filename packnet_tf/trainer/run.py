@@ -2,7 +2,7 @@
 
 import pathlib
 
-from packnet_tf.distribution import wait_for_others
+from packnet_tf.distribution import strategy_of, wait_for_others
 from packnet_tf.net import PackNet
 from packnet_tf.phases import Phases
 from packnet_tf.storage import restore
@@ -43,7 +43,7 @@ class Run:
             return
         found = self._pack.exists()
         # All workers must find the same, so the chief does not write before all have looked.
-        wait_for_others(next(iter(net._weights.values())).packed)
+        wait_for_others(strategy_of(net))
         if found:
             self.history = History.read(self._history)
             restore(net, self._pack)
@@ -61,6 +61,10 @@ class Run:
                         "directory."
                     )
 
+    def has_packed(self, task: str, net: PackNet) -> bool:
+        """Whether this run, or an earlier one in its directory, has packed a task."""
+        return task in self.history and task in net.tasks
+
     def resume(self, task: str, model: TaskModel, phases: Phases) -> dict | None:
         """Restores an unfinished task; returns its entry in the history so far, or None."""
         if self.directory is None or not self._checkpoint.exists():
@@ -69,6 +73,13 @@ class Run:
         if facts["task"] != task:
             return None
         count = len(checkpoint.variables_of(model))
+        shapes = [tuple(variable.shape) for variable in checkpoint.variables_of(model)]
+        if shapes != [value.shape for value in values[:count]]:
+            raise ValueError(
+                f"'{self._checkpoint}' is of another model of task '{task}': its head or its "
+                "optimizer has changed since. Repeat the script as it was to continue, or delete "
+                "the file to start the task again."
+            )
         checkpoint.put_back(model, values[:count])
         phases.restore(facts["phases"], values[count:])
         return facts["entry"]

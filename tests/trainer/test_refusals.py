@@ -9,7 +9,7 @@ from keras import layers
 import packnet_tf
 from pack_helpers import data, mlp_trunk, run_python
 from packnet_tf import PackTrainer, Task
-from packnet_tf.trainer.board import open_board
+from packnet_tf.trainer.board import Board
 from packnet_tf.trainer.data import blank_batch
 
 
@@ -78,12 +78,12 @@ def test_data_that_end_after_the_first_pass_are_noticed():
 def test_tensorboard_is_asked_for_where_it_is_missing(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError) as error:
-        open_board(tmp_path, True)
+        Board(tmp_path, True)
     assert str(error.value) == (
         "tensorboard=True needs the package of that name, which is not installed. Install it (pip "
         "install tensorboard), or leave tensorboard out."
     )
-    open_board(tmp_path, "auto")
+    Board(tmp_path, "auto")
     assert not list(tmp_path.iterdir())
 
 
