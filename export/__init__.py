@@ -7,13 +7,19 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from packnet_tf.export.bundle import export_bundle as export_bundle
     from packnet_tf.export.onnx_export import export_all as export_all
     from packnet_tf.export.onnx_export import export_onnx as export_onnx
 
-__all__ = ["export_all", "export_onnx"]
+_MODULES = {
+    "export_all": "onnx_export",
+    "export_bundle": "bundle",
+    "export_onnx": "onnx_export",
+}
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str):
     if name not in __all__:
         raise AttributeError(f"module 'packnet_tf.export' has no attribute {name!r}")
-    return getattr(importlib.import_module("packnet_tf.export.onnx_export"), name)
+    return getattr(importlib.import_module(f"packnet_tf.export.{_MODULES[name]}"), name)

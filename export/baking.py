@@ -1,83 +1,101 @@
 """Values for the inputs of an ONNX graph that are weights."""
 
 import collections
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+
+from packnet_tf.export.walk import read_instead, reads
 
 # What the converter does to bring a kernel into ONNX's layout.
 LAYOUT = ("Transpose", "Reshape", "Squeeze", "Unsqueeze")
 
 
-def bake(graph, opset: int, weights: Mapping[str, np.ndarray]) -> None:
-    """Turns inputs of a graph into constants of the same names, in the layout they are used in.
+@dataclasses.dataclass(frozen=True)
+class Laid:
+    """A weight as a graph wants it: the transposes and reshapes that were taken out of the graph.
+
+    Attributes:
+        source: name of the weight.
+        steps: pairs (node, its further inputs by name), in order.
+        opset: the ONNX operator set of the nodes.
+    """
+
+    source: str
+    opset: int
+    steps: tuple = ()
+
+    def __call__(self, array: np.ndarray) -> np.ndarray:
+        """Brings an array of the weight's shape, of any dtype, into the graph's layout."""
+        from onnx.reference import ReferenceEvaluator
+
+        for node, others in self.steps:
+            feeds = {node.input[0]: array, **others}
+            [array] = ReferenceEvaluator(node, opsets={"": self.opset}).run(None, feeds)
+        return np.ascontiguousarray(array)
+
+
+def lay_out(graph, opset: int, weights: Iterable[str]) -> dict[str, Laid]:
+    """Takes weights out of the inputs of a graph, and the nodes that only bring them into shape.
 
     Args:
         graph: an `onnx.GraphProto`, changed in place.
         opset: the ONNX operator set of its nodes.
-        weights: values by the names of the inputs.
+        weights: names of the inputs that are weights.
+
+    Returns:
+        By the names that the graph reads now, which constants it lacks.
+    """
+    laid = {name: Laid(name, opset) for name in weights}
+    for entry in [entry for entry in graph.input if entry.name in laid]:
+        graph.input.remove(entry)
+    _follow(graph, opset, laid)
+    used = set(reads(graph))
+    for constant in [entry for entry in graph.initializer if entry.name not in used]:
+        graph.initializer.remove(constant)
+    return {name: laid[name] for name in laid if name in used}
+
+
+def bake(graph, laid: Mapping[str, Laid], weights: Mapping[str, np.ndarray]) -> None:
+    """Gives a graph the constants that it lacks.
+
+    Args:
+        graph: an `onnx.GraphProto`, changed in place.
+        laid: what `lay_out` returned for it.
+        weights: values by the names of the weights.
     """
     from onnx import numpy_helper
 
-    for entry in [entry for entry in graph.input if entry.name in weights]:
-        graph.input.remove(entry)
-    weights = _in_layout(graph, opset, dict(weights))
-    used = set(_reads(graph))
     graph.initializer.extend(
-        numpy_helper.from_array(np.ascontiguousarray(value), name)
-        for name, value in weights.items()
-        if name in used
+        numpy_helper.from_array(layout(weights[layout.source]), name)
+        for name, layout in laid.items()
     )
-    for constant in [entry for entry in graph.initializer if entry.name not in used]:
-        graph.initializer.remove(constant)
 
 
-def _in_layout(graph, opset: int, weights: dict) -> dict[str, np.ndarray]:
-    """Applies what transposes and reshapes weights, and takes those nodes out of the graph."""
+def _follow(graph, opset: int, laid: dict[str, Laid]) -> None:
+    """Moves what transposes and reshapes weights from the graph into `laid`."""
     from onnx import numpy_helper
-    from onnx.reference import ReferenceEvaluator
 
     # Shapes and axes are small.
     small = {t.name: numpy_helper.to_array(t) for t in graph.initializer if len(t.dims) <= 1}
-    reads = collections.Counter(_reads(graph))
+    counts = collections.Counter(reads(graph))
     for node in list(graph.node):  # in topological order, so that chains are followed
-        if node.op_type not in LAYOUT or node.input[0] not in weights:
+        if node.op_type not in LAYOUT or node.input[0] not in laid:
             continue
         if not all(name in small for name in node.input[1:]):
             continue
         name, output = node.input[0], node.output[0]
-        feeds = {name: weights[name], **{other: small[other] for other in node.input[1:]}}
-        [value] = ReferenceEvaluator(node, opsets={"": opset}).run(None, feeds)
+        step = (type(node).FromString(node.SerializeToString()), _some(small, node.input[1:]))
+        after = dataclasses.replace(laid[name], steps=(*laid[name].steps, step))
         graph.node.remove(node)
-        if reads[name] == 1:  # nobody else wants it as it was: it keeps its name
-            weights[name], reads[name] = value, reads[output]
-            _rename(graph, output, name)
+        if counts[name] == 1:  # nobody else wants it as it was: it keeps its name
+            laid[name], counts[name] = after, counts[output]
+            read_instead(graph, output, name)
         else:
-            weights[output] = value
-            reads[name] -= 1
-    return weights
+            laid[output] = after
+            counts[name] -= 1
 
 
-def _graphs(graph) -> Iterator:
-    """A graph, and those of the loops and branches within it."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-                yield from _graphs(inner)
-
-
-def _reads(graph) -> Iterator[str]:
-    """Every name that is read, as often as it is."""
-    for part in _graphs(graph):
-        yield from (output.name for output in part.output)
-        for node in part.node:
-            yield from node.input
-
-
-def _rename(graph, old: str, new: str) -> None:
-    for part in _graphs(graph):
-        for node in part.node:
-            for place, name in enumerate(node.input):
-                if name == old:
-                    node.input[place] = new
+def _some(values: Mapping, names: Iterable[str]) -> dict:
+    return {name: values[name] for name in names}

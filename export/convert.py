@@ -1,12 +1,16 @@
 """From a plain Keras model to an ONNX graph."""
 
+import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
-from packnet_tf.export.baking import bake
+from packnet_tf.export.baking import Laid, bake, lay_out
+from packnet_tf.export.canonical import settle
 from packnet_tf.export.padding import keep_zero_padding
 
 DEFAULT_OPSET = 17
@@ -36,27 +40,50 @@ def input_names(model: keras.Model, names: Sequence[str] | None = None) -> list[
     return [tensor.name for tensor in inputs]
 
 
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """A model in ONNX whose weights are still to be given.
+
+    Attributes:
+        proto: the `onnx.ModelProto`.
+        laid: the constants that its graph lacks, by name.
+        weights: the variables of the Keras model whose values these are, by name.
+    """
+
+    proto: Any
+    laid: dict[str, Laid]
+    weights: dict[str, keras.Variable]
+
+    def bake(self):
+        """Gives the graph the values of the Keras model; returns the `onnx.ModelProto`."""
+        bake(self.proto.graph, self.laid, self.values(self.laid))
+        return self.proto
+
+    def values(self, laid: Mapping[str, Laid]) -> dict[str, np.ndarray]:
+        """What the weights that some constants are made of hold."""
+        names = {layout.source for layout in laid.values()}
+        return {name: ops.convert_to_numpy(self.weights[name]) for name in names}
+
+
 def to_onnx(
     model: keras.Model,
     *,
     names: Sequence[str],
     output_name: str = "logits",
-    softmax: bool = False,
     opset: int = DEFAULT_OPSET,
     batch_size: int | None = None,
-):
+) -> Converted:
     """Converts a Keras model, in inference mode, to ONNX.
 
     Args:
         model: a model of plain Keras layers; inputs of shape (batch, ...) and any dtype.
         names: one ONNX name per input.
         output_name: name of the output; several outputs get `_0`, `_1`, ... appended.
-        softmax: whether to append a softmax over the last axis.
         opset: ONNX operator set version.
         batch_size: a fixed batch, or None for any.
 
     Returns:
-        An `onnx.ModelProto`.
+        The graph, and the weights of two and more axes that it still lacks; see `Converted.bake`.
 
     Raises:
         RuntimeError: Keras does not run on TensorFlow, which the conversion needs.
@@ -85,8 +112,6 @@ def to_onnx(
         state = zip(kernels.values(), tensors[len(names) :], strict=True)
         with keras.StatelessScope(state_mapping=list(state)):
             outputs = keras.tree.flatten(model(inputs, training=False))
-        if softmax:
-            outputs = [tf.nn.softmax(output) for output in outputs]
         if len(outputs) == 1:
             return {output_name: outputs[0]}
         return {f"{output_name}_{place}": output for place, output in enumerate(outputs)}
@@ -113,9 +138,10 @@ def to_onnx(
         custom_op_handlers={"Erfc": (_erfc, [])},
         tensors_to_rename={**dict(zip(inputs, given, strict=True)), **outputs},
     )
-    bake(graph.graph, opset, {name: keras.ops.convert_to_numpy(k) for name, k in kernels.items()})
+    laid = lay_out(graph.graph, opset, kernels)
     keep_zero_padding(graph.graph)
-    return graph
+    settle(graph.graph, set(laid))
+    return Converted(graph, laid, kernels)
 
 
 def _kernels(model: keras.Model) -> dict[str, keras.Variable]:

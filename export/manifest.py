@@ -1,14 +1,33 @@
 """manifest.json: what lies in a folder of exported tasks."""
 
 import hashlib
+import importlib.metadata
 import json
 import pathlib
+from collections.abc import Iterable
 
 import packnet_tf
-from packnet_tf.atomic import replacing
 
 NAME = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+FILES, BUNDLE = "files", "bundle"
+# The packages that decide what is written.
+TOOLS = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime")
+
+
+def empty(kind: str) -> dict:
+    """The manifest of a folder without tasks.
+
+    Args:
+        kind: `FILES` for a file per task, `BUNDLE` for tasks that share their weights.
+    """
+    return {
+        "format": FORMAT,
+        "packnet_tf": packnet_tf.__version__,
+        "tools": {name: _version(name) for name in TOOLS},
+        "kind": kind,
+        "tasks": [],
+    }
 
 
 def read(directory) -> dict:
@@ -19,31 +38,86 @@ def read(directory) -> dict:
     """
     path = pathlib.Path(directory) / NAME
     if not path.exists():
-        return {"format": FORMAT, "packnet_tf": packnet_tf.__version__, "tasks": []}
+        return empty(FILES)
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        manifest["tasks"], manifest["format"]  # the parts that we rely on
+        if manifest["format"] != FORMAT:
+            raise ValueError(f"format {manifest['format']}, expected {FORMAT}")
+        manifest["kind"]  # the parts that we rely on
+        [
+            (task["file"], task["sha256"], task["number"], task["external"])
+            for task in manifest["tasks"]
+        ]
     except (ValueError, KeyError, TypeError) as error:
+        text = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise ValueError(
-            f"'{path}' is not a manifest of exported tasks ({error}). Remove it, and export again."
+            f"'{path}' is not a manifest of exported tasks ({text}). Remove it, and export again."
         ) from error
     return manifest
 
 
 def write(directory, manifest: dict) -> None:
-    """Writes a folder's manifest, atomically."""
-    with replacing(pathlib.Path(directory) / NAME) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    """Writes a folder's manifest."""
+    text = json.dumps(manifest, indent=2) + "\n"
+    (pathlib.Path(directory) / NAME).write_text(text, encoding="utf-8")
 
 
 def with_task(manifest: dict, entry: dict) -> dict:
     """The manifest with a task's entry added or replaced, in the order of packing."""
     others = [task for task in manifest["tasks"] if task["file"] != entry["file"]]
     tasks = sorted([*others, entry], key=lambda task: task["number"])
-    return {**manifest, "packnet_tf": packnet_tf.__version__, "tasks": tasks}
+    fresh = {key: value for key, value in empty(manifest["kind"]).items() if key != "tasks"}
+    return {**manifest, **fresh, "tasks": tasks}
+
+
+def described_files(manifest: dict) -> list[dict]:
+    """All files that a manifest describes: dicts with `file`, `bytes` and `sha256`."""
+    return [
+        entry for task in manifest["tasks"] for entry in (task, *task["external"])
+    ] + manifest.get("shared", [])
+
+
+def files_of(manifest: dict) -> set[str]:
+    """Their names, without any folder."""
+    return {pathlib.PurePath(entry["file"]).name for entry in described_files(manifest)}
+
+
+def remove_all(directory, names: Iterable[str]) -> None:
+    """Removes files of a folder that its manifest no longer lists."""
+    for name in names:
+        (pathlib.Path(directory) / name).unlink(missing_ok=True)
+
+
+def damage(directory, manifest: dict) -> dict[str, str]:
+    """What is wrong with the files of a folder, by their names: missing, cut off or changed."""
+    found = {}
+    for entry in described_files(manifest):
+        path = pathlib.Path(directory) / pathlib.PurePath(entry["file"]).name
+        if not path.exists():
+            found[path.name] = "it is missing"
+        elif path.stat().st_size != entry["bytes"]:
+            size = path.stat().st_size
+            found[path.name] = f"it has {size:,} bytes, the manifest says {entry['bytes']:,}"
+        elif sha256(path) != entry["sha256"]:
+            found[path.name] = "its checksum is not the manifest's: it is damaged or another file"
+    return found
+
+
+def describe_file(path: pathlib.Path) -> dict:
+    """A file's entry: its name, size and checksum."""
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def sha256(path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _version(name: str) -> str | None:
+    for package in (name, f"{name}-gpu"):
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None

@@ -28,14 +28,14 @@ def replacing(path) -> Iterator[pathlib.Path]:
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
         yield temporary
-        _flush(temporary)
+        flush(temporary)
         os.replace(temporary, path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _flush(path: pathlib.Path) -> None:
+def flush(path: pathlib.Path) -> None:
     """Waits until a file's contents, or a folder's entries, are on the disk."""
     try:
         descriptor = os.open(path, os.O_RDONLY)

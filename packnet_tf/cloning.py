@@ -14,7 +14,7 @@ from packnet_tf.configs import config_of
 from packnet_tf.layers import Packed, own_variables, pack_layer, plain_class
 from packnet_tf.packable import packable_layers
 from packnet_tf.packed_trunk import PackedTrunk
-from packnet_tf.packed_weight import copy_value
+from packnet_tf.packed_weight import PackedWeight, copy_value
 
 KERNEL_INITIALIZERS = (
     "kernel_initializer",
@@ -62,6 +62,16 @@ def plain_trunk(store: PackedTrunk, view: PackedTrunk) -> keras.Model:
         _copy_own(own_variables(layer), others)
     _finish(pairs)
     return _as(keras.Model, clone)
+
+
+def packed_kernels(store: PackedTrunk, plain) -> list[tuple[keras.Variable, PackedWeight]]:
+    """Pairs the kernels of a plain copy of the store with the packed weights behind them."""
+    layers = (trunk._flatten_layers(include_self=False) for trunk in (store, plain))
+    return [
+        (getattr(target, name), weight)
+        for source, target in zip(*layers, strict=True)
+        for name, weight in (source.packed.items() if isinstance(source, Packed) else ())
+    ]
 
 
 def full_precision(model):

@@ -116,12 +116,12 @@ def jolt(model, seed=0, scale=0.5):
             layer.moving_variance.assign_add(step)
 
 
-def pack_task(net, name, ratio=0.5, classes=3, seed=0):
+def pack_task(net, name, ratio=0.5, classes=3, seed=0, scale=0.5):
     """Adds, "trains", prunes and commits a task; returns its model."""
     model = net.add_task(name, layers.Dense(classes, name="logits"))
-    jolt(model, seed)
+    jolt(model, seed, scale)
     net.prune(ratio)
-    jolt(model, seed + 1, scale=0.1)
+    jolt(model, seed + 1, scale / 5)
     net.commit()
     return model
 

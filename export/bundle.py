@@ -1,0 +1,153 @@
+"""`export_bundle`: T tasks in the space of one."""
+
+import pathlib
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from packnet_tf.export import manifest as manifests
+from packnet_tf.export.canonical import shorten
+from packnet_tf.export.files import beside
+from packnet_tf.export.onnx_export import by_task, chosen
+from packnet_tf.export.options import ExportOptions
+from packnet_tf.export.shared_weights import (
+    SharedWeights,
+    new_files,
+    share_constants,
+    share_weights,
+)
+from packnet_tf.export.task_graph import Data, TaskGraph
+from packnet_tf.net import PackNet
+
+
+def export_bundle(
+    net: PackNet,
+    directory,
+    *,
+    samples: Mapping[str, np.ndarray] | None = None,
+    evaluate: Mapping[str, Iterable] | None = None,
+    update_from=None,
+    optimized: bool = False,
+    progress: Callable[[str], None] | None = None,
+    **options,
+) -> dict:
+    """Writes all tasks with their weights shared: a small graph per task, and `shared.data`.
+
+    `shared.data` holds the trunk's packed weights once, with their owners in 2 bits a weight for
+    up to four tasks (4 for up to 16, 8 beyond), and what else several graphs have in common. The
+    graphs, `model_task1.onnx`, ..., refer to it (ONNX external data), and mask the weights with
+    standard operators that ONNX Runtime computes once, when it loads the file.
+
+    Args:
+        net: the pack.
+        directory: folder to write to; made if need be. What it held of an export is replaced.
+        samples: by task name, inputs to compare on besides random ones.
+        evaluate: by task name, labelled inputs to measure accuracy on.
+        update_from: the folder of an earlier bundle of this pack, to be updated: only what it
+            lacks is written, a graph and a `shared_taskK.data` per new task, and the manifest.
+            Copied over the earlier bundle they make the new one; `directory` may be that folder.
+        optimized: also write `model_task1.ort`, ...: whole networks, optimized and in ONNX
+            Runtime's own format, for devices that cannot afford masking at load.
+        progress: called with each task's name before it is exported.
+        **options: as for `export_onnx`; weights are shared as they are, so `precision` and
+            `simplify` cannot be set.
+
+    Returns:
+        The manifest, as written to `manifest.json`: as `export_all`'s, and `shared`, the files of
+        shared numbers, and `changed`, the files that were written.
+
+    Raises:
+        ValueError: there is nothing to export, an option does not fit, a graph differs from
+            Keras, or the earlier bundle is damaged or of another pack.
+        OSError: the folder cannot be written to.
+
+    Example:
+        >>> export_bundle(net, "bundle/")
+        >>> model = net.add_task("cars", keras.layers.Dense(196))  # a month later
+        >>> export_bundle(net, "update/", update_from="bundle/")
+    """
+    names = chosen(net, None)
+    directory, options = pathlib.Path(directory), ExportOptions(**options)
+    _check_options(options)
+    with beside(directory) as folder:
+        old = manifests.files_of(manifests.read(directory))
+        if update_from is None:
+            manifest, files = manifests.empty(manifests.BUNDLE), []
+        else:
+            manifest, files = _earlier(net, pathlib.Path(update_from), folder)
+        known = {task["task"] for task in manifest["tasks"]}
+        new = [name for name in names if name not in known]
+        files += new_files(folder, len(names), len(known))
+        graphs = []
+        for name in new:
+            if progress is not None:
+                progress(name)
+            graph = TaskGraph(net, name, options)
+            graphs.append((graph, share_weights(graph, files)))
+        share_constants([proto for _, proto in graphs], files)
+        for graph, proto in graphs:
+            shorten(proto.graph)
+            path = folder / f"model_task{graph.number}.onnx"
+            data = Data(by_task(samples, graph.task), None, by_task(evaluate, graph.task))
+            entry = graph.finish(proto, path, data, optimized)
+            manifest = manifests.with_task(manifest, entry)
+        manifest["shared"] = [_describe(file) for file in files if file.index]
+        for file in files:  # those of the earlier bundle lie there, or are sent already
+            if file.complete:
+                file.path.unlink()
+        manifest["changed"] = sorted([*(path.name for path in folder.iterdir()), manifests.NAME])
+        manifests.write(folder, manifest)
+    if update_from is None:
+        manifests.remove_all(directory, old - manifests.files_of(manifest))
+    return manifest
+
+
+def _earlier(net: PackNet, bundle: pathlib.Path, folder: pathlib.Path):
+    """The manifest of an earlier bundle, and its shared files, put into `folder` for a while."""
+    manifest = manifests.read(bundle)
+    if manifest["kind"] != manifests.BUNDLE or not manifest["tasks"]:
+        raise ValueError(
+            f"'{bundle}' holds no bundle to update. Name a folder that export_bundle has written, "
+            "or leave update_from out."
+        )
+    damage = manifests.damage(bundle, manifest)
+    if damage:
+        name, what = next(iter(damage.items()))
+        raise ValueError(
+            f"Cannot update the bundle '{bundle}': '{name}': {what}. Update from a whole copy, or "
+            "leave update_from out and send everything."
+        )
+    packed = [task["task"] for task in manifest["tasks"]]
+    if tuple(packed) != net.tasks[: len(packed)]:
+        raise ValueError(
+            f"The bundle '{bundle}' has the tasks {', '.join(packed)}, and the pack begins with "
+            f"{', '.join(net.tasks[: len(packed)])}. Update from a bundle of this pack, or leave "
+            "update_from out."
+        )
+    files = []
+    for entry in manifest["shared"]:
+        target = folder / entry["file"]
+        shutil.copyfile(bundle / entry["file"], target)  # links are refused by the checker
+        first, last = entry["tasks"]
+        files.append(SharedWeights(target, first, last, entry["bits"], entry["tensors"]))
+    return manifest, files
+
+
+def _describe(file: SharedWeights) -> dict:
+    return {
+        **manifests.describe_file(file.path),
+        "tasks": [file.first, file.last],
+        "bits": file.bits,
+        "tensors": file.index,
+    }
+
+
+def _check_options(options: ExportOptions) -> None:
+    for name, value in {"precision": "float32", "simplify": False}.items():
+        given = getattr(options, name)
+        if given != value:
+            raise ValueError(
+                f"A bundle shares weights as they are, for all tasks; {name}={given!r} makes each "
+                f"task's its own. Leave {name} out, or write a file per task with export_all."
+            )

@@ -1,0 +1,117 @@
+"""One order and one set of names for equal graphs: the same pack gives the same files.
+
+The converter numbers what it makes with a counter of the process, and goes through sets, so that
+two conversions of one model differ in names and in the order of nodes.
+"""
+
+import itertools
+import string
+from collections.abc import Iterator
+
+from packnet_tf.export.walk import graphs, node_reads, rename, within
+
+
+def settle(graph, kept: set[str]) -> None:
+    """Brings nodes and constants into the order in which the answers need them, and renames them.
+
+    What a node makes is named after its operator and its place, a constant after the node that
+    reads it first, an unknown size after its axis, `batch` for the first. Nodes that no answer
+    needs go.
+
+    Args:
+        graph: an `onnx.GraphProto`, changed in place.
+        kept: names that stay, besides those of inputs and outputs: the weights'.
+    """
+    _rename_all(graph, kept, _telling_names)
+    for entry in (*graph.input, *graph.output):
+        for axis, size in enumerate(entry.type.tensor_type.shape.dim):
+            if size.dim_param:
+                size.dim_param = f"{entry.name}_{axis}" if axis else "batch"
+
+
+def shorten(graph) -> None:
+    """Gives everything within a graph the shortest names there are; inputs and outputs keep theirs.
+
+    Names are half of a file whose weights lie elsewhere.
+    """
+    for part in graphs(graph):
+        for node in part.node:
+            node.ClearField("name")
+            node.ClearField("doc_string")
+    _rename_all(graph, set(), _short_names)
+
+
+def _rename_all(graph, kept: set[str], namer) -> None:
+    kept = kept | {entry.name for entry in (*graph.input, *graph.output)} | {""}
+    del graph.value_info[:]
+    if namer is _telling_names:
+        for part in graphs(graph):
+            _order(part)
+    names: dict[str, str] = {}
+    for name, candidates in namer(graph):
+        if name not in kept and name not in names:
+            names[name] = next(new for new in candidates if new not in kept)
+    rename(graph, names)
+
+
+def _order(graph) -> None:
+    """Sorts nodes as a walk from the outputs back to the inputs finds them, constants as read."""
+    makers = {output: place for place, node in enumerate(graph.node) for output in node.output}
+    nodes, order, done = list(graph.node), [], set()
+    stack = [(makers.get(entry.name), False) for entry in reversed(graph.output)]
+    while stack:
+        place, ready = stack.pop()
+        if place is None or place in done:
+            continue
+        if ready:  # all that it reads is in its place
+            done.add(place)
+            order.append(nodes[place])
+            continue
+        stack.append((place, True))
+        stack += [(makers.get(name), False) for name in reversed(node_reads(nodes[place]))]
+    del graph.node[:]
+    graph.node.extend(order)
+    first: dict[str, int] = {}
+    for name in [name for node in graph.node for name in node_reads(node)]:
+        first.setdefault(name, len(first))
+    constants = sorted(graph.initializer, key=lambda tensor: first.get(tensor.name, len(first)))
+    del graph.initializer[:]
+    graph.initializer.extend(constants)
+
+
+def _telling_names(graph, prefix: str = "") -> Iterator[tuple[str, Iterator[str]]]:
+    """Every name that a graph and those within it make, with new ones to choose from."""
+    constants = {tensor.name for tensor in graph.initializer}
+    for number, node in enumerate(graph.node):
+        node.name = f"{prefix}{node.op_type}_{number}"
+        for place, name in enumerate(node_reads(node)):
+            if name in constants:
+                yield name, _numbered(f"{node.name}_in{place}")
+        for place, name in enumerate(node.output):
+            yield name, _numbered(f"{node.name}_out{place}" if place else node.name)
+        for branch, inner in enumerate(within(node)):
+            for place, entry in enumerate(inner.input):
+                yield entry.name, _numbered(f"{node.name}_{branch}_given{place}")
+            yield from _telling_names(inner, f"{node.name}_{branch}_")
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}_{number}" for number in itertools.count(1))
+
+
+def _short_names(graph) -> Iterator[tuple[str, Iterator[str]]]:
+    """Every name in a graph, with a supply of short ones."""
+    digits = string.ascii_letters + string.digits
+    supply = (
+        "".join(letters)
+        for length in itertools.count(1)
+        for letters in itertools.product(digits, repeat=length)
+        if not letters[0].isdigit()
+    )
+    for part in graphs(graph):
+        made = [tensor.name for tensor in part.initializer]
+        made += [entry.name for entry in part.input]
+        made += [name for node in part.node for name in (*node.input, *node.output)]
+        for name in made:
+            yield name, supply

@@ -1,0 +1,86 @@
+"""Files of an export: written beside the old ones, and put in their place together."""
+
+import contextlib
+import errno
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator
+
+from packnet_tf.atomic import flush
+
+# Protocol buffers end at 2 GiB; the graph itself needs some of it.
+EXTERNAL_ABOVE = 2**31 - 2**24
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+
+
+def save(proto, path: pathlib.Path) -> list[pathlib.Path]:
+    """Writes an ONNX model and checks it.
+
+    Args:
+        proto: an `onnx.ModelProto`; what it holds itself may be larger than 2 GiB: then its large
+            weights go into a file of their own, `NAME.onnx.data`.
+        path: the `.onnx` file.
+
+    Returns:
+        The files written, the model first.
+    """
+    import onnx
+
+    held = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
+    files = [path]
+    if held > EXTERNAL_ABOVE:
+        data = path.with_name(f"{path.name}.data")
+        data.unlink(missing_ok=True)  # onnx appends
+        onnx.external_data_helper.convert_model_to_external_data(
+            proto, all_tensors_to_one_file=True, location=data.name, size_threshold=1024
+        )
+        files.append(data)
+    onnx.save(proto, os.fspath(path))
+    onnx.checker.check_model(os.fspath(path))
+    return files
+
+
+@contextlib.contextmanager
+def beside(directory) -> Iterator[pathlib.Path]:
+    """Yields an empty folder within `directory`; on success its files move into `directory`.
+
+    When the block raises, they are gone, and `directory` is as it was.
+
+    Raises:
+        OSError: the folder cannot be written to, or the disk is full; in one sentence.
+    """
+    directory = pathlib.Path(directory)
+    made = _missing(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".writing-", dir=directory) as aside:
+            yield pathlib.Path(aside)
+            # Models last: what they refer to is there before them.
+            files = sorted(pathlib.Path(aside).iterdir(), key=lambda path: path.suffix == ".onnx")
+            for path in files:
+                flush(path)
+            for path in files:
+                os.replace(path, directory / path.name)
+            flush(directory)
+    except BaseException as error:
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError) and error.errno in (*FULL, *CLOSED):
+            raise _cannot_write(directory, error) from error
+        raise
+
+
+def _missing(directory: pathlib.Path) -> list[pathlib.Path]:
+    """The folders that will be made, the innermost first."""
+    return [folder for folder in (directory, *directory.parents) if not folder.exists()]
+
+
+def _cannot_write(directory: pathlib.Path, error: OSError) -> OSError:
+    remedy = "Make room there" if error.errno in FULL else "Make it writable"
+    return OSError(
+        f"Cannot write to '{directory}': {os.strerror(error.errno)}. {remedy}, or name another "
+        "folder. Nothing was left behind."
+    )

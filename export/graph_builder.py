@@ -1,0 +1,74 @@
+"""Nodes and constants added to an ONNX graph, in as few bytes as it takes."""
+
+import itertools
+
+import numpy as np
+
+from packnet_tf.export.walk import read_instead
+
+
+class GraphBuilder:
+    """Adds nodes before those of a graph.
+
+    Args:
+        graph: an `onnx.GraphProto`, changed in place; see `close`.
+    """
+
+    def __init__(self, graph):
+        self._graph, self._nodes = graph, []
+        self._constants: dict[tuple, str] = {}
+        self._count = itertools.count()
+
+    def node(self, kind: str, *inputs: str, **attributes) -> str:
+        """Adds a node of a standard operator; returns the name of its output."""
+        from onnx import helper
+
+        output = self._name()
+        self._nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def constant(self, value: np.ndarray) -> str:
+        """Adds a constant; the same one again is not added twice."""
+        from onnx import numpy_helper
+
+        key = (value.dtype.str, value.shape, value.tobytes())
+        if key not in self._constants:
+            self._constants[key] = self._name()
+            self._graph.initializer.append(numpy_helper.from_array(value, self._constants[key]))
+        return self._constants[key]
+
+    def external(self, file: str, offset: int, value: np.ndarray) -> str:
+        """Adds a constant that lies in a file, at an offset in bytes; returns its name."""
+        name = self._name()
+        self._graph.initializer.append(external(name, file, offset, value.dtype, value.shape))
+        return name
+
+    def alias(self, name: str, source: str) -> None:
+        """Makes the graph read `source` wherever it reads `name`."""
+        read_instead(self._graph, name, source)
+
+    def close(self) -> None:
+        """Puts the nodes into the graph."""
+        others = list(self._graph.node)
+        del self._graph.node[:]
+        self._graph.node.extend([*self._nodes, *others])
+        self._nodes = []
+
+    def _name(self) -> str:
+        return f"packed_{next(self._count)}"
+
+
+def external(name: str, file: str, offset: int, dtype, shape):
+    """A constant that lies in a file, an `onnx.TensorProto`."""
+    from onnx import TensorProto, helper
+
+    tensor = TensorProto(
+        name=name,
+        data_type=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)),
+        dims=shape,
+        data_location=TensorProto.EXTERNAL,
+    )
+    length = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    for key, value in (("location", file), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor

@@ -1,0 +1,102 @@
+"""Owners of weights in a few bits each, and the ONNX nodes that mask weights with them.
+
+The nodes are standard operators on constants, so ONNX Runtime computes them once, when it loads
+the file: a byte of codes is looked up in a table of 256 rows that says for each code in it whether
+the task sees the weight. The table is all that differs between the tasks.
+"""
+
+import numpy as np
+
+
+def width(tasks: int) -> int:
+    """Bits per weight: 2 for up to four tasks, 4 for up to 16, 8 beyond."""
+    return 2 if tasks <= 4 else 4 if tasks <= 16 else 8
+
+
+def codes_of(owner: np.ndarray, tasks: int) -> np.ndarray:
+    """Codes of owners 1 to `tasks`: 0 for the first; free weights are 0 too, and their value is."""
+    return np.where((owner >= 1) & (owner <= tasks), owner - 1, 0).astype(np.uint8)
+
+
+def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Packs codes into bytes, the first one in the lowest bits.
+
+    Args:
+        codes: uint8 or bool array of any shape, below 2 ** bits.
+        bits: 1, 2, 4 or 8.
+
+    Returns:
+        uint8 array (ceil(codes.size * bits / 8),).
+
+    Example:
+        >>> pack_codes(np.array([1, 2, 3, 0, 1]), 2)
+        array([57,  1], dtype=uint8)
+    """
+    flat = np.asarray(codes, np.uint8).reshape(-1)
+    each = 8 // bits
+    flat = np.pad(flat, (0, -flat.size % each)).reshape(-1, each)
+    packed = np.zeros(len(flat), np.uint8)
+    for place in range(each):
+        packed |= flat[:, place] << (bits * place)
+    return packed
+
+
+def table(bits: int, first: int, last: int) -> np.ndarray:
+    """By the value of a byte, which of its codes are `first` to `last`: bool (256, 8 // bits)."""
+    shifts = bits * np.arange(8 // bits)
+    codes = (np.arange(256)[:, None] >> shifts) & (2**bits - 1)
+    return (codes >= first) & (codes <= last)
+
+
+def mask(builder, packed: str, bits: int, shape: tuple[int, ...], first: int, last: int) -> str:
+    """Adds the nodes that tell which weights have codes `first` to `last`.
+
+    Args:
+        builder: a `GraphBuilder`.
+        packed: name of the packed codes.
+        bits: per code.
+        shape: of the weights.
+        first, last: codes.
+
+    Returns:
+        The name of the mask, bool of that shape.
+    """
+    from onnx import TensorProto
+
+    rows = builder.constant(table(bits, first, last))
+    index = builder.node("Cast", packed, to=TensorProto.INT32)
+    seen = builder.node("Gather", rows, index)
+    size = int(np.prod(shape, dtype=np.int64))
+    if size * bits % 8:  # the last byte is not full
+        seen = builder.node("Reshape", seen, builder.constant(np.array([-1])))
+        ends = [builder.constant(np.array([end])) for end in (0, size)]
+        seen = builder.node("Slice", seen, *ends)
+    return builder.node("Reshape", seen, builder.constant(np.array(shape)))
+
+
+def masked(builder, values: str, seen: str, dtype) -> str:
+    """Adds the node that shows values where a mask is set, and 0 elsewhere; returns its name."""
+    return builder.node("Where", seen, values, builder.constant(np.zeros((), dtype)))
+
+
+def filled_in(builder, kernel: str, values: str, seen: str, shape: tuple[int, ...]) -> str:
+    """Adds the nodes that put values, given one after another, where a mask is set.
+
+    Args:
+        builder: a `GraphBuilder`.
+        kernel: name of what is kept elsewhere.
+        values: name of a flat array, as many values as the mask is set, and one more.
+        seen: name of the mask, bool of that shape.
+        shape: of the kernel.
+
+    Returns:
+        The name of the filled kernel.
+    """
+    from onnx import TensorProto
+
+    flat = builder.node("Reshape", seen, builder.constant(np.array([-1])))
+    ones = builder.node("Cast", flat, to=TensorProto.INT32)
+    places = builder.node("CumSum", ones, builder.constant(np.array(0)), exclusive=1)
+    spread = builder.node("Gather", values, places)
+    spread = builder.node("Reshape", spread, builder.constant(np.array(shape)))
+    return builder.node("Where", seen, spread, kernel)

@@ -1,0 +1,199 @@
+"""An exported graph in another precision, and a half or a quarter of its size."""
+
+import contextlib
+import logging
+import pathlib
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from graphlib import TopologicalSorter
+
+import numpy as np
+
+Feeds = Sequence[Mapping[str, np.ndarray]]
+PRECISIONS = ("float32", "float16", "int8")
+MIN_OPSET = 13  # the first whose DequantizeLinear has a scale per channel
+
+# What calculates with integers after calibration, or passes them on. Sums, products and softmaxes
+# do not: in normalisations and attention that costs accuracy, among convolutions it saves no time.
+CALIBRATED = [
+    *("AveragePool", "Clip", "Concat", "Conv", "ConvTranspose", "Flatten", "Gather", "Gemm"),
+    *("GlobalAveragePool", "MatMul", "MaxPool", "Pad", "Relu", "Reshape", "Slice", "Split"),
+    *("Squeeze", "Transpose", "Unsqueeze"),
+]
+# Where weights that are still float are stored as integers, and their axis of output channels. A
+# Loop is what tf2onnx makes of layers that ONNX has no operator for, like Keras's GRU.
+STORED = {"Conv": 0, "ConvTranspose": 1, "GRU": 1, "LSTM": 1, "RNN": 1}
+STORED |= {"Einsum": -1, "Loop": -1, "MatMul": -1}
+
+
+def to_precision(model, precision: str, calibration: Feeds | None = None):
+    """A graph with the same inputs, outputs and metadata, in another precision.
+
+    Weights that are 0 stay exactly 0, and the same graph gives the same bytes each time.
+
+    - `float16`: half precision inside. For GPUs. Numbers beyond 65504 become 65504.
+    - `int8`, calibrated: 8-bit weights with a scale per channel, and activations in the ranges that
+      calibration shows. For CPUs. Weights use 7 of their bits: x86 without VNNI overflows with 8.
+    - `int8`, not calibrated: matrix products take the range of the batch at hand, so an answer
+      depends a little on the rest of the batch. Convolutions and recurrent layers only store 8 bits
+      and calculate in float: onnxruntime 1.31 is several times slower otherwise.
+
+    Args:
+        model: an `onnx.ModelProto` of float32 that holds its weights, so of less than 2 GB.
+        precision: one of `PRECISIONS`; "float32" returns the graph itself.
+        calibration: for "int8", some hundred typical inputs: by input name, shape (batch, ...).
+
+    Returns:
+        Another `onnx.ModelProto`; its inputs and outputs have the types they had.
+
+    Raises:
+        ValueError: the precision is unknown, or the calibration or the operator set does not fit.
+
+    Example:
+        >>> smaller = to_precision(onnx.load("model_birds.onnx"), "int8", [{"image": images}])
+        >>> onnx.save(smaller, "model_birds_int8.onnx")
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"There is no precision {precision!r}. Known: {str(PRECISIONS)[1:-1]}.")
+    if precision != "int8":
+        if calibration is not None:
+            raise ValueError(f"calibration is for 'int8', not for '{precision}'. Leave it out.")
+        return model if precision == "float32" else _finished(_half(model), model)
+    opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if opset < MIN_OPSET:
+        raise ValueError(
+            f"'int8' needs opset {MIN_OPSET}, not {opset}. Export it with opset={MIN_OPSET}."
+        )
+    feeds = None if calibration is None else _feeds(model, calibration)
+    return _finished(_quantized(model, feeds), model)
+
+
+def _feeds(model, calibration: Feeds) -> list[dict[str, np.ndarray]]:
+    """The feeds in the dtypes of the inputs, known to fit."""
+    from onnx.helper import tensor_dtype_to_np_dtype as dtype_of
+
+    if not len(calibration):
+        raise ValueError("calibration is empty. Give one feed or more: [{'image': images}].")
+    dtypes = {each.name: dtype_of(each.type.tensor_type.elem_type) for each in model.graph.input}
+    feeds = []
+    for feed in calibration:
+        given = sorted(feed) if isinstance(feed, Mapping) else type(feed).__name__
+        if given != sorted(dtypes):
+            raise ValueError(
+                f"A feed of calibration has {given}. Give an array for each of {sorted(dtypes)}."
+            )
+        feeds.append({name: np.asarray(feed[name], dtype) for name, dtype in dtypes.items()})
+        if not all(np.isfinite(array).all() for array in feeds[-1].values()):
+            raise ValueError("calibration has NaN or infinite numbers. Leave those inputs out.")
+    return feeds
+
+
+def _half(model):
+    from onnx import ModelProto, TensorProto, numpy_helper
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    half = ModelProto.FromString(model.SerializeToString())  # the converter works in place
+    for tensor in half.graph.initializer:
+        # The converter raises what is too small to the smallest number, 2**-24. An epsilon, which
+        # divides, needs that. A weight must not grow: it is rounded here.
+        if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1:
+            values = numpy_helper.to_array(tensor)
+            values = np.where(np.abs(values) <= 2.0**-25, np.float32(0), values)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    with _quiet():
+        return convert_float_to_float16(half, keep_io_types=True)
+
+
+def _quantized(model, feeds: Feeds | None):
+    import onnx
+    from onnxruntime import quantization
+
+    rest = iter(feeds or ())
+
+    class Reader(quantization.CalibrationDataReader):
+        def get_next(self):
+            return next(rest, None)
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        source, folded, written = (str(pathlib.Path(folder) / name) for name in "abc")
+        onnx.save(model, source)
+        # Folds normalisations into the convolutions before them. Symbolic shapes would need sympy.
+        quantization.quant_pre_process(source, folded, skip_symbolic_shape=True)
+        options = {"per_channel": True, "reduce_range": True}
+        if feeds is None:  # a Gemm counts as a MatMul
+            quantization.quantize_dynamic(folded, written, ["MatMul", "Gather"], **options)
+        else:
+            options |= {"activation_type": quantization.QuantType.QUInt8}  # the fast one on x86
+            options |= {"extra_options": {"MatMulConstBOnly": True}}  # not within attention
+            options |= {"op_types_to_quantize": CALIBRATED}
+            quantization.quantize_static(folded, written, Reader(), **options)
+        quantized = onnx.load(written)
+    _store_as_integers(quantized.graph)
+    return quantized
+
+
+def _store_as_integers(graph) -> None:
+    """Makes integers of weights that the tools left in float; a cast and a product undo it.
+
+    onnxruntime does both once, when it loads the graph. A DequantizeLinear it repeats each batch.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    kind, nodes = TensorProto.FLOAT, []
+    floats = {c.name: c for c in graph.initializer if c.data_type == kind and len(c.dims) > 1}
+    for node in graph.node:
+        for name in filter(floats.__contains__, node.input if node.op_type in STORED else ()):
+            stored, cast, scale = (f"{name}_{part}" for part in ("stored", "cast", "step"))
+            weight = numpy_helper.to_array(floats[name])
+            others = tuple(np.delete(range(weight.ndim), STORED[node.op_type]).tolist())
+            scales = np.abs(weight).max(others, keepdims=True, initial=1e-35) / 127  # never 0
+            integers = np.rint(weight / scales).astype(np.int8)
+            floats.pop(name).CopyFrom(numpy_helper.from_array(integers, stored))
+            graph.initializer.append(numpy_helper.from_array(scales, scale))
+            nodes.append(helper.make_node("Cast", [stored], [cast], to=kind))
+            nodes.append(helper.make_node("Mul", [cast, scale], [name]))
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _finished(made, model):
+    """The new graph with what the old one says of itself, and nothing that the tools say."""
+    finished, nodes = type(model)(), made.graph.node
+    finished.CopyFrom(model)
+    del finished.graph.node[:], finished.graph.initializer[:], finished.graph.value_info[:]
+    # The tools put casts at the end, and constants in the order of onnxruntime's hash tables.
+    makers = {name: at for at, node in enumerate(nodes) for name in node.output if name}
+    needs = {at: [makers[n] for n in _reads(node) if n in makers] for at, node in enumerate(nodes)}
+    finished.graph.node.extend(nodes[at] for at in TopologicalSorter(needs).static_order())
+    finished.graph.initializer.extend(sorted(made.graph.initializer, key=lambda c: c.name))
+    return finished
+
+
+def _reads(node) -> Iterator[str]:
+    """What a node reads, and the loops and branches within it."""
+    yield from node.input
+    for graph in [graph for a in node.attribute for graph in (a.g, *a.graphs)]:
+        yield from (output.name for output in graph.output)
+        for inner in graph.node:
+            yield from _reads(inner)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences the tools' notices, and raises what they would log as an error and go on from."""
+
+    def stop(record):
+        raise RuntimeError(f"onnxruntime cannot convert the graph: {sys.exc_info()[1] or record}")
+
+    handler, disabled = logging.Handler(logging.ERROR), logging.root.manager.disable
+    handler.emit = stop
+    handler.addFilter(logging.Filter("onnxruntime"))
+    logging.root.addHandler(handler)
+    logging.disable(max(disabled, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+        logging.root.removeHandler(handler)

@@ -1,0 +1,143 @@
+"""Packed weights in files that the graphs of several tasks read."""
+
+import collections
+import pathlib
+
+import keras
+import numpy as np
+
+from packnet_tf.export import owner_codes
+from packnet_tf.export.baking import bake
+from packnet_tf.export.graph_builder import GraphBuilder, external
+from packnet_tf.export.shared_file import SharedFile, digest
+from packnet_tf.export.task_graph import TaskGraph
+from packnet_tf.packed_weight import PackedWeight
+
+SHARED = "shared.data"
+SMALL = 256  # bytes; smaller constants stay in the graphs
+
+
+class SharedWeights(SharedFile):
+    """A shared file of weights, and which tasks brought it.
+
+    Attributes:
+        first, last: numbers of the tasks whose weights it holds; the first file of a bundle has
+            `first` 1, and holds the weights as a whole, 0 where they are of no such task.
+        bits: of a code.
+    """
+
+    def __init__(self, path, first: int, last: int, bits: int, index=None):
+        super().__init__(path, index)
+        self.first, self.last, self.bits = first, last, bits
+
+    def add(self, builder: GraphBuilder, kernel: str | None, values, owner, task: int) -> str:
+        """Adds a weight as task number `task` sees it; returns its name.
+
+        Args:
+            builder: of the task's graph.
+            kernel: name of what earlier files gave.
+            values, owner: of the weight, in the graph's layout.
+            task: number of the task.
+        """
+        here = (owner >= self.first) & (owner <= self.last)
+        if self.first == 1:
+            whole = np.where(here, values, np.zeros((), values.dtype))
+            codes = owner_codes.pack_codes(owner_codes.codes_of(owner, self.last), self.bits)
+            seen = owner_codes.mask(
+                builder, self._external(builder, codes), self.bits, owner.shape, 0, task - 1
+            )
+            whole = self._external(builder, whole)
+            return owner_codes.masked(builder, whole, seen, values.dtype)
+        if not here.any():
+            return kernel
+        some = np.append(values[here], np.zeros(1, values.dtype))
+        codes = owner_codes.pack_codes(here, self.bits)
+        seen = owner_codes.mask(
+            builder, self._external(builder, codes), self.bits, owner.shape, 1, 1
+        )
+        some = self._external(builder, some)
+        return owner_codes.filled_in(builder, kernel, some, seen, owner.shape)
+
+    def _external(self, builder: GraphBuilder, array: np.ndarray) -> str:
+        return builder.external(self.name, self.put(array), array)
+
+
+def new_files(folder: pathlib.Path, tasks: int, known: int) -> list[SharedWeights]:
+    """The files to write: one for all tasks, or one per task that an earlier bundle lacks."""
+    if not known:
+        return [SharedWeights(folder / SHARED, 1, tasks, owner_codes.width(tasks))]
+    return [
+        SharedWeights(folder / f"shared_task{number}.data", number, number, 1)
+        for number in range(known + 1, tasks + 1)
+    ]
+
+
+def share_weights(task: TaskGraph, files: list[SharedWeights]):
+    """Gives a task's graph its weights: packed ones by reference, its own ones within.
+
+    Args:
+        task: the task; its plain model is let go.
+        files: the shared files of the bundle, those to write among them.
+
+    Returns:
+        The `onnx.ModelProto`.
+
+    Raises:
+        ValueError: a complete file does not hold the weights of the pack.
+    """
+    proto, builder = task.converted.proto, GraphBuilder(task.converted.proto.graph)
+    own = {}
+    for name, layout in task.converted.laid.items():
+        weight: PackedWeight | None = task.packed.get(layout.source)
+        if weight is None:
+            own[name] = layout
+            continue
+        values, owner = (
+            layout(keras.ops.convert_to_numpy(variable))
+            for variable in (weight.packed, weight.owner)
+        )
+        kernel = None
+        for file in files:
+            if file.first <= task.number:
+                try:
+                    kernel = file.add(builder, kernel, values, owner, task.number)
+                except KeyError:
+                    raise _another_pack(file.path.name) from None
+        builder.alias(name, kernel)
+    builder.close()
+    bake(proto.graph, own, task.converted.values(own))
+    task.let_go()
+    return proto
+
+
+def share_constants(protos: list, files: list[SharedWeights]) -> None:
+    """Moves constants that several graphs have, shared biases and norms, to a shared file."""
+    from onnx import TensorProto, numpy_helper
+
+    held = [
+        (tensor, numpy_helper.to_array(tensor))
+        for proto in protos
+        for tensor in proto.graph.initializer
+        if tensor.data_location != TensorProto.EXTERNAL
+    ]
+    held = [(tensor, array) for tensor, array in held if array.nbytes >= SMALL]
+    counts = collections.Counter(digest(array) for _, array in held)
+    writable = [file for file in files if not file.complete]
+    for tensor, array in held:
+        known = [file for file in files if file.find(array) is not None]
+        if not known and counts[digest(array)] > 1:
+            known = writable[:1]
+        if known:
+            [file, *_] = known
+            place = external(tensor.name, file.name, file.put(array), array.dtype, array.shape)
+            tensor.CopyFrom(place)
+
+
+def _another_pack(file: str) -> ValueError:
+    return ValueError(
+        f"'{file}' of the earlier bundle does not hold what the pack's earlier tasks own: it was "
+        "made from another pack, or exported otherwise. Update from a bundle of this pack, with "
+        "the same opset, or leave update_from out."
+    )
+
+

@@ -1,0 +1,221 @@
+"""One committed task on its way from Keras to a file."""
+
+import dataclasses
+import json
+import pathlib
+import tempfile
+from collections.abc import Iterable, Mapping
+
+import keras
+import numpy as np
+
+from packnet_tf.cloning import full_precision, packed_kernels
+from packnet_tf.export import manifest as manifests
+from packnet_tf.export.comparison import Comparison, Difference, as_inputs
+from packnet_tf.export.convert import input_names, to_onnx
+from packnet_tf.export.files import save
+from packnet_tf.export.options import ExportOptions
+from packnet_tf.export.outputs import append_outputs, check_outputs
+from packnet_tf.export.precision import to_precision
+from packnet_tf.export.preprocessing import Pixels
+from packnet_tf.export.runtime import optimize, session
+from packnet_tf.export.simplify import remove_dead_channels
+from packnet_tf.net import PackNet
+from packnet_tf.packed_weight import PackedWeight
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Inputs of one task, as its Keras model takes them.
+
+    Attributes:
+        samples: to compare on besides random ones.
+        calibration: to find the ranges of int8 activations on: an array, or batches.
+        evaluate: pairs (inputs, labels), to measure accuracy on.
+    """
+
+    samples: object = None
+    calibration: object = None
+    evaluate: Iterable | None = None
+
+
+class TaskGraph:
+    """A task in ONNX, its weights still to be given.
+
+    Args:
+        net: the pack.
+        task: name of a committed task.
+        options: how to export it.
+
+    Attributes:
+        converted: the graph and the weights that it lacks.
+        packed: by the names of those weights, the packed ones among them.
+        number: the task's place in the order of packing, from 1.
+
+    Raises:
+        ValueError: there is no such task, or an option does not fit its model.
+    """
+
+    def __init__(self, net: PackNet, task: str, options: ExportOptions):
+        self.net, self.task, self.options = net, task, options
+        self.model, self.view = net.unpack(task), net.task_model(task)
+        self.number = net.tasks.index(task) + 1
+        if any(x.compute_dtype != x.variable_dtype for x in self.model._flatten_layers()):
+            # Half precision is for training; devices get, and are compared with, the weights' own.
+            self.model = self.view = full_precision(self.model)
+        self.pixels = None
+        if options.preprocessing == "uint8":
+            inputs = keras.tree.flatten(self.model.inputs)
+            self.pixels = Pixels.of(inputs, net.notes.get("pixel_range"), options)
+        self.names = input_names(self.model, options.input_names)
+        self.converted = to_onnx(
+            self.model, names=self.names, opset=options.opset, batch_size=options.batch_size
+        )
+        check_outputs(self.converted.proto, options.outputs, options.top_k)
+        # With the view, not with the unpacked model that the graph is made from: this checks the
+        # unpacking too.
+        self.comparison = Comparison(self.view, options, self.pixels)
+
+        self.packed = self._packed()
+
+    def _packed(self) -> dict[str, PackedWeight]:
+        kernels = packed_kernels(self.net._trunk, self.model.get_layer(self.net._trunk.name))
+        by_id = {id(kernel): weight for kernel, weight in kernels}
+        return {
+            name: by_id[id(variable)]
+            for name, variable in self.converted.weights.items()
+            if id(variable) in by_id
+        }
+
+    def let_go(self) -> None:
+        """Forgets the plain model, once its weights are in the graph."""
+        self.model = self.converted = None
+
+    def finish(self, proto, path, data: Data, optimized: bool = False) -> dict:
+        """Makes of a graph with weights what the options ask for, writes it and checks it.
+
+        Args:
+            proto: the `onnx.ModelProto`; it may refer to files in the folder of `path`.
+            path: the file to write; the caller puts it in its place when all is well.
+            data: inputs to compare, calibrate and evaluate on.
+            optimized: also write and check the file as ONNX Runtime optimizes it, `NAME.ort`.
+
+        Returns:
+            The task's entry of the manifest.
+
+        Raises:
+            ValueError: the graph differs from Keras by more than the tolerance.
+        """
+        options, entry = self.options, {}
+        batches = self.comparison.batches(data.samples)
+        if options.simplify:
+            entry["simplified"] = dataclasses.asdict(remove_dead_channels(proto))
+        if options.precision != "float32":
+            self._check_plain(proto, batches)
+            entry["calibrated"] = data.calibration is not None
+        proto = to_precision(proto, options.precision, self._feeds(data.calibration))
+        if self.pixels is not None:
+            self.pixels.prepend(proto)
+        append_outputs(proto, options.outputs, options.top_k)
+        self._describe(proto)
+        path = pathlib.Path(path)
+        files = save(proto, path)
+        if optimized:
+            files.append(path.with_suffix(".ort"))
+            optimize(path, files[-1])
+            self._check(self.comparison.difference(session(files[-1]), batches))
+        onnx_session = session(path)
+        found = self.comparison.difference(onnx_session, batches)
+        if options.precision == "float32":
+            self._check(found)
+        if data.evaluate is not None:
+            entry["evaluated"] = self.comparison.accuracy(onnx_session, data.evaluate)
+        return {**self._entry(proto, files, found), **entry}
+
+    def _check_plain(self, proto, batches) -> None:
+        """Checks a graph before its precision changes."""
+        plain = dataclasses.replace(self.options, outputs="logits", softmax=False)
+        comparison = Comparison(self.view, plain, None)
+        if self.pixels is not None:
+            batches = [[self.pixels.pixels(self.pixels.images(batch[0]))] for batch in batches]
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "plain.onnx"
+            save(proto, path)
+            self._check(comparison.difference(session(path), batches))
+
+    def _check(self, found: Difference) -> None:
+        if not found.relative <= self.options.tolerance:
+            raise ValueError(
+                f"The ONNX graph of task '{self.task}' differs from Keras by {found.relative:.2e} "
+                f"of the largest output ({found.absolute:.2e} absolute), more than the "
+                f"tolerance {self.options.tolerance:.0e}. No file was written. If that is precise "
+                "enough for you, pass a larger tolerance."
+            )
+
+    def _feeds(self, calibration) -> list[Mapping[str, np.ndarray]] | None:
+        """Batches for the calibration, by the names of the ONNX inputs."""
+        if calibration is None:
+            return None
+        one = isinstance(calibration, (np.ndarray, dict, list))
+        step = self.options.batch_size or 32
+        feeds = []
+        for part in [calibration] if one else calibration:
+            part = part[0] if isinstance(part, tuple) else part  # labels are not looked at
+            arrays = as_inputs(self.view, part)
+            for at in range(0, len(arrays[0]), step):
+                batch = [array[at : at + step] for array in arrays]
+                if self.options.batch_size in (None, len(batch[0])):
+                    feeds.append(dict(zip(self.names, batch, strict=True)))
+        return feeds
+
+    def _describe(self, proto) -> None:
+        """Names the task and its classes in the file's metadata."""
+        import onnx
+
+        options, classes = self.options, self.net.classes(self.task)
+        facts = {"task": self.task, "task_number": str(self.number), **self._notes()}
+        if classes:
+            facts["classes"] = json.dumps(classes)
+        if self.pixels is not None:
+            facts["channel_order"] = options.channel_order
+        if options.precision != "float32":
+            facts["precision"] = options.precision
+        proto.producer_name = "packnet_tf"
+        proto.doc_string = f"task '{self.task}' of a PackNet"
+        onnx.helper.set_model_props(proto, facts)
+
+    def _notes(self) -> dict[str, str]:
+        notes = {**self.net.notes, **(self.options.metadata or {})}
+        return {str(key): str(value) for key, value in notes.items()}
+
+    def _entry(self, proto, files: list[pathlib.Path], found: Difference) -> dict:
+        [path, *others] = files
+        return {
+            "task": self.task,
+            "number": self.number,
+            "file": path.name,
+            "bytes": path.stat().st_size,
+            "sha256": manifests.sha256(path),
+            "external": [manifests.describe_file(other) for other in others],
+            "inputs": [_describe_value(value) for value in proto.graph.input],
+            "outputs": [_describe_value(value) for value in proto.graph.output],
+            "classes": self.net.classes(self.task),
+            "opset": self.options.opset,
+            "precision": self.options.precision,
+            "preprocessing": "trained" if self.pixels is None else self.pixels.facts(),
+            "relative_difference": found.relative,
+            "absolute_difference": found.absolute,
+            "agreement": found.agreement,
+            "compared_inputs": found.samples,
+            "tolerance": self.options.tolerance,
+            "notes": self._notes(),
+        }
+
+
+def _describe_value(value) -> dict:
+    import onnx
+
+    tensor = value.type.tensor_type
+    shape = [size.dim_value or None for size in tensor.shape.dim]
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
+    return {"name": value.name, "shape": shape, "dtype": dtype}

@@ -1,0 +1,447 @@
+"""An exported graph in half precision and in 8 bits."""
+
+import functools
+import logging
+import pathlib
+import sys
+import tempfile
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from keras import layers
+from onnx import helper, numpy_helper
+
+from pack_helpers import conv_trunk, mlp_trunk, packed, run_python
+from packnet_tf.export import export_onnx
+from packnet_tf.export.precision import PRECISIONS, to_precision
+
+LOWER = ("float16", "int8", "calibrated int8")
+
+
+def mobile_trunk():
+    """A convolution, a depthwise one and a transposed one, normalised; 1340 weights."""
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(12, 3, use_bias=False, name="conv")(inputs)
+    x = layers.ReLU(6.0)(layers.BatchNormalization(name="norm1")(x))
+    x = layers.DepthwiseConv2D(3, use_bias=False, name="depthwise")(x)
+    x = layers.ReLU()(layers.BatchNormalization(name="norm2")(x))
+    x = layers.Conv2DTranspose(8, 3, name="transposed")(x)
+    return keras.Model(inputs, layers.GlobalAveragePooling2D()(x), name="mobile")
+
+
+def recurrent_trunk():
+    inputs = keras.Input((5, 3), name="sequence")
+    return keras.Model(inputs, layers.GRU(6)(layers.LSTM(8, return_sequences=True)(inputs)))
+
+
+def attention_trunk():
+    inputs = keras.Input((6, 8), name="sequence")
+    x = layers.Add()([inputs, layers.MultiHeadAttention(2, 4, name="attention")(inputs, inputs)])
+    return keras.Model(inputs, layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x)))
+
+
+def two_inputs_trunk():
+    tokens = keras.Input((4,), dtype="int32", name="tokens")
+    extra = keras.Input((3,), name="extra")
+    x = layers.Flatten()(layers.Embedding(10, 4, name="table")(tokens))
+    x = layers.Dense(8, name="fc")(layers.Concatenate()([x, extra]))
+    return keras.Model([tokens, extra], x, name="two")
+
+
+TRUNKS = {
+    "mlp": mlp_trunk,
+    "conv": conv_trunk,
+    "mobile": mobile_trunk,
+    "recurrent": recurrent_trunk,
+    "attention": attention_trunk,
+    "two inputs": two_inputs_trunk,
+}
+
+
+def exported(trunk, path, **options):
+    """The graph of the first of two tasks: half of the weights are another's or free, and 0."""
+    export_onnx(packed(trunk, one=0.5, two=0.5), "one", path / "m.onnx", **options)
+    return onnx.load(path / "m.onnx")
+
+
+@functools.cache
+def _graph(trunk):
+    with tempfile.TemporaryDirectory() as folder:
+        return exported(TRUNKS[trunk](), pathlib.Path(folder)).SerializeToString()
+
+
+def graph_of(trunk):
+    """The graph of a trunk of the table, exported once."""
+    return onnx.load_from_string(_graph(trunk))
+
+
+@pytest.fixture
+def model():
+    return graph_of("conv")
+
+
+def feed(model, count=32, seed=0):
+    rng = np.random.default_rng(seed)
+    arrays = {}
+    for entry in model.graph.input:
+        shape = (count, *(size.dim_value for size in entry.type.tensor_type.shape.dim[1:]))
+        dtype = helper.tensor_dtype_to_np_dtype(entry.type.tensor_type.elem_type)
+        normal = rng.normal(size=shape) if dtype == np.float32 else rng.integers(0, 10, shape)
+        arrays[entry.name] = normal.astype(dtype)
+    return arrays
+
+
+def lower(model, kind):
+    if kind == "calibrated int8":
+        return to_precision(model, "int8", [feed(model, 64, 1)])
+    return to_precision(model, kind)
+
+
+def answer(model, feeds):
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, feeds)[0]
+
+
+def cosine(first, second):
+    first, second = first.ravel().astype(np.float64), second.ravel().astype(np.float64)
+    return first @ second / np.linalg.norm(first) / np.linalg.norm(second)
+
+
+def constants(model):
+    return {entry.name: numpy_helper.to_array(entry) for entry in model.graph.initializer}
+
+
+def dequantized(model):
+    """Every weight of the graph as it is calculated with, by the meaning of ONNX's operators."""
+    known, found = constants(model), {}
+    for node in model.graph.node:
+        inputs = [known.get(name) for name in node.input]
+        if node.op_type == "DequantizeLinear" and inputs[0] is not None:
+            weight, scale, zero = inputs
+            axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+            shape = [1] * weight.ndim
+            shape[axis if scale.size > 1 else 0] = -1
+            weight = weight.astype(np.int32) - zero.reshape(shape).astype(np.int32)
+            found[node.input[0]] = weight * scale.reshape(shape)
+        elif node.op_type == "MatMulInteger":
+            # Its scale is multiplied in afterwards, and changes no zero.
+            found[node.input[1]] = inputs[1].astype(np.int32) - inputs[3].astype(np.int32)
+        elif node.op_type == "Gather" and inputs[0] is not None and inputs[0].ndim == 2:
+            zero = known.get(node.input[0].replace("_quantized", "_zero_point"), np.int32(0))
+            found[node.input[0]] = inputs[0].astype(np.float32) - zero.astype(np.float32)
+        elif node.op_type == "Cast" and inputs[0] is not None:
+            known[node.output[0]] = inputs[0].astype(np.float32)
+        elif node.op_type == "Mul" and all(value is not None for value in inputs):
+            found[node.output[0]] = inputs[0] * inputs[1]
+    return {**{name: value for name, value in known.items() if value.dtype.kind == "f"}, **found}
+
+
+@pytest.mark.parametrize("trunk", sorted(TRUNKS))
+@pytest.mark.parametrize("kind", LOWER)
+def test_answers_stay_close_and_the_graph_is_valid(kind, trunk):
+    model = graph_of(trunk)
+    made, x = lower(model, kind), feed(model, 64)
+    onnx.checker.check_model(made, full_check=True)
+    assert {node.domain for node in made.graph.node} == {""}  # runs outside onnxruntime too
+    expected, found = answer(model, x), answer(made, x)
+    assert found.shape == expected.shape
+    least = {"float16": 0.99999, "int8": 0.998, "calibrated int8": 0.99}[kind]
+    assert cosine(expected, found) > least
+    assert np.abs(found - expected).max() > 0
+
+
+@pytest.mark.parametrize("trunk", sorted(TRUNKS))
+@pytest.mark.parametrize("kind", LOWER)
+def test_a_weight_that_is_0_stays_exactly_0(kind, trunk):
+    model = graph_of(trunk)
+    weights = [w for w in constants(model).values() if w.ndim > 1 and w.dtype == np.float32]
+    sparse = [weight for weight in weights if 0.2 < np.mean(weight == 0) < 0.8]
+    assert sparse
+    found = dequantized(lower(model, kind)).values()
+    for weight in sparse:
+        same = [other for other in found if other.shape == weight.shape]
+        fitting = [other for other in same if (other[weight == 0] == 0).all()]
+        # Few of the others are so small that they are rounded to 0.
+        assert max(np.mean(other[weight != 0] != 0) for other in fitting) > 0.9
+
+
+@pytest.mark.parametrize("trunk", sorted(TRUNKS))
+@pytest.mark.parametrize("kind", LOWER)
+def test_no_weight_is_left_in_float32(kind, trunk):
+    before, after = graph_of(trunk), lower(graph_of(trunk), kind)
+    assert float_weights(before)
+    assert float_weights(after) == []
+
+
+def float_weights(model):
+    """Kernels and tables in float32; biases and normalisations of attention have axes as well."""
+    kinds = ("Conv", "ConvTranspose", "Gather", "Gemm", "Loop", "LSTM", "MatMul")
+    read = {name for node in model.graph.node if node.op_type in kinds for name in node.input}
+    weights = [(name, value) for name, value in constants(model).items() if name in read]
+    return [name for name, w in weights if w.dtype == np.float32 and w.ndim > 1]
+
+
+def test_sizes_are_a_half_and_a_quarter(tmp_path):
+    inputs = keras.Input((8, 8, 16), name="image")
+    x = layers.Conv2D(256, 3, name="conv")(inputs)
+    trunk = keras.Model(inputs, layers.Dense(512)(layers.GlobalAveragePooling2D()(x)))
+    model = exported(trunk, tmp_path)
+    sizes = {kind: lower(model, kind).ByteSize() / model.ByteSize() for kind in LOWER}
+    assert 0.49 < sizes["float16"] < 0.52
+    assert 0.25 < sizes["int8"] < 0.28
+    assert 0.25 < sizes["calibrated int8"] < 0.28
+
+
+def test_float32_is_the_graph_itself(model):
+    assert to_precision(model, "float32") is model
+
+
+@pytest.mark.parametrize("kind", LOWER)
+def test_all_but_the_precision_is_as_it_was(kind, tmp_path):
+    model = exported(conv_trunk(), tmp_path, metadata={"made_by": "me", "a": "b"})
+    model.producer_version, model.graph.doc_string = "3", "about the graph"
+    before = model.SerializeToString()
+    made = lower(model, kind)
+    assert model.SerializeToString() == before  # the graph that was given is not touched
+    assert list(made.metadata_props) == list(model.metadata_props)
+    assert list(made.opset_import) == list(model.opset_import)
+    for name in ("doc_string", "producer_name", "producer_version", "ir_version"):
+        assert getattr(made, name) == getattr(model, name)
+    for name in ("name", "doc_string", "input", "output"):
+        assert getattr(made.graph, name) == getattr(model.graph, name)
+    for count in (1, 7):
+        assert answer(made, feed(model, count)).shape == (count, 3)
+
+
+@pytest.mark.parametrize("kind", LOWER)
+def test_the_same_graph_gives_the_same_bytes_in_every_process(kind, tmp_path):
+    model = graph_of("mobile")
+    first = lower(model, kind).SerializeToString()
+    assert lower(model, kind).SerializeToString() == first
+    onnx.save(model, tmp_path / "m.onnx")
+    np.savez(tmp_path / "feed.npz", **feed(model, 64, 1))
+    code = """
+        import sys, numpy, onnx
+        from packnet_tf.export.precision import to_precision
+        *calibrated, kind = sys.argv[3].split()
+        feeds = [dict(numpy.load(sys.argv[2]))] if calibrated else None
+        made = to_precision(onnx.load(sys.argv[1]), kind, feeds)
+        open(sys.argv[1] + ".made", "wb").write(made.SerializeToString())
+        assert not {"torch", "sympy", "tensorflow", "keras"} & set(sys.modules)
+    """
+    for seed in "12":
+        paths = (tmp_path / "m.onnx", tmp_path / "feed.npz")
+        done = run_python(code, *paths, kind, PYTHONHASHSEED=seed)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "m.onnx.made").read_bytes() == first
+
+
+@pytest.mark.parametrize("kind", LOWER)
+@pytest.mark.parametrize("opset", [13, 18])
+def test_other_operator_sets_do_too(opset, kind, tmp_path):
+    model = exported(mobile_trunk(), tmp_path, opset=opset)
+    made = lower(model, kind)
+    onnx.checker.check_model(made, full_check=True)
+    assert cosine(answer(model, feed(model)), answer(made, feed(model))) > 0.99
+
+
+@pytest.mark.parametrize("kind", LOWER)
+def test_zero_padding_before_pooling_is_still_zero(kind, tmp_path):
+    inputs = keras.Input((8, 8, 2), name="image")
+    x = layers.Conv2D(3, 3, bias_initializer=keras.initializers.Constant(-5.0))(inputs)
+    x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(x))
+    model = exported(keras.Model(inputs, layers.Flatten()(x)), tmp_path)
+    expected, x = answer(model, feed(model)), feed(model)
+    assert np.abs(answer(lower(model, kind), x) - expected).max() < 0.02 * np.abs(expected).max()
+
+
+# float16
+
+
+def test_half_precision_is_within_the_graph_and_float32_outside(model):
+    made = to_precision(model, "float16")
+    kinds = {array.dtype.name for array in constants(made).values()}
+    assert kinds == {"float16", "int64"}
+    types = {entry.type.tensor_type.elem_type for entry in [*made.graph.input, *made.graph.output]}
+    assert types == {onnx.TensorProto.FLOAT}
+
+
+def matmul(*rows, divisor=1.0):
+    """A graph that multiplies with a matrix and divides by a scalar."""
+    weight = numpy_helper.from_array(np.array(rows, np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Div", ["m", "d"], ["y"])],
+        "graph",
+        [helper.make_tensor_value_info("x", 1, [None, len(rows)])],
+        [helper.make_tensor_value_info("y", 1, [None, len(rows[0])])],
+        [weight, numpy_helper.from_array(np.float32(divisor), "d")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_tiny_weights_are_rounded_and_never_raised():
+    tiny = 2.0**-24  # the smallest number of half precision
+    given = [0.0, -0.0, 1e-20, -1e-9, 0.49 * tiny, -0.51 * tiny, tiny, 1.5]
+    made = to_precision(matmul(given), "float16")
+    expected = [0.0, 0.0, 0.0, 0.0, 0.0, -tiny, tiny, 1.5]
+    assert constants(made)["w"].tolist() == [expected]
+
+
+def test_large_weights_become_the_largest_and_infinite_ones_stay():
+    made = to_precision(matmul([1e6, -1e30, np.inf, -np.inf]), "float16")
+    assert constants(made)["w"].tolist() == [[65504.0, -65504.0, np.inf, -np.inf]]
+
+
+def test_an_epsilon_does_not_become_0():
+    made = to_precision(matmul([0.0], divisor=1e-12), "float16")
+    assert constants(made)["d"] == np.float16(2.0**-24)
+    assert answer(made, {"x": np.zeros((1, 1), np.float32)}) == 0  # not 0 / 0
+
+
+# int8
+
+
+def test_calibrated_weights_have_7_bits_a_scale_per_channel_and_no_offset():
+    model = graph_of("mobile")
+    made = lower(model, "calibrated int8")
+    known, channels = constants(made), {}
+    for node in made.graph.node:
+        weight = known.get(node.input[0])
+        if node.op_type == "DequantizeLinear" and weight is not None and weight.ndim == 4:
+            assert weight.dtype == np.int8
+            assert np.abs(weight).max() == 64
+            assert not known[node.input[2]].any()
+            channels[weight.shape] = known[node.input[1]].size
+    assert channels == {(12, 3, 3, 3): 12, (12, 1, 3, 3): 12, (12, 8, 3, 3): 8}
+
+
+def test_normalisations_are_folded_into_the_convolutions_before_them():
+    model = graph_of("mobile")
+    assert "Mul" in {node.op_type for node in model.graph.node}
+    kinds = {node.op_type for node in lower(model, "calibrated int8").graph.node}
+    assert not kinds & {"Mul", "Add", "BatchNormalization"}
+
+
+def test_a_channel_of_zeros_answers_its_bias():
+    model = graph_of("mobile")
+    kernels = [node.input[1] for node in model.graph.node if node.op_type == "Conv"]
+    for entry in model.graph.initializer:
+        if entry.name in kernels:
+            value = numpy_helper.to_array(entry).copy()
+            value[1] = 0
+            entry.CopyFrom(numpy_helper.from_array(value, entry.name))
+    expected, x = answer(model, feed(model)), feed(model)
+    for kind in ("int8", "calibrated int8"):
+        found = answer(lower(model, kind), x)
+        assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_without_calibration_convolutions_answer_alike_in_any_batch(tmp_path):
+    inputs = keras.Input((8, 8, 3), name="image")
+    trunk = keras.Model(inputs, layers.GlobalAveragePooling2D()(layers.Conv2D(12, 3)(inputs)))
+    made = lower(exported(trunk, tmp_path), "int8")
+    kinds = {node.op_type for node in made.graph.node}
+    assert "MatMulInteger" in kinds
+    assert not kinds & {"ConvInteger", "DequantizeLinear"}
+    # Up to the head, that is: its product takes the range of the batch.
+    [cut] = [node.input[0] for node in made.graph.node if node.op_type == "DynamicQuantizeLinear"]
+    made.graph.output.append(helper.make_tensor_value_info(cut, 1, None))
+    del made.graph.output[0]
+    x = feed(made, 8)["image"]
+    assert np.allclose(answer(made, {"image": x})[:1], answer(made, {"image": x[:1]}), atol=1e-6)
+
+
+def test_feeds_are_taken_in_any_number_and_dtype():
+    model = graph_of("two inputs")
+    whole = feed(model, 12)
+    parts = [
+        {"extra": whole["extra"][at].astype("float64"), "tokens": whole["tokens"][at].tolist()}
+        for at in (slice(0, 5), slice(5, 12))
+    ]
+    made = to_precision(model, "int8", parts).SerializeToString()
+    assert made == to_precision(model, "int8", [whole]).SerializeToString()
+
+
+@pytest.mark.parametrize("kind", LOWER)
+def test_nothing_is_printed_and_no_logging_is_changed(kind, model, capfd, caplog):
+    root, level = list(logging.root.handlers), logging.root.manager.disable
+    capfd.readouterr()
+    lower(model, kind)
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+    assert (logging.root.handlers, logging.root.manager.disable) == (root, level)
+    assert "torch" not in sys.modules
+
+
+def test_what_the_tools_cannot_run_is_an_error(model):
+    model.graph.node[0].op_type = "Unheard"
+    with pytest.raises(RuntimeError) as caught:
+        to_precision(model, "int8")
+    assert "onnxruntime cannot convert the graph" in str(caught.value)
+    assert "Unheard" in str(caught.value)
+
+
+# Errors
+
+
+@pytest.mark.parametrize("name", ["int4", "FLOAT16", None])
+def test_an_unknown_precision_is_told_the_known_ones(name, model):
+    with pytest.raises(ValueError) as caught:
+        to_precision(model, name)
+    assert str(caught.value) == (
+        f"There is no precision {name!r}. Known: 'float32', 'float16', 'int8'."
+    )
+    assert PRECISIONS == ("float32", "float16", "int8")
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_only_int8_is_calibrated(precision, model):
+    with pytest.raises(ValueError) as caught:
+        to_precision(model, precision, [feed(model)])
+    assert str(caught.value) == (f"calibration is for 'int8', not for '{precision}'. Leave it out.")
+
+
+def test_an_empty_calibration_is_refused(model):
+    with pytest.raises(ValueError) as caught:
+        to_precision(model, "int8", [])
+    assert str(caught.value) == (
+        "calibration is empty. Give one feed or more: [{'image': images}]."
+    )
+
+
+def test_feeds_must_name_the_inputs(model):
+    images = feed(model)["image"]
+    for feeds, given in (
+        ([{"image": images}, {"picture": images}], "['picture']"),
+        ([{"image": images, "extra": images}], "['extra', 'image']"),
+        ([{}], "[]"),
+        ([images], "ndarray"),
+        ({"image": images}, "str"),
+    ):
+        with pytest.raises(ValueError) as caught:
+            to_precision(model, "int8", feeds)
+        assert str(caught.value) == (
+            f"A feed of calibration has {given}. Give an array for each of ['image']."
+        )
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_range_must_be_finite(bad, model):
+    feeds = feed(model)
+    feeds["image"][3, 2, 1, 0] = bad
+    with pytest.raises(ValueError) as caught:
+        to_precision(model, "int8", [feeds])
+    assert str(caught.value) == ("calibration has NaN or infinite numbers. Leave those inputs out.")
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_an_old_operator_set_is_refused(calibrated, tmp_path):
+    model = exported(mlp_trunk(), tmp_path, opset=12)
+    with pytest.raises(ValueError) as caught:
+        to_precision(model, "int8", [feed(model)] if calibrated else None)
+    assert str(caught.value) == ("'int8' needs opset 13, not 12. Export it with opset=13.")
