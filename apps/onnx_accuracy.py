@@ -1,4 +1,7 @@
-"""Accuracy of an exported task, by onnxruntime alone."""
+"""Accuracy of an exported task on arrays, by onnxruntime alone.
+
+For folders of images there is `packnet evaluate`.
+"""
 
 from collections.abc import Iterable
 
@@ -11,17 +14,20 @@ def onnx_accuracy(path, batches: Iterable) -> float:
     """The share of images that an ONNX file puts into the right class.
 
     Args:
-        path: a `.onnx` file with one input and one output, logits or probabilities.
-        batches: pairs (inputs (n, ...), labels (n,)) of arrays.
+        path: a `.onnx` file with one float input, that answers with logits, probabilities or its
+            top classes.
+        batches: pairs (inputs (n, ...), labels (n,)) of arrays, as the network takes them.
 
     Returns:
         Accuracy, 0 to 1.
     """
     model = session(path)
     name = model.get_inputs()[0].name
+    wanted = model.get_outputs()[0].name
     right = total = 0
     for images, labels in batches:
-        (answers,) = model.run(None, {name: np.asarray(images, np.float32)})
-        right += int(np.sum(np.argmax(answers, axis=-1) == np.asarray(labels)))
+        (answers,) = model.run([wanted], {name: np.asarray(images, np.float32)})
+        first = answers[:, 0] if wanted == "top_classes" else np.argmax(answers, axis=-1)
+        right += int(np.sum(first == np.asarray(labels)))
         total += len(labels)
     return right / total

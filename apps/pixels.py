@@ -3,6 +3,8 @@
 Pillow and NumPy only, so that `packnet predict` needs nothing else.
 """
 
+import pathlib
+
 import numpy as np
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -25,14 +27,58 @@ def read_image(path, height: int, width: int, channels: int) -> np.ndarray:
     Raises:
         OSError: the file is missing or is not a readable image.
     """
+    return _read(path, channels, (width, height)).reshape(height, width, channels)
+
+
+def read_whole_image(path, channels: int) -> np.ndarray:
+    """Reads an image file at its own size, upright, as RGB or grey.
+
+    Args:
+        path: an image file.
+        channels: 3 for RGB, 1 for grey.
+
+    Returns:
+        uint8 array (height, width, channels).
+
+    Raises:
+        OSError: the file is missing or is not a readable image.
+    """
+    pixels = _read(path, channels, None)
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def images_in(folder) -> list[str]:
+    """The image files of a folder and the folders in it, by suffix, sorted by path.
+
+    What is hidden (its name begins with a dot) is left out.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    root = pathlib.Path(folder)
+    found = sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and path.is_file()
+    )
+    if not found:
+        raise FileNotFoundError(f"There are no images in '{folder}' ({', '.join(SUFFIXES)}).")
+    return [str(path) for path in found]
+
+
+def _read(path, channels: int, size: tuple[int, int] | None) -> np.ndarray:
+    """Decodes a file; `size` is (width, height), None for the file's own."""
     from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:
             image = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
+            if size is not None:
+                image = image.resize(size, Image.Resampling.BILINEAR)
+            return np.asarray(image, np.uint8)
     except FileNotFoundError:
         raise
     except Exception as error:  # damaged files raise SyntaxError, ValueError, struct.error, ...
         raise OSError(f"'{path}' is not a readable image: {error}") from error
-    return np.asarray(image, np.uint8).reshape(height, width, channels)

@@ -1,109 +1,165 @@
-"""classify images with an exported model.
+"""classify images with exported models, by onnxruntime alone.
 
-Needs onnxruntime, numpy and pillow; TensorFlow is not imported.
+Needs onnxruntime, numpy and pillow; TensorFlow is not imported. Folders stand for all images in
+them. With several models every image is shown to each.
 
 Example:
   packnet predict --model=onnx/model_task3.onnx photo1.jpg photo2.jpg
+  packnet predict --model=onnx/ --json photos/ > answers.json
 """
 
 import json
 import os
+import pathlib
+import sys
+from collections.abc import Iterable, Sequence
 
-import numpy as np
 from absl import flags
 
 from packnet_tf.apps import cli
-from packnet_tf.apps.pixels import read_image
-from packnet_tf.export.runtime import session
+from packnet_tf.apps.classifier import Classifier, NotAClassifierError, define_flags
+from packnet_tf.apps.counter import counted
+from packnet_tf.apps.pixels import images_in
+from packnet_tf.export import manifest as manifests
 
 FLAGS = cli.new_flags()
 REQUIRED = ("model",)
 TAKES_ARGUMENTS = True
-flags.DEFINE_string("model", None, "The .onnx file of a task.", flag_values=FLAGS)
-flags.DEFINE_integer(
-    "top", 3, "How many classes to print per image.", lower_bound=1, flag_values=FLAGS
-)
-flags.DEFINE_string(
-    "pixel_range",
+flags.DEFINE_multi_string(
+    "model",
     None,
-    "Lowest and highest pixel value the model wants, for instance 0,1. Read from the model's "
-    "metadata where it was trained by packnet train.",
+    "The .onnx or .ort file of a task, or a folder with a manifest.json for all its tasks. May be "
+    "given several times.",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
-    "image_size", 224, "Size in pixels where the model takes any.", 1, flag_values=FLAGS
+    "top", 3, "How many classes to print per image.", lower_bound=1, flag_values=FLAGS
 )
+define_flags(FLAGS)
+flags.DEFINE_boolean("json", False, "Print one JSON list.", flag_values=FLAGS)
 
 
-class Classifier:
-    """An exported task, ready to classify image files."""
-
-    def __init__(self, path: str, pixel_range: str | None, image_size: int):
-        cli.need("onnxruntime", "onnxruntime")
-        if not os.path.exists(path):
-            raise FileNotFoundError(f"There is no model '{path}'. packnet export writes one.")
-        try:
-            self._session = session(path)
-        except Exception as error:  # onnxruntime's own kinds, none of them public
-            raise ValueError(
-                f"'{path}' is not a model that onnxruntime can read: {error}. Write it again with "
-                "packnet export."
-            ) from error
-        facts = self._session.get_modelmeta().custom_metadata_map
-        entry = self._session.get_inputs()[0]
-        if len(entry.shape) != 4:
-            raise ValueError(
-                f"'{path}' does not classify images: its input '{entry.name}' has shape "
-                f"{entry.shape}, expected (batch, height, width, channels)"
-            )
-        batch, height, width, channels = entry.shape
-        self._batch = batch if isinstance(batch, int) else 1
-        self._size = [side if isinstance(side, int) else image_size for side in (height, width)]
-        self._channels = channels
-        self._input = entry.name
-        self._low, self._high = _range(pixel_range or facts.get("pixel_range"), path)
-        self._gives_probabilities = self._session.get_outputs()[0].name == "probabilities"
-        self.classes = json.loads(facts["classes"]) if "classes" in facts else None
-        self.task = facts.get("task", "?")
-
-    def probabilities(self, path: str) -> np.ndarray:
-        """Class probabilities of one image file, shape (classes,), float32."""
-        image = read_image(path, *self._size, self._channels).astype(np.float32)
-        image = image / 255.0 * (self._high - self._low) + self._low
-        images = np.repeat(image[None], self._batch, axis=0)  # a fixed batch wants to be full
-        (answer,) = self._session.run(None, {self._input: images})
-        answer = answer[0].astype(np.float64)
-        if not self._gives_probabilities:
-            answer = np.exp(answer - answer.max())
-            answer = answer / answer.sum()
-        return answer.astype(np.float32)
-
-
-def _range(text: str | None, path: str) -> tuple[float, float]:
-    try:
-        low, high = (float(part) for part in (text or "").split(","))
-    except ValueError:
-        said = f"got '{text}'" if text else f"'{path}' does not say it"
-        raise cli.UsageError(
-            "the pixel range is two numbers, the lowest and the highest pixel value the model "
-            f"wants; {said}. Add --pixel_range=0,1 or --pixel_range=0,255"
-        ) from None
-    return low, high
-
-
-def run(values: flags.FlagValues, images: list[str]) -> None:
-    if not images:
-        raise cli.UsageError("name at least one image file")
-    classifier = Classifier(values.model, values.pixel_range, values.image_size)
-    failed = []
-    for path in images:
-        try:
-            chances = classifier.probabilities(path)
-        except OSError as error:
-            failed.append(str(error))
-            continue
-        best = np.argsort(-chances, kind="stable")[: values.top]
-        names = classifier.classes or [f"class {number}" for number in range(len(chances))]
-        print(f"{path}: " + ", ".join(f"{names[number]} {chances[number]:.1%}" for number in best))
+def run(values: flags.FlagValues, arguments: list[str]) -> None:
+    if not arguments:
+        raise cli.UsageError("name at least one image file, or a folder of images")
+    models = [
+        model
+        for path in values.model
+        for model in open_models(path, values.pixel_range, values.image_size)
+    ]
+    images = expand(arguments)
+    # Where the answers themselves scroll by, they show how far it is.
+    shown = sys.stderr.isatty() and (values.json or not sys.stdout.isatty())
+    entries, failed = [], []
+    for image in counted(images, "images", shown):
+        entry = classify(image, models, values.top)
+        if entry["error"] is not None:
+            failed.append(entry["error"])
+        if values.json:
+            entries.append(entry)
+        else:
+            print("".join(f"{line}\n" for line in lines(entry)), end="", flush=True)
+    if values.json:
+        print(json.dumps(entries, indent=2))
     if failed:
         raise OSError("; ".join(failed))
+
+
+def open_models(path: str, pixel_range: str | None, image_size: int) -> list[Classifier]:
+    """The classifier of a file, or those of a folder with a manifest.
+
+    Tasks of the folder that do not classify are left out, which is said on stderr.
+
+    Raises:
+        FileNotFoundError: there is no such file, or no manifest in the folder.
+        NotAClassifierError: the file, or every one in the folder, does not classify.
+    """
+    folder = pathlib.Path(path)
+    if not folder.is_dir():
+        return [Classifier(path, pixel_range, image_size)]
+    if not (folder / manifests.NAME).is_file():
+        raise FileNotFoundError(
+            f"The folder '{path}' has no {manifests.NAME}. Name a folder that packnet export "
+            "wrote, or one .onnx file."
+        )
+    models, left_out = [], []
+    for entry in manifests.read(folder)["tasks"]:
+        try:
+            models.append(Classifier(str(folder / entry["file"]), pixel_range, image_size))
+        except NotAClassifierError as error:
+            left_out.append(error)
+    if not models and left_out:
+        raise left_out[0]
+    if not models:
+        raise ValueError(
+            f"'{folder / manifests.NAME}' lists no tasks. Write some with packnet export."
+        )
+    for error in left_out:
+        print(f"Left out: {error}", file=sys.stderr)
+    return models
+
+
+def expand(paths: Iterable[str]) -> list[str]:
+    """Files as they are, folders as the images in them.
+
+    Raises:
+        FileNotFoundError: a folder has no images.
+    """
+    return [
+        image for path in paths for image in (images_in(path) if os.path.isdir(path) else [path])
+    ]
+
+
+def classify(image: str, models: Sequence[Classifier], k: int) -> dict:
+    """What the models say of one image.
+
+    Args:
+        image: an image file; it is decoded once for every size that the models want.
+        models: the models to ask.
+        k: how many classes.
+
+    Returns:
+        A dict for JSON: `image`, `models` (for each `task`, `file`, and `top`, a list of `index`,
+        `name` and `probability`), `error` (why the image cannot be read, or None).
+    """
+    decoded, answers = {}, []
+    for model in models:
+        wanted = (model.size, model.channels)
+        if wanted not in decoded:
+            try:
+                decoded[wanted] = model.load(image)
+            except OSError as error:
+                return {"image": image, "models": [], "error": str(error)}
+        (best,) = model.top_of([decoded[wanted]], k)
+        top = [
+            {
+                "index": index,
+                "name": None if model.classes is None else model.classes[index],
+                "probability": chance,
+            }
+            for index, chance in best
+        ]
+        answers.append({"task": model.task, "file": model.path, "top": top})
+    return {"image": image, "models": answers, "error": None}
+
+
+def lines(entry: dict) -> list[str]:
+    """What `classify` found, a line per model; none for an image that cannot be read.
+
+    The task is named where there are several, and its file where several have the same task.
+    """
+    answers = entry["models"]
+    tasks = [answer["task"] for answer in answers]
+    found = []
+    for answer in answers:
+        who = ""
+        if len(tasks) > 1:
+            repeated = tasks.count(answer["task"]) > 1
+            who = f" [{answer['task']}, {answer['file']}]" if repeated else f" [{answer['task']}]"
+        best = ", ".join(f"{_name(one)} {one['probability']:.1%}" for one in answer["top"])
+        found.append(f"{entry['image']}{who}: {best}")
+    return found
+
+
+def _name(one: dict) -> str:
+    return f"class {one['index']}" if one["name"] is None else one["name"]
