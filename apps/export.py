@@ -1,7 +1,14 @@
 """write the tasks of a pack as ONNX files, with a manifest.
 
+A file per task, or with --bundle small graphs that share one file of weights.
+
 Example:
   packnet export --pack=garden.keras --output=onnx/
+  packnet export --pack=garden.keras --output=onnx/ --preprocessing=uint8 --outputs=top_k
+  packnet export --pack=garden.keras --output=small/ --task=flowers --precision=int8 \\
+      --calibration=flowers/train/ --evaluate=flowers/
+  packnet export --pack=garden.keras --output=bundle/ --bundle
+  packnet export --pack=garden.keras --output=update/ --bundle --update_from=bundle/
 """
 
 import pathlib
@@ -16,44 +23,146 @@ REQUIRED = ("pack", "output")
 flags.DEFINE_string("pack", None, "The pack, a .keras file.", flag_values=FLAGS)
 flags.DEFINE_string("output", None, "Folder for the .onnx files.", flag_values=FLAGS)
 flags.DEFINE_list("task", None, "Only these tasks, separated by commas.", flag_values=FLAGS)
-flags.DEFINE_boolean("softmax", False, "End in probabilities, not logits.", flag_values=FLAGS)
-flags.DEFINE_integer("opset", 17, "ONNX operator set.", flag_values=FLAGS)
+flags.DEFINE_boolean("softmax", False, "The same as --outputs=probabilities.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "outputs",
+    "logits",
+    ["logits", "probabilities", "top_k"],
+    "What the files answer with; top_k: the leading classes and their probabilities.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer("top_k", 5, "With --outputs=top_k, how many.", 1, flag_values=FLAGS)
+flags.DEFINE_enum(
+    "preprocessing",
+    "trained",
+    ["trained", "uint8"],
+    "uint8: the files take decoded pictures of any size, and resize and scale them.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "channel_order",
+    "rgb",
+    ["rgb", "bgr"],
+    "With --preprocessing=uint8, the order of the channels that the files are given.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "precision",
+    "float32",
+    ["float32", "float16", "int8"],
+    "Of the weights, and of the calculation.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "calibration",
+    None,
+    "With --precision=int8, a folder of typical images, by which the ranges of activations are "
+    "found; without it they are found as the files run.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer("calibration_images", 200, "How many of them to take.", 1, flag_values=FLAGS)
+flags.DEFINE_list(
+    "evaluate",
+    [],
+    "Folder of a task's labelled images, to measure accuracy on; for several tasks TASK:FOLDER, "
+    "separated by commas. Taken are its test images, else those of validation.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean(
+    "simplify", False, "Take out channels that pruning left without weights.", flag_values=FLAGS
+)
+flags.DEFINE_boolean("bundle", False, "Share the weights between the tasks.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "update_from",
+    None,
+    "With --bundle, the folder of an earlier bundle: write only what it lacks.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean(
+    "optimized",
+    False,
+    "With --bundle, also write a .ort file per task, as ONNX Runtime optimizes it.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer("opset", None, "ONNX operator set; default 17 or 18.", flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", None, "A fixed batch; default any.", 1, flag_values=FLAGS)
 flags.DEFINE_float(
     "tolerance", 1e-4, "Largest relative difference to Keras accepted.", flag_values=FLAGS
 )
+OPTIONS = (
+    *("softmax", "outputs", "top_k", "preprocessing", "channel_order", "precision", "simplify"),
+    *("opset", "batch_size", "tolerance"),
+)
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
+    _check(values)
     cli.start_keras()
     import packnet_tf
-    from packnet_tf.export import export_all
+    from packnet_tf.apps.export_data import calibration_images, labelled_images
+    from packnet_tf.export import export_all, export_bundle
 
     net = packnet_tf.load(values.pack)
-    manifest = export_all(
-        net,
-        values.output,
-        tasks=values.task,
-        progress=lambda name: print(f"Exporting {name} ...", flush=True),
-        softmax=values.softmax,
-        opset=values.opset,
-        batch_size=values.batch_size,
-        tolerance=values.tolerance,
-    )
+    given = {name: getattr(values, name) for name in OPTIONS}
+    given["progress"] = lambda name: print(f"Exporting {name} ...", flush=True)
+    tasks = values.task or list(net.tasks)
+    if values.evaluate:
+        given["evaluate"] = labelled_images(net, values.pack, tasks, values.evaluate)
+    if values.bundle:
+        manifest = export_bundle(
+            net, values.output, update_from=values.update_from, optimized=values.optimized, **given
+        )
+    else:
+        if values.calibration:
+            given["calibration"] = calibration_images(
+                net, values.pack, values.calibration, values.calibration_images
+            )
+        manifest = export_all(net, values.output, tasks=values.task, **given)
     print()
     print(files_table(manifest))
     print(f"\nManifest: {pathlib.Path(values.output) / 'manifest.json'}")
 
 
+def _check(values: flags.FlagValues) -> None:
+    if values.bundle and values.task:
+        raise cli.UsageError("a bundle holds all tasks; leave out --task, or --bundle")
+    for name in ("update_from", "optimized"):
+        if getattr(values, name) and not values.bundle:
+            raise cli.UsageError(f"--{name} is for bundles; add --bundle")
+    if values.calibration and values.precision != "int8":
+        raise cli.UsageError("--calibration is for --precision=int8")
+
+
 def files_table(manifest: dict) -> str:
-    """One row per exported file."""
-    rows = [
-        [
-            task["file"],
-            task["task"],
-            count_bytes(task["bytes"]),
-            f"{task['relative_difference']:.1e}",
-        ]
-        for task in manifest["tasks"]
-    ]
-    return text_table(["file", "task", "size", "difference to Keras"], rows)
+    """One row per exported file, with what was measured of it, and what they have in common."""
+    columns = {
+        "file": lambda task: task["file"],
+        "task": lambda task: task["task"],
+        "size": lambda task: count_bytes(task["bytes"]),
+        "precision": lambda task: task["precision"],
+        "difference to Keras": lambda task: f"{task['relative_difference']:.1e}",
+    }
+    tasks = manifest["tasks"]
+    if any("evaluated" in task for task in tasks):
+        columns["accuracy"] = lambda task: _share(task, "accuracy")
+        columns["as Keras"] = lambda task: _share(task, "agreement")
+    if any("simplified" in task for task in tasks):
+        columns["channels taken out"] = lambda task: _saved(task.get("simplified"))
+    rows = [[cell(task) for cell in columns.values()] for task in tasks]
+    lines = [text_table(list(columns), rows)]
+    shared = manifest.get("shared", [])
+    if shared:
+        whole = sum(file["bytes"] for file in shared) + sum(task["bytes"] for task in tasks)
+        parts = ", ".join(f"{file['file']} ({count_bytes(file['bytes'])})" for file in shared)
+        lines.append(f"Shared: {parts}. In all {count_bytes(whole)}.")
+        written = manifest["changed"]
+        lines.append(f"Written: {', '.join(written)}.")
+    return "\n".join(lines)
+
+
+def _share(task: dict, key: str) -> str:
+    return f"{task['evaluated'][key]:.1%}" if "evaluated" in task else ""
+
+
+def _saved(removed: dict | None) -> str:
+    return f"{removed['channels']} ({count_bytes(removed['bytes'])})" if removed else ""

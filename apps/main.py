@@ -10,6 +10,7 @@ COMMANDS = {
     "demo": "pack three tasks of handwritten digits, export and check them (a minute)",
     "train": "train a task on a folder of images and add it to a pack",
     "export": "write the tasks of a pack as ONNX files",
+    "verify": "check exported files against the pack they came from",
     "predict": "classify images with exported files, by onnxruntime alone",
     "evaluate": "measure the accuracy of an exported file on a folder of images",
     "plan": "show how a trunk divides among tasks, before training any",

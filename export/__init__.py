@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from packnet_tf.export.bundle import export_bundle as export_bundle
+    from packnet_tf.export.checking import verify as verify
     from packnet_tf.export.onnx_export import export_all as export_all
     from packnet_tf.export.onnx_export import export_onnx as export_onnx
 
@@ -15,6 +16,7 @@ _MODULES = {
     "export_all": "onnx_export",
     "export_bundle": "bundle",
     "export_onnx": "onnx_export",
+    "verify": "checking",
 }
 __all__ = list(_MODULES)
 

@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from packnet_tf.export import manifest as manifests
-from packnet_tf.export.canonical import shorten
 from packnet_tf.export.files import beside
 from packnet_tf.export.onnx_export import by_task, chosen
 from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.shared_weights import (
     SharedWeights,
     new_files,
-    share_constants,
-    share_weights,
+    opened_files,
+    referring,
 )
 from packnet_tf.export.task_graph import Data, TaskGraph
 from packnet_tf.net import PackNet
@@ -80,14 +79,15 @@ def export_bundle(
         new = [name for name in names if name not in known]
         files += new_files(folder, len(names), len(known))
         graphs = []
-        for name in new:
-            if progress is not None:
-                progress(name)
-            graph = TaskGraph(net, name, options)
-            graphs.append((graph, share_weights(graph, files)))
-        share_constants([proto for _, proto in graphs], files)
-        for graph, proto in graphs:
-            shorten(proto.graph)
+
+        def opened():
+            for name in new:
+                if progress is not None:
+                    progress(name)
+                graphs.append(TaskGraph(net, name, options))
+                yield graphs[-1]
+
+        for graph, proto in zip(graphs, referring(opened(), files), strict=True):
             path = folder / f"model_task{graph.number}.onnx"
             data = Data(by_task(samples, graph.task), None, by_task(evaluate, graph.task))
             entry = graph.finish(proto, path, data, optimized)
@@ -125,13 +125,10 @@ def _earlier(net: PackNet, bundle: pathlib.Path, folder: pathlib.Path):
             f"{', '.join(net.tasks[: len(packed)])}. Update from a bundle of this pack, or leave "
             "update_from out."
         )
-    files = []
     for entry in manifest["shared"]:
-        target = folder / entry["file"]
-        shutil.copyfile(bundle / entry["file"], target)  # links are refused by the checker
-        first, last = entry["tasks"]
-        files.append(SharedWeights(target, first, last, entry["bits"], entry["tensors"]))
-    return manifest, files
+        # A copy: the checker refuses links.
+        shutil.copyfile(bundle / entry["file"], folder / entry["file"])
+    return manifest, opened_files(folder, manifest)
 
 
 def _describe(file: SharedWeights) -> dict:

@@ -11,6 +11,7 @@ from packnet_tf.atomic import flush
 
 # Protocol buffers end at 2 GiB; the graph itself needs some of it.
 EXTERNAL_ABOVE = 2**31 - 2**24
+SMALL = 1024  # bytes; smaller weights stay in the model
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
@@ -34,7 +35,7 @@ def save(proto, path: pathlib.Path) -> list[pathlib.Path]:
         data = path.with_name(f"{path.name}.data")
         data.unlink(missing_ok=True)  # onnx appends
         onnx.external_data_helper.convert_model_to_external_data(
-            proto, all_tensors_to_one_file=True, location=data.name, size_threshold=1024
+            proto, all_tensors_to_one_file=True, location=data.name, size_threshold=SMALL
         )
         files.append(data)
     onnx.save(proto, os.fspath(path))

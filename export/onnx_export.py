@@ -35,7 +35,8 @@ def export_onnx(
         samples: inputs to compare on besides random ones: an array, or a list of one array per
             input, or a dict as the model takes it, shape (n, ...).
         calibration: inputs that `precision="int8"` finds the ranges of activations on: as
-            `samples`, or batches of such. Without it ranges are found as the file runs.
+            `samples`, or an iterable of batches, with labels or without. Without it ranges are
+            found as the file runs.
         evaluate: labelled inputs to measure accuracy on: pairs (inputs, labels), or one of arrays;
             what is found is in `export_all`'s manifest.
         **options: the fields of `ExportOptions`.

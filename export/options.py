@@ -52,6 +52,15 @@ class ExportOptions:
     precision: str = "float32"
     simplify: bool = False
 
+    def changed(self) -> dict:
+        """Those that are not the default, without the metadata: the graph does not depend on it."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("metadata", "softmax")
+            and getattr(self, field.name) != field.default
+        }
+
     def __post_init__(self):
         known = {
             "preprocessing": PREPROCESSINGS,

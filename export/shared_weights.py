@@ -2,12 +2,14 @@
 
 import collections
 import pathlib
+from collections.abc import Iterable
 
 import keras
 import numpy as np
 
 from packnet_tf.export import owner_codes
 from packnet_tf.export.baking import bake
+from packnet_tf.export.canonical import shorten
 from packnet_tf.export.graph_builder import GraphBuilder, external
 from packnet_tf.export.shared_file import SharedFile, digest
 from packnet_tf.export.task_graph import TaskGraph
@@ -72,19 +74,36 @@ def new_files(folder: pathlib.Path, tasks: int, known: int) -> list[SharedWeight
     ]
 
 
-def share_weights(task: TaskGraph, files: list[SharedWeights]):
-    """Gives a task's graph its weights: packed ones by reference, its own ones within.
+def opened_files(folder: pathlib.Path, manifest: dict) -> list[SharedWeights]:
+    """The shared files that a manifest lists, in a folder where they lie."""
+    return [
+        SharedWeights(folder / e["file"], *e["tasks"], e["bits"], e["tensors"])
+        for e in manifest["shared"]
+    ]
+
+
+def referring(tasks: Iterable[TaskGraph], files: list[SharedWeights]) -> list:
+    """The graphs of some tasks, with references to shared files instead of weights.
 
     Args:
-        task: the task; its plain model is let go.
+        tasks: the tasks; their plain models are let go.
         files: the shared files of the bundle, those to write among them.
 
     Returns:
-        The `onnx.ModelProto`.
+        An `onnx.ModelProto` per task.
 
     Raises:
         ValueError: a complete file does not hold the weights of the pack.
     """
+    protos = [_share_weights(task, files) for task in tasks]
+    _share_constants(protos, files)
+    for proto in protos:
+        shorten(proto.graph)
+    return protos
+
+
+def _share_weights(task: TaskGraph, files: list[SharedWeights]):
+    """Gives a task's graph its weights: packed ones by reference, its own ones within."""
     proto, builder = task.converted.proto, GraphBuilder(task.converted.proto.graph)
     own = {}
     for name, layout in task.converted.laid.items():
@@ -110,7 +129,7 @@ def share_weights(task: TaskGraph, files: list[SharedWeights]):
     return proto
 
 
-def share_constants(protos: list, files: list[SharedWeights]) -> None:
+def _share_constants(protos: list, files: list[SharedWeights]) -> None:
     """Moves constants that several graphs have, shared biases and norms, to a shared file."""
     from onnx import TensorProto, numpy_helper
 
@@ -139,5 +158,3 @@ def _another_pack(file: str) -> ValueError:
         "made from another pack, or exported otherwise. Update from a bundle of this pack, with "
         "the same opset, or leave update_from out."
     )
-
-

@@ -114,11 +114,7 @@ class TaskGraph:
             self._check_plain(proto, batches)
             entry["calibrated"] = data.calibration is not None
         proto = to_precision(proto, options.precision, self._feeds(data.calibration))
-        if self.pixels is not None:
-            self.pixels.prepend(proto)
-        append_outputs(proto, options.outputs, options.top_k)
-        self._describe(proto)
-        path = pathlib.Path(path)
+        proto, path = self.dress(proto), pathlib.Path(path)
         files = save(proto, path)
         if optimized:
             files.append(path.with_suffix(".ort"))
@@ -131,6 +127,14 @@ class TaskGraph:
         if data.evaluate is not None:
             entry["evaluated"] = self.comparison.accuracy(onnx_session, data.evaluate)
         return {**self._entry(proto, files, found), **entry}
+
+    def dress(self, proto):
+        """Gives a graph the inputs, outputs and metadata that the options ask for."""
+        if self.pixels is not None:
+            self.pixels.prepend(proto)
+        append_outputs(proto, self.options.outputs, self.options.top_k)
+        self._describe(proto)
+        return proto
 
     def _check_plain(self, proto, batches) -> None:
         """Checks a graph before its precision changes."""
@@ -157,6 +161,8 @@ class TaskGraph:
         if calibration is None:
             return None
         one = isinstance(calibration, (np.ndarray, dict, list))
+        if isinstance(calibration, list) and isinstance(calibration[0], tuple):
+            one = False  # pairs (inputs, labels), not an array per input
         step = self.options.batch_size or 32
         feeds = []
         for part in [calibration] if one else calibration:
@@ -197,8 +203,7 @@ class TaskGraph:
             "bytes": path.stat().st_size,
             "sha256": manifests.sha256(path),
             "external": [manifests.describe_file(other) for other in others],
-            "inputs": [_describe_value(value) for value in proto.graph.input],
-            "outputs": [_describe_value(value) for value in proto.graph.output],
+            **described(proto),
             "classes": self.net.classes(self.task),
             "opset": self.options.opset,
             "precision": self.options.precision,
@@ -207,9 +212,17 @@ class TaskGraph:
             "absolute_difference": found.absolute,
             "agreement": found.agreement,
             "compared_inputs": found.samples,
-            "tolerance": self.options.tolerance,
+            "options": self.options.changed(),
             "notes": self._notes(),
         }
+
+
+def described(proto) -> dict:
+    """The inputs and outputs of a model: names, shapes (None: any) and dtypes."""
+    return {
+        "inputs": [_describe_value(value) for value in proto.graph.input],
+        "outputs": [_describe_value(value) for value in proto.graph.output],
+    }
 
 
 def _describe_value(value) -> dict:

@@ -8,11 +8,11 @@ import keras
 import numpy as np
 import onnx
 import pytest
+from export_helpers import answer, answers, net_of
 from keras import layers
 from onnx import numpy_helper
 
 import packnet_tf
-from export_helpers import answer, answers, net_of
 from pack_helpers import conv_trunk, mlp_trunk, pack_task, packed
 from packnet_tf.export import export_all, export_bundle
 

@@ -4,8 +4,8 @@ import hashlib
 import pathlib
 
 import pytest
-
 from export_helpers import net_of
+
 from pack_helpers import conv_trunk, packed, run_python
 from packnet_tf.export import export_all, export_bundle
 

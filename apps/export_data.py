@@ -1,0 +1,61 @@
+"""Images for an export: to find int8 ranges on, and to measure accuracy on."""
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+
+from packnet_tf.apps import labelled
+from packnet_tf.apps.packs import check_shapes, pixel_range
+from packnet_tf.apps.pipeline import Pipeline
+from packnet_tf.apps.pixels import images_in
+
+
+def calibration_images(net, pack: str, folder: str, count: int) -> np.ndarray:
+    """Images of a folder as the trunk takes them, float32 (n, height, width, channels).
+
+    Args:
+        net: the pack.
+        pack: its file, for messages.
+        folder: holds images, also in folders within it.
+        count: how many to take, chosen by a fixed seed.
+    """
+    check_shapes(net._trunk, pack)
+    files = images_in(folder)
+    files = sorted(random.Random(0).sample(files, min(count, len(files))))
+    data = _pipeline(net, pack).evaluation([(str(path), 0) for path in files])
+    return np.concatenate([images for images, _ in data.as_numpy_iterator()])
+
+
+def labelled_images(net, pack: str, tasks: Sequence[str], given: Sequence[str]) -> dict:
+    """By task, batches (images, labels) of what `--evaluate` names.
+
+    Raises:
+        ValueError: it is not clear which folder is which task's.
+    """
+    check_shapes(net._trunk, pack)
+    folders = dict(entry.split(":", 1) for entry in given if ":" in entry)
+    plain = [entry for entry in given if ":" not in entry]
+    if plain and (len(tasks) > 1 or len(given) > 1):
+        raise ValueError(
+            f"--evaluate={','.join(given)} does not say which of the tasks {', '.join(tasks)} it "
+            f"is for. Write --evaluate={tasks[0]}:{plain[0]}."
+        )
+    folders |= dict(zip(tasks, plain, strict=False))
+    unknown = sorted(set(folders) - set(tasks))
+    if unknown:
+        raise ValueError(
+            f"--evaluate names the task '{unknown[0]}'; exported are {', '.join(tasks)}."
+        )
+    pipeline = _pipeline(net, pack)
+    return {
+        task: pipeline.evaluation(
+            labelled.labelled_images(folder, None, net.classes(task), None).files
+        )
+        for task, folder in folders.items()
+    }
+
+
+def _pipeline(net, pack: str) -> Pipeline:
+    shape = net._trunk.input_shape[1:]
+    return Pipeline(shape, 32, 0, cache=False, pixel_range=pixel_range(net, pack))

@@ -1,0 +1,73 @@
+"""check exported files against the pack they came from.
+
+Checksums, inputs and outputs, classes, weights that must be 0, and answers on random images and
+on those of a folder. Ends with status 1 when something is wrong.
+
+Example:
+  packnet verify --pack=garden.keras --onnx=onnx/
+  packnet verify --pack=garden.keras --onnx=onnx/ --images=photos/
+"""
+
+from absl import flags
+
+from packnet_tf.apps import cli
+from packnet_tf.tables import text_table
+
+FLAGS = cli.new_flags()
+REQUIRED = ("pack", "onnx")
+flags.DEFINE_string("pack", None, "The pack, a .keras file.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "onnx", None, "Folder that packnet export has written, with its manifest.", flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "images",
+    None,
+    "Folder of images to compare answers on, besides random ones.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer("count", 32, "How many of them to take.", 1, flag_values=FLAGS)
+
+
+def run(values: flags.FlagValues, arguments: list[str]) -> None:
+    cli.start_keras()
+    import packnet_tf
+    from packnet_tf.apps.export_data import calibration_images
+    from packnet_tf.export import verify
+
+    net = packnet_tf.load(values.pack)
+    samples = None
+    if values.images:
+        images = calibration_images(net, values.pack, values.images, values.count)
+        samples = dict.fromkeys(net.tasks, images)
+    verdicts = verify(
+        net,
+        values.onnx,
+        samples=samples,
+        progress=lambda name: print(f"Checking {name} ...", flush=True),
+    )
+    print(f"\n{verdicts_table(verdicts)}")
+    wrong = [verdict for verdict in verdicts if verdict.problems]
+    if wrong:
+        problems = [f"{v.file} ({v.task}): {problem}" for v in wrong for problem in v.problems]
+        raise ValueError(
+            f"{len(wrong)} of {len(verdicts)} tasks in '{values.onnx}' are not what the pack "
+            "says:\n  " + "\n  ".join(problems) + "\nWrite them again with packnet export."
+        )
+    print(f"All {len(verdicts)} tasks are as the pack says.")
+
+
+def verdicts_table(verdicts) -> str:
+    """One row per task."""
+    rows = [
+        [
+            verdict.file,
+            verdict.task,
+            "WRONG" if verdict.problems else "as it should be",
+            "" if verdict.zeros is None else f"{verdict.zeros:,}",
+            "" if verdict.relative_difference is None else f"{verdict.relative_difference:.1e}",
+            f"{verdict.compared_inputs}",
+        ]
+        for verdict in verdicts
+    ]
+    head = ["file", "task", "verdict", "zeros", "difference to Keras", "inputs"]
+    return text_table(head, rows)

@@ -1,0 +1,185 @@
+"""Whether a folder of exported files still is what a pack says."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+
+import keras
+import numpy as np
+
+from packnet_tf.export import manifest as manifests
+from packnet_tf.export.options import ExportOptions
+from packnet_tf.export.runtime import session
+from packnet_tf.export.shared_weights import opened_files, referring
+from packnet_tf.export.task_graph import TaskGraph, described
+from packnet_tf.net import PackNet
+
+
+@dataclasses.dataclass
+class Verdict:
+    """What was found of one task's file.
+
+    Attributes:
+        task, file: which.
+        problems: what is wrong, a sentence each; empty where all is well.
+        relative_difference: the largest difference to Keras found; None where it was not run.
+        compared_inputs: on how many inputs.
+        zeros: how many weights were looked at that must be 0; None where the file's precision
+            or simplification leaves no weight in its place.
+    """
+
+    task: str
+    file: str
+    problems: list[str] = dataclasses.field(default_factory=list)
+    relative_difference: float | None = None
+    compared_inputs: int = 0
+    zeros: int | None = None
+
+
+def verify(
+    net: PackNet,
+    directory,
+    *,
+    samples: Mapping[str, np.ndarray] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> list[Verdict]:
+    """Checks every file of a manifest against the pack.
+
+    Checked are: that all files are there, whole and unchanged (size and SHA-256); that each is a
+    valid ONNX model of its task and classes, with the operator set, inputs and outputs of the
+    manifest; that weights which are free or of later tasks are exactly 0; and that its answers are
+    Keras's, on random inputs and samples, as far apart as at the export at most.
+
+    Args:
+        net: the pack.
+        directory: folder that `export_all` or `export_bundle` has written.
+        samples: by task name, inputs to compare on besides random ones.
+        progress: called with each task's name before it is checked.
+
+    Returns:
+        A verdict per task of the manifest.
+
+    Raises:
+        FileNotFoundError: there is no manifest.
+        ValueError: the manifest is damaged, or lists no task.
+    """
+    directory = pathlib.Path(directory)
+    if not (directory / manifests.NAME).exists():
+        raise FileNotFoundError(
+            f"'{directory}' has no {manifests.NAME}. Name a folder that export_all or "
+            "export_bundle has written."
+        )
+    manifest = manifests.read(directory)
+    if not manifest["tasks"]:
+        raise ValueError(f"The manifest of '{directory}' lists no task. Export again.")
+    damage = manifests.damage(directory, manifest)
+    shared = {file["file"] for file in manifest.get("shared", ())}
+    verdicts = []
+    for entry in manifest["tasks"]:
+        if progress is not None:
+            progress(entry["task"])
+        verdict = Verdict(entry["task"], entry["file"])
+        needed = {entry["file"], *(other["file"] for other in entry["external"])} | shared
+        verdict.problems += [f"'{name}': {damage[name]}" for name in sorted(needed & set(damage))]
+        if not verdict.problems:
+            _check(net, directory, manifest, entry, (samples or {}).get(entry["task"]), verdict)
+        verdicts.append(verdict)
+    return verdicts
+
+
+def _check(
+    net: PackNet, directory: pathlib.Path, manifest: dict, entry: dict, samples, verdict: Verdict
+) -> None:
+    import onnx
+
+    task, path = entry["task"], directory / entry["file"]
+    if task not in net.tasks:
+        known = ", ".join(map(repr, net.tasks)) or "none"
+        verdict.problems.append(f"the pack has no task '{task}'; its tasks: {known}")
+        return
+    onnx.checker.check_model(str(path))
+    proto = onnx.load(str(path), load_external_data=False)
+    facts = {prop.key: prop.value for prop in proto.metadata_props}
+    opsets = {used.domain: used.version for used in proto.opset_import}
+    says = {
+        **described(proto),
+        "task": facts.get("task"),
+        "number": int(facts.get("task_number", 0)),
+        "opset": opsets.get(""),
+    }
+    ours = {"task": task, "number": net.tasks.index(task) + 1, "opset": entry["opset"]}
+    for key in ("inputs", "outputs"):
+        ours[key] = entry[key]
+    verdict.problems += [
+        f"its {key}: {says[key]}; expected {ours[key]}" for key in says if says[key] != ours[key]
+    ]
+    if entry["classes"] != net.classes(task):
+        verdict.problems.append(
+            f"its classes: {entry['classes']}; the pack's are {net.classes(task)}"
+        )
+    if verdict.problems:
+        return
+    options = ExportOptions(**entry["options"])
+    graph = TaskGraph(net, task, options)
+    if manifest["kind"] == manifests.BUNDLE:
+        _check_shared(directory, manifest, proto, graph, verdict)
+    elif options.precision != "int8" and not options.simplify:
+        verdict.zeros = _zeros(onnx.load(str(path)), graph, verdict)
+    onnx_session, compared = session(path), graph.comparison
+    try:
+        # The first batch is that of the export. What half and int8 files answer to others may
+        # differ by any amount: that is measured, not judged.
+        batches = compared.batches(samples)
+        found = judged = compared.difference(onnx_session, batches)
+        if options.precision != "float32":
+            judged = compared.difference(onnx_session, batches[:1])
+    except ValueError as error:
+        verdict.problems.append(str(error))
+        return
+    verdict.relative_difference, verdict.compared_inputs = found.relative, found.samples
+    allowed = options.tolerance
+    if options.precision != "float32":
+        allowed += 1.5 * entry["relative_difference"]  # other processors round otherwise
+    if not judged.relative <= allowed:
+        verdict.problems.append(
+            f"its answers differ from Keras by {judged.relative:.1e} of the largest, more than "
+            f"{allowed:.1e}"
+        )
+
+
+def _check_shared(
+    directory: pathlib.Path, manifest: dict, proto, graph: TaskGraph, verdict: Verdict
+) -> None:
+    """Checks that a graph reads the pack's weights, and masks them as its task sees them."""
+    try:
+        again = graph.dress(referring([graph], opened_files(directory, manifest))[0])
+    except ValueError as error:
+        verdict.problems.append(str(error))
+        return
+    same_tools = manifest["tools"] == manifests.empty(manifests.BUNDLE)["tools"]
+    if same_tools and again.graph != proto.graph:
+        verdict.problems.append("its graph is not the one that the pack gives for this task")
+
+
+def _zeros(proto, graph: TaskGraph, verdict: Verdict) -> int:
+    """Checks weights that are free or of later tasks; returns how many there are."""
+    from onnx import numpy_helper
+
+    held = {tensor.name: tensor for tensor in proto.graph.initializer}
+    count = 0
+    for name, layout in graph.converted.laid.items():
+        weight = graph.packed.get(layout.source)
+        if weight is None:
+            continue
+        if name not in held:
+            verdict.problems.append(f"it lacks the weight '{name}'")
+            continue
+        owner = layout(keras.ops.convert_to_numpy(weight.owner))
+        unseen = (owner == 0) | (owner > graph.number)
+        wrong = int(np.count_nonzero(numpy_helper.to_array(held[name])[unseen]))
+        if wrong:
+            verdict.problems.append(
+                f"{wrong} weights of '{name}' are not 0, though they are free or of later tasks"
+            )
+        count += int(unseen.sum())
+    return count

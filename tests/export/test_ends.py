@@ -1,0 +1,247 @@
+"""What an exported file takes and answers with: pictures, probabilities, the leading classes."""
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from export_helpers import answer, answers
+from keras import layers
+from PIL import Image
+
+import packnet_tf
+from pack_helpers import logits, mlp_trunk, pack_task, packed
+from packnet_tf.export import export_all, export_onnx
+
+SIDE = 16
+
+
+def picture_net(channels=3):
+    inputs = keras.Input((SIDE, SIDE, channels), name="image")
+    x = layers.Conv2D(6, 3, strides=2, activation="relu")(inputs)
+    net = packed(keras.Model(inputs, layers.Flatten()(x), name="trunk"), one=0.5, two=0)
+    net.notes["pixel_range"] = "0,1"
+    return net
+
+
+@pytest.fixture(scope="module")
+def net():
+    return picture_net()
+
+
+def pictures(height=SIDE, width=SIDE, channels=3, count=3):
+    """Smooth ones, as photographs are."""
+    small = np.random.default_rng(1).integers(0, 256, (count, 5, 5, channels)).astype(np.uint8)
+    return np.stack([resized(picture, height, width) for picture in small])
+
+
+def resized(picture, height, width):
+    image = Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(height, width, picture.shape[-1])
+
+
+class TestUint8:
+    """`preprocessing="uint8"`: decoded pictures of any size go in."""
+
+    def test_pictures_of_the_trunks_size_answer_as_keras_on_scaled_pixels(self, net, tmp_path):
+        assert export_onnx(net, "two", tmp_path / "m.onnx", preprocessing="uint8") < 1e-6
+        x = pictures()
+        expected = logits(net.task_model("two"), x.astype("float32") / 255)
+        np.testing.assert_allclose(answer(tmp_path / "m.onnx", x), expected, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("size", [(40, 64), (100, 20), (9, 12), (16, 33)])
+    def test_other_sizes_are_resized_as_pillow_does(self, size, net, tmp_path):
+        export_onnx(net, "two", tmp_path / "m.onnx", preprocessing="uint8")
+        x = pictures(*size)
+        small = np.stack([resized(picture, SIDE, SIDE) for picture in x])
+        found, expected = (answer(tmp_path / "m.onnx", array) for array in (x, small))
+        # Pillow and onnxruntime round some pixels to neighbouring grey levels.
+        assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
+
+    def test_mean_std_and_range_are_applied_in_that_order(self, net, tmp_path):
+        mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+        export_onnx(
+            net, "one", tmp_path / "m.onnx", preprocessing="uint8", pixel_range=(-1, 1), mean=mean,
+            std=std,
+        )  # fmt: skip
+        x = pictures()
+        scaled = (x.astype("float64") / 255 * 2 - 1 - mean) / std
+        expected = logits(net.task_model("one"), scaled.astype("float32"))
+        np.testing.assert_allclose(answer(tmp_path / "m.onnx", x), expected, rtol=1e-4, atol=1e-4)
+
+    def test_channels_may_come_in_the_order_of_opencv(self, net, tmp_path):
+        export_onnx(net, "one", tmp_path / "rgb.onnx", preprocessing="uint8")
+        export_onnx(net, "one", tmp_path / "bgr.onnx", preprocessing="uint8", channel_order="bgr")
+        x = pictures()
+        assert np.array_equal(
+            answer(tmp_path / "rgb.onnx", x), answer(tmp_path / "bgr.onnx", x[..., ::-1])
+        )
+        facts = onnx.load(tmp_path / "bgr.onnx").metadata_props
+        assert {p.key: p.value for p in facts}["channel_order"] == "bgr"
+
+    def test_grey_pictures_have_one_channel(self, tmp_path):
+        net = picture_net(channels=1)
+        assert export_onnx(net, "one", tmp_path / "m.onnx", preprocessing="uint8") < 1e-6
+        assert answer(tmp_path / "m.onnx", pictures(30, 40, 1)).shape == (3, 3)
+
+    def test_the_input_says_so(self, net, tmp_path):
+        manifest = export_all(net, tmp_path, preprocessing="uint8")
+        [entry] = manifest["tasks"][0]["inputs"]
+        assert entry == {"name": "image", "shape": [None, None, None, 3], "dtype": "uint8"}
+        said = manifest["tasks"][0]["preprocessing"]
+        assert (said["height"], said["width"], said["low"], said["high"]) == (SIDE, SIDE, 0.0, 1.0)
+        assert manifest["tasks"][0]["opset"] == 18
+
+    def test_what_it_cannot_do_is_said(self, net, tmp_path):
+        path = tmp_path / "m.onnx"
+        words = packed(mlp_trunk(), one=0.5)
+        with pytest.raises(ValueError, match=r"is for one image input .*; this model takes"):
+            export_onnx(words, "one", path, preprocessing="uint8")
+        with pytest.raises(ValueError, match=r'"uint8" needs operator set 18 .* got opset=15'):
+            export_onnx(net, "one", path, preprocessing="uint8", opset=15)
+        with pytest.raises(ValueError, match=r"mean is one number, or one per channel \(3\); got"):
+            export_onnx(net, "one", path, preprocessing="uint8", mean=(1, 2))
+        with pytest.raises(ValueError, match=r"std divides, so it cannot be 0; got 0"):
+            export_onnx(net, "one", path, preprocessing="uint8", std=0)
+        silent = picture_net()
+        del silent.notes["pixel_range"]
+        with pytest.raises(ValueError, match=r"needs pixel_range, .*; neither it nor the pack"):
+            export_onnx(silent, "one", path, preprocessing="uint8")
+        with pytest.raises(ValueError, match=r"preprocessing='jpeg' is not known .* write pre"):
+            export_onnx(net, "one", path, preprocessing="jpeg")
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestOutputs:
+    """Logits, probabilities, or the leading classes."""
+
+    def test_probabilities_are_the_softmax_of_the_logits(self, net, tmp_path):
+        export_onnx(net, "one", tmp_path / "l.onnx")
+        export_onnx(net, "one", tmp_path / "p.onnx", outputs="probabilities")
+        export_onnx(net, "one", tmp_path / "s.onnx", softmax=True)
+        x = pictures().astype("float32") / 255
+        expected = np.exp(answer(tmp_path / "l.onnx", x).astype("float64"))
+        expected /= expected.sum(-1, keepdims=True)
+        found = answer(tmp_path / "p.onnx", x)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+        assert (tmp_path / "p.onnx").read_bytes() == (tmp_path / "s.onnx").read_bytes()
+
+    def test_top_k_names_the_leading_classes_and_their_probabilities(self, net, tmp_path):
+        difference = export_onnx(net, "two", tmp_path / "k.onnx", outputs="top_k", top_k=2)
+        assert difference < 1e-5
+        export_onnx(net, "two", tmp_path / "p.onnx", outputs="probabilities")
+        x = pictures(count=9).astype("float32") / 255
+        chances = answer(tmp_path / "p.onnx", x)
+        classes, top = answers(tmp_path / "k.onnx", x)
+        assert (classes.dtype, top.dtype) == (np.int64, np.float32)
+        assert np.array_equal(classes, np.argsort(-chances, axis=-1, kind="stable")[:, :2])
+        assert np.array_equal(top, -np.sort(-chances, axis=-1)[:, :2])
+        session = onnxruntime.InferenceSession(str(tmp_path / "k.onnx"))
+        names = [output.name for output in session.get_outputs()]
+        assert names == ["top_classes", "top_probabilities"]
+
+    def test_more_than_there_are_is_refused(self, net, tmp_path):
+        with pytest.raises(ValueError, match=r"top_k=5 is for a model with one output .*batch, 3"):
+            export_onnx(net, "one", tmp_path / "m.onnx", outputs="top_k")
+        with pytest.raises(ValueError, match="top_k is a whole number from 1; got 0"):
+            export_onnx(net, "one", tmp_path / "m.onnx", outputs="top_k", top_k=0)
+        with pytest.raises(ValueError, match="softmax=True gives probabilities, and outputs="):
+            export_onnx(net, "one", tmp_path / "m.onnx", outputs="top_k", softmax=True)
+
+
+class TestOtherKindsOfModels:
+    """Heads that do not classify export too."""
+
+    def with_head(self, head, shape=(SIDE, SIDE, 3)):
+        inputs = keras.Input(shape, name="image")
+        x = layers.Conv2D(6, 3, padding="same", activation="relu")(inputs)
+        net = packnet_tf.PackNet(keras.Model(inputs, x, name="trunk"))
+        model = net.add_task("task", head)
+        net.prune(0.5)
+        net.commit()
+        return net, model
+
+    def test_a_regression_has_one_number_and_no_class(self, tmp_path):
+        head = keras.Sequential([layers.GlobalAveragePooling2D(), layers.Dense(1)])
+        net, _ = self.with_head(head)
+        manifest = export_all(net, tmp_path)
+        assert manifest["tasks"][0]["outputs"][0]["shape"] == [None, 1]
+        assert manifest["tasks"][0]["agreement"] is None
+
+    def test_dense_prediction_keeps_its_places(self, tmp_path):
+        net, _ = self.with_head(layers.Conv2D(4, 1))
+        manifest = export_all(net, tmp_path, preprocessing="uint8", pixel_range=(0, 1))
+        assert manifest["tasks"][0]["outputs"][0]["shape"] == [None, SIDE, SIDE, 4]
+        assert manifest["tasks"][0]["relative_difference"] < 1e-5
+        export_all(net, tmp_path, outputs="probabilities")
+        x = pictures().astype("float32")
+        found = answer(tmp_path / "model_task1.onnx", x)
+        np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
+
+    def test_accuracy_of_what_does_not_classify_is_refused(self, tmp_path):
+        net, _ = self.with_head(layers.Conv2D(4, 1))
+        x = np.zeros((2, SIDE, SIDE, 3), "float32")
+        with pytest.raises(ValueError, match=r"Accuracy is of a model with one output .*2, 16, 16"):
+            export_onnx(net, "task", tmp_path / "m.onnx", evaluate=(x, np.zeros(2)))
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestMeasured:
+    """Accuracy and agreement, in the manifest."""
+
+    @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+    @pytest.mark.parametrize("batch_size", [None, 4])
+    def test_accuracy_is_that_of_the_file(self, precision, batch_size, net, tmp_path):
+        x = pictures(count=12).astype("float32") / 255
+        labels = np.arange(12) % 3
+        manifest = export_all(
+            net, tmp_path, precision=precision, batch_size=batch_size,
+            evaluate={"one": [(x[:8], labels[:8]), (x[8:], labels[8:])]},
+        )  # fmt: skip
+        found = manifest["tasks"][0]["evaluated"]
+        path = tmp_path / "model_task1.onnx"
+        named = np.concatenate([answer(path, x[at : at + 4]).argmax(-1) for at in (0, 4, 8)])
+        keras_named = logits(net.task_model("one"), x).argmax(-1)
+        assert found["images"] == 12
+        if precision == "float32" or batch_size:  # int8 ranges depend on the batch
+            assert found["accuracy"] == np.mean(named == labels)
+            assert found["agreement"] == np.mean(named == keras_named)
+        assert "evaluated" not in manifest["tasks"][1]
+
+    def test_int8_takes_calibration_as_array_batches_or_by_task(self, net, tmp_path):
+        x = pictures(count=8).astype("float32") / 255
+        labelled = [(x[:4], np.zeros(4)), (x[4:], np.zeros(4))]
+        for calibration in (x, labelled, {"one": x, "two": labelled}):
+            manifest = export_all(net, tmp_path, precision="int8", calibration=calibration)
+            kinds = {node.op_type for node in onnx.load(tmp_path / "model_task1.onnx").graph.node}
+            assert "QuantizeLinear" in kinds
+            assert [task["calibrated"] for task in manifest["tasks"]] == [True, True]
+            expected = logits(net.task_model("one"), x)
+            found = answer(tmp_path / "model_task1.onnx", x)
+            assert 0 < np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+
+    def test_calibration_for_another_precision_is_refused(self, net, tmp_path):
+        with pytest.raises(ValueError, match="calibration is for 'int8', not for 'float32'"):
+            export_onnx(net, "one", tmp_path / "m.onnx", calibration=np.zeros((1, 16, 16, 3)))
+
+    def test_simplify_says_what_it_saved_and_answers_alike(self, tmp_path):
+        trunk = keras.Sequential(
+            [keras.Input((12,)), layers.Dense(32, activation="relu"), layers.Dense(8)]
+        )
+        net = packnet_tf.PackNet(trunk)
+        model = net.add_task("one", layers.Dense(3))
+        model.trainable_variables[0].assign(
+            model.trainable_variables[0] * np.where(np.arange(32) % 2, 1.0, 1e-6)
+        )
+        net.prune(0.5)
+        net.commit()
+        pack_task(net, "two", 0)
+        whole = export_all(net, tmp_path / "whole")
+        small = export_all(net, tmp_path / "small", simplify=True)
+        saved = small["tasks"][0]["simplified"]
+        assert saved["channels"] >= 16
+        assert saved["weights"] >= 16 * (12 + 1)
+        assert small["tasks"][0]["bytes"] < whole["tasks"][0]["bytes"]
+        assert small["tasks"][0]["relative_difference"] < 1e-6
+        assert small["tasks"][1]["simplified"]["channels"] == 0
