@@ -16,6 +16,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
+def is_large(proto) -> bool:
+    """Whether what an ONNX model holds itself is too large for one file."""
+    return sum(len(tensor.raw_data) for tensor in proto.graph.initializer) > EXTERNAL_ABOVE
+
+
 def save(proto, path: pathlib.Path) -> list[pathlib.Path]:
     """Writes an ONNX model and checks it.
 
@@ -29,9 +34,8 @@ def save(proto, path: pathlib.Path) -> list[pathlib.Path]:
     """
     import onnx
 
-    held = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
     files = [path]
-    if held > EXTERNAL_ABOVE:
+    if is_large(proto):
         data = path.with_name(f"{path.name}.data")
         data.unlink(missing_ok=True)  # onnx appends
         onnx.external_data_helper.convert_model_to_external_data(

@@ -13,7 +13,7 @@ from packnet_tf.cloning import full_precision, packed_kernels
 from packnet_tf.export import manifest as manifests
 from packnet_tf.export.comparison import Comparison, Difference, as_inputs
 from packnet_tf.export.convert import input_names, to_onnx
-from packnet_tf.export.files import save
+from packnet_tf.export.files import is_large, save
 from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.outputs import append_outputs, check_outputs
 from packnet_tf.export.precision import to_precision
@@ -107,6 +107,11 @@ class TaskGraph:
             ValueError: the graph differs from Keras by more than the tolerance.
         """
         options, entry = self.options, {}
+        if is_large(proto) and (options.simplify or options.precision != "float32"):
+            raise ValueError(
+                f"The weights of task '{self.task}' take more than 2 GB, and the tools that change "
+                "precision or take channels out handle less. Leave precision and simplify out."
+            )
         batches = self.comparison.batches(data.samples)
         if options.simplify:
             entry["simplified"] = dataclasses.asdict(remove_dead_channels(proto))

@@ -33,6 +33,8 @@ def test_weights_too_large_for_one_file_lie_beside_it(net, tmp_path, monkeypatch
         )
         onnx.checker.check_model(str(tmp_path / "two_files" / name))
     assert [v.problems for v in verify(net, tmp_path / "two_files")] == [[], []]
+    with pytest.raises(ValueError, match=r"take more than 2 GB, and the tools .* handle less"):
+        export_all(net, tmp_path / "half", precision="float16")
     (tmp_path / "two_files" / "model_task1.onnx.data").unlink()
     [problem] = verify(net, tmp_path / "two_files")[0].problems
     assert problem == "'model_task1.onnx.data': it is missing"
