@@ -1,14 +1,13 @@
 """What pruning one large layer costs."""
 
-import resource
 import statistics
-import threading
 import time
 
 import keras
 import numpy as np
 
 import packnet_tf
+from packnet_tf.apps.memory import PeakMemory
 from packnet_tf.tables import text_table
 
 
@@ -28,7 +27,7 @@ def bench_prune(inputs: int, units: int, repeats: int) -> str:
         np.partition(np.abs(weights), weights.size // 2)
         seconds["partition"].append(time.perf_counter() - began)
         del weights
-        with _PeakMemory() as memory:
+        with PeakMemory() as memory:
             began = time.perf_counter()
             released = sum(net.prune(0.5).values())
             seconds["prune"].append(time.perf_counter() - began)
@@ -46,32 +45,3 @@ def bench_prune(inputs: int, units: int, repeats: int) -> str:
     head = ["layer", "released", "prune", "numpy.partition", "ratio", "peak memory / layer"]
     middle = statistics.median(seconds["prune"])
     return f"{text_table(head, rows)}\nMedian of {repeats}: {middle:.2f} s."
-
-
-class _PeakMemory:
-    """How far the resident memory of the process rises in a block, sampled every 5 ms."""
-
-    def __enter__(self):
-        self._stop = threading.Event()
-        self._base = self._peak = _resident()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def _watch(self):
-        while not self._stop.wait(0.005):
-            self._peak = max(self._peak, _resident())
-
-    def __exit__(self, *exception):
-        self._stop.set()
-        self._thread.join()
-        self.grown = self._peak - self._base
-
-
-def _resident() -> int:
-    """Bytes of resident memory now (Linux), or the most so far (elsewhere)."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
