@@ -19,6 +19,8 @@ from packnet_tf.export.shared_weights import (
 from packnet_tf.export.task_graph import Data, TaskGraph
 from packnet_tf.net import PackNet
 
+OPSET = 13
+
 
 def export_bundle(
     net: PackNet,
@@ -141,6 +143,11 @@ def _describe(file: SharedWeights) -> dict:
 
 
 def _check_options(options: ExportOptions) -> None:
+    if options.opset < OPSET:
+        raise ValueError(
+            f"A bundle needs operator set {OPSET} or later (its Split), got opset={options.opset}. "
+            "Leave opset out."
+        )
     for name, value in {"precision": "float32", "simplify": False}.items():
         given = getattr(options, name)
         if given != value:

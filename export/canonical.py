@@ -32,13 +32,27 @@ def settle(graph, kept: set[str]) -> None:
 def shorten(graph) -> None:
     """Gives everything within a graph the shortest names there are; inputs and outputs keep theirs.
 
-    Names are half of a file whose weights lie elsewhere.
+    Names are half of a file whose weights lie elsewhere. What convolutions say of themselves goes
+    as well where it is the default, or the shape of their kernel.
     """
     for part in graphs(graph):
         for node in part.node:
             node.ClearField("name")
             node.ClearField("doc_string")
+            if node.op_type == "Conv":
+                for attribute in [entry for entry in node.attribute if _goes_without(entry)]:
+                    node.attribute.remove(attribute)
     _rename_all(graph, set(), _short_names)
+
+
+def _goes_without(attribute) -> bool:
+    """Whether a Conv means the same without an attribute."""
+    defaults = {"dilations": {1}, "strides": {1}, "pads": {0}}
+    return (
+        attribute.name == "kernel_shape"
+        or (attribute.name == "group" and attribute.i == 1)
+        or set(attribute.ints) == defaults.get(attribute.name)
+    )
 
 
 def _rename_all(graph, kept: set[str], namer) -> None:

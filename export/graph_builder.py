@@ -1,6 +1,7 @@
 """Nodes and constants added to an ONNX graph, in as few bytes as it takes."""
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -26,6 +27,17 @@ class GraphBuilder:
         output = self._name()
         self._nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
+
+    def split(self, source: str, sizes: Sequence[int]) -> list[str]:
+        """Adds a node that cuts a flat tensor into parts of these sizes; returns their names."""
+        from onnx import helper
+
+        if len(sizes) == 1:
+            return [source]
+        outputs = [self._name() for _ in sizes]
+        lengths = self.constant(np.array(sizes, np.int64))
+        self._nodes.append(helper.make_node("Split", [source, lengths], outputs))
+        return outputs
 
     def constant(self, value: np.ndarray) -> str:
         """Adds a constant; the same one again is not added twice."""

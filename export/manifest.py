@@ -58,7 +58,7 @@ def read(directory) -> dict:
 
 def write(directory, manifest: dict) -> None:
     """Writes a folder's manifest."""
-    text = json.dumps(manifest, indent=2) + "\n"
+    text = json.dumps(manifest, indent=1) + "\n"
     (pathlib.Path(directory) / NAME).write_text(text, encoding="utf-8")
 
 

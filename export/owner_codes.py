@@ -5,6 +5,8 @@ the file: a byte of codes is looked up in a table of 256 rows that says for each
 the task sees the weight. The table is all that differs between the tasks.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -48,30 +50,35 @@ def table(bits: int, first: int, last: int) -> np.ndarray:
     return (codes >= first) & (codes <= last)
 
 
-def mask(builder, packed: str, bits: int, shape: tuple[int, ...], first: int, last: int) -> str:
+def masks(
+    builder, packed: str, bits: int, shapes: Sequence[tuple[int, ...]], first: int, last: int
+) -> list[str]:
     """Adds the nodes that tell which weights have codes `first` to `last`.
 
     Args:
         builder: a `GraphBuilder`.
-        packed: name of the packed codes.
+        packed: name of the packed codes of all weights, one kernel after another.
         bits: per code.
-        shape: of the weights.
+        shapes: of the kernels.
         first, last: codes.
 
     Returns:
-        The name of the mask, bool of that shape.
+        The names of the masks, bool of these shapes.
     """
     from onnx import TensorProto
 
     rows = builder.constant(table(bits, first, last))
     index = builder.node("Cast", packed, to=TensorProto.INT32)
     seen = builder.node("Gather", rows, index)
-    size = int(np.prod(shape, dtype=np.int64))
-    if size * bits % 8:  # the last byte is not full
-        seen = builder.node("Reshape", seen, builder.constant(np.array([-1])))
-        ends = [builder.constant(np.array([end])) for end in (0, size)]
-        seen = builder.node("Slice", seen, *ends)
-    return builder.node("Reshape", seen, builder.constant(np.array(shape)))
+    seen = builder.node("Reshape", seen, builder.constant(np.array([-1])))
+    sizes = [int(np.prod(shape, dtype=np.int64)) for shape in shapes]
+    rest = -sum(sizes) % (8 // bits)  # the last byte may not be full
+    sizes += [rest] if rest else []
+    parts = builder.split(seen, sizes)
+    return [
+        builder.node("Reshape", part, builder.constant(np.array(shape)))
+        for part, shape in zip(parts, shapes, strict=False)
+    ]
 
 
 def masked(builder, values: str, seen: str, dtype) -> str:

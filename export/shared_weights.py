@@ -4,8 +4,8 @@ import collections
 import pathlib
 from collections.abc import Iterable
 
-import keras
 import numpy as np
+from keras import ops
 
 from packnet_tf.export import owner_codes
 from packnet_tf.export.baking import bake
@@ -13,7 +13,6 @@ from packnet_tf.export.canonical import shorten
 from packnet_tf.export.graph_builder import GraphBuilder, external
 from packnet_tf.export.shared_file import SharedFile, digest
 from packnet_tf.export.task_graph import TaskGraph
-from packnet_tf.packed_weight import PackedWeight
 
 SHARED = "shared.data"
 SMALL = 256  # bytes; smaller constants stay in the graphs
@@ -32,33 +31,51 @@ class SharedWeights(SharedFile):
         super().__init__(path, index)
         self.first, self.last, self.bits = first, last, bits
 
-    def add(self, builder: GraphBuilder, kernel: str | None, values, owner, task: int) -> str:
-        """Adds a weight as task number `task` sees it; returns its name.
+    def add(
+        self,
+        builder: GraphBuilder,
+        kernels: list[str | None],
+        values: list[np.ndarray],
+        owners: list[np.ndarray],
+        task: int,
+    ) -> list[str]:
+        """Adds the packed weights as task number `task` sees them; returns their names.
 
         Args:
             builder: of the task's graph.
-            kernel: name of what earlier files gave.
-            values, owner: of the weight, in the graph's layout.
+            kernels: names of what earlier files gave.
+            values, owners: of the weights, in the graph's layout.
             task: number of the task.
+
+        Raises:
+            KeyError: the file is complete, and does not hold them.
         """
-        here = (owner >= self.first) & (owner <= self.last)
+        here = [(owner >= self.first) & (owner <= self.last) for owner in owners]
+        shapes = [owner.shape for owner in owners]
         if self.first == 1:
-            whole = np.where(here, values, np.zeros((), values.dtype))
-            codes = owner_codes.pack_codes(owner_codes.codes_of(owner, self.last), self.bits)
-            seen = owner_codes.mask(
-                builder, self._external(builder, codes), self.bits, owner.shape, 0, task - 1
+            codes = [owner_codes.codes_of(owner, self.last) for owner in owners]
+            seen = self._masks(builder, codes, shapes, 0, task - 1)
+            wholes = (
+                np.where(h, v, np.zeros((), v.dtype)) for h, v in zip(here, values, strict=True)
             )
-            whole = self._external(builder, whole)
-            return owner_codes.masked(builder, whole, seen, values.dtype)
-        if not here.any():
-            return kernel
-        some = np.append(values[here], np.zeros(1, values.dtype))
-        codes = owner_codes.pack_codes(here, self.bits)
-        seen = owner_codes.mask(
-            builder, self._external(builder, codes), self.bits, owner.shape, 1, 1
-        )
-        some = self._external(builder, some)
-        return owner_codes.filled_in(builder, kernel, some, seen, owner.shape)
+            return [
+                owner_codes.masked(builder, self._external(builder, whole), mask, whole.dtype)
+                for whole, mask in zip(wholes, seen, strict=True)
+            ]
+        kernels, seen = list(kernels), self._masks(builder, here, shapes, 1, 1)
+        for place, (mask, own) in enumerate(zip(seen, here, strict=True)):
+            if own.any():
+                some = np.append(values[place][own], np.zeros(1, values[place].dtype))
+                some = self._external(builder, some)
+                kernels[place] = owner_codes.filled_in(
+                    builder, kernels[place], some, mask, own.shape
+                )
+        return kernels
+
+    def _masks(self, builder: GraphBuilder, codes: list, shapes, first: int, last: int):
+        flat = np.concatenate([part.reshape(-1) for part in codes])
+        packed = self._external(builder, owner_codes.pack_codes(flat, self.bits))
+        return owner_codes.masks(builder, packed, self.bits, shapes, first, last)
 
     def _external(self, builder: GraphBuilder, array: np.ndarray) -> str:
         return builder.external(self.name, self.put(array), array)
@@ -104,26 +121,22 @@ def referring(tasks: Iterable[TaskGraph], files: list[SharedWeights]) -> list:
 
 def _share_weights(task: TaskGraph, files: list[SharedWeights]):
     """Gives a task's graph its weights: packed ones by reference, its own ones within."""
-    proto, builder = task.converted.proto, GraphBuilder(task.converted.proto.graph)
-    own = {}
-    for name, layout in task.converted.laid.items():
-        weight: PackedWeight | None = task.packed.get(layout.source)
-        if weight is None:
-            own[name] = layout
-            continue
-        values, owner = (
-            layout(keras.ops.convert_to_numpy(variable))
-            for variable in (weight.packed, weight.owner)
-        )
-        kernel = None
-        for file in files:
-            if file.first <= task.number:
-                try:
-                    kernel = file.add(builder, kernel, values, owner, task.number)
-                except KeyError:
-                    raise _another_pack(file.path.name) from None
+    proto, laid = task.converted.proto, task.converted.laid
+    shared = {name: layout for name, layout in laid.items() if layout.source in task.packed}
+    weights = [(layout, task.packed[layout.source]) for layout in shared.values()]
+    values = [layout(ops.convert_to_numpy(weight.packed)) for layout, weight in weights]
+    owners = [layout(ops.convert_to_numpy(weight.owner)) for layout, weight in weights]
+    builder, kernels = GraphBuilder(proto.graph), [None] * len(shared)
+    for file in files if shared else ():
+        if file.first <= task.number:
+            try:
+                kernels = file.add(builder, kernels, values, owners, task.number)
+            except KeyError:
+                raise _another_pack(file.path.name) from None
+    for name, kernel in zip(shared, kernels, strict=True):
         builder.alias(name, kernel)
     builder.close()
+    own = {name: layout for name, layout in laid.items() if name not in shared}
     bake(proto.graph, own, task.converted.values(own))
     task.let_go()
     return proto
@@ -139,7 +152,8 @@ def _share_constants(protos: list, files: list[SharedWeights]) -> None:
         for tensor in proto.graph.initializer
         if tensor.data_location != TensorProto.EXTERNAL
     ]
-    held = [(tensor, array) for tensor, array in held if array.nbytes >= SMALL]
+    # Whole numbers are sizes and places, which ONNX Runtime wants to see before it reads files.
+    held = [(t, array) for t, array in held if array.nbytes >= SMALL and array.dtype.kind == "f"]
     counts = collections.Counter(digest(array) for _, array in held)
     writable = [file for file in files if not file.complete]
     for tensor, array in held:

@@ -1,7 +1,7 @@
 """A pretrained trunk becomes the first task without its training data."""
 
-import functools
 import re
+import types
 
 import keras
 import numpy as np
@@ -9,11 +9,9 @@ import pytest
 from keras import layers, ops
 
 import packnet_tf
-from networks import NETWORKS, head_for, samples
 from pack_helpers import (
     claims,
     compiled,
-    conv_trunk,
     data,
     fit,
     logits,
@@ -26,45 +24,32 @@ from pack_helpers import (
     values,
 )
 from packnet_tf import adoption
-from packnet_tf.cloning import attach
-from packnet_tf.matching import Matching
 from packnet_tf.policy import own_weights
+from pretrained import JIT_COMPILE, Batches, adopt, images, pretrained
 
 any_backend = pytest.mark.any_backend
 
 
-@functools.cache
-def trained_values():
-    trunk = conv_trunk()
-    model, head = attach(trunk, layers.Dense(3, name="logits"), "whole")
-    x, y = data(trunk, size=200, seed=5)
-    compiled(model, keras.optimizers.Adam(0.01), jit_compile="auto")
-    fit(model, x, y, epochs=5, batch_size=20)
-    return values(trunk.weights), values(head.weights)
+@pytest.fixture(scope="module")
+def repaired():
+    """A trunk, the pack that adopted half of it with its head, and what adopting measured."""
+    keras.utils.set_random_seed(7)
+    trunk, head = pretrained()
+    net = packnet_tf.PackNet(trunk)
+    done = adopt(net, head=head, classes=["a", "b", "c"])
+    return types.SimpleNamespace(trunk=trunk, head=head, net=net, done=done)
 
 
-def pretrained():
-    """A little convolutional network, trained; returns its trunk and its head."""
-    trunk = conv_trunk()
-    head = layers.Dense(3, name="logits")
-    head.build(trunk.output_shape)
-    for part, trained in zip((trunk, head), trained_values(), strict=True):
-        part.set_weights(trained)
-    return trunk, head
+@pytest.fixture
+def copied(repaired, tmp_path):
+    """The same pack, to be changed."""
+    repaired.net.save(tmp_path / "repaired.keras")
+    return packnet_tf.load(tmp_path / "repaired.keras")
 
 
-def images(trunk=None, size=96):
-    """Images of another kind than those of `pretrained`."""
-    rng = np.random.default_rng(3)
-    shape = (6, 6, 1) if trunk is None else trunk.input_shape[1:]
-    return rng.uniform(-1, 2, size=(size, *shape)).astype("float32")
-
-
-def adopt(net, **kwargs):
-    if "images" not in kwargs:
-        kwargs["images"] = images(net._trunk)
-    kwargs = {"epochs": 8, "learning_rate": 0.01, **kwargs}
-    return net.adopt("imagenet", verbose=0, **kwargs)
+def relative_error(trunk, wanted, x):
+    """The error of a trunk's features as `Adoption` gives it."""
+    return np.mean((logits(trunk, x) - wanted) ** 2) / np.var(wanted)
 
 
 def own(trunk):
@@ -143,13 +128,10 @@ def test_the_criterion_says_what_is_released():
 
 
 @any_backend
-def test_the_head_keeps_its_values_and_the_classes_their_names():
-    trunk, head = pretrained()
-    net = packnet_tf.PackNet(trunk)
-    adopt(net, head=head, classes=["a", "b", "c"])
-    model = net.task_model("imagenet")
-    assert same(values(model.head.weights), values(head.weights))
-    assert net.classes("imagenet") == ["a", "b", "c"]
+def test_the_head_keeps_its_values_and_the_classes_their_names(repaired):
+    model = repaired.net.task_model("imagenet")
+    assert same(values(model.head.weights), values(repaired.head.weights))
+    assert repaired.net.classes("imagenet") == ["a", "b", "c"]
     assert logits(model, images()).shape == (96, 3)
 
 
@@ -167,38 +149,32 @@ def test_without_a_head_the_task_answers_with_the_trunks_features():
 
 
 @any_backend
-def test_repair_brings_the_features_back_to_the_unpruned_trunks():
-    trunk, _ = pretrained()
-    net, unrepaired = packnet_tf.PackNet(trunk), packnet_tf.PackNet(trunk)
-    done = adopt(net, prune_ratio=0.5)
+def test_repair_brings_the_features_back_to_the_unpruned_trunks(repaired):
+    unrepaired = packnet_tf.PackNet(repaired.trunk)
     unrepaired.adopt("imagenet", 0.5)
+    done = repaired.done
     assert done.epochs == 8
     assert done.error_repaired < 0.5 * done.error_pruned
 
     x = images()
-    wanted = logits(trunk, x)
-
-    def error(pack):
-        got = logits(pack.task_model("imagenet"), x)
-        return np.mean((got - wanted) ** 2) / np.var(wanted)
-
+    wanted = logits(repaired.trunk, x)
     # The figures are those of the committed task.
-    assert error(unrepaired) == pytest.approx(done.error_pruned, rel=1e-4)
-    assert error(net) == pytest.approx(done.error_repaired, rel=1e-4)
+    error = relative_error(unrepaired.task_model("imagenet").trunk, wanted, x)
+    assert error == pytest.approx(done.error_pruned, rel=1e-4)
+    error = relative_error(repaired.net.task_model("imagenet").trunk, wanted, x)
+    assert error == pytest.approx(done.error_repaired, rel=1e-4)
 
 
 @any_backend
-def test_repair_leaves_released_weights_zero_and_the_choice_as_it_was():
-    trunk, _ = pretrained()
-    net, unrepaired = packnet_tf.PackNet(trunk), packnet_tf.PackNet(trunk)
-    adopt(net)
+def test_repair_leaves_released_weights_zero_and_the_choice_as_it_was(repaired):
+    unrepaired = packnet_tf.PackNet(repaired.trunk)
     unrepaired.adopt("imagenet", 0.5)
-    assert same(list(owners(net).values()), list(owners(unrepaired).values()))
-    for layer in packed_layers(net.task_model("imagenet")):
+    assert same(list(owners(repaired.net).values()), list(owners(unrepaired).values()))
+    for layer in packed_layers(repaired.net.task_model("imagenet")):
         owner = ops.convert_to_numpy(layer.packed["kernel"].owner)
         kernel = ops.convert_to_numpy(layer.kernel)
         assert not kernel[owner == 0].any()
-        start = values([trunk.get_layer(layer.name).kernel])[0]
+        start = values([repaired.trunk.get_layer(layer.name).kernel])[0]
         assert np.any(kernel[owner == 1] != start[owner == 1])
 
 
@@ -229,100 +205,23 @@ def test_no_epochs_measure_the_damage_and_repair_nothing():
     assert same(committed(net), committed(unrepaired))
 
 
-class Batches(keras.utils.PyDataset):
-    """Batches of (images, labels), of uneven size."""
-
-    def __len__(self):
-        return 3
-
-    def __getitem__(self, place):
-        batch = images()[[slice(0, 50), slice(50, 95), slice(95, 96)][place]]
-        return batch, np.full(len(batch), -1)
-
-
-@any_backend
-def test_images_may_come_in_uneven_batches_with_labels_that_count_for_nothing():
-    trunk, _ = pretrained()
-    net, other = packnet_tf.PackNet(trunk), packnet_tf.PackNet(trunk)
-    done = adopt(net, images=Batches())
-    measured = adopt(other, epochs=0)
-    assert done.error_pruned == pytest.approx(measured.error_pruned, rel=1e-5)
-    assert done.error_repaired < 0.5 * done.error_pruned
-
-
-def test_images_may_be_a_dataset():
-    import tensorflow as tf
-
-    x = images()
-    dataset = tf.data.Dataset.from_tensor_slices((x, np.zeros(len(x))))
-    trunk, _ = pretrained()
-    done = adopt(packnet_tf.PackNet(trunk), images=dataset.batch(32))
-    assert done.error_repaired < 0.5 * done.error_pruned
-
-
-@any_backend
-@pytest.mark.parametrize("name", ["wrappers around a model", "text encoder", "several outputs"])
-def test_trunks_of_every_shape_are_repaired(name):
-    trunk = NETWORKS[name][0]()
-    x = samples(trunk, size=32)
-    net = packnet_tf.PackNet(trunk, restart="zero")  # half the time
-    done = adopt(net, images=x, epochs=8, learning_rate=0.003)
-    assert 0 < done.error_repaired < 0.9 * done.error_pruned
-    model = net.task_model("imagenet")
-    keras.tree.assert_same_structure(model.output, trunk.output)
-    net.add_task("next", head_for(trunk))
-    net.prune(0.5)
-    net.commit()
-    assert net.tasks == ("imagenet", "next")
-
-
-@any_backend
-def test_a_trunk_in_mixed_precision_is_repaired():
-    keras.config.set_dtype_policy("mixed_float16")
-    trunk, _ = pretrained()
-    done = adopt(packnet_tf.PackNet(trunk))
-    assert done.error_repaired < 0.6 * done.error_pruned
-
-
-@any_backend
-def test_what_every_packed_layer_takes_in_is_matched_also_within_nested_models():
-    block_in = keras.Input((8,), name="block_in")
-    y = layers.Dense(8, activation="relu", name="inner1")(block_in)
-    block = keras.Model(block_in, layers.Dense(8, name="inner2")(y), name="block")
-    inputs = keras.Input((12,), name="features")
-    x = layers.Dense(8, activation="relu", name="stem")(inputs)
-    x = layers.LayerNormalization(name="norm")(block(x))
-    row = keras.Sequential([keras.Input((8,)), layers.Dense(7), layers.Dense(6)], name="row")
-    trunk = keras.Model(inputs, row(x), name="trunk")
-    net = packnet_tf.PackNet(trunk)
-    model = net.add_task("imagenet", layers.Identity())
-    matching = Matching(model.trunk, trunk)
-    # Into the block, inner2, the row and its second layer (not into stem: that is the input).
-    shapes = [tensor.shape for tensor in keras.tree.flatten(matching.student.output)]
-    assert shapes == [(None, 8), (None, 8), (None, 8), (None, 7), (None, 6)]
-    assert np.all(np.array(matching(images(trunk)))[:, :, 0] == 0)
-    assert len(keras.tree.flatten(Matching(model.trunk, trunk, False).student.output)) == 1
-
-
 @any_backend
 @pytest.mark.parametrize("norms", ["shared", "per_task"])
-def test_the_next_task_starts_from_the_whole_trunk_again(norms):
-    trunk, _ = pretrained()
+def test_the_next_task_starts_from_the_whole_trunk_again(norms, repaired):
     x = images()
-    wanted = logits(trunk, x)
-
-    def error(net):
-        start = logits(net.add_task("next", layers.Identity()), x)
-        return np.mean((start - wanted) ** 2) / np.var(wanted)
-
-    net = packnet_tf.PackNet(trunk, norms=norms)
-    done = adopt(net)
-    assert error(net) == pytest.approx(done.error_next, rel=1e-3)
+    wanted = logits(repaired.trunk, x)
+    net, done = repaired.net, repaired.done
+    if norms == "shared":
+        net = packnet_tf.PackNet(repaired.trunk, norms=norms)
+        done = adopt(net)
+    start = net.add_task("next", layers.Identity()).trunk
+    assert relative_error(start, wanted, x) == pytest.approx(done.error_next, rel=1e-3)
+    net.discard()
     assert done.error_next < 0.5 * done.error_repaired
     # Unrepaired it does so to the bit.
-    net = packnet_tf.PackNet(trunk, norms=norms)
+    net = packnet_tf.PackNet(repaired.trunk, norms=norms)
     assert adopt(net, epochs=0).error_next == 0
-    assert error(net) == 0
+    assert np.array_equal(logits(net.add_task("next", layers.Identity()), x), wanted)
 
 
 @any_backend
@@ -340,29 +239,24 @@ def test_free_weights_start_from_zero_where_the_policy_says_so():
 
 
 @any_backend
-def test_later_tasks_leave_the_adopted_task_bit_for_bit_as_it_was():
-    trunk, head = pretrained()
-    net = packnet_tf.PackNet(trunk)
-    adopt(net, head=head)
+def test_later_tasks_leave_the_adopted_task_bit_for_bit_as_it_was(repaired, copied):
     x = images()
-    before = logits(net.task_model("imagenet"), x)
-    two = compiled(
-        net.add_task("two", layers.Dense(3)), keras.optimizers.AdamW(0.05), jit_compile="auto"
-    )
-    fit(two, *data(trunk), packnet_tf.PackNetCallback(0.5, prune_epoch=1))
-    pack_task(net, "three", ratio=0)
-    assert net.tasks == ("imagenet", "two", "three")
-    assert np.array_equal(logits(net.task_model("imagenet"), x), before)
+    before = logits(copied.task_model("imagenet"), x)
+    optimizer = keras.optimizers.AdamW(0.05)
+    two = compiled(copied.add_task("two", layers.Dense(3)), optimizer, jit_compile=JIT_COMPILE)
+    fit(two, *data(repaired.trunk), packnet_tf.PackNetCallback(0.5, prune_epoch=1))
+    pack_task(copied, "three", ratio=0)
+    assert copied.tasks == ("imagenet", "two", "three")
+    assert np.array_equal(logits(copied.task_model("imagenet"), x), before)
 
 
-def test_the_adopted_task_is_saved_and_exported(tmp_path):
+def test_the_adopted_task_is_saved_and_exported(repaired, tmp_path):
     from packnet_tf.export import export_onnx
 
-    trunk, head = pretrained()
-    for name, given in [("head", head), ("features", None)]:
-        net = packnet_tf.PackNet(trunk)
-        adopt(net, head=given)
-        x = images()
+    headless = packnet_tf.PackNet(repaired.trunk)
+    headless.adopt("imagenet", 0.5)
+    x = images()
+    for name, net in {"head": repaired.net, "features": headless}.items():
         wanted = logits(net.task_model("imagenet"), x)
         net.save(tmp_path / f"{name}.keras")
         again = packnet_tf.load(tmp_path / f"{name}.keras")
@@ -503,4 +397,4 @@ def test_a_repair_that_stops_half_way_changes_nothing(reads):
     trunk, _ = pretrained()
     net = packnet_tf.PackNet(trunk)
     assert "no such image" in refused(net, Exception, images=Unreadable(), epochs=2)
-    assert adopt(net).name == "imagenet"
+    assert adopt(net, images=None).name == "imagenet"

@@ -27,7 +27,9 @@ from pack_helpers import (
     same,
     state,
     values,
+    weights_of,
 )
+from packnet_tf.storage import restore
 
 
 @pytest.fixture
@@ -227,6 +229,49 @@ def test_a_saved_task_model_stands_on_its_own(tmp_path):
     loaded.evaluate(x, y, verbose=0)
     jolt(loaded)
     assert same(state(net), before)
+
+
+# -- Earlier states ------------------------------------------------------------------------------
+
+
+def refused(net, path):
+    """The text of the refusal to restore a file, after which the pack is as it was."""
+    before = state(net)
+    with pytest.raises(ValueError) as error:
+        restore(net, path)
+    assert same(state(net), before)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_pack_becomes_a_later_state_of_itself(count, tmp_path):
+    net = packnet_tf.PackNet(mlp_trunk())
+    for name in ("one", "two")[:count]:
+        pack_task(net, name)
+    net.save(tmp_path / "early.keras")
+    for name in ("one", "two")[count:]:
+        pack_task(net, name)
+    net.save(tmp_path / "late.keras")
+    early = packnet_tf.load(tmp_path / "early.keras")
+    restore(early, tmp_path / "late.keras")
+    assert early.tasks == ("one", "two")
+    assert same(state(early), state(packnet_tf.load(tmp_path / "late.keras")))
+
+
+@pytest.mark.parametrize("change", ["values", "fewer", "more"])
+def test_a_pack_whose_tasks_own_other_weights_is_not_restored(saved, change):
+    net, path = saved
+    weight = next(iter(weights_of(net).values()))
+    variable = weight.packed if change == "values" else weight.owner
+    (value,), (owner,) = values([variable]), values([weight.owner])
+    place = np.argwhere(owner == (0 if change == "more" else 1))[0]
+    value[tuple(place)] = {"values": 0.5, "fewer": 0, "more": 1}[change]
+    variable.assign(value)
+    assert refused(net, path) == (
+        f"'{path}' is not an earlier state of this pack: its trunk, its policy or its first tasks "
+        "(one, two) differ. Use the trunk, the policy and the tasks that it was made with, or "
+        "another directory."
+    )
 
 
 # -- Small ---------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ def trunk(norm=True, dropout=0.2):
     """A little convolutional network with all that has a state of its own."""
     stack = [
         layers.Conv2D(8, 3, name="conv", use_bias=not norm),
-        *([layers.BatchNormalization(name="norm")] if norm else []),
+        *([layers.BatchNormalization(name="norm", momentum=0.5)] if norm else []),
         layers.ReLU(name="relu"),
         *([layers.Dropout(dropout, name="dropout")] if dropout else []),
         layers.Conv2D(8, 3, activation="relu", name="conv2"),
@@ -49,6 +49,7 @@ def three_ways(directory):
     model = trunk()
     net = packnet_tf.PackNet(model)
     x, y = data(model, size=96)
+    x *= (1 + y)[:, None, None, None]  # of a contrast that can be learned, and lost by pruning
     tasks = [
         packnet_tf.Task(name, layers.Dense(3), train, (x, (y + i) % 3), (x, (y + i) % 3))
         for i, (name, train) in enumerate(
@@ -58,13 +59,14 @@ def three_ways(directory):
     trainer = packnet_tf.PackTrainer(
         net,
         keras.optimizers.Adam,
-        epochs=4,
-        retrain_epochs=3,
-        learning_rate=lambda epoch: 0.02 / (1 + epoch),
+        epochs=6,
+        retrain_epochs=2,
+        learning_rate=lambda epoch: 0.1 / (1 + epoch / 2),
+        retrain_learning_rate=1e-4,
         prune=[
             0.5,
-            packnet_tf.polynomial_decay(0.0, 0.6, begin_step=0, end_step=20, frequency=3),
-            packnet_tf.Auto(max_drop=0.05, step=0.3, patience=2),
+            packnet_tf.polynomial_decay(0.0, 0.6, begin_step=0, end_step=30, frequency=3),
+            packnet_tf.Auto(max_drop=0.1, step=0.6, patience=2),
         ],
         batch_size=16,
         directory=directory,
@@ -78,7 +80,7 @@ def equal_parts(strategy=None, fit=False, directory=None):
     with strategy.scope() if strategy else contextlib.nullcontext():
         model = trunk(norm=False, dropout=0.0)
         net = packnet_tf.PackNet(model)
-        x, y = data(model, size=64)
+        x, y = data(model, size=32)
         logits = []
         if fit:
             import tensorflow as tf
@@ -154,7 +156,7 @@ def worker(directory, index, ports):
 
 
 def same_on_every_device():
-    """Packs on two devices with the trainer and with fit, against one device."""
+    """Packs on two devices with the trainer and with fit, against one device; refuses XLA there."""
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -171,6 +173,10 @@ def same_on_every_device():
             np.max(np.abs(a - b)) for a, b in zip(numbers(one), numbers(two), strict=True)
         )
         print("fit" if fit else "trainer", largest)
+    try:
+        packnet_tf.PackTrainer(two, jit_compile=True, verbose=False)
+    except ValueError as error:
+        print("refusal", error)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class History(dict):
         """
         try:
             return cls(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else cls()
-        except ValueError as error:
+        except (ValueError, TypeError) as error:  # no JSON, or JSON of something else
             raise ValueError(
                 f"'{path}' is damaged: {error}. Restore it from a backup, or delete it: what it "
                 "says of the tasks that are packed is then lost, the tasks are not."

@@ -172,11 +172,15 @@ class PackTrainer:
 
     def _pack(self, task: Task, prune: Prune) -> None:
         model = self._open(task)
-        phases = self._phases(model, task, prune)
+        try:
+            phases = self._phases(model, task, prune)
+            saved = self._run.resume(task.name, model, phases)
+        except ValueError:  # nothing is trained that could be lost
+            self.net.discard()
+            raise
         loop = Loop(model, self._compiles(), self.steps_per_execution)
         passes = Passes(task.train, self.batch_size, self.seed, model.distribute_strategy)
         entry = {"epochs": [], "seconds": 0.0}
-        saved = self._run.resume(task.name, model, phases)
         if saved is not None:
             entry = saved
             epoch = len(entry["epochs"])
@@ -352,7 +356,7 @@ def _check_whole(least: int, **values) -> None:
 
 def _check_choice(**values) -> None:
     for name, value in values.items():
-        if value not in (True, False, "auto"):
+        if not isinstance(value, bool) and value != "auto":
             raise ValueError(
                 f'{name} is True, False or "auto"; got {value!r}. Write {name}="auto".'
             )
@@ -360,8 +364,10 @@ def _check_choice(**values) -> None:
 
 def _check_rates(**values) -> None:
     for name, value in values.items():
-        number = isinstance(value, numbers.Real) and 0 <= value < math.inf
-        if not (number or callable(value)):
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        # A schedule of Keras can be called too, but counts steps.
+        schedule = isinstance(value, keras.optimizers.schedules.LearningRateSchedule)
+        if schedule or not (callable(value) or (number and 0 <= value < math.inf)):
             raise ValueError(
                 f"{name} is a number from 0, or a function of the epoch; got {value!r}. Write "
                 f"{name}=0.001; a schedule of Keras goes to the optimizer itself."

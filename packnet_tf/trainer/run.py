@@ -30,6 +30,7 @@ class Run:
         self.directory = pathlib.Path(directory) if directory is not None else None
         self._writes = writes and directory is not None
         self.history = History()
+        self._restored: tuple[str, ...] = ()
 
     def open(self, net: PackNet, settings: dict) -> None:
         """Puts into `net` what an earlier run has packed.
@@ -46,7 +47,9 @@ class Run:
         wait_for_others(strategy_of(net))
         if found:
             self.history = History.read(self._history)
+            given = net.tasks
             restore(net, self._pack)
+            self._restored += net.tasks[len(given) :]
         elif self._writes:
             net.save(self._pack)
         if self._checkpoint.exists():
@@ -63,7 +66,8 @@ class Run:
 
     def has_packed(self, task: str, net: PackNet) -> bool:
         """Whether this run, or an earlier one in its directory, has packed a task."""
-        return task in self.history and task in net.tasks
+        # A history that was lost does not undo what is in the pack.
+        return task in net.tasks and (task in self.history or task in self._restored)
 
     def resume(self, task: str, model: TaskModel, phases: Phases) -> dict | None:
         """Restores an unfinished task; returns its entry in the history so far, or None."""
@@ -72,7 +76,7 @@ class Run:
         facts, values = checkpoint.load(self._checkpoint)
         if facts["task"] != task:
             return None
-        count = len(checkpoint.variables_of(model))
+        count = facts["variables"]
         shapes = [tuple(variable.shape) for variable in checkpoint.variables_of(model)]
         if shapes != [value.shape for value in values[:count]]:
             raise ValueError(
@@ -87,9 +91,15 @@ class Run:
     def checkpoint(self, task: str, model: TaskModel, phases: Phases, entry: dict) -> None:
         """Keeps the state after an epoch."""
         if self._writes:
-            facts = {"task": task, "settings": self._settings, "entry": entry}
-            values = [*checkpoint.take(model), *phases.arrays()]
-            checkpoint.save(self._checkpoint, {**facts, "phases": phases.state()}, values)
+            values = checkpoint.take(model)
+            facts = {
+                "task": task,
+                "settings": self._settings,
+                "entry": entry,
+                "phases": phases.state(),
+                "variables": len(values),  # what follows them belongs to the phases
+            }
+            checkpoint.save(self._checkpoint, facts, [*values, *phases.arrays()])
 
     def commit(self, task: str, net: PackNet, entry: dict) -> None:
         """Keeps a task that is committed."""

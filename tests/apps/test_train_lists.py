@@ -1,7 +1,9 @@
 """`packnet train` with lists of tasks, and with every way to prune."""
 
 import re
+import shutil
 
+import keras
 import numpy as np
 import pytest
 from image_folders import write_task, write_trunk
@@ -11,12 +13,25 @@ from packnet_tf.apps.main import main
 from packnet_tf.apps.training import Plan, train_all
 
 
+def write(place):
+    """Two tasks and a trunk in a folder."""
+    write_task(place / "shades")
+    write_task(place / "greys", classes=("a", "b", "c"), seed=1, test=False)
+    write_trunk(place / "small.keras")
+    return place
+
+
 @pytest.fixture
 def place(tmp_path):
-    write_task(tmp_path / "shades")
-    write_task(tmp_path / "greys", classes=("a", "b", "c"), seed=1, test=False)
-    write_trunk(tmp_path / "small.keras")
-    return tmp_path
+    return write(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder in which both tasks were packed by one command, and the reports."""
+    keras.utils.set_random_seed(7)  # as every test has it, for the trunk
+    folder = write(tmp_path_factory.mktemp("whole"))
+    return folder, train_all(plan(folder, prune="equal_shares"))
 
 
 def plan(place, **changes):
@@ -33,9 +48,9 @@ def plan(place, **changes):
     return Plan(**{**settings, **changes})
 
 
-def test_a_list_of_tasks_is_packed_in_order_with_equal_shares(place):
-    reports = train_all(plan(place, prune="equal_shares"))
-    net = packnet_tf.load(place / "pack.keras")
+def test_a_list_of_tasks_is_packed_in_order_with_equal_shares(whole):
+    folder, reports = whole
+    net = packnet_tf.load(folder / "pack.keras")
     assert net.tasks == ("shades", "greys")
     assert net.classes("greys") == ["a", "b", "c"]
     assert net.capacity().free == 0
@@ -45,7 +60,7 @@ def test_a_list_of_tasks_is_packed_in_order_with_equal_shares(place):
     assert [round(report.prune_ratio, 1) for report in reports] == [0.5, 0.0]
     assert "test" in reports[0].accuracy
     assert "test" not in reports[1].accuracy
-    assert not list(place.glob("*.progress"))
+    assert not list(folder.glob("*.progress"))
 
 
 @pytest.mark.parametrize(
@@ -77,10 +92,10 @@ def test_an_adopted_trunk_is_the_first_task(place, capsys):
     assert whole["owned"]["original"] == pytest.approx(whole["total"] / 2, abs=3)
 
 
-def test_a_command_killed_between_two_tasks_continues_with_the_second(place, monkeypatch):
-    whole = train_all(plan(place, prune="equal_shares"))
-    before = packnet_tf.load(place / "pack.keras").owners()
-    (place / "pack.keras").unlink()
+def test_a_command_killed_between_two_tasks_continues_with_the_second(whole, place, monkeypatch):
+    folder, expected = whole
+    shutil.copy(folder / "small.keras", place)
+    before = packnet_tf.load(folder / "pack.keras").owners()
     from packnet_tf.apps import training
 
     real, seen = training.calibrated_head, []
@@ -99,7 +114,7 @@ def test_a_command_killed_between_two_tasks_continues_with_the_second(place, mon
     assert seen == [2, 3, 3]  # the first task was not trained again
     for path, owner in packnet_tf.load(place / "pack.keras").owners().items():
         assert np.array_equal(owner, before[path])
-    assert [report.accuracy for report in reports] == [report.accuracy for report in whole]
+    assert [report.accuracy for report in reports] == [report.accuracy for report in expected]
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ def test_four_tasks_take_at_most_1_07_baked_files_and_what_is_their_own(network,
     export_bundle(net, tmp_path / "bundle")
     heads = 4 * 4 * (trunk.output_shape[-1] * 3 + 3)
     size = sum(path.stat().st_size for path in (tmp_path / "bundle").iterdir())
+    print(size, 1.07 * baked["bytes"] + heads)
     assert size <= 1.07 * baked["bytes"] + heads
     x = images(net)
     assert np.array_equal(
@@ -261,5 +262,7 @@ def test_weights_of_one_tasks_own_precision_are_refused(tmp_path):
     with pytest.raises(ValueError, match="precision='float16' makes each task's its own") as caught:
         export_bundle(net, tmp_path, precision="float16")
     assert "write a file per task with export_all" in str(caught.value)
+    with pytest.raises(ValueError, match=r"needs operator set 13 or later .* got opset=12"):
+        export_bundle(net, tmp_path, opset=12)
     with pytest.raises(ValueError, match="simplify=True makes each task's its own"):
         export_bundle(net, tmp_path, simplify=True)

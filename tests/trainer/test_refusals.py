@@ -1,59 +1,173 @@
 """What the trainer refuses, and in which words."""
 
 import importlib.util
+import math
 
+import keras
 import numpy as np
 import pytest
 from keras import layers
+from short_runs import quick, tasks
 
 import packnet_tf
-from pack_helpers import data, mlp_trunk, run_python
-from packnet_tf import PackTrainer, Task
+from pack_helpers import data, mlp_trunk
+from packnet_tf import Auto, PackTrainer, Task
 from packnet_tf.trainer.board import Board
 from packnet_tf.trainer.data import blank_batch
 
 
-def test_another_backend_is_told_what_to_use():
-    run = run_python(
-        """
-        import packnet_tf
-        from pack_helpers import mlp_trunk
-        try:
-            packnet_tf.PackTrainer(packnet_tf.PackNet(mlp_trunk()))
-        except ValueError as error:
-            print(error)
-        """,
-        KERAS_BACKEND="jax",
-    )
-    assert run.stdout.strip() == (
-        "PackTrainer needs Keras's TensorFlow backend; this process runs on jax. Use model.fit "
-        "with a PackNetCallback there, or set KERAS_BACKEND=tensorflow."
+def text_of(error_type, call, *args, **kwargs):
+    """The text of the error that a call raises."""
+    with pytest.raises(error_type) as error:
+        call(*args, **kwargs)
+    return str(error.value)
+
+
+# -- Settings ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [-1, 2.5, "3", None, True])
+@pytest.mark.parametrize("name", ["epochs", "retrain_epochs"])
+def test_epochs_are_whole_numbers_from_0(name, value):
+    text = text_of(ValueError, PackTrainer, packnet_tf.PackNet(mlp_trunk()), **{name: value})
+    assert text == f"{name} is a whole number from 0; got {value!r}. Write {name}=10."
+
+
+@pytest.mark.parametrize("value", [0, 2.5, "3", True])
+@pytest.mark.parametrize("name", ["batch_size", "steps_per_execution"])
+def test_sizes_are_whole_numbers_from_1(name, value):
+    text = text_of(ValueError, PackTrainer, packnet_tf.PackNet(mlp_trunk()), **{name: value})
+    assert text == f"{name} is a whole number from 1; got {value!r}. Write {name}=10."
+
+
+@pytest.mark.parametrize("value", ["on", 1, None])
+@pytest.mark.parametrize("name", ["jit_compile", "tensorboard"])
+def test_choices_are_true_false_or_auto(name, value):
+    text = text_of(ValueError, PackTrainer, packnet_tf.PackNet(mlp_trunk()), **{name: value})
+    assert text == f'{name} is True, False or "auto"; got {value!r}. Write {name}="auto".'
+
+
+@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, "fast", True])
+@pytest.mark.parametrize("name", ["learning_rate", "retrain_learning_rate"])
+def test_rates_are_numbers_from_0_or_functions_of_the_epoch(name, value):
+    text = text_of(ValueError, PackTrainer, packnet_tf.PackNet(mlp_trunk()), **{name: value})
+    assert text == (
+        f"{name} is a number from 0, or a function of the epoch; got {value!r}. Write {name}=0.001;"
+        " a schedule of Keras goes to the optimizer itself."
     )
 
 
-def test_xla_on_several_devices_is_refused():
-    run = run_python(
-        """
-        import tensorflow as tf
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        parts = [tf.config.LogicalDeviceConfiguration()] * 2
-        tf.config.set_logical_device_configuration(cpu, parts)
-        import packnet_tf
-        from keras import layers
-        from pack_helpers import data, mlp_trunk
-        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-            net = packnet_tf.PackNet(mlp_trunk())
-        try:
-            packnet_tf.PackTrainer(net, jit_compile=True, verbose=False).fit(
-                [packnet_tf.Task("a", layers.Dense(3), data(mlp_trunk()))])
-        except ValueError as error:
-            print(error)
-        """
+def test_a_schedule_of_keras_which_counts_steps_is_no_rate():
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, decay_steps=1000)
+    net = packnet_tf.PackNet(mlp_trunk())
+    text = text_of(ValueError, PackTrainer, net, learning_rate=schedule)
+    assert text.endswith("; a schedule of Keras goes to the optimizer itself.")
+
+
+def test_auto_refuses_settings_that_would_never_end():
+    assert text_of(ValueError, Auto, max_drop=0.01, step=0.0) == (
+        "Auto takes max_drop of at least 0, step between 0 and 1, and patience of at least 1 "
+        "epoch; got Auto(max_drop=0.01, step=0.0, patience=3, monitor='accuracy'). Write "
+        "Auto(max_drop=0.01)."
     )
-    assert run.stdout.strip() == (
-        "jit_compile=True trains on one device, and this pack is spread over 2: TensorFlow cannot "
-        "compile the exchange of gradients with XLA. Write jit_compile=False."
-    ), run.stderr
+
+
+# -- Settings and tasks --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"prune": "equal"},
+            "prune='equal' is none of the ways to prune; write prune=\"equal_shares\", a ratio, a "
+            "list of ratios, a schedule, or packnet_tf.Auto(max_drop=0.01).",
+        ),
+        (
+            {"prune": [0.5, 0.5]},
+            "prune has 2 values for 1 tasks. Give one per task, or a single one for all.",
+        ),
+        (
+            {"prune": 1.5},
+            "prune_ratio is the fraction of the task's claim that pruning releases, a number from "
+            "0 to 1; got 1.5. Write prune_ratio=0.75 for three quarters.",
+        ),
+        (
+            {"prune": Auto(0.01)},
+            "Auto needs validation data, and task 'a' has none. Write Task('a', head, train, "
+            "validation).",
+        ),
+    ],
+    ids=["a_word", "too_many", "over_1", "auto_blind"],
+)
+def test_what_cannot_be_is_said_before_anything_is_trained(arguments, message):
+    trunk = mlp_trunk()
+    net = packnet_tf.PackNet(trunk)
+    trainer = quick(net, **arguments)
+    assert text_of(ValueError, trainer.fit, tasks(trunk, "a", held_out=False)) == message
+    assert net.open_model is None
+
+
+def test_auto_watches_only_what_is_measured():
+    trunk = mlp_trunk()
+    net = packnet_tf.PackNet(trunk)
+    trainer = quick(net, prune=Auto(0.01, monitor="auc"), metrics=["accuracy"])
+    assert text_of(ValueError, trainer.fit, tasks(trunk, "a")) == (
+        "Auto watches 'auc', and what is measured is 'loss', 'accuracy'. Add it to the trainer's "
+        "metrics, or write Auto(max_drop=0.01, monitor=...) with one of those, of which higher is "
+        "better."
+    )
+    assert net.open_model is None  # so another task may be added
+    assert net.tasks == ()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind"),
+    [("birds", "str"), ([("birds", layers.Dense(3))], "tuple"), ([None], "NoneType")],
+    ids=["a_name", "a_tuple", "none"],
+)
+def test_what_is_no_task_is_refused(wrong, kind):
+    net = packnet_tf.PackNet(mlp_trunk())
+    assert text_of(ValueError, quick(net).fit, wrong) == (
+        f"fit takes a list of packnet_tf.Task; got a {kind}. Write fit([packnet_tf.Task('birds', "
+        "head, (images, labels))])."
+    )
+
+
+def test_two_tasks_of_one_name_are_refused():
+    trunk = mlp_trunk()
+    net = packnet_tf.PackNet(trunk)
+    assert text_of(ValueError, quick(net).fit, tasks(trunk, "a", "b", "a")) == (
+        "Two of these tasks are named 'a'. Give each one a name of its own."
+    )
+    assert net.tasks == ()
+
+
+def test_a_task_left_open_by_hand_is_not_lost(tmp_path):
+    trunk = mlp_trunk()
+    net = packnet_tf.PackNet(trunk)
+    net.add_task("mine", layers.Dense(3))
+    for directory in (None, tmp_path):
+        trainer = quick(net, directory=directory)
+        assert text_of(RuntimeError, trainer.fit, tasks(trunk, "b")) == (
+            "Cannot add task 'b': task 'mine' is not committed yet (training). Finish it with "
+            "net.prune(ratio) and net.commit(), or drop it with net.discard()."
+        )
+    assert net.open_model.name == "mine"
+    assert not list(tmp_path.iterdir())
+
+
+# -- Data ----------------------------------------------------------------------------------------
+
+
+def test_data_of_another_kind_are_refused():
+    net = packnet_tf.PackNet(mlp_trunk())
+    wrong = Task("a", layers.Dense(3), {"x": 1})
+    assert text_of(ValueError, quick(net).fit, wrong) == (
+        "The data of a task are a tf.data.Dataset of batches, arrays (x, y) or (x, y, "
+        "sample_weight), or, for training, a function from an epoch to a dataset; got dict. Write "
+        "Task(name, head, train=(images, labels))."
+    )
 
 
 def test_data_that_end_after_the_first_pass_are_noticed():
@@ -66,25 +180,11 @@ def test_data_that_end_after_the_first_pass_are_noticed():
         lambda: batches,
         output_signature=(tf.TensorSpec((None, 12)), tf.TensorSpec((None,), tf.int64)),
     )
-    trainer = PackTrainer(packnet_tf.PackNet(trunk), epochs=2, verbose=False)
-    with pytest.raises(ValueError) as error:
-        trainer.fit([Task("a", layers.Dense(3), once)])
-    assert str(error.value) == (
+    trainer = quick(packnet_tf.PackNet(trunk))
+    assert text_of(ValueError, trainer.fit, Task("a", layers.Dense(3), once)) == (
         "The training data of task 'a' have no batches in epoch 1. A dataset made from a generator "
         "must begin again for every iterator."
     )
-
-
-def test_tensorboard_is_asked_for_where_it_is_missing(monkeypatch, tmp_path):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError) as error:
-        Board(tmp_path, True)
-    assert str(error.value) == (
-        "tensorboard=True needs the package of that name, which is not installed. Install it (pip "
-        "install tensorboard), or leave tensorboard out."
-    )
-    Board(tmp_path, "auto")
-    assert not list(tmp_path.iterdir())
 
 
 def test_data_of_unknown_shape_are_looked_at():
@@ -97,3 +197,27 @@ def test_data_of_unknown_shape_are_looked_at():
     assert np.array_equal(images, x)
     assert np.array_equal(labels, y)
     assert weights is None
+
+
+# -- What the process is like --------------------------------------------------------------------
+
+
+@pytest.mark.any_backend
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="it is the backend it needs")
+def test_another_backend_is_told_what_to_use():
+    net = packnet_tf.PackNet(mlp_trunk())
+    assert text_of(ValueError, PackTrainer, net) == (
+        "PackTrainer needs Keras's TensorFlow backend; this process runs on "
+        f"{keras.backend.backend()}. Use model.fit with a PackNetCallback there, or set "
+        "KERAS_BACKEND=tensorflow."
+    )
+
+
+def test_tensorboard_is_asked_for_where_it_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert text_of(ValueError, Board, tmp_path, True) == (
+        "tensorboard=True needs the package of that name, which is not installed. Install it (pip "
+        "install tensorboard), or leave tensorboard out."
+    )
+    Board(tmp_path, "auto")
+    assert not list(tmp_path.iterdir())
