@@ -29,7 +29,7 @@ class GraphBuilder:
         return output
 
     def split(self, source: str, sizes: Sequence[int]) -> list[str]:
-        """Adds a node that cuts a flat tensor into parts of these sizes; returns their names."""
+        """Adds a node that cuts a tensor along its first axis into parts; returns their names."""
         from onnx import helper
 
         if len(sizes) == 1:

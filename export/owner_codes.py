@@ -57,7 +57,7 @@ def masks(
 
     Args:
         builder: a `GraphBuilder`.
-        packed: name of the packed codes of all weights, one kernel after another.
+        packed: name of the packed codes of all kernels, each beginning with a byte of its own.
         bits: per code.
         shapes: of the kernels.
         first, last: codes.
@@ -69,16 +69,17 @@ def masks(
 
     rows = builder.constant(table(bits, first, last))
     index = builder.node("Cast", packed, to=TensorProto.INT32)
-    seen = builder.node("Gather", rows, index)
-    seen = builder.node("Reshape", seen, builder.constant(np.array([-1])))
+    seen = builder.node("Gather", rows, index)  # a row of the table for each byte
     sizes = [int(np.prod(shape, dtype=np.int64)) for shape in shapes]
-    rest = -sum(sizes) % (8 // bits)  # the last byte may not be full
-    sizes += [rest] if rest else []
-    parts = builder.split(seen, sizes)
-    return [
-        builder.node("Reshape", part, builder.constant(np.array(shape)))
-        for part, shape in zip(parts, shapes, strict=False)
-    ]
+    parts = builder.split(seen, [-(-size * bits // 8) for size in sizes])
+    masks = []
+    for part, size, shape in zip(parts, sizes, shapes, strict=True):
+        if size * bits % 8:  # the last byte is not full
+            part = builder.node("Reshape", part, builder.constant(np.array([-1])))
+            ends = [builder.constant(np.array([end])) for end in (0, size)]
+            part = builder.node("Slice", part, *ends)
+        masks.append(builder.node("Reshape", part, builder.constant(np.array(shape))))
+    return masks
 
 
 def masked(builder, values: str, seen: str, dtype) -> str:

@@ -73,8 +73,8 @@ class SharedWeights(SharedFile):
         return kernels
 
     def _masks(self, builder: GraphBuilder, codes: list, shapes, first: int, last: int):
-        flat = np.concatenate([part.reshape(-1) for part in codes])
-        packed = self._external(builder, owner_codes.pack_codes(flat, self.bits))
+        packed = [owner_codes.pack_codes(part, self.bits) for part in codes]
+        packed = self._external(builder, np.concatenate(packed))
         return owner_codes.masks(builder, packed, self.bits, shapes, first, last)
 
     def _external(self, builder: GraphBuilder, array: np.ndarray) -> str:

@@ -66,7 +66,6 @@ def test_four_tasks_take_at_most_1_07_baked_files_and_what_is_their_own(network,
     export_bundle(net, tmp_path / "bundle")
     heads = 4 * 4 * (trunk.output_shape[-1] * 3 + 3)
     size = sum(path.stat().st_size for path in (tmp_path / "bundle").iterdir())
-    print(size, 1.07 * baked["bytes"] + heads)
     assert size <= 1.07 * baked["bytes"] + heads
     x = images(net)
     assert np.array_equal(
