@@ -111,7 +111,8 @@ def jolt(model, seed=0, scale=0.5):
         variable.assign_add(step.astype("float32"))
     for layer in model._flatten_layers():
         if isinstance(layer, layers.BatchNormalization) and layer.trainable:
-            step = rng.uniform(min(0.1, scale), scale, size=layer.moving_mean.shape).astype("float32")
+            step = rng.uniform(min(0.1, scale), scale, size=layer.moving_mean.shape)
+            step = step.astype("float32")
             layer.moving_mean.assign_add(step)
             layer.moving_variance.assign_add(step)
 
