@@ -132,10 +132,9 @@ def train_all(plan: Plan) -> list[Report]:
     keras.utils.set_random_seed(plan.seed)
     progress = _Progress(plan)
     net = open_pack(plan)
-    began_with = net.tasks
     progress.continue_with(net)
     for task, _ in pairs:
-        if task in began_with and task not in progress.history():
+        if task in net.tasks and task not in progress.history():
             raise ValueError(
                 f"The pack '{plan.pack}' has a task '{task}' already. Choose another name for the "
                 "new task."

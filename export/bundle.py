@@ -80,16 +80,7 @@ def export_bundle(
         known = {task["task"] for task in manifest["tasks"]}
         new = [name for name in names if name not in known]
         files += new_files(folder, len(names), len(known))
-        graphs = []
-
-        def opened():
-            for name in new:
-                if progress is not None:
-                    progress(name)
-                graphs.append(TaskGraph(net, name, options))
-                yield graphs[-1]
-
-        for graph, proto in zip(graphs, referring(opened(), files), strict=True):
+        for graph, proto in referring(_opened(net, new, options, progress), files):
             path = folder / f"model_task{graph.number}.onnx"
             data = Data(by_task(samples, graph.task), None, by_task(evaluate, graph.task))
             entry = graph.finish(proto, path, data, optimized)
@@ -103,6 +94,13 @@ def export_bundle(
     if update_from is None:
         manifests.remove_all(directory, old - manifests.files_of(manifest))
     return manifest
+
+
+def _opened(net: PackNet, names: list[str], options: ExportOptions, progress):
+    for name in names:
+        if progress is not None:
+            progress(name)
+        yield TaskGraph(net, name, options)
 
 
 def _earlier(net: PackNet, bundle: pathlib.Path, folder: pathlib.Path):

@@ -152,12 +152,12 @@ def _check_shared(
 ) -> None:
     """Checks that a graph reads the pack's weights, and masks them as its task sees them."""
     try:
-        again = graph.dress(referring([graph], opened_files(directory, manifest))[0])
+        [(_, again)] = referring([graph], opened_files(directory, manifest))
     except ValueError as error:
         verdict.problems.append(str(error))
         return
     same_tools = manifest["tools"] == manifests.empty(manifests.BUNDLE)["tools"]
-    if same_tools and again.graph != proto.graph:
+    if same_tools and graph.dress(again).graph != proto.graph:
         verdict.problems.append("its graph is not the one that the pack gives for this task")
 
 

@@ -99,7 +99,7 @@ def opened_files(folder: pathlib.Path, manifest: dict) -> list[SharedWeights]:
     ]
 
 
-def referring(tasks: Iterable[TaskGraph], files: list[SharedWeights]) -> list:
+def referring(tasks: Iterable[TaskGraph], files: list[SharedWeights]) -> list[tuple]:
     """The graphs of some tasks, with references to shared files instead of weights.
 
     Args:
@@ -107,16 +107,17 @@ def referring(tasks: Iterable[TaskGraph], files: list[SharedWeights]) -> list:
         files: the shared files of the bundle, those to write among them.
 
     Returns:
-        An `onnx.ModelProto` per task.
+        Pairs of a task and its `onnx.ModelProto`.
 
     Raises:
         ValueError: a complete file does not hold the weights of the pack.
     """
-    protos = [_share_weights(task, files) for task in tasks]
-    _share_constants(protos, files)
-    for proto in protos:
+    # One at a time: a plain model is as large as the network.
+    pairs = [(task, _share_weights(task, files)) for task in tasks]
+    _share_constants([proto for _, proto in pairs], files)
+    for _, proto in pairs:
         shorten(proto.graph)
-    return protos
+    return pairs
 
 
 def _share_weights(task: TaskGraph, files: list[SharedWeights]):

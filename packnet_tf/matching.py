@@ -32,11 +32,12 @@ def match(student, teacher, images, epochs, learning_rate, layerwise=True, verbo
         ValueError: the unpruned trunk's features are the same for all images, or NaN.
     """
     matching = Matching(student, teacher, layerwise)
+    # Before anything is traced: compiling throws away what was.
+    matching.compile(keras.optimizers.Adam(learning_rate), jit_compile=_jit_compile())
     try:
         before = matching.measure(images)
         if before == 0.0 or epochs == 0:  # nothing is damaged, or to be repaired
             return before, before
-        matching.compile(keras.optimizers.Adam(learning_rate), jit_compile=_jit_compile())
         matching.fit(
             images,
             epochs=epochs,
