@@ -13,6 +13,7 @@ def main() -> int:
     arguments = ["-p", "no:cacheprovider", "--numprocesses=0", *sys.argv[1:]]
     if scratch := os.environ.get("TEST_TMPDIR"):
         arguments.append(f"--basetemp={scratch}/pytest")
+        os.environ["HOME"] = scratch  # onnxruntime complains where it cannot write there
     if report := os.environ.get("XML_OUTPUT_FILE"):
         arguments.append(f"--junitxml={report}")
     status = pytest.main(arguments)
