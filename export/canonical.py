@@ -23,10 +23,14 @@ def settle(graph, kept: set[str]) -> None:
         kept: names that stay, besides those of inputs and outputs: the weights'.
     """
     _rename_all(graph, kept, _telling_names)
-    for entry in (*graph.input, *graph.output):
-        for axis, size in enumerate(entry.type.tensor_type.shape.dim):
-            if size.dim_param:
-                size.dim_param = f"{entry.name}_{axis}" if axis else "batch"
+    for part in graphs(graph):
+        for entry in (*part.input, *part.output):
+            for axis, size in enumerate(entry.type.tensor_type.shape.dim):
+                if size.dim_param:
+                    whole = part is graph and axis == 0
+                    size.dim_param = "batch" if whole else f"{entry.name}_{axis}"
+        if part is not graph:
+            part.name = "body"
 
 
 def shorten(graph) -> None:
@@ -60,12 +64,24 @@ def _rename_all(graph, kept: set[str], namer) -> None:
     del graph.value_info[:]
     if namer is _telling_names:
         for part in graphs(graph):
+            if part is not graph:
+                _settle_copies(part)
             _order(part)
     names: dict[str, str] = {}
     for name, candidates in namer(graph):
         if name not in kept and name not in names:
             names[name] = next(new for new in candidates if new not in kept)
     rename(graph, names)
+
+
+def _settle_copies(graph) -> None:
+    """Of two outputs that are the same, the first is the original and the second its Identity."""
+    entries = {entry.name: (place, entry) for place, entry in enumerate(graph.output)}
+    for node in graph.node:
+        if node.op_type == "Identity" and {node.input[0], node.output[0]} <= entries.keys():
+            (original, one), (copy, other) = entries[node.input[0]], entries[node.output[0]]
+            if copy < original:
+                one.name, other.name = other.name, one.name
 
 
 def _order(graph) -> None:
@@ -85,6 +101,9 @@ def _order(graph) -> None:
         stack += [(makers.get(name), False) for name in reversed(node_reads(nodes[place]))]
     del graph.node[:]
     graph.node.extend(order)
+    for node in graph.node:
+        if not node.domain:
+            node.ClearField("domain")  # said or not, it is the same one
     first: dict[str, int] = {}
     for name in [name for node in graph.node for name in node_reads(node)]:
         first.setdefault(name, len(first))

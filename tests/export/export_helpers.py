@@ -33,6 +33,9 @@ def net_of(kind):
     if kind == "recurrent":
         inputs = keras.Input((5, 3), name="sequence")
         outputs = layers.LSTM(4)(inputs)
+    elif kind == "loop":
+        inputs = keras.Input((5, 3), name="sequence")
+        outputs = layers.SimpleRNN(4)(inputs)
     elif kind == "attention":
         inputs = keras.Input((5, 8), name="sequence")
         attended = layers.MultiHeadAttention(2, 4)(inputs, inputs)

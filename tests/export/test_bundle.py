@@ -235,7 +235,7 @@ def test_optimized_files_stand_alone_and_answer_alike(tmp_path):
         )
 
 
-@pytest.mark.parametrize("kind", ["recurrent", "attention", "embedding", "two_inputs"])
+@pytest.mark.parametrize("kind", ["recurrent", "loop", "attention", "embedding", "two_inputs"])
 def test_trunks_of_other_kinds_share_what_they_can(kind, tmp_path):
     net = net_of(kind)
     export_all(net, tmp_path / "baked")

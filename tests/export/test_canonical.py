@@ -41,7 +41,7 @@ def test_in_another_process_too(tmp_path):
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("kind", ["recurrent", "attention", "embedding", "two_inputs"])
+@pytest.mark.parametrize("kind", ["recurrent", "loop", "attention", "embedding", "two_inputs"])
 def test_in_one_process_again(kind, tmp_path):
     net = net_of(kind)
     for folder in "ab":
