@@ -31,7 +31,9 @@ flags.DEFINE_enum(
     "What the files answer with; top_k: the leading classes and their probabilities.",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("top_k", 5, "With --outputs=top_k, how many.", 1, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "top_k", None, "With --outputs=top_k, how many; default 5.", 1, flag_values=FLAGS
+)
 flags.DEFINE_enum(
     "preprocessing",
     "trained",

@@ -54,6 +54,10 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
             "says:\n  " + "\n  ".join(problems) + "\nWrite them again with packnet export."
         )
     print(f"All {len(verdicts)} tasks are as the pack says.")
+    checked = {verdict.task for verdict in verdicts}
+    others = [name for name in net.tasks if name not in checked]
+    if others:
+        print(f"The pack has tasks besides, which are not in '{values.onnx}': {', '.join(others)}.")
 
 
 def verdicts_table(verdicts) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from packnet_tf.export import manifest as manifests
 from packnet_tf.export.files import beside
-from packnet_tf.export.onnx_export import by_task, chosen
+from packnet_tf.export.onnx_export import check_data, chosen
 from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.shared_weights import (
     SharedWeights,
@@ -18,8 +18,6 @@ from packnet_tf.export.shared_weights import (
 )
 from packnet_tf.export.task_graph import Data, TaskGraph
 from packnet_tf.net import PackNet
-
-OPSET = 13
 
 
 def export_bundle(
@@ -71,18 +69,23 @@ def export_bundle(
     names = chosen(net, None)
     directory, options = pathlib.Path(directory), ExportOptions(**options)
     _check_options(options)
+    check_data(net, samples, evaluate)
+    old = manifests.read(directory)
     with beside(directory) as folder:
-        old = manifests.files_of(manifests.read(directory))
         if update_from is None:
             manifest, files = manifests.empty(manifests.BUNDLE), []
         else:
             manifest, files = _earlier(net, pathlib.Path(update_from), folder)
-        known = {task["task"] for task in manifest["tasks"]}
+        known = {task["task"]: task for task in manifest["tasks"]}
         new = [name for name in names if name not in known]
+        if not new:  # nothing else looks at the weights
+            again = TaskGraph(net, names[0], ExportOptions(**known[names[0]]["options"]))
+            referring([again], files)
         files += new_files(folder, len(names), len(known))
         for graph, proto in referring(_opened(net, new, options, progress), files):
             path = folder / f"model_task{graph.number}.onnx"
-            data = Data(by_task(samples, graph.task), None, by_task(evaluate, graph.task))
+            task = graph.task
+            data = Data((samples or {}).get(task), None, (evaluate or {}).get(task))
             entry = graph.finish(proto, path, data, optimized)
             manifest = manifests.with_task(manifest, entry)
         manifest["shared"] = [_describe(file) for file in files if file.index]
@@ -91,8 +94,7 @@ def export_bundle(
                 file.path.unlink()
         manifest["changed"] = sorted([*(path.name for path in folder.iterdir()), manifests.NAME])
         manifests.write(folder, manifest)
-    if update_from is None:
-        manifests.remove_all(directory, old - manifests.files_of(manifest))
+    manifests.remove_stale(directory, old, manifest, manifest["changed"])
     return manifest
 
 
@@ -141,15 +143,10 @@ def _describe(file: SharedWeights) -> dict:
 
 
 def _check_options(options: ExportOptions) -> None:
-    if options.opset < OPSET:
+    own = {"precision": options.precision != "float32", "simplify": options.simplify}
+    for name in [name for name, is_set in own.items() if is_set]:
         raise ValueError(
-            f"A bundle needs operator set {OPSET} or later (its Split), got opset={options.opset}. "
-            "Leave opset out."
+            f"A bundle shares weights as they are, for all tasks; {name}="
+            f"{getattr(options, name)!r} makes each task's its own. Leave {name} out, or write a "
+            "file per task with export_all."
         )
-    for name, value in {"precision": "float32", "simplify": False}.items():
-        given = getattr(options, name)
-        if given != value:
-            raise ValueError(
-                f"A bundle shares weights as they are, for all tasks; {name}={given!r} makes each "
-                f"task's its own. Leave {name} out, or write a file per task with export_all."
-            )

@@ -22,6 +22,10 @@ def settle(graph, kept: set[str]) -> None:
         graph: an `onnx.GraphProto`, changed in place.
         kept: names that stay, besides those of inputs and outputs: the weights'.
     """
+    for part in graphs(graph):
+        if part is not graph:
+            _settle_copies(part)
+        _order(part)
     _rename_all(graph, kept, _telling_names)
     for part in graphs(graph):
         for entry in (*part.input, *part.output):
@@ -62,11 +66,6 @@ def _goes_without(attribute) -> bool:
 def _rename_all(graph, kept: set[str], namer) -> None:
     kept = kept | {entry.name for entry in (*graph.input, *graph.output)} | {""}
     del graph.value_info[:]
-    if namer is _telling_names:
-        for part in graphs(graph):
-            if part is not graph:
-                _settle_copies(part)
-            _order(part)
     names: dict[str, str] = {}
     for name, candidates in namer(graph):
         if name not in kept and name not in names:

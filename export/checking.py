@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from packnet_tf.export import manifest as manifests
+from packnet_tf.export.batches import check_by_task
 from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.runtime import session
 from packnet_tf.export.shared_weights import opened_files, referring
@@ -24,8 +25,9 @@ class Verdict:
         problems: what is wrong, a sentence each; empty where all is well.
         relative_difference: the largest difference to Keras found; None where it was not run.
         compared_inputs: on how many inputs.
-        zeros: how many weights were looked at that must be 0; None where the file's precision
-            or simplification leaves no weight in its place.
+        zeros: how many weights were looked at that must be 0; None in bundles, whose graphs are
+            looked at as a whole, and where precision or simplification leaves no weight in its
+            place.
     """
 
     task: str
@@ -72,6 +74,7 @@ def verify(
     manifest = manifests.read(directory)
     if not manifest["tasks"]:
         raise ValueError(f"The manifest of '{directory}' lists no task. Export again.")
+    check_by_task("samples", samples, net.tasks, "images")
     damage = manifests.damage(directory, manifest)
     shared = {file["file"] for file in manifest.get("shared", ())}
     verdicts = []
@@ -82,7 +85,8 @@ def verify(
         needed = {entry["file"], *(other["file"] for other in entry["external"])} | shared
         verdict.problems += [f"'{name}': {damage[name]}" for name in sorted(needed & set(damage))]
         if not verdict.problems:
-            _check(net, directory, manifest, entry, (samples or {}).get(entry["task"]), verdict)
+            given = (samples or {}).get(entry["task"])
+            _check(net, directory, manifest, entry, given, verdict)
         verdicts.append(verdict)
     return verdicts
 
@@ -97,8 +101,14 @@ def _check(
         known = ", ".join(map(repr, net.tasks)) or "none"
         verdict.problems.append(f"the pack has no task '{task}'; its tasks: {known}")
         return
-    onnx.checker.check_model(str(path))
-    proto = onnx.load(str(path), load_external_data=False)
+    try:
+        onnx.checker.check_model(str(path))
+        proto = onnx.load(str(path), load_external_data=False)
+        onnx_session = session(path)
+    except Exception as error:  # of protobuf, onnx and onnxruntime; they have no common class
+        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        verdict.problems.append(f"it is no model that can be loaded: {text}")
+        return
     facts = {prop.key: prop.value for prop in proto.metadata_props}
     opsets = {used.domain: used.version for used in proto.opset_import}
     says = {
@@ -122,10 +132,10 @@ def _check(
     options = ExportOptions(**entry["options"])
     graph = TaskGraph(net, task, options)
     if manifest["kind"] == manifests.BUNDLE:
-        _check_shared(directory, manifest, proto, graph, verdict)
+        _check_shared(directory, manifest, entry["made_by"], proto, graph, verdict)
     elif options.precision != "int8" and not options.simplify:
         verdict.zeros = _zeros(onnx.load(str(path)), graph, verdict)
-    onnx_session, compared = session(path), graph.comparison
+    compared = graph.comparison
     try:
         # The first batch is that of the export. What half and int8 files answer to others may
         # differ by any amount: that is measured, not judged.
@@ -148,7 +158,7 @@ def _check(
 
 
 def _check_shared(
-    directory: pathlib.Path, manifest: dict, proto, graph: TaskGraph, verdict: Verdict
+    directory: pathlib.Path, manifest: dict, made_by: dict, proto, graph: TaskGraph, verdict
 ) -> None:
     """Checks that a graph reads the pack's weights, and masks them as its task sees them."""
     try:
@@ -156,8 +166,7 @@ def _check_shared(
     except ValueError as error:
         verdict.problems.append(str(error))
         return
-    same_tools = manifest["tools"] == manifests.empty(manifests.BUNDLE)["tools"]
-    if same_tools and graph.dress(again).graph != proto.graph:
+    if made_by == manifests.made_by() and graph.dress(again).graph != proto.graph:
         verdict.problems.append("its graph is not the one that the pack gives for this task")
 
 

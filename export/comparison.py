@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 
+from packnet_tf.export.batches import input_batches, labelled_batches
 from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.outputs import expected_and_found, top_classes
 from packnet_tf.export.preprocessing import Pixels
@@ -42,19 +43,17 @@ class Comparison:
     def __init__(self, model: keras.Model, options: ExportOptions, pixels: Pixels | None):
         self.model, self.options, self.pixels = model, options, pixels
 
-    def batches(self, samples=None) -> list[list[np.ndarray]]:
-        """Random inputs, and samples cut into batches, as the Keras model takes them.
+    def batches(self, samples=None) -> list[tuple[list[np.ndarray], int]]:
+        """Random inputs, and samples, as batches; see `input_batches`.
 
         Args:
             samples: an array, a list of one per input, or a dict, as Keras takes it.
         """
         fixed = self.options.batch_size
-        batches = [random_inputs(self.model, fixed, self.pixels)]
+        arrays = random_inputs(self.model, fixed, self.pixels)
+        batches = [(arrays, len(arrays[0]))]
         if samples is not None:
-            arrays = as_inputs(self.model, samples)
-            step = fixed or RANDOM_BATCH
-            whole = len(arrays[0]) - (len(arrays[0]) % step if fixed else 0)
-            batches += [[a[at : at + step] for a in arrays] for at in range(0, whole, step)]
+            batches += input_batches(self.model, samples, fixed, RANDOM_BATCH)
         return batches
 
     def answers(self, onnx_session, inputs: list[np.ndarray]):
@@ -70,7 +69,9 @@ class Comparison:
         logits = [keras.ops.convert_to_numpy(array) for array in keras.tree.flatten(logits)]
         return logits, found
 
-    def difference(self, onnx_session, batches: Iterable[list[np.ndarray]]) -> Difference:
+    def difference(
+        self, onnx_session, batches: Iterable[tuple[list[np.ndarray], int]]
+    ) -> Difference:
         """The largest difference over some batches.
 
         Raises:
@@ -79,7 +80,7 @@ class Comparison:
         absolute = relative = 0.0
         samples = same = 0
         named = True
-        for inputs in batches:
+        for inputs, count in batches:
             logits, found = self.answers(onnx_session, inputs)
             _check_finite(logits, found)
             for ours, theirs in expected_and_found(self.options.outputs, logits, found):
@@ -88,11 +89,11 @@ class Comparison:
                 scale = max(np.abs(ours).max(initial=0.0), np.finfo(np.float32).tiny)
                 absolute = max(absolute, float(apart))
                 relative = max(relative, float(apart / scale))
-            samples += len(inputs[0])
+            samples += count
             ours = top_classes("logits", logits)
             theirs = top_classes(self.options.outputs, found)
             named = named and ours is not None and theirs is not None
-            same += int(np.sum(ours == theirs)) if named else 0
+            same += int(np.sum(ours[:count] == theirs[:count])) if named else 0
         return Difference(absolute, relative, samples, same / samples if named else None)
 
     def accuracy(self, onnx_session, labelled: Iterable) -> dict:
@@ -100,16 +101,16 @@ class Comparison:
 
         Args:
             onnx_session: a session of the file.
-            labelled: pairs (inputs, labels (n,)), or one pair of arrays.
+            labelled: pairs (inputs, labels), or one; see `labelled_batches`.
 
         Returns:
             A dict: `accuracy` and `agreement`, 0 to 1, and `images`.
 
         Raises:
-            ValueError: the model does not classify.
+            ValueError: the model does not classify, or the labels do not fit.
         """
         right = same = total = 0
-        for inputs, labels in self._labelled(labelled):
+        for inputs, labels in labelled_batches(self.model, labelled, self.options.batch_size):
             logits, found = self.answers(onnx_session, inputs)
             theirs = top_classes(self.options.outputs, found)
             if theirs is None:
@@ -117,33 +118,13 @@ class Comparison:
                     "Accuracy is of a model with one output (batch, classes); this one answers "
                     f"with {', '.join(str(array.shape) for array in found)}. Leave evaluate out."
                 )
-            right += int(np.sum(theirs == labels))
-            same += int(np.sum(theirs == top_classes("logits", logits)))
-            total += len(labels)
+            count = len(labels)
+            right += int(np.sum(theirs[:count] == labels))
+            same += int(np.sum(theirs[:count] == top_classes("logits", logits)[:count]))
+            total += count
+        if not total:
+            raise ValueError("evaluate has no examples. Give some, or leave it out.")
         return {"accuracy": right / total, "agreement": same / total, "images": total}
-
-    def _labelled(self, labelled):
-        if isinstance(labelled, tuple) and len(labelled) == 2:
-            labelled = [labelled]
-        step = self.options.batch_size
-        for inputs, labels in labelled:
-            arrays = as_inputs(self.model, inputs)
-            labels = np.asarray(keras.ops.convert_to_numpy(labels)).reshape(-1)
-            size = step or 32
-            for at in range(0, len(labels), size):
-                part, right = [a[at : at + size] for a in arrays], labels[at : at + size]
-                if step and len(right) < step:
-                    continue  # a fixed batch wants to be full
-                yield part, right
-
-
-def as_inputs(model: keras.Model, samples) -> list[np.ndarray]:
-    """Samples as Keras would take them: one array per input, of the input's dtype."""
-    pairs = zip(keras.tree.flatten(samples), keras.tree.flatten(model.inputs), strict=True)
-    return [
-        np.asarray(keras.ops.convert_to_numpy(array), keras.backend.standardize_dtype(entry.dtype))
-        for array, entry in pairs
-    ]
 
 
 def random_inputs(

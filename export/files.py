@@ -62,20 +62,45 @@ def beside(directory) -> Iterator[pathlib.Path]:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".writing-", dir=directory) as aside:
             yield pathlib.Path(aside)
-            # Models last: what they refer to is there before them.
-            files = sorted(pathlib.Path(aside).iterdir(), key=lambda path: path.suffix == ".onnx")
+            files = sorted(pathlib.Path(aside).iterdir(), key=_rank)
             for path in files:
                 flush(path)
-            for path in files:
-                os.replace(path, directory / path.name)
+            _move(files, directory)
             flush(directory)
     except BaseException as error:
         for folder in made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
-        if isinstance(error, OSError) and error.errno in (*FULL, *CLOSED):
+        if isinstance(error, OSError) and _is_about(directory, error):
             raise _cannot_write(directory, error) from error
         raise
+
+
+def _rank(path: pathlib.Path) -> int:
+    """What refers to other files comes after them: models, and the manifest at last."""
+    return (path.suffix == ".onnx") + 2 * (path.suffix == ".json")
+
+
+def _move(files: list[pathlib.Path], directory: pathlib.Path) -> None:
+    new = []
+    try:
+        for path in files:
+            target = directory / path.name
+            new += [] if target.exists() else [target]
+            os.replace(path, target)
+    except BaseException:
+        for target in new:
+            target.unlink(missing_ok=True)
+        raise
+
+
+def _is_about(directory: pathlib.Path, error: OSError) -> bool:
+    """Whether an error says that the folder cannot be written to; else it is of a user's data."""
+    if error.errno in FULL:
+        return True
+    where = pathlib.Path(error.filename or directory)
+    near = where == directory or where in directory.parents or directory in where.parents
+    return error.errno in CLOSED and near
 
 
 def _missing(directory: pathlib.Path) -> list[pathlib.Path]:
@@ -84,8 +109,8 @@ def _missing(directory: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _cannot_write(directory: pathlib.Path, error: OSError) -> OSError:
-    remedy = "Make room there" if error.errno in FULL else "Make it writable"
+    remedy = "Make room there, or name" if error.errno in FULL else "Name"
     return OSError(
-        f"Cannot write to '{directory}': {os.strerror(error.errno)}. {remedy}, or name another "
-        "folder. Nothing was left behind."
+        f"Cannot write to '{directory}': {os.strerror(error.errno)}. {remedy} another folder. "
+        "Nothing was left behind."
     )

@@ -11,8 +11,15 @@ import packnet_tf
 NAME = "manifest.json"
 FORMAT = 2
 FILES, BUNDLE = "files", "bundle"
-# The packages that decide what is written.
 TOOLS = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime")
+
+
+# What is relied on of a task, and of a file that several share.
+TASK = (
+    *("task", "number", "file", "bytes", "sha256", "external", "inputs", "outputs", "classes"),
+    *("opset", "options", "relative_difference", "made_by"),
+)
+SHARED = ("file", "bytes", "sha256", "tasks", "bits", "tensors")
 
 
 def empty(kind: str) -> dict:
@@ -23,11 +30,15 @@ def empty(kind: str) -> dict:
     """
     return {
         "format": FORMAT,
-        "packnet_tf": packnet_tf.__version__,
-        "tools": {name: _version(name) for name in TOOLS},
+        "made_by": made_by(),
         "kind": kind,
         "tasks": [],
     }
+
+
+def made_by() -> dict[str, str | None]:
+    """The versions of packnet_tf and of the packages that decide what is written."""
+    return {"packnet_tf": packnet_tf.__version__, **{name: _version(name) for name in TOOLS}}
 
 
 def read(directory) -> dict:
@@ -43,17 +54,29 @@ def read(directory) -> dict:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
             raise ValueError(f"format {manifest['format']}, expected {FORMAT}")
-        manifest["kind"]  # the parts that we rely on
-        [
-            (task["file"], task["sha256"], task["number"], task["external"])
-            for task in manifest["tasks"]
-        ]
+        _check(manifest)
     except (ValueError, KeyError, TypeError) as error:
         text = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise ValueError(
             f"'{path}' is not a manifest of exported tasks ({text}). Remove it, and export again."
         ) from error
     return manifest
+
+
+def _check(manifest: dict) -> None:
+    """Looks at the parts that we rely on.
+
+    Raises:
+        KeyError, TypeError: one is missing.
+        ValueError: a file lies elsewhere.
+    """
+    for entry in manifest["tasks"]:
+        [entry[key] for key in TASK]
+    for entry in manifest["shared"] if manifest["kind"] == BUNDLE else ():
+        [entry[key] for key in SHARED]
+    for entry in described_files(manifest):
+        if pathlib.PurePath(entry["file"]).name != entry["file"]:
+            raise ValueError(f"'{entry['file']}' is not the name of a file beside it")
 
 
 def write(directory, manifest: dict) -> None:
@@ -78,21 +101,29 @@ def described_files(manifest: dict) -> list[dict]:
 
 
 def files_of(manifest: dict) -> set[str]:
-    """Their names, without any folder."""
-    return {pathlib.PurePath(entry["file"]).name for entry in described_files(manifest)}
+    """Their names."""
+    return {entry["file"] for entry in described_files(manifest)}
 
 
-def remove_all(directory, names: Iterable[str]) -> None:
-    """Removes files of a folder that its manifest no longer lists."""
-    for name in names:
-        (pathlib.Path(directory) / name).unlink(missing_ok=True)
+def remove_stale(directory, old: dict, new: dict, written: Iterable[str]) -> None:
+    """Removes the files of a folder's old manifest that the new one does not mean.
+
+    Args:
+        directory: the folder.
+        old, new: the manifests.
+        written: names of files that are new.
+    """
+    meant = {(entry["file"], entry["sha256"]) for entry in described_files(new)}
+    for entry in described_files(old):
+        if (entry["file"], entry["sha256"]) not in meant and entry["file"] not in written:
+            (pathlib.Path(directory) / entry["file"]).unlink(missing_ok=True)
 
 
 def damage(directory, manifest: dict) -> dict[str, str]:
     """What is wrong with the files of a folder, by their names: missing, cut off or changed."""
     found = {}
     for entry in described_files(manifest):
-        path = pathlib.Path(directory) / pathlib.PurePath(entry["file"]).name
+        path = pathlib.Path(directory) / entry["file"]
         if not path.exists():
             found[path.name] = "it is missing"
         elif path.stat().st_size != entry["bytes"]:

@@ -1,11 +1,12 @@
 """`export_onnx` and `export_all`: committed tasks as ONNX files."""
 
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from packnet_tf.export import manifest as manifests
+from packnet_tf.export.batches import check_by_task
 from packnet_tf.export.files import beside
 from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.task_graph import Data, TaskGraph
@@ -19,7 +20,6 @@ def export_onnx(
     *,
     samples=None,
     calibration=None,
-    evaluate: Iterable | None = None,
     **options,
 ) -> float:
     """Writes one committed task as an ONNX file, its masked weights baked in as constants.
@@ -37,8 +37,6 @@ def export_onnx(
         calibration: inputs that `precision="int8"` finds the ranges of activations on: as
             `samples`, or an iterable of batches, with labels or without. Without it ranges are
             found as the file runs.
-        evaluate: labelled inputs to measure accuracy on: pairs (inputs, labels), or one of arrays;
-            what is found is in `export_all`'s manifest.
         **options: the fields of `ExportOptions`.
 
     Returns:
@@ -54,9 +52,14 @@ def export_onnx(
         2.1e-07
     """
     path, options = pathlib.Path(path), ExportOptions(**options)
+    if path.suffix != ".onnx" or path.is_dir():
+        raise ValueError(
+            f"'{path}' cannot be the file: expected a name that ends in .onnx, and no folder. "
+            f"Write '{path.with_suffix('')}/model.onnx', for instance."
+        )
     graph = TaskGraph(net, task, options)
     with beside(path.parent) as folder:
-        data = Data(samples, calibration, evaluate)
+        data = Data(samples, calibration)
         entry = graph.finish(graph.converted.bake(), folder / path.name, data)
     return entry["relative_difference"]
 
@@ -96,23 +99,24 @@ def export_all(
     """
     names = chosen(net, tasks)
     directory, options = pathlib.Path(directory), ExportOptions(**options)
-    manifest = manifests.read(directory)
-    if tasks is None or manifest["kind"] != manifests.FILES:
-        manifest = manifests.empty(manifests.FILES)
+    check_data(net, samples, evaluate)
+    calibration = _per_task(net, names, calibration)
+    old = manifests.read(directory)
+    manifest = manifests.empty(manifests.FILES) if tasks is None else _kept(net, directory, names)
     with beside(directory) as folder:
-        old = manifests.files_of(manifests.read(directory))
         for name in names:
             if progress is not None:
                 progress(name)
             graph = TaskGraph(net, name, options)
             data = Data(
-                by_task(samples, name), by_task(calibration, name, net), by_task(evaluate, name)
+                (samples or {}).get(name), calibration.get(name), (evaluate or {}).get(name)
             )
             path = folder / f"model_task{graph.number}.onnx"
             entry = graph.finish(graph.converted.bake(), path, data)
             manifest = manifests.with_task(manifest, entry)
         manifests.write(folder, manifest)
-    manifests.remove_all(directory, old - manifests.files_of(manifest))
+        written = [path.name for path in folder.iterdir()]
+    manifests.remove_stale(directory, old, manifest, written)
     return manifest
 
 
@@ -122,6 +126,8 @@ def chosen(net: PackNet, tasks: Sequence[str] | None) -> list[str]:
     Raises:
         ValueError: there is none.
     """
+    if isinstance(tasks, str):
+        raise ValueError(f"tasks is a list of names; got {tasks!r}. Write tasks=[{tasks!r}].")
     names = list(net.tasks if tasks is None else tasks)
     if not names:
         raise ValueError(
@@ -132,12 +138,52 @@ def chosen(net: PackNet, tasks: Sequence[str] | None) -> list[str]:
     return names
 
 
-def by_task(data, name: str, net: PackNet | None = None):
-    """What of `data` is for a task; with a pack, data that name none of its tasks are for all."""
-    if data is None or (net is not None and not _names_tasks(data, net)):
-        return data
-    return data.get(name)
+def check_data(net: PackNet, samples, evaluate) -> None:
+    """Refuses samples and labelled inputs that are not by the names of tasks.
+
+    Raises:
+        ValueError: they are not.
+    """
+    check_by_task("samples", samples, net.tasks, "images")
+    check_by_task("evaluate", evaluate, net.tasks, "(images, labels)")
 
 
-def _names_tasks(data, net: PackNet) -> bool:
-    return isinstance(data, Mapping) and bool(set(data) & set(net.tasks))
+def _per_task(net: PackNet, names: Sequence[str], calibration) -> dict:
+    """The calibration of each task: its own, or the same for all."""
+    if calibration is None:
+        return {}
+    if isinstance(calibration, Mapping) and set(calibration) & set(net.tasks):
+        check_by_task("calibration", calibration, net.tasks, "images")
+        lacking = [name for name in names if name not in calibration]
+        if lacking:
+            raise ValueError(
+                f"calibration has nothing for the task '{lacking[0]}'. Give inputs for each task "
+                "that is exported, or the same for all of them."
+            )
+        return dict(calibration)
+    if isinstance(calibration, Iterator):  # every task goes over it again
+        calibration = list(calibration)
+    return dict.fromkeys(names, calibration)
+
+
+def _kept(net: PackNet, directory: pathlib.Path, names: Sequence[str]) -> dict:
+    """The manifest of a folder that some tasks of the pack are exported to again.
+
+    Raises:
+        ValueError: the folder holds a bundle, or another pack's tasks.
+    """
+    manifest = manifests.read(directory)
+    others = {task["number"]: task["task"] for task in manifest["tasks"]}
+    strange = [
+        name
+        for number, name in others.items()
+        if name not in names and net.tasks[number - 1 : number] != (name,)
+    ]
+    bundle = manifest["kind"] == manifests.BUNDLE and bool(others)
+    if bundle or strange:
+        holds = "a bundle" if bundle else f"the task '{strange[0]}' of another pack"
+        raise ValueError(
+            f"'{directory}' holds {holds}, which files of single tasks do not go with. Name "
+            "another folder, or leave tasks out to replace all of it."
+        )
+    return {**manifest, "kind": manifests.FILES}

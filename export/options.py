@@ -1,13 +1,21 @@
 """How tasks are exported."""
 
 import dataclasses
+import math
+import numbers
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from packnet_tf.export.convert import DEFAULT_OPSET
+from packnet_tf.export.outputs import NAMES as OUTPUT_NAMES
 from packnet_tf.export.outputs import OUTPUTS
 from packnet_tf.export.precision import PRECISIONS
 from packnet_tf.export.preprocessing import OPSET as RESIZE_OPSET
 from packnet_tf.export.preprocessing import ORDERS, PREPROCESSINGS
+
+# Softmax and Split mean what they mean here from 13 on; the converter knows them up to 18.
+OPSETS = (13, 18)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +24,7 @@ class ExportOptions:
 
     Attributes:
         softmax: the same as `outputs="probabilities"`.
-        opset: ONNX operator set version; default 17, or 18 with `preprocessing="uint8"`.
+        opset: ONNX operator set version, 13 to 18; default 17, or 18 with `preprocessing="uint8"`.
         batch_size: a fixed batch, or None for any.
         input_names: names of the ONNX inputs, one per input; default `image` for a single image,
             else the names of the trunk's inputs.
@@ -31,7 +39,7 @@ class ExportOptions:
             channel.
         outputs: "logits", "probabilities" (a softmax over the last axis), or "top_k": the classes
             of the largest probabilities, and these.
-        top_k: with "top_k", how many.
+        top_k: with "top_k", how many; default 5.
         precision: "float32", "float16" or "int8".
         simplify: take output channels out that pruning has left without any weight.
     """
@@ -48,7 +56,7 @@ class ExportOptions:
     mean: float | Sequence[float] = 0.0
     std: float | Sequence[float] = 1.0
     outputs: str = "logits"
-    top_k: int = 5
+    top_k: int | None = None
     precision: str = "float32"
     simplify: bool = False
 
@@ -79,14 +87,74 @@ class ExportOptions:
                     f"softmax=True gives probabilities, and outputs={self.outputs!r} something "
                     "else. Leave softmax out."
                 )
-            object.__setattr__(self, "outputs", "probabilities")
-        least = RESIZE_OPSET if self.preprocessing == "uint8" else 1
+            self._set("outputs", "probabilities")
+        self._check_opset()
+        for name, least in {"batch_size": None, "top_k": 5}.items():
+            value = getattr(self, name)
+            if value is not None and (not _is_whole(value) or value < 1):
+                raise ValueError(
+                    f"{name} is a whole number from 1; got {value!r}. Write {name}={least or 8}."
+                )
+        if not isinstance(self.tolerance, numbers.Real) or math.isnan(self.tolerance):
+            raise ValueError(f"tolerance is a number, 1e-4 for instance; got {self.tolerance!r}.")
+        self._check_names()
+        self._check_pixels()
+        if self.top_k is not None and self.outputs != "top_k":
+            raise ValueError(f'top_k={self.top_k} goes with outputs="top_k". Add that.')
+        if self.outputs == "top_k":
+            self._set("top_k", self.top_k or 5)
+
+    def _set(self, name: str, value) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check_opset(self) -> None:
+        pictures = self.preprocessing == "uint8"
+        least = RESIZE_OPSET if pictures else OPSETS[0]
         if self.opset is None:
-            object.__setattr__(self, "opset", max(DEFAULT_OPSET, least))
-        elif self.opset < least:
+            self._set("opset", max(DEFAULT_OPSET, least))
+        elif not _is_whole(self.opset) or not least <= self.opset <= OPSETS[1]:
+            why = ' with preprocessing="uint8", whose Resize averages' if pictures else ""
             raise ValueError(
-                f'preprocessing="uint8" needs operator set {least} (its Resize can average), got '
-                f"opset={self.opset}. Write opset={least}, or leave it out."
+                f"opset is {least} to {OPSETS[1]}{why}; got {self.opset!r}. Leave it out for "
+                f"{max(DEFAULT_OPSET, least)}."
             )
-        if isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 1:
-            raise ValueError(f"top_k is a whole number from 1; got {self.top_k!r}. Write top_k=5.")
+
+    def _check_names(self) -> None:
+        names = self.input_names
+        if names is None:
+            return
+        if isinstance(names, str) or len(set(names)) < len(names) or {*names} & {*OUTPUT_NAMES}:
+            raise ValueError(
+                f"input_names is a list of different names, none of them an output's "
+                f"({', '.join(OUTPUT_NAMES)}); got {names!r}. Write input_names=['image']."
+            )
+        self._set("input_names", [str(name) for name in names])
+
+    def _check_pixels(self) -> None:
+        """Brings the numbers of the preprocessing into plain Python, and checks them."""
+        for name in ("mean", "std"):
+            values = np.asarray(getattr(self, name), np.float64).reshape(-1)
+            zero = " and not 0, because it divides" if name == "std" else ""
+            if not np.isfinite(values).all() or not values.size or (zero and not values.all()):
+                raise ValueError(f"{name} is finite{zero}; got {getattr(self, name)!r}.")
+            self._set(name, float(values[0]) if values.size == 1 else values.tolist())
+        if self.pixel_range is not None:
+            values = np.asarray(self.pixel_range, np.float64).reshape(-1)
+            if values.size != 2 or not np.isfinite(values).all() or values[0] == values[1]:
+                raise ValueError(
+                    "pixel_range is two numbers, what pixels of 0 and 255 become; got "
+                    f"{self.pixel_range!r}. Write pixel_range=(0, 1)."
+                )
+            self._set("pixel_range", values.tolist())
+        if self.preprocessing != "uint8":
+            for name in ("channel_order", "pixel_range", "mean", "std"):
+                value = getattr(self, name)
+                if value != type(self).__dataclass_fields__[name].default:
+                    raise ValueError(
+                        f"{name}={value!r} is for files that take pictures. Add "
+                        'preprocessing="uint8", or leave it out.'
+                    )
+
+
+def _is_whole(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -3,6 +3,7 @@
 import numpy as np
 
 OUTPUTS = ("logits", "probabilities", "top_k")
+NAMES = ("logits", "probabilities", "top_classes", "top_probabilities")
 
 
 def check_outputs(proto, kind: str, top_k: int) -> None:
@@ -11,12 +12,17 @@ def check_outputs(proto, kind: str, top_k: int) -> None:
     Raises:
         ValueError: the model does not classify, or has fewer classes.
     """
-    if kind != "top_k":
+    if kind == "logits":
         return
     outputs = proto.graph.output
-    shape = [size.dim_value for size in outputs[0].type.tensor_type.shape.dim]
-    if len(outputs) != 1 or len(shape) != 2 or shape[-1] < top_k:
-        found = ", ".join(_shape_text(output) for output in outputs)
+    shapes = [[size.dim_value for size in o.type.tensor_type.shape.dim] for o in outputs]
+    found = ", ".join(_shape_text(output) for output in outputs)
+    if any(shape[-1] == 1 for shape in shapes):
+        raise ValueError(
+            f'outputs="{kind}" is for two classes and more; this model has {found}, and the '
+            'probability of one alone is always 1. Write outputs="logits".'
+        )
+    if kind == "top_k" and (len(outputs) != 1 or len(shapes[0]) != 2 or shapes[0][-1] < top_k):
         raise ValueError(
             f'outputs="top_k" with top_k={top_k} is for a model with one output (batch, classes) '
             f'of at least {top_k} classes; this one has {found}. Write outputs="logits", or a '
@@ -49,9 +55,10 @@ def append_outputs(proto, kind: str, top_k: int) -> None:
     if kind == "top_k":
         batch = logits[0].type.tensor_type.shape.dim[0]
         rows = batch.dim_value or batch.dim_param or None
-        graph.initializer.append(numpy_helper.from_array(np.array([top_k], np.int64), "top_k"))
+        count = np.array([top_k], np.int64)
+        graph.initializer.append(numpy_helper.from_array(count, "top_k_count"))
         given = ["top_probabilities", "top_classes"]
-        graph.node.append(helper.make_node("TopK", [name, "top_k"], given, axis=-1))
+        graph.node.append(helper.make_node("TopK", [name, "top_k_count"], given, axis=-1))
         kinds = {"top_classes": TensorProto.INT64, "top_probabilities": TensorProto.FLOAT}
         graph.output.extend(
             helper.make_tensor_value_info(output, dtype, [rows, top_k])

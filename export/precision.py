@@ -10,9 +10,10 @@ from graphlib import TopologicalSorter
 
 import numpy as np
 
+from packnet_tf.export.walk import node_reads
+
 Feeds = Sequence[Mapping[str, np.ndarray]]
 PRECISIONS = ("float32", "float16", "int8")
-MIN_OPSET = 13  # the first whose DequantizeLinear has a scale per channel
 
 # What calculates with integers after calibration, or passes them on. Sums, products and softmaxes
 # do not: in normalisations and attention that costs accuracy, among convolutions it saves no time.
@@ -48,7 +49,7 @@ def to_precision(model, precision: str, calibration: Feeds | None = None):
         Another `onnx.ModelProto`; its inputs and outputs have the types they had.
 
     Raises:
-        ValueError: the precision is unknown, or the calibration or the operator set does not fit.
+        ValueError: the precision is unknown, or the calibration does not fit.
 
     Example:
         >>> smaller = to_precision(onnx.load("model_birds.onnx"), "int8", [{"image": images}])
@@ -60,11 +61,6 @@ def to_precision(model, precision: str, calibration: Feeds | None = None):
         if calibration is not None:
             raise ValueError(f"calibration is for 'int8', not for '{precision}'. Leave it out.")
         return model if precision == "float32" else _finished(_half(model), model)
-    opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    if opset < MIN_OPSET:
-        raise ValueError(
-            f"'int8' needs opset {MIN_OPSET}, not {opset}. Export it with opset={MIN_OPSET}."
-        )
     feeds = None if calibration is None else _feeds(model, calibration)
     return _finished(_quantized(model, feeds), model)
 
@@ -165,19 +161,13 @@ def _finished(made, model):
     del finished.graph.node[:], finished.graph.initializer[:], finished.graph.value_info[:]
     # The tools put casts at the end, and constants in the order of onnxruntime's hash tables.
     makers = {name: at for at, node in enumerate(nodes) for name in node.output if name}
-    needs = {at: [makers[n] for n in _reads(node) if n in makers] for at, node in enumerate(nodes)}
+    needs = {
+        at: [makers[name] for name in node_reads(node) if name in makers]
+        for at, node in enumerate(nodes)
+    }
     finished.graph.node.extend(nodes[at] for at in TopologicalSorter(needs).static_order())
     finished.graph.initializer.extend(sorted(made.graph.initializer, key=lambda c: c.name))
     return finished
-
-
-def _reads(node) -> Iterator[str]:
-    """What a node reads, and the loops and branches within it."""
-    yield from node.input
-    for graph in [graph for a in node.attribute for graph in (a.g, *a.graphs)]:
-        yield from (output.name for output in graph.output)
-        for inner in graph.node:
-            yield from _reads(inner)
 
 
 @contextlib.contextmanager

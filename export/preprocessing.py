@@ -57,8 +57,6 @@ class Pixels:
         mean, std = (
             _per_channel(name, getattr(options, name), shape[-1]) for name in ("mean", "std")
         )
-        if 0.0 in std:
-            raise ValueError(f"std divides, so it cannot be 0; got {options.std!r}.")
         return cls(*shape[1:], low, high, mean, std, options.channel_order)
 
     def gain_and_offset(self) -> tuple[np.ndarray, np.ndarray]:
@@ -75,10 +73,10 @@ class Pixels:
         name = entry.name
         batch = entry.type.tensor_type.shape.dim[0]
         rows = batch.dim_value or batch.dim_param or "batch"
-        read_instead(proto.graph, name, "pixels")
+        read_instead(proto.graph, name, "scaled_pixels")
         gain, offset = self.gain_and_offset()
         size = np.array([self.height, self.width], np.int64)
-        constants = {"pixel_size": size, "pixel_gain": gain, "pixel_offset": offset}
+        constants = {"scaled_size": size, "pixel_gain": gain, "pixel_offset": offset}
         # On uint8, as Pillow does: it rounds to whole grey levels. Without `exclude_outside`
         # the border would be darker than Pillow's.
         resize = {
@@ -90,7 +88,7 @@ class Pixels:
         }
         make = helper.make_node
         nodes = [
-            make("Resize", [name, "", "", "pixel_size"], ["resized"], **resize),
+            make("Resize", [name, "", "", "scaled_size"], ["resized"], **resize),
             make("Cast", ["resized"], ["pixel_floats"], to=TensorProto.FLOAT),
         ]
         last = "pixel_floats"
@@ -100,7 +98,7 @@ class Pixels:
             last = "pixels_in_order"
         nodes += [
             make("Mul", [last, "pixel_gain"], ["pixels_scaled"]),
-            make("Add", ["pixels_scaled", "pixel_offset"], ["pixels"]),
+            make("Add", ["pixels_scaled", "pixel_offset"], ["scaled_pixels"]),
         ]
         others = list(proto.graph.node)
         del proto.graph.node[:], proto.graph.input[:]
@@ -123,16 +121,24 @@ class Pixels:
         images = images[..., ::-1] if self.order == "bgr" else images
         return images.astype(np.float32) * gain + offset
 
+    def rounded(self, pixels: np.ndarray) -> np.ndarray:
+        """What the trunk is given for the nearest pictures."""
+        return self.pixels(self.images(pixels))
+
     def facts(self) -> dict:
         """For the manifest."""
         return {"preprocessing": "uint8", **dataclasses.asdict(self)}
 
 
 def _range(given, noted: str | None) -> tuple[float, float]:
+    if given is not None:
+        return given
     try:
-        low, high = (float(value) for value in (given or (noted or "").split(",")))
-    except (TypeError, ValueError):
-        found = f"got {given!r}" if given is not None else "neither it nor the pack's notes say it"
+        low, high = map(float, (noted or "").split(","))
+    except ValueError:
+        found = "the pack's notes do not say it"
+        if noted:
+            found = f"the pack's note pixel_range is {noted!r}"
         raise ValueError(
             'preprocessing="uint8" needs pixel_range, the lowest and highest pixel value that the '
             f"trunk takes; {found}. Write pixel_range=(0, 255), or (0, 1)."

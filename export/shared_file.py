@@ -34,17 +34,17 @@ class SharedFile:
     def name(self) -> str:
         return self.path.name
 
-    def find(self, array: np.ndarray) -> int | None:
-        """The offset of an array in the file; None where it is not there."""
-        return self.index.get(digest(array))
-
-    def put(self, array: np.ndarray) -> int:
+    def put(self, array: np.ndarray, key: str | None = None) -> int:
         """The offset of an array, which is written where it is not there yet.
+
+        Args:
+            array: what to keep.
+            key: its digest, where it is known.
 
         Raises:
             KeyError: the file is complete and does not hold it.
         """
-        key = digest(array)
+        key = key or digest(array)
         if key not in self.index:
             if self.complete:
                 raise KeyError(key)

@@ -114,7 +114,7 @@ def referring(tasks: Iterable[TaskGraph], files: list[SharedWeights]) -> list[tu
     """
     # One at a time: a plain model is as large as the network.
     pairs = [(task, _share_weights(task, files)) for task in tasks]
-    _share_constants([proto for _, proto in pairs], files)
+    _share_constants(pairs, files)
     for _, proto in pairs:
         shorten(proto.graph)
     return pairs
@@ -143,28 +143,30 @@ def _share_weights(task: TaskGraph, files: list[SharedWeights]):
     return proto
 
 
-def _share_constants(protos: list, files: list[SharedWeights]) -> None:
+def _share_constants(pairs: list[tuple], files: list[SharedWeights]) -> None:
     """Moves constants that several graphs have, shared biases and norms, to a shared file."""
     from onnx import TensorProto, numpy_helper
 
-    held = [
-        (tensor, numpy_helper.to_array(tensor))
-        for proto in protos
-        for tensor in proto.graph.initializer
-        if tensor.data_location != TensorProto.EXTERNAL
-    ]
-    # Whole numbers are sizes and places, which ONNX Runtime wants to see before it reads files.
-    held = [(t, array) for t, array in held if array.nbytes >= SMALL and array.dtype.kind == "f"]
-    counts = collections.Counter(digest(array) for _, array in held)
-    writable = [file for file in files if not file.complete]
-    for tensor, array in held:
-        known = [file for file in files if file.find(array) is not None]
-        if not known and counts[digest(array)] > 1:
-            known = writable[:1]
+    held = []
+    for task, proto in pairs:
+        # A graph never reads a file that came after it.
+        theirs = [file for file in files if file.first <= task.number]
+        for tensor in proto.graph.initializer:
+            if tensor.data_location != TensorProto.EXTERNAL:
+                array = numpy_helper.to_array(tensor)
+                # Whole numbers are sizes and places, which ONNX Runtime wants to see before it
+                # reads files.
+                if array.nbytes >= SMALL and array.dtype.kind == "f":
+                    held.append((tensor, array, digest(array), theirs))
+    counts = collections.Counter(key for _, _, key, _ in held)
+    for tensor, array, key, theirs in held:
+        known = [file for file in theirs if key in file.index]
+        if not known and counts[key] > 1:
+            known = [file for file in theirs if not file.complete]
         if known:
             [file, *_] = known
-            place = external(tensor.name, file.name, file.put(array), array.dtype, array.shape)
-            tensor.CopyFrom(place)
+            offset = file.put(array, key)
+            tensor.CopyFrom(external(tensor.name, file.name, offset, array.dtype, array.shape))
 
 
 def _another_pack(file: str) -> ValueError:

@@ -11,7 +11,8 @@ import numpy as np
 
 from packnet_tf.cloning import full_precision, packed_kernels
 from packnet_tf.export import manifest as manifests
-from packnet_tf.export.comparison import Comparison, Difference, as_inputs
+from packnet_tf.export.batches import input_batches
+from packnet_tf.export.comparison import Comparison, Difference
 from packnet_tf.export.convert import input_names, to_onnx
 from packnet_tf.export.files import is_large, save
 from packnet_tf.export.options import ExportOptions
@@ -143,10 +144,11 @@ class TaskGraph:
 
     def _check_plain(self, proto, batches) -> None:
         """Checks a graph before its precision changes."""
-        plain = dataclasses.replace(self.options, outputs="logits", softmax=False)
+        plain = dataclasses.replace(self.options, outputs="logits", softmax=False, top_k=None)
         comparison = Comparison(self.view, plain, None)
         if self.pixels is not None:
-            batches = [[self.pixels.pixels(self.pixels.images(batch[0]))] for batch in batches]
+            seen = self.pixels.rounded
+            batches = [([seen(arrays[0])], count) for arrays, count in batches]
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "plain.onnx"
             save(proto, path)
@@ -165,19 +167,8 @@ class TaskGraph:
         """Batches for the calibration, by the names of the ONNX inputs."""
         if calibration is None:
             return None
-        one = isinstance(calibration, (np.ndarray, dict, list))
-        if isinstance(calibration, list) and isinstance(calibration[0], tuple):
-            one = False  # pairs (inputs, labels), not an array per input
-        step = self.options.batch_size or 32
-        feeds = []
-        for part in [calibration] if one else calibration:
-            part = part[0] if isinstance(part, tuple) else part  # labels are not looked at
-            arrays = as_inputs(self.view, part)
-            for at in range(0, len(arrays[0]), step):
-                batch = [array[at : at + step] for array in arrays]
-                if self.options.batch_size in (None, len(batch[0])):
-                    feeds.append(dict(zip(self.names, batch, strict=True)))
-        return feeds
+        batches = input_batches(self.view, calibration, self.options.batch_size)
+        return [dict(zip(self.names, batch, strict=True)) for batch, _ in batches]
 
     def _describe(self, proto) -> None:
         """Names the task and its classes in the file's metadata."""
@@ -219,6 +210,7 @@ class TaskGraph:
             "compared_inputs": found.samples,
             "options": self.options.changed(),
             "notes": self._notes(),
+            "made_by": manifests.made_by(),
         }
 
 

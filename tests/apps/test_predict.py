@@ -37,7 +37,13 @@ def predict(capsys, *arguments):
 def manifest(folder, *files, shared=()):
     """Writes the manifest of files that lie in a folder."""
     tasks = [
-        {"task": name, "number": number, "external": [], **manifests.describe_file(folder / name)}
+        {
+            **dict.fromkeys(manifests.TASK),
+            "task": name,
+            "number": number,
+            "external": [],
+            **manifests.describe_file(folder / name),
+        }
         for number, name in enumerate(files, start=1)
     ]
     others = [manifests.describe_file(folder / name) for name in shared]

@@ -437,11 +437,3 @@ def test_a_range_must_be_finite(bad, model):
     with pytest.raises(ValueError) as caught:
         to_precision(model, "int8", [feeds])
     assert str(caught.value) == ("calibration has NaN or infinite numbers. Leave those inputs out.")
-
-
-@pytest.mark.parametrize("calibrated", [False, True])
-def test_an_old_operator_set_is_refused(calibrated, tmp_path):
-    model = exported(mlp_trunk(), tmp_path, opset=12)
-    with pytest.raises(ValueError) as caught:
-        to_precision(model, "int8", [feed(model)] if calibrated else None)
-    assert str(caught.value) == ("'int8' needs opset 13, not 12. Export it with opset=13.")
