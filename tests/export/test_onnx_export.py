@@ -1,6 +1,7 @@
 """Promise 8: an exported task equals its Keras view."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -228,6 +229,23 @@ def test_files_of_tasks_that_are_gone_are_removed(net, tmp_path):
     export_all(net, tmp_path)
     export_all(packed(conv_trunk(), other=0.5), tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.json", "model_task1.onnx"]
+
+
+def test_an_optimization_of_the_converter_that_fails_is_left_out(net, tmp_path, monkeypatch):
+    from tf2onnx import optimizer
+
+    calls = []
+
+    def fails():
+        calls.append(1)
+        raise RuntimeError("this one is broken")
+
+    before = dict(os.environ)
+    expected = export_onnx(net, "birds", tmp_path / "whole.onnx")
+    monkeypatch.setitem(optimizer._optimizers, "broken", fails)
+    assert export_onnx(net, "birds", tmp_path / "m.onnx") == pytest.approx(expected, abs=1e-6)
+    assert len(calls) > 1
+    assert dict(os.environ) == before
 
 
 @pytest.mark.parametrize("kind", ["float64", "uint8", "list", "dict"])
