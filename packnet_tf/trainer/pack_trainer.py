@@ -1,7 +1,5 @@
 """PackTrainer: a list of tasks into a pack, unattended."""
 
-import math
-import numbers
 import shlex
 import sys
 import time
@@ -19,6 +17,7 @@ from packnet_tf.planning import equal_shares
 from packnet_tf.pruning import check_ratio, magnitude
 from packnet_tf.schedules import Schedule
 from packnet_tf.task_model import TaskModel
+from packnet_tf.trainer.arguments import check_choice, check_rates, check_tasks, check_whole
 from packnet_tf.trainer.auto import Auto, Searching
 from packnet_tf.trainer.board import Board
 from packnet_tf.trainer.data import Passes, batches, blank_batch
@@ -100,14 +99,14 @@ class PackTrainer:
                 f"{keras.backend.backend()}. Use model.fit with a PackNetCallback there, or set "
                 "KERAS_BACKEND=tensorflow."
             )
-        _check_whole(0, epochs=epochs, retrain_epochs=retrain_epochs)
-        _check_whole(1, batch_size=batch_size)
+        check_whole(0, epochs=epochs, retrain_epochs=retrain_epochs)
+        check_whole(1, batch_size=batch_size)
         if steps_per_execution is not None:
-            _check_whole(1, steps_per_execution=steps_per_execution)
-        _check_choice(jit_compile=jit_compile, tensorboard=tensorboard)
-        _check_rates(learning_rate=learning_rate)
+            check_whole(1, steps_per_execution=steps_per_execution)
+        check_choice(jit_compile=jit_compile, tensorboard=tensorboard)
+        check_rates(learning_rate=learning_rate)
         if retrain_learning_rate is not None:
-            _check_rates(retrain_learning_rate=retrain_learning_rate)
+            check_rates(retrain_learning_rate=retrain_learning_rate)
         self.net = net
         self.optimizer = optimizer or (lambda rate: keras.optimizers.SGD(rate, momentum=0.9))
         self.epochs, self.retrain_epochs = epochs, retrain_epochs
@@ -148,7 +147,7 @@ class PackTrainer:
             SystemExit: Ctrl-C, with the status 130, once the screen says how to continue.
         """
         tasks = [tasks] if isinstance(tasks, Task) else list(tasks)
-        _check_tasks(tasks)
+        check_tasks(tasks)
         prunes = self._prunes(tasks)
         unfinished = self.net.open_model
         if unfinished is not None and unfinished.name in [task.name for task in tasks]:
@@ -344,47 +343,6 @@ class PackTrainer:
             where += f"\n  {command}"
         self._screen.say(f"Interrupted; {where}")
         raise SystemExit(130) from None
-
-
-def _check_whole(least: int, **values) -> None:
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(
-                f"{name} is a whole number from {least}; got {value!r}. Write {name}=10."
-            )
-
-
-def _check_choice(**values) -> None:
-    for name, value in values.items():
-        if not isinstance(value, bool) and value != "auto":
-            raise ValueError(
-                f'{name} is True, False or "auto"; got {value!r}. Write {name}="auto".'
-            )
-
-
-def _check_rates(**values) -> None:
-    for name, value in values.items():
-        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        # A schedule of Keras can be called too, but counts steps.
-        schedule = isinstance(value, keras.optimizers.schedules.LearningRateSchedule)
-        if schedule or not (callable(value) or (number and 0 <= value < math.inf)):
-            raise ValueError(
-                f"{name} is a number from 0, or a function of the epoch; got {value!r}. Write "
-                f"{name}=0.001; a schedule of Keras goes to the optimizer itself."
-            )
-
-
-def _check_tasks(tasks: list) -> None:
-    for place, task in enumerate(tasks):
-        if not isinstance(task, Task):
-            raise ValueError(
-                f"fit takes a list of packnet_tf.Task; got a {type(task).__name__}. Write "
-                "fit([packnet_tf.Task('birds', head, (images, labels))])."
-            )
-        if task.name in [other.name for other in tasks[:place]]:
-            raise ValueError(
-                f"Two of these tasks are named '{task.name}'. Give each one a name of its own."
-            )
 
 
 def _copy(part):

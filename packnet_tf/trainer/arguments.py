@@ -1,0 +1,56 @@
+"""What can be an argument of `PackTrainer`, and what is refused in which words.
+
+Each raises a `ValueError` that says what to write instead.
+"""
+
+import math
+import numbers
+
+import keras
+
+from packnet_tf.trainer.task import Task
+
+
+def check_whole(least: int, **values) -> None:
+    """Refuses what is no whole number from `least`."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(
+                f"{name} is a whole number from {least}; got {value!r}. Write {name}=10."
+            )
+
+
+def check_choice(**values) -> None:
+    """Refuses what is neither True nor False nor "auto"."""
+    for name, value in values.items():
+        if not isinstance(value, bool) and value != "auto":
+            raise ValueError(
+                f'{name} is True, False or "auto"; got {value!r}. Write {name}="auto".'
+            )
+
+
+def check_rates(**values) -> None:
+    """Refuses what is neither a learning rate nor a function of the epoch."""
+    for name, value in values.items():
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        # A schedule of Keras can be called too, but counts steps.
+        schedule = isinstance(value, keras.optimizers.schedules.LearningRateSchedule)
+        if schedule or not (callable(value) or (number and 0 <= value < math.inf)):
+            raise ValueError(
+                f"{name} is a number from 0, or a function of the epoch; got {value!r}. Write "
+                f"{name}=0.001; a schedule of Keras goes to the optimizer itself."
+            )
+
+
+def check_tasks(tasks: list) -> None:
+    """Refuses what is no list of tasks of different names."""
+    for place, task in enumerate(tasks):
+        if not isinstance(task, Task):
+            raise ValueError(
+                f"fit takes a list of packnet_tf.Task; got a {type(task).__name__}. Write "
+                "fit([packnet_tf.Task('birds', head, (images, labels))])."
+            )
+        if task.name in [other.name for other in tasks[:place]]:
+            raise ValueError(
+                f"Two of these tasks are named '{task.name}'. Give each one a name of its own."
+            )
