@@ -11,6 +11,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from packnet_tf.export import manifest as manifests
+
 COLOURS = ("red", "green", "blue")
 
 
@@ -126,3 +128,19 @@ def write_picture(path, colour, size=(4, 3), **options) -> str:
 def softmax(logits) -> list[float]:
     raised = np.exp(np.asarray(logits, np.float64))
     return list(raised / raised.sum())
+
+
+def manifest(folder, *files, shared=()):
+    """Writes the manifest of files that lie in a folder."""
+    tasks = [
+        {
+            **dict.fromkeys(manifests.TASK),
+            "task": name,
+            "number": number,
+            "external": [],
+            **manifests.describe_file(folder / name),
+        }
+        for number, name in enumerate(files, start=1)
+    ]
+    others = [manifests.describe_file(folder / name) for name in shared]
+    manifests.write(folder, {**manifests.empty(manifests.FILES), "tasks": tasks, "shared": others})
