@@ -37,6 +37,7 @@ REQUIRES = [
 APPS = [
     "matplotlib>=3.11,<4",
     "pillow>=13,<14",
+    "pyyaml>=6,<7",
     "scikit-learn>=1.9,<2",
 ]
 TESTS = [
@@ -84,9 +85,15 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.11",
-    packages=["packnet_tf", "packnet_tf.trainer", "packnet_tf.export", "packnet_tf.apps"],
+    packages=[
+        "packnet_tf",
+        "packnet_tf.trainer",
+        "packnet_tf.export",
+        "packnet_tf.apps",
+        "packnet_tf.apps.comparison",
+    ],
     package_dir={"packnet_tf.export": "export", "packnet_tf.apps": "apps"},
-    package_data={"packnet_tf": ["py.typed"]},
+    package_data={"packnet_tf": ["py.typed"], "packnet_tf.apps": ["recipes/**/*.yaml"]},
     zip_safe=False,
     install_requires=REQUIRES,
     extras_require={"apps": APPS, "tests": TESTS},

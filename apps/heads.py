@@ -1,6 +1,7 @@
-"""The head that `packnet train` gives a task."""
+"""The head that a task of images gets."""
 
 import math
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -27,3 +28,18 @@ def calibrated_head(trunk, images, classes: int) -> keras.Model:
         [keras.Input((width,)), keras.layers.Rescaling(scale), keras.layers.Dense(classes)],
         name="head",
     )
+
+
+def head_of_next_task(net, name: str, make: Callable[[keras.Model], keras.layers.Layer]):
+    """A head made for the trunk as the next task of a pack begins with it.
+
+    Args:
+        net: the pack; it is left as it was.
+        name: of the next task.
+        make: gets that view of the trunk and returns the head.
+    """
+    probe = net.add_task(name, keras.layers.Dense(1))
+    try:
+        return make(probe.trunk)
+    finally:
+        net.discard()

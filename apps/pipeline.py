@@ -2,7 +2,10 @@
 
 import numpy as np
 
-from packnet_tf.apps.pixels import read_image
+from packnet_tf.apps.pixels import read_image, read_proportional_image
+
+# Of the area and of the proportions of an image: what a random part of it may have.
+AREAS, PROPORTIONS = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
 class Pipeline:
@@ -14,26 +17,44 @@ class Pipeline:
         seed: of shuffling and augmentation.
         cache: whether to keep decoded images in memory.
         pixel_range: lowest and highest pixel value of the batches.
+        shorter_side: None stretches images to the shape. A number resizes them to this shorter
+            side, keeping proportions, and cuts the shape out of that: the centre to evaluate on, a
+            random part to train on.
     """
 
-    def __init__(self, shape, batch_size, seed, cache=True, pixel_range=(0.0, 255.0)):
+    def __init__(
+        self, shape, batch_size, seed, cache=True, pixel_range=(0.0, 255.0), shorter_side=None
+    ):
         self.shape = tuple(shape)
         self.batch_size = batch_size
         self.seed = seed
         self.cache = cache
         self.pixel_range = pixel_range
+        self.shorter_side = shorter_side
+        if shorter_side is not None and shorter_side < max(self.shape[:2]):
+            raise ValueError(
+                f"Images whose shorter side is {shorter_side} pixels are too small for a network "
+                f"that takes {self.shape[0]} x {self.shape[1]}. Write a shorter_side of at least "
+                f"{max(self.shape[:2])}."
+            )
 
     def images(self, files):
-        """Decoded images with labels: uint8 (height, width, channels) and int32."""
+        """Decoded images with labels: uint8 (height, width, channels) and int32.
+
+        Their size is the shape's; with `shorter_side` their own.
+        """
         import tensorflow as tf
 
         def decode(path):
-            return read_image(path.decode(), *self.shape)
+            if self.shorter_side is None:
+                return read_image(path.decode(), *self.shape)
+            return read_proportional_image(path.decode(), self.shorter_side, self.shape[-1])
 
         def load(path, label):
             image = tf.numpy_function(decode, [path], tf.uint8, stateful=False)
-            return tf.ensure_shape(image, self.shape), label
+            return tf.ensure_shape(image, shape), label
 
+        shape = self.shape if self.shorter_side is None else (None, None, self.shape[-1])
         paths, labels = zip(*files, strict=True)
         data = tf.data.Dataset.from_tensor_slices((list(paths), np.array(labels, np.int32)))
         data = data.map(load, num_parallel_calls=tf.data.AUTOTUNE)
@@ -41,9 +62,13 @@ class Pipeline:
 
     def evaluation(self, files):
         """Batches in the order of the files: float32 (n, h, w, c) of the range, int32 (n,)."""
-        return self._batches(self.images(files))
+        data = self.images(files)
+        if self.shorter_side is not None:
+            data = data.map(lambda image, label: (self._centre(image), label))
+        return self.batches(data)
 
-    def _batches(self, data):
+    def batches(self, data):
+        """Batches of examples whose images have the shape: uint8 to float32 of the range."""
         import tensorflow as tf
 
         low, high = self.pixel_range
@@ -62,27 +87,60 @@ class Pipeline:
         Args:
             files: pairs (path, label).
             flip: mirror half of the images left to right.
-            crop: pad by a sixteenth on every side and crop at random to the old size.
+            crop: pad by a sixteenth on every side and crop at random to the old size; with
+                `shorter_side`, cut out a random part and resize it.
         """
+        return self.batches(self.training_examples(files, flip, crop))
+
+    def training_examples(self, files, flip: bool, crop: bool):
+        """The same before batching: images of the shape, labels."""
         import tensorflow as tf
 
-        height, width, _ = self.shape
-        rows, columns = max(1, height // 16), max(1, width // 16)
-
         def augment(image, seed):
-            if crop:
-                image = tf.pad(image, [[rows, rows], [columns, columns], [0, 0]])
-                image = tf.image.stateless_random_crop(image, self.shape, seed)
+            if self.shorter_side is not None:
+                image = self._random_part(image, seed) if crop else self._centre(image)
+            elif crop:
+                image = self._moved(image, seed)
             if flip:
                 image = tf.image.stateless_random_flip_left_right(image, seed)
             return tf.ensure_shape(image, self.shape)
 
         data = self.images(files)
         data = data.shuffle(min(len(files), 20_000), seed=self.seed, reshuffle_each_iteration=True)
-        if flip or crop:
+        if flip or crop or self.shorter_side is not None:
             seeds = tf.data.Dataset.random(self.seed, rerandomize_each_iteration=True).batch(2)
             data = tf.data.Dataset.zip((data, seeds)).map(
                 lambda pair, seed: (augment(pair[0], seed), pair[1]),
                 num_parallel_calls=tf.data.AUTOTUNE,
             )
-        return self._batches(data)
+        return data
+
+    def _moved(self, image, seed):
+        import tensorflow as tf
+
+        rows, columns = (max(1, side // 16) for side in self.shape[:2])
+        image = tf.pad(image, [[rows, rows], [columns, columns], [0, 0]])
+        return tf.image.stateless_random_crop(image, self.shape, seed)
+
+    def _centre(self, image):
+        import tensorflow as tf
+
+        image = tf.image.resize_with_crop_or_pad(image, *self.shape[:2])
+        return tf.ensure_shape(image, self.shape)
+
+    def _random_part(self, image, seed):
+        """A random part of the image, resized: what torchvision calls a random resized crop."""
+        import tensorflow as tf
+
+        begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+            tf.shape(image),
+            tf.zeros((1, 0, 4)),
+            seed,
+            min_object_covered=0.0,
+            aspect_ratio_range=PROPORTIONS,
+            area_range=AREAS,
+            use_image_if_no_bounding_boxes=True,
+        )
+        part = tf.slice(image, begin, size)
+        part = tf.image.resize(part, self.shape[:2], antialias=True)
+        return tf.cast(tf.clip_by_value(tf.round(part), 0.0, 255.0), tf.uint8)

@@ -4,6 +4,7 @@ Pillow and NumPy only, so that `packnet predict` needs nothing else.
 """
 
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -27,7 +28,25 @@ def read_image(path, height: int, width: int, channels: int) -> np.ndarray:
     Raises:
         OSError: the file is missing or is not a readable image.
     """
-    return _read(path, channels, (width, height)).reshape(height, width, channels)
+    return _read(path, channels, lambda size: (width, height)).reshape(height, width, channels)
+
+
+def read_proportional_image(path, shorter_side: int, channels: int) -> np.ndarray:
+    """Reads an image file and resizes it, keeping proportions.
+
+    Args:
+        path: an image file.
+        shorter_side: its height or its width in pixels, whichever is less.
+        channels: 3 for RGB, 1 for grey.
+
+    Returns:
+        uint8 array (height, width, channels).
+
+    Raises:
+        OSError: the file is missing or is not a readable image.
+    """
+    pixels = _read(path, channels, lambda size: _with_shorter_side(size, shorter_side))
+    return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def read_whole_image(path, channels: int) -> np.ndarray:
@@ -43,7 +62,7 @@ def read_whole_image(path, channels: int) -> np.ndarray:
     Raises:
         OSError: the file is missing or is not a readable image.
     """
-    pixels = _read(path, channels, None)
+    pixels = _read(path, channels, lambda size: size)
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
@@ -68,14 +87,20 @@ def images_in(folder) -> list[str]:
     return [str(path) for path in found]
 
 
-def _read(path, channels: int, size: tuple[int, int] | None) -> np.ndarray:
-    """Decodes a file; `size` is (width, height), None for the file's own."""
+def _with_shorter_side(size: tuple[int, int], side: int) -> tuple[int, int]:
+    width, height = (max(side, round(side * part / min(size))) for part in size)
+    return width, height
+
+
+def _read(path, channels: int, resized: Callable) -> np.ndarray:
+    """Decodes a file; `resized` says from its (width, height) what they become."""
     from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:
             image = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
-            if size is not None:
+            size = resized(image.size)
+            if size != image.size:
                 image = image.resize(size, Image.Resampling.BILINEAR)
             return np.asarray(image, np.uint8)
     except FileNotFoundError:

@@ -78,15 +78,29 @@ flags.DEFINE_enum(
 flags.DEFINE_integer(
     "epochs", 15, "All epochs, those after the prune included.", 1, flag_values=FLAGS
 )
-flags.DEFINE_integer("prune_epoch", 10, "The epoch whose start prunes.", 0, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "prune_epoch",
+    10,
+    "The epoch whose start ends the pruning and begins the retraining.",
+    0,
+    flag_values=FLAGS,
+)
 flags.DEFINE_float(
     "prune_ratio", 0.5, "Fraction of the claim to release, 0 to 1.", 0, 1, flag_values=FLAGS
 )
 flags.DEFINE_string(
     "prune",
     "ratio",
-    "How to prune: ratio (--prune_ratio, at once), gradual (up to it, while training), auto (as "
-    "far as --max_drop allows), equal_shares, or ratios, one per task: 0.5,0.75,0.",
+    "How much to prune: ratio (--prune_ratio), auto (as far as --max_drop allows), equal_shares, "
+    "or ratios, one per task: 0.5,0.75,0.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean(
+    "gradual",
+    True,
+    "Prune a little at a time between a quarter and three quarters of the epochs before "
+    "--prune_epoch, which keeps more accuracy; --nogradual prunes at once at --prune_epoch, as in "
+    "the paper.",
     flag_values=FLAGS,
 )
 flags.DEFINE_float(

@@ -9,8 +9,9 @@ import shutil
 import keras
 
 import packnet_tf
+from packnet_tf.apps import rates
 from packnet_tf.apps.folders import Folder, read_folder, readable
-from packnet_tf.apps.heads import calibrated_head
+from packnet_tf.apps.heads import calibrated_head, head_of_next_task
 from packnet_tf.apps.packs import check_shapes, open_pack, pixel_range
 from packnet_tf.apps.pipeline import Pipeline
 from packnet_tf.atomic import replacing
@@ -28,8 +29,9 @@ class Plan:
     Attributes:
         task, data: one task and its folder; or, instead,
         tasks: pairs (task, folder), packed in this order.
-        prune: "ratio" (`prune_ratio`), "gradual" (up to `prune_ratio`, along a polynomial),
-            "auto", "equal_shares", or ratios with commas between them, one per task.
+        prune: "ratio" (`prune_ratio`), "auto", "equal_shares", or ratios with commas between them,
+            one per task.
+        gradual: whether to come to the ratio a little at a time, see `rates.pruning`.
     """
 
     pack: str
@@ -51,6 +53,7 @@ class Plan:
     prune_epoch: int = 10
     prune_ratio: float = 0.5
     prune: str = "ratio"
+    gradual: bool = True
     max_drop: float = 0.01
     claim_ratio: float = 1.0
     batch_size: int = 32
@@ -195,16 +198,19 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
         images = sets["train"].map(lambda images, labels: images)
         print(net.adopt(plan.adopt, plan.adopt_ratio, images=images, epochs=plan.adopt_epochs))
         net.save(progress.pack)
-    probe = net.add_task(task, keras.layers.Dense(1))
-    head = calibrated_head(probe.trunk, sets["train"], len(folder.classes))
-    net.discard()
+    head = head_of_next_task(
+        net, task, lambda trunk: calibrated_head(trunk, sets["train"], len(folder.classes))
+    )
     steps = math.ceil(len(folder.files["train"]) / plan.batch_size)
+    prune = way  # `Auto` as it is
+    if not isinstance(way, packnet_tf.Auto):
+        prune = rates.pruning(way, plan.prune_epoch, steps, plan.gradual)
     trainer = packnet_tf.PackTrainer(
         net,
-        _optimizer(plan),
+        rates.optimizer(plan.optimizer, plan.accumulation),
         epochs=plan.prune_epoch,
         retrain_epochs=plan.epochs - plan.prune_epoch,
-        prune=_gradual(plan, steps) if way == "gradual" else way,
+        prune=prune,
         directory=progress.folder,
         batch_size=plan.batch_size,
         jit_compile={"on": True, "off": False}.get(plan.jit_compile, "auto"),
@@ -217,22 +223,14 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
     return trainer.fit([job])[task]
 
 
-def cosine(epoch: int, epochs: int, rate: float) -> float:
-    """The rate of an epoch: from `rate` down to a tenth of it, along half a cosine."""
-    share = epoch / max(1, epochs - 1)
-    return rate * (0.1 + 0.9 * (1 + math.cos(math.pi * share)) / 2)
-
-
 def _rates(plan: Plan) -> dict:
     """The learning rates of the two phases, as `PackTrainer` takes them."""
     retrain = plan.retrain_learning_rate
     retrain = plan.learning_rate / 10 if retrain is None else retrain
-    if not plan.decay:
-        return {"learning_rate": plan.learning_rate, "retrain_learning_rate": retrain}
-    after = plan.epochs - plan.prune_epoch
+    decay = "cosine" if plan.decay else "none"
     return {
-        "learning_rate": lambda epoch: cosine(epoch, plan.prune_epoch, plan.learning_rate),
-        "retrain_learning_rate": lambda epoch: cosine(epoch, after, retrain),
+        "learning_rate": rates.decayed(plan.learning_rate, plan.prune_epoch, decay),
+        "retrain_learning_rate": rates.decayed(retrain, plan.epochs - plan.prune_epoch, decay),
     }
 
 
@@ -240,7 +238,6 @@ def _ways(plan: Plan, count: int) -> list:
     """What each of the tasks prunes by."""
     named = {
         "ratio": [plan.prune_ratio] * count,
-        "gradual": ["gradual"] * count,
         "auto": [packnet_tf.Auto(plan.max_drop)] * count,
         "equal_shares": packnet_tf.equal_shares(count),
     }
@@ -250,28 +247,12 @@ def _ways(plan: Plan, count: int) -> list:
         ratios = [float(ratio) for ratio in plan.prune.split(",")]
     except ValueError:
         raise ValueError(
-            f"--prune={plan.prune} is none of the ways to prune; write --prune=gradual, "
-            "--prune=auto, --prune=equal_shares, or ratios, --prune=0.5,0.75,0."
+            f"--prune={plan.prune} is none of the ways to prune; write --prune=auto, "
+            "--prune=equal_shares, or ratios, --prune=0.5,0.75,0."
         ) from None
     if len(ratios) != count:
         raise ValueError(f"--prune has {len(ratios)} ratios for {count} tasks. Give one per task.")
     return ratios
-
-
-def _gradual(plan: Plan, steps: int):
-    """From nothing to the ratio in the first three quarters of the training, in 20 prunes."""
-    end = max(1, plan.prune_epoch * steps * 3 // 4)
-    return packnet_tf.polynomial_decay(0.0, plan.prune_ratio, 0, end, frequency=max(1, end // 20))
-
-
-def _optimizer(plan: Plan):
-    options = {"gradient_accumulation_steps": plan.accumulation} if plan.accumulation > 1 else {}
-    make = {
-        "sgd": lambda rate: keras.optimizers.SGD(rate, momentum=0.9, **options),
-        "adam": lambda rate: keras.optimizers.Adam(rate, **options),
-        "adamw": lambda rate: keras.optimizers.AdamW(rate, **options),
-    }
-    return make[plan.optimizer]
 
 
 class _Progress:

@@ -1,4 +1,4 @@
-"""Trunks for image tasks: from a .keras file or from keras.applications.
+"""Trunks for image tasks: from a .keras file, from keras.applications, or VGG-16 of our own.
 
 The trunk takes RGB (or grey) pixels of 0 to 255, scales them as its backbone wants them, and
 ends in one feature vector per image, so that every model exported from it takes raw pixels.
@@ -14,10 +14,17 @@ _SCALES = {
     "bytes": ("EfficientNet", "ConvNeXt", "MobileNetV3"),
 }
 SCALES = ("unit", "bytes", "symmetric", "torch", "caffe")
+# By name, what `vgg.vgg16` is given, and the pixel values that published weights want.
+OWN = {
+    "VGG16_FC": ({"batch_norm": False}, "caffe"),
+    "VGG16_BN": ({"batch_norm": True}, "torch"),
+}
 
 
 def application_scale(name: str) -> str:
-    """Which pixel values a keras.applications model wants; see `scale_pixels`."""
+    """Which pixel values a network by name wants; see `scale_pixels`."""
+    if name in OWN:
+        return OWN[name][1]
     if name.endswith("V2") and name.startswith("ResNet"):
         return "symmetric"
     fits = [
@@ -70,10 +77,11 @@ def load_trunk(
     """Makes a trunk that takes pixels of 0 to 255 and gives a feature vector.
 
     Args:
-        source: path of a `.keras` model, or the name of a keras.applications model.
+        source: path of a `.keras` model, or the name of a keras.applications model, or VGG16_FC
+            or VGG16_BN, see `vgg.vgg16`.
         image_size: height and width in pixels; default what the model takes, or 224.
         output: name of the layer whose output are the features, to leave out a model's own head;
-            default its last layer (applications come without their head).
+            default the last one of a file; of an application, its last feature map.
         scale: see `scale_pixels`; default what the application wants, or "unit".
         weights: for applications: "imagenet", "none" (random), or a path.
 
@@ -86,15 +94,8 @@ def load_trunk(
     """
     import keras
 
-    if source.endswith(".keras"):
-        if not pathlib.Path(source).exists():
-            raise FileNotFoundError(
-                f"There is no trunk '{source}'. Write the path of a .keras model, or the name of a "
-                "keras.applications model, for instance --trunk=MobileNetV2."
-            )
-        backbone = keras.saving.load_model(source, compile=False)
-    else:
-        backbone = _application(source, image_size, weights)
+    backbone = _network(source, image_size, weights, output)
+    if not source.endswith(".keras"):
         scale = scale or application_scale(source)
     shape = backbone.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] not in (1, 3):
@@ -123,9 +124,64 @@ def load_trunk(
     return keras.Model(pixels, features, name="trunk")
 
 
-def _application(name: str, image_size: int | None, weights: str):
+def pretrained_head(
+    source: str, output: str, image_size: int | None = None, weights: str = "imagenet"
+):
+    """The classifier that a network came with, to be the head of the task it was trained on.
+
+    Args:
+        source, image_size, weights: as for `load_trunk`.
+        output: the layer that the trunk ends at; the classifier must be the Dense after it.
+
+    Returns:
+        A built `keras.layers.Dense` that gives logits.
+
+    Raises:
+        ValueError: the network does not end in a Dense layer on that output.
+    """
     import keras
 
+    network = _network(source, image_size, weights, output)
+    last = network.layers[-1]
+    if (
+        not isinstance(last, keras.layers.Dense)
+        or last.input is not network.get_layer(output).output
+    ):
+        raise ValueError(
+            f"'{source}' does not end in a Dense layer on '{output}', but in {type(last).__name__} "
+            f"'{last.name}': its classifier cannot be the head of a task. Leave head: pretrained "
+            "out, or name the layer before its classifier as output."
+        )
+    head = keras.layers.Dense(last.units, use_bias=last.use_bias, name="pretrained_head")
+    head.build(last.input.shape)
+    head.set_weights(last.get_weights())
+    return head
+
+
+def _network(source: str, image_size: int | None, weights: str, output: str | None):
+    """The network by its file or name; with its classifier where the output is within that."""
+    import keras
+
+    if not source.endswith(".keras"):
+        return _application(source, image_size, weights, output)
+    if not pathlib.Path(source).exists():
+        raise FileNotFoundError(
+            f"There is no trunk '{source}'. Write the path of a .keras model, or the name of a "
+            "keras.applications model, for instance --trunk=MobileNetV2."
+        )
+    return keras.saving.load_model(source, compile=False)
+
+
+def _application(name: str, image_size: int | None, weights: str, output: str | None):
+    import keras
+
+    size = image_size or 224
+    weights = None if weights == "none" else weights
+    if name in OWN:
+        from packnet_tf.apps.vgg import vgg16
+
+        whole = vgg16(size, **OWN[name][0], weights=weights)
+        return whole if output else _up_to(whole, "fc2_dropout")
     build = getattr(keras.applications, name, None)
     if not callable(build):
         known = [entry for entry in dir(keras.applications) if entry[0].isupper()]
@@ -133,12 +189,15 @@ def _application(name: str, image_size: int | None, weights: str):
             f"'{name}' is neither a .keras file nor a model of keras.applications, which are: "
             f"{', '.join(known)}."
         )
-    size = image_size or 224
-    return build(
-        include_top=False,
-        weights=None if weights == "none" else weights,
-        input_shape=(size, size, 3),
-    )
+    if output is not None and not _is_within(build, output, size):
+        return build(include_top=True, weights=weights, input_shape=(size, size, 3))
+    return build(include_top=False, weights=weights, input_shape=(size, size, 3))
+
+
+def _is_within(build, output: str, size: int) -> bool:
+    """Whether an application without its classifier has that layer."""
+    layers = build(include_top=False, weights=None, input_shape=(size, size, 3)).layers
+    return output in [layer.name for layer in layers]
 
 
 def _up_to(backbone, output: str):

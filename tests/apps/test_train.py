@@ -13,9 +13,10 @@ from image_folders import write_task, write_trunk
 
 import packnet_tf
 from pack_helpers import owners
-from packnet_tf.apps import training
+from packnet_tf.apps import rates
 from packnet_tf.apps.main import main
-from packnet_tf.apps.training import Plan, cosine, train
+from packnet_tf.apps.rates import cosine
+from packnet_tf.apps.training import Plan, train
 
 SHORT = {"epochs": 3, "prune_epoch": 2, "batch_size": 8, "learning_rate": 0.05}
 
@@ -117,7 +118,7 @@ def test_a_killed_run_continues_where_it_was(place, monkeypatch):
     train(plan(place, epochs=4))
     whole = owners(packnet_tf.load(place / "pack.keras"))
     (place / "pack.keras").unlink()
-    real, calls = training.cosine, []
+    real, calls = rates.cosine, []
 
     def die(*arguments):
         calls.append(arguments)
@@ -125,7 +126,7 @@ def test_a_killed_run_continues_where_it_was(place, monkeypatch):
             raise OSError("the power is gone")
         return real(*arguments)
 
-    monkeypatch.setattr(training, "cosine", die)
+    monkeypatch.setattr(rates, "cosine", die)
     with pytest.raises(OSError, match="the power is gone"):
         train(plan(place, epochs=4))
     monkeypatch.undo()
@@ -135,15 +136,15 @@ def test_a_killed_run_continues_where_it_was(place, monkeypatch):
     # In the retraining, a process that has no time for anything.
     code = f"""
 import sys; sys.path[:0] = {sys.path!r}
-from packnet_tf.apps import training
+from packnet_tf.apps import rates, training
 import test_train, pathlib, os
-real, calls = training.cosine, []
+real, calls = rates.cosine, []
 def die(*arguments):
     calls.append(arguments)
     if len(calls) == 4:
         os._exit(99)
     return real(*arguments)
-training.cosine = die
+rates.cosine = die
 training.train(test_train.plan(pathlib.Path({str(place)!r}), epochs=4))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

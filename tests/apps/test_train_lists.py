@@ -66,8 +66,8 @@ def test_a_list_of_tasks_is_packed_in_order_with_equal_shares(whole):
 @pytest.mark.parametrize(
     ("changes", "ratio"),
     [
-        ({"prune": "gradual", "prune_ratio": 0.6}, 0.6),
-        ({"prune": "0.25"}, 0.25),
+        ({"prune_ratio": 0.6}, 0.6),
+        ({"prune": "0.25", "gradual": False}, 0.25),
         ({"prune": "auto", "max_drop": 1.0}, None),
         ({"claim_ratio": 0.5, "accumulation": 2, "optimizer": "adamw"}, 0.5),
     ],
@@ -137,7 +137,7 @@ def test_flags_that_do_not_fit_are_wrong_flags(flags, sentence, capsys):
     [
         (
             "half",
-            "--prune=half is none of the ways to prune; write --prune=gradual, --prune=auto, "
+            "--prune=half is none of the ways to prune; write --prune=auto, "
             "--prune=equal_shares, or ratios, --prune=0.5,0.75,0.",
         ),
         ("0.5,0.5,0", "--prune has 3 ratios for 2 tasks. Give one per task."),

@@ -1,0 +1,132 @@
+"""What a comparison would run, and about how long, from a step that is timed here."""
+
+import pathlib
+import statistics
+import time
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from packnet_tf.apps import rates
+from packnet_tf.apps.comparison.config import Comparison
+from packnet_tf.apps.comparison.plain import LOSS, with_heads
+from packnet_tf.apps.comparison.runs import Entry, Run, folder_of
+from packnet_tf.apps.comparison.worker import RESULT
+from packnet_tf.apps.trunks import load_trunk
+from packnet_tf.distribution import has_accelerator
+from packnet_tf.tables import text_table
+
+STEPS = 3  # that are timed, after one that traces
+
+
+def estimate(
+    comparison: Comparison, entries: Sequence[Entry], runs: Sequence[Run], folder: pathlib.Path,
+    jobs: int,
+) -> str:  # fmt: skip
+    """A table of what would run; nothing is trained, and nothing downloaded.
+
+    Args:
+        comparison: what to compare.
+        entries: the places of its report.
+        runs: those to do, each once.
+        folder: of all runs, where some may be done already.
+        jobs: runs at once.
+    """
+    batch = runs[0].tasks[0]["settings"]["batch_size"]
+    train, answer = time_steps(comparison, batch)
+    rows, total = [], 0.0
+    counted: set[str] = set()
+    for method in comparison.methods:
+        own = {run.key: run for e in entries if e.label == method.label for run in e.runs}
+        left = [
+            run for key, run in own.items()
+            if key not in counted and not (folder / key / RESULT).exists()
+        ]  # fmt: skip
+        counted |= set(own)
+        seconds = sum(seconds_of(run, train / batch, answer / batch) for run in left)
+        total += seconds
+        rows.append([method.label, method.kind, str(len(own)), str(len(left)), hours(seconds)])
+    rows.append(["all", "", str(len(runs)), "", hours(total)])
+    images = [
+        [name, path, str(len(folder_of_task.classes))]
+        + [
+            f"{len(folder_of_task.files.get(split, [])):,}"
+            for split in ("train", "validation", "test")
+        ]
+        for name, path, folder_of_task in _folders(runs)
+    ]
+    lines = [
+        text_table(["task", "folder", "classes", "training images", "validation", "test"], images),
+        "",
+        text_table(["method", "kind", "runs", "to do", "time, one at a time"], rows, total=1),
+        "",
+        f"From a step of {batch} images timed here: {train:.3f} s to train everything, "
+        f"{answer:.3f} s to answer. {jobs} at a time share this machine; expect between the sum "
+        "and its part.",
+        "Nothing was trained. Leave --dry_run out to run it.",
+    ]
+    return "\n".join(lines)
+
+
+def time_steps(comparison: Comparison, batch: int) -> tuple[float, float]:
+    """Seconds of a training step, and of answering, for a batch of random pixels; medians."""
+    trunk = comparison.trunk
+    network = load_trunk(
+        trunk.network, comparison.image_size, trunk.output, trunk.pixel_scale, "none"
+    )
+    model = with_heads(network, [keras.layers.Dense(10)])
+    model.compile(rates.optimizer("sgd")(1e-6), LOSS, jit_compile=has_accelerator())
+    pixels = np.random.default_rng(0).uniform(0, 255, (batch, *network.input_shape[1:]))
+    pixels, labels = pixels.astype("float32"), np.zeros(batch, "int32")
+    return (
+        _median_time(lambda: model.train_on_batch(pixels, labels)),
+        _median_time(lambda: model.predict_on_batch(pixels)),
+    )
+
+
+def seconds_of(run: Run, train: float, answer: float) -> float:
+    """How long a run takes.
+
+    Args:
+        run: the run.
+        train: seconds to train everything on an image.
+        answer: seconds to answer for an image.
+    """
+    total, images_before = 0.0, 0
+    for place, task in enumerate(run.tasks):
+        settings = task["settings"]
+        counts = {s: len(f) for s, f in folder_of(task, run.seed).files.items()}
+        epochs = settings["epochs"]
+        if settings["head"] == "pretrained" and run.kind not in ("packnet", "joint"):
+            epochs = 0
+        step = answer if run.kind == "classifier_only" else train
+        if run.kind == "lwf" and place:
+            step += answer  # of the network before the task
+            total += counts["train"] * run.options["warm_up"] * answer
+        total += counts["train"] * epochs * step
+        images_before += counts["validation"] + counts.get("test", 0)
+        looks = epochs if run.kind == "packnet" else 0
+        total += (counts["validation"] * looks + images_before) * answer
+    return total
+
+
+def hours(seconds: float) -> str:
+    """A duration as people say it."""
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
+
+
+def _folders(runs: Sequence[Run]):
+    tasks = {task["name"]: (task, run.seed) for run in runs for task in run.tasks}
+    return [(name, task["data"], folder_of(task, seed)) for name, (task, seed) in tasks.items()]
+
+
+def _median_time(step) -> float:
+    step()
+    times = []
+    for _ in range(STEPS):
+        began = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)

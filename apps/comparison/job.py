@@ -1,0 +1,140 @@
+"""What a run works with: the trunk, the images of its tasks, heads; the same for every method."""
+
+import dataclasses
+import functools
+import math
+import pathlib
+import tempfile
+
+import keras
+import numpy as np
+
+from packnet_tf.apps.comparison.runs import Run, folder_of
+from packnet_tf.apps.comparison.settings import Settings
+from packnet_tf.apps.folders import Folder
+from packnet_tf.apps.heads import calibrated_head
+from packnet_tf.apps.pipeline import Pipeline
+from packnet_tf.apps.trunks import load_trunk, pretrained_head
+from packnet_tf.cloning import attach
+
+
+@dataclasses.dataclass
+class TaskData:
+    """A task of a run.
+
+    Attributes:
+        name: of the task.
+        place: in the order of learning, from 0.
+        settings: how it is learnt.
+        folder: its classes and image files.
+        pipeline: that makes datasets of them.
+    """
+
+    name: str
+    place: int
+    settings: Settings
+    folder: Folder
+    pipeline: Pipeline
+
+    @property
+    def classes(self) -> int:
+        return len(self.folder.classes)
+
+    @property
+    def steps(self) -> int:
+        """Training steps of an epoch."""
+        return math.ceil(len(self.folder.files["train"]) / self.settings.batch_size)
+
+    @functools.cached_property
+    def train(self):
+        """Batches of (images, labels), shuffled and augmented anew in every epoch."""
+        settings = self.settings
+        return self.pipeline.training(self.folder.files["train"], settings.flip, settings.crop)
+
+    @functools.cached_property
+    def validation(self):
+        return self.pipeline.evaluation(self.folder.files["validation"])
+
+    @functools.cached_property
+    def test(self):
+        return self.pipeline.evaluation(self.folder.files["test"])
+
+    @functools.cached_property
+    def plain(self):
+        """The training images as they are, in their order."""
+        return self.pipeline.evaluation(self.folder.files["train"])
+
+
+class Job:
+    """A run at work in its folder.
+
+    Args:
+        run: what to do.
+        folder: where it keeps what it needs to continue, and its result.
+    """
+
+    def __init__(self, run: Run, folder: pathlib.Path):
+        self.run, self.folder = run, folder
+
+    def trunk(self) -> keras.Model:
+        """A new copy of the trunk: pixels of 0 to 255 in, one feature vector out."""
+        given = self.run.trunk
+        return load_trunk(
+            given["network"], self.run.image_size, given["output"], given["pixel_scale"],
+            given["weights"],
+        )  # fmt: skip
+
+    @functools.cached_property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the images."""
+        return self.trunk().input_shape[1:]
+
+    @functools.cached_property
+    def tasks(self) -> list[TaskData]:
+        """The tasks in their order."""
+        tasks = []
+        for place, task in enumerate(self.run.tasks):
+            settings = Settings(**task["settings"])
+            pipeline = Pipeline(
+                self.shape, settings.batch_size, self.run.seed, settings.cache,
+                shorter_side=settings.shorter_side,
+            )  # fmt: skip
+            tasks.append(
+                TaskData(task["name"], place, settings, folder_of(task, self.run.seed), pipeline)
+            )
+        return tasks
+
+    def seed(self, place: int) -> None:
+        """The random numbers that a task begins with: the same for every method."""
+        keras.utils.set_random_seed(self.run.seed + place)
+
+    def head(self, task: TaskData, trunk: keras.Model) -> keras.layers.Layer:
+        """A head for a task, of the kind that its settings say."""
+        if task.settings.head == "pretrained":
+            given = self.run.trunk
+            return pretrained_head(
+                given["network"], given["output"], self.run.image_size, given["weights"]
+            )
+        if task.settings.head == "linear":
+            return keras.layers.Dense(task.classes)
+        return calibrated_head(trunk, task.plain, task.classes)
+
+
+def accuracy(model: keras.Model, data) -> float:
+    """The share of images whose largest output is that of their label, 0 to 1."""
+    labels = np.concatenate([labels for _, labels in data.as_numpy_iterator()])
+    return float(np.mean(model.predict(data, verbose=0).argmax(-1) == labels))
+
+
+def saved_bytes(model: keras.Model) -> int:
+    """The size of a model's `.keras` file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "model.keras"
+        model.save(path)
+        return path.stat().st_size
+
+
+def network_bytes(trunk: keras.Model, heads) -> tuple[int, int]:
+    """Bytes on disk of one network with the first head, and of one network per head."""
+    sizes = [saved_bytes(attach(trunk, head, "network")[0]) for head in heads]
+    return sizes[0], sum(sizes)

@@ -1,0 +1,124 @@
+"""Joint training: one network on the images of all tasks at once, a head for each."""
+
+import dataclasses
+import time
+
+import keras
+import numpy as np
+from keras import ops
+
+from packnet_tf.apps.comparison.job import Job, TaskData, accuracy, network_bytes, saved_bytes
+from packnet_tf.apps.comparison.plain import fit, new_head, with_heads
+
+
+def learn_together(job: Job) -> dict:
+    """Trains on batches that mix the tasks, as many epochs as each would have alone.
+
+    Every image trains the head of its own task only. What settings there are for all tasks are
+    taken from the first.
+
+    Returns:
+        The result of the run, see `worker.py`; it has one row of accuracies: there is no
+        order.
+    """
+    job.seed(0)
+    trunk = job.trunk()
+    heads = [new_head(job, task, trunk) for task in job.tasks]
+    sizes = [task.classes for task in job.tasks]
+    loss = OwnHead(sizes)
+    began = time.perf_counter()
+    model = with_heads(trunk, heads)
+    if len(heads) > 1:
+        model = keras.Model(model.input, ops.concatenate(model.outputs, axis=-1))
+    fit(model, Mixture.of(job), job.folder, loss, [loss.accuracy])
+    seconds = time.perf_counter() - began
+    one, every = network_bytes(trunk, heads)
+    return {
+        "seconds": {"all": seconds},
+        "validation": [
+            [accuracy(with_heads(trunk, [h]), t.validation) for t, h in _each(job, heads)]
+        ],
+        "test": [[accuracy(with_heads(trunk, [h]), t.test) for t, h in _each(job, heads)]],
+        "bytes": saved_bytes(with_heads(trunk, heads)),
+        "one_network_bytes": one,
+        "network_per_task_bytes": every,
+    }
+
+
+def _each(job: Job, heads):
+    return zip(job.tasks, heads, strict=True)
+
+
+@dataclasses.dataclass
+class Mixture:
+    """The training images of several tasks as one.
+
+    Attributes:
+        name: for the screen.
+        settings: those of the first task.
+        train: batches of images and labels; those of task t are counted on from the classes of
+            the tasks before it.
+        steps: of an epoch.
+    """
+
+    name: str
+    settings: object
+    train: object
+    steps: int
+
+    @classmethod
+    def of(cls, job: Job) -> "Mixture":
+        import tensorflow as tf
+
+        parts, first = [], 0
+        for task in job.tasks:
+            parts.append(_counted_on(task, first))
+            first += task.classes
+        counts = np.array([len(task.folder.files["train"]) for task in job.tasks])
+        mixed = tf.data.Dataset.sample_from_datasets(
+            parts, weights=counts / counts.sum(), seed=job.run.seed
+        )
+        settings = job.tasks[0].settings
+        return cls(
+            "all", settings, job.tasks[0].pipeline.batches(mixed),
+            -(-counts.sum() // settings.batch_size),
+        )  # fmt: skip
+
+
+def _counted_on(task: TaskData, first: int):
+    settings = task.settings
+    examples = task.pipeline.training_examples(
+        task.folder.files["train"], settings.flip, settings.crop
+    )
+    return examples.map(lambda image, label: (image, label + first))
+
+
+class OwnHead(keras.losses.Loss):
+    """Cross-entropy over the classes of an example's own task; other heads do not count.
+
+    Args:
+        sizes: how many classes each task has; labels are counted on from task to task.
+    """
+
+    def __init__(self, sizes: list[int]):
+        super().__init__(name="own_head")
+        self._task = np.repeat(np.arange(len(sizes)), sizes)
+
+    def call(self, y_true, y_pred):
+        return -ops.take_along_axis(
+            ops.log_softmax(self._own(y_true, y_pred)), _column(y_true), axis=-1
+        )[:, 0]
+
+    def accuracy(self, y_true, y_pred):
+        """The share of examples whose largest output within their task is the right one."""
+        found = ops.argmax(self._own(y_true, y_pred), axis=-1)
+        return ops.cast(ops.equal(found, _column(y_true)[:, 0]), "float32")
+
+    def _own(self, y_true, y_pred):
+        task = ops.convert_to_tensor(self._task)
+        own = ops.equal(task[None, :], ops.take(task, _column(y_true)))
+        return ops.where(own, y_pred, -1e9)
+
+
+def _column(labels):
+    return ops.cast(ops.reshape(labels, (-1, 1)), "int32")

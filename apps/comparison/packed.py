@@ -1,0 +1,130 @@
+"""PackNet itself, by `PackTrainer`."""
+
+import json
+
+import numpy as np
+from keras import ops
+
+import packnet_tf
+from packnet_tf.apps import rates
+from packnet_tf.apps.comparison.job import Job, TaskData, accuracy, network_bytes
+from packnet_tf.apps.comparison.settings import Packing
+from packnet_tf.apps.heads import head_of_next_task
+from packnet_tf.atomic import replacing
+from packnet_tf.trainer.history import History
+from packnet_tf.trainer.run import HISTORY, PACK
+
+
+def pack_tasks(job: Job) -> dict:
+    """Packs the tasks in their order; continues where it was stopped.
+
+    Returns:
+        The result of the run, see `worker.py`, with the accuracies around the prune, who owns
+        how much of every layer, and, in `filters.npz` beside it, the first filters of every task.
+    """
+    directory = job.folder / "progress"
+    net, options = _open(job, directory), Packing(**job.run.options)
+    filters = {"trunk": _first_filters(net, 0)}
+    state = _read(job)
+    for task, prune in zip(job.tasks, _prunes(options, job.tasks), strict=True):
+        if task.name not in net.tasks:
+            job.seed(task.place)
+            trainer = _trainer(net, task, prune, directory, job.run.seed + task.place)
+            trainer.fit([_task(net, job, task)])
+        if len(state["test"]) == task.place:
+            for split in ("validation", "test"):
+                state[split].append(_accuracies(net, job.tasks[: task.place + 1], split))
+            _write(job, state)
+    for number, name in enumerate(net.tasks, start=1):
+        filters[name] = _first_filters(net, number)
+    np.savez(job.folder / "filters.npz", **filters)
+    net.save(job.folder / "pack.keras")
+    return {**state, **_measured(net, History.read(directory / HISTORY), job.folder)}
+
+
+def _open(job: Job, directory) -> packnet_tf.PackNet:
+    if (directory / PACK).exists():
+        return packnet_tf.load(directory / PACK)
+    options = Packing(**job.run.options)
+    return packnet_tf.PackNet(
+        job.trunk(), biases=options.biases, norms=options.norms, restart=options.restart
+    )
+
+
+def _prunes(options: Packing, tasks: list[TaskData]) -> list:
+    """What each task prunes by, as `PackTrainer` takes it."""
+    prune, count = options.prune, len(tasks)
+    if prune == "auto":
+        return [packnet_tf.Auto(options.max_drop)] * count
+    ratios = packnet_tf.equal_shares(count) if prune == "equal_shares" else prune
+    ratios = ratios if isinstance(ratios, list) else [ratios] * count
+    return [
+        rates.pruning(ratio, task.settings.prune_epoch, task.steps, options.gradual)
+        for ratio, task in zip(ratios, tasks, strict=True)
+    ]
+
+
+def _trainer(net, task: TaskData, prune, directory, seed: int) -> packnet_tf.PackTrainer:
+    s = task.settings
+    after = s.epochs - s.prune_epoch
+    return packnet_tf.PackTrainer(
+        net,
+        rates.optimizer(s.optimizer),
+        epochs=s.prune_epoch,
+        retrain_epochs=after,
+        learning_rate=rates.decayed(s.learning_rate, s.prune_epoch, s.decay, s.decay_every),
+        retrain_learning_rate=rates.decayed(s.rate_after, after, s.decay, s.decay_every),
+        prune=prune,
+        directory=directory,
+        batch_size=s.batch_size,
+        seed=seed,
+        tensorboard=False,
+    )
+
+
+def _task(net, job: Job, task: TaskData) -> packnet_tf.Task:
+    head = head_of_next_task(net, task.name, lambda trunk: job.head(task, trunk))
+    return packnet_tf.Task(
+        task.name, head, task.train, task.validation, classes=task.folder.classes
+    )
+
+
+def _accuracies(net, tasks: list[TaskData], split: str) -> list[float]:
+    return [accuracy(net.task_model(task.name), getattr(task, split)) for task in tasks]
+
+
+def _measured(net, history: History, folder) -> dict:
+    plain = [net.unpack(name) for name in net.tasks]
+    trunk_of = [model.layers[1] for model in plain]
+    heads = [model.layers[-1] for model in plain]
+    one, every = network_bytes(trunk_of[0], heads)
+    moments = ("before_prune", "after_prune", "retrained")
+    return {
+        "seconds": {name: history[name]["seconds"] for name in net.tasks},
+        "bytes": (folder / "pack.keras").stat().st_size,
+        "one_network_bytes": one,
+        "network_per_task_bytes": every,
+        "ratios": {name: history[name]["prune_ratio"] for name in net.tasks},
+        "moments": {
+            name: {m: history[name][m]["accuracy"] for m in moments if history[name][m]}
+            for name in net.tasks
+        },
+        "capacity": net.capacity().to_dict(),
+    }
+
+
+def _first_filters(net, task: int) -> np.ndarray:
+    """The first packed weight as a task sees it; for task 0 what the trunk came with."""
+    weight = next(iter(net._trunk.packed_weights().values()))
+    return ops.convert_to_numpy(weight.view(task) if task else weight.packed)
+
+
+def _read(job: Job) -> dict:
+    path = job.folder / "state.json"
+    empty = {"validation": [], "test": []}
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else empty
+
+
+def _write(job: Job, state: dict) -> None:
+    with replacing(job.folder / "state.json") as temporary:
+        temporary.write_text(json.dumps(state), encoding="utf-8")

@@ -1,0 +1,141 @@
+"""Runs in processes of their own: some at once, what is done kept, one that fails alone."""
+
+import collections
+import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from packnet_tf.apps.comparison.runs import Run
+from packnet_tf.apps.comparison.worker import ERROR, RESULT, RUN
+from packnet_tf.atomic import replacing
+
+LOG = "log.txt"
+POLL = 0.5  # seconds
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What became of the runs.
+
+    Attributes:
+        done: how many have a result.
+        cached: how many of these had one before.
+        failed: by key of a run, what it said.
+    """
+
+    done: int = 0
+    cached: int = 0
+    failed: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def work_off(
+    runs: Sequence[Run], folder: pathlib.Path, jobs: int, say: Callable[[str], None] = print
+) -> Outcome:
+    """Does every run that has no result yet; each has the folder of its key.
+
+    Args:
+        runs: what to do, each once.
+        folder: of all runs.
+        jobs: processes at once; they share the processors.
+        say: shows a line.
+
+    Returns:
+        What is done and what failed; a run that fails does not stop the others.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, once the processes have ended; the next call continues.
+    """
+    outcome, waiting = Outcome(), collections.deque()
+    for run in runs:
+        if (folder / run.key / RESULT).exists():
+            outcome.cached += 1
+        else:
+            waiting.append(run)
+    outcome.done = outcome.cached
+    if outcome.cached:
+        say(f"{outcome.cached} of {len(runs)} runs are done already.")
+    busy: dict[str, _Process] = {}
+    try:
+        while waiting or busy:
+            while waiting and len(busy) < jobs:
+                run = waiting.popleft()
+                busy[run.key] = _Process(run, folder / run.key, jobs)
+                say(f"Started   {run.title}  ({run.key})")
+            time.sleep(POLL)
+            for key, process in list(busy.items()):
+                if process.ended:
+                    del busy[key]
+                    _take(process, outcome, len(runs), say)
+    except KeyboardInterrupt:
+        for process in busy.values():
+            process.stop()
+        raise
+    return outcome
+
+
+def _take(process: "_Process", outcome: Outcome, total: int, say: Callable[[str], None]) -> None:
+    error = process.error()
+    if error is None:
+        outcome.done += 1
+    else:
+        outcome.failed[process.run.key] = error
+    count = outcome.done + len(outcome.failed)
+    word = "Finished " if error is None else "FAILED   "
+    say(f"{word} {process.run.title}  ({count} of {total}, {process.seconds:.0f} s)")
+    if error is not None:
+        say(f"          {error}\n          its log: {process.folder / LOG}")
+
+
+class _Process:
+    """A run in a process of its own, writing to a log in its folder."""
+
+    def __init__(self, run: Run, folder: pathlib.Path, jobs: int):
+        self.run, self.folder = run, folder
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ERROR).unlink(missing_ok=True)
+        with replacing(folder / RUN) as temporary:
+            run.write(temporary)
+        self._began = time.monotonic()
+        with open(folder / LOG, "a", encoding="utf-8") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "packnet_tf.apps.comparison.worker", str(folder)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(jobs),
+            )  # fmt: skip
+
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def error(self) -> str | None:
+        """Why there is no result; None if there is one."""
+        if (self.folder / RESULT).exists():
+            return None
+        if (self.folder / ERROR).exists():
+            return (self.folder / ERROR).read_text(encoding="utf-8")
+        return f"the process ended with status {self._process.returncode} and said nothing"
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+
+def _environment(jobs: int) -> dict[str, str]:
+    """The processors are divided among the processes; on a GPU each takes the memory it needs."""
+    if jobs == 1:
+        return dict(os.environ)
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    shared = {
+        "TF_NUM_INTRAOP_THREADS": threads,
+        "TF_NUM_INTEROP_THREADS": threads,
+        "OMP_NUM_THREADS": threads,
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    }
+    return {**os.environ, **shared}

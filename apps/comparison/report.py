@@ -1,0 +1,218 @@
+"""The report: a table on the screen, JSON, CSV, pictures, and one page that holds them all."""
+
+import base64
+import html
+import importlib.metadata
+import json
+import pathlib
+import platform
+from collections.abc import Sequence
+
+import numpy as np
+
+from packnet_tf.apps.comparison.config import Comparison
+from packnet_tf.apps.comparison.results import Line, collect, lines, write_csv
+from packnet_tf.apps.comparison.runs import Entry
+from packnet_tf.atomic import replacing
+from packnet_tf.tables import count_bytes, text_table
+
+PACKAGES = ("keras", "tensorflow", "numpy")
+NOTES = (
+    "Test accuracy in %, mean and standard deviation over seeds. ACC: mean over the tasks at the "
+    "end. BWT: change of earlier tasks since each was learnt. Forgetting: distance from the best a "
+    "task ever was. Gap: what individual networks do better, in points (the price of sharing). "
+    "Storage: bytes on disk for all tasks, against one network and against one per task.",
+)
+
+
+def write_report(comparison: Comparison, entries: Sequence[Entry], output: pathlib.Path) -> str:
+    """Writes results.json, results.csv, figures/ and report.html; returns the closing summary.
+
+    Args:
+        comparison: what was compared.
+        entries: the places of the report; those whose runs failed are left out.
+        output: the folder; the runs are in `runs/` there.
+    """
+    found = lines(comparison, collect(entries, output / "runs"))
+    if not found:
+        return "No run has a result: there is nothing to report."
+    titled = [(title_of(line, comparison), line) for line in found]
+    content = {
+        "machine": machine(),
+        "tasks": list(comparison.tasks),
+        "seeds": list(comparison.seeds),
+        "settings": comparison.settings,
+        "lines": [{"title": title, **line.to_dict()} for title, line in titled],
+        "published_errors": comparison.published_errors,
+    }
+    with replacing(output / "results.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    with replacing(output / "results.csv") as temporary:
+        write_csv(temporary, found)
+    head, rows = table(comparison, titled)
+    text = text_table(head, rows)
+    texts, pictures = _pictures(titled, output)
+    with replacing(output / "report.html") as temporary:
+        temporary.write_text(
+            page(comparison, head, rows, around_prune(titled), pictures, texts), encoding="utf-8"
+        )
+    return "\n".join(
+        ["", text, "", *NOTES, *_chosen(titled), "", f"Report: {output / 'report.html'}",
+         f"Results: {output / 'results.json'}, {output / 'results.csv'}"]
+    )  # fmt: skip
+
+
+def title_of(line: Line, comparison: Comparison) -> str:
+    """The name of a line: its method, and its order where it is not the file's."""
+    given = tuple(comparison.tasks)
+    if line.order is None or line.order == given:
+        return line.label
+    if line.order == given[::-1]:
+        return f"{line.label}, reverse"
+    return f"{line.label}, {' > '.join(line.order)}"
+
+
+def table(comparison: Comparison, titled: Sequence[tuple[str, Line]]):
+    """Head and rows of the main table."""
+    names = list(comparison.tasks)
+    head = [
+        "method",
+        *names,
+        "ACC",
+        "BWT",
+        "forgetting",
+        "gap",
+        "storage",
+        "/ one",
+        "/ all",
+        "time",
+    ]
+    rows = []
+    for title, line in titled:
+        rows.append(
+            [
+                title,
+                *(_percent(line.tasks[name]) for name in names),
+                *map(_percent, (line.acc, line.bwt, line.forgetting, line.gap)),
+                count_bytes(round(line.bytes[0])),
+                *(f"{share[0]:.3f}" for share in (line.of_one, line.of_all)),
+                f"{line.seconds[0] / 60:.1f} min",
+            ]
+        )
+    for label, errors in comparison.published_errors.items():
+        cells = [f"{100 - errors[name]:.1f}" if name in errors else "-" for name in names]
+        mean = f"{100 - np.mean(list(errors.values())):.1f}" if errors else "-"
+        rows.append([f"published: {label}", *cells, mean, *["-"] * 7])
+    return head, rows
+
+
+def around_prune(titled: Sequence[tuple[str, Line]]) -> tuple[list[str], list[list[str]]]:
+    """Accuracies before a prune, after it and after retraining, on validation images."""
+    head = ["method, task", "released", "before the prune", "after it", "retrained"]
+    rows = []
+    for title, line in titled:
+        if not line.measured[0].result.get("moments"):
+            continue
+        for name in line.measured[0].names:
+            cells = [f"{np.mean([m.result['ratios'][name] for m in line.measured]):.1%}"]
+            for moment in ("before_prune", "after_prune", "retrained"):
+                values = [m.result["moments"][name].get(moment) for m in line.measured]
+                cells.append("-" if None in values else f"{np.mean(values):.1%}")
+            rows.append([f"{title}, {name}", *cells])
+    return head, rows
+
+
+def machine() -> dict:
+    """Where this was measured, and with which versions."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "processor": platform.machine(), **versions}
+
+
+def page(comparison: Comparison, head, rows, moments, pictures: dict, texts: dict) -> str:
+    """The whole report as one HTML page, pictures within it."""
+    figures = "".join(
+        f'<figure><img alt="{html.escape(name)}" src="data:image/svg+xml;base64,'
+        f'{base64.b64encode(texts[name].encode()).decode()}">'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        for name, (_, caption) in pictures.items()
+    )
+    around = f"<h2>Around the prune</h2>{_html_table(*moments)}" if moments[1] else ""
+    tasks = ", ".join(comparison.tasks)
+    facts = ", ".join(f"{name} {value}" for name, value in machine().items())
+    return PAGE.format(
+        title=html.escape(f"{len(comparison.tasks)} tasks in one network"),
+        facts=html.escape(
+            f"Tasks: {tasks}. Trunk: {pathlib.Path(comparison.trunk.network).name}. Seeds: "
+            f"{', '.join(map(str, comparison.seeds))}. {facts}."
+        ),
+        table=_html_table(head, rows),
+        notes=html.escape(" ".join(NOTES)),
+        around=around,
+        figures=figures,
+    )
+
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; margin: 2em auto;
+  max-width: 1180px; padding: 0 1em }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px }}
+th, td {{ padding: .35em .7em; text-align: right; white-space: nowrap }}
+th:first-child, td:first-child {{ text-align: left }}
+th {{ border-bottom: 2px solid #222 }}
+tr:nth-child(even) td {{ background: #f5f6f8 }}
+.wide {{ overflow-x: auto }}
+figure {{ margin: 2.5em 0 }} figure img {{ max-width: 100% }}
+figcaption, .notes {{ color: #555; max-width: 60em }}
+</style></head><body>
+<h1>{title}</h1>
+<p class="notes">{facts}</p>
+<div class="wide">{table}</div>
+<p class="notes">{notes}</p>
+{figures}
+{around}
+</body></html>
+"""
+
+
+def _html_table(head, rows) -> str:
+    cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _pictures(titled, output: pathlib.Path):
+    from packnet_tf.apps.comparison.figures import draw_all, write_figures
+
+    filters = None
+    for _, line in titled:
+        path = output / "runs" / line.measured[0].entry.runs[0].key / "filters.npz"
+        if filters is None and path.exists():
+            with np.load(path, allow_pickle=False) as file:
+                filters = {name: file[name] for name in file.files}
+    pictures = draw_all(titled, filters)
+    return write_figures(pictures, output / "figures"), pictures
+
+
+def _chosen(titled) -> list[str]:
+    """What validation data chose, a sentence per method that had a choice."""
+    said = dict.fromkeys(
+        f"{line.label}: validation images chose "
+        + ", ".join(f"{name} {value}" for name, value in line.chosen.items())
+        + "."
+        for _, line in titled
+        if line.chosen
+    )
+    return list(said)
+
+
+def _percent(pair: tuple | None) -> str:
+    if pair is None:
+        return "-"
+    mean, deviation = pair
+    return f"{100 * mean:.1f} ±{100 * deviation:.1f}"

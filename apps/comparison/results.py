@@ -1,0 +1,257 @@
+"""From the results of runs to the lines of the report: what validation chose, means over seeds."""
+
+import csv
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from packnet_tf.apps.comparison.config import Comparison
+from packnet_tf.apps.comparison.runs import Entry
+from packnet_tf.apps.comparison.worker import RESULT
+from packnet_tf.metrics import (
+    backward_transfer,
+    forgetting,
+    gaps,
+    mean_and_deviation,
+)
+
+
+@dataclasses.dataclass
+class Measured:
+    """An entry of the report with what was measured.
+
+    Attributes:
+        entry: method, order and seed.
+        names: the tasks, in the order of learning.
+        matrix: accuracies (T, T) on test images, NaN above the diagonal; one row where the method
+            knows no order.
+        validation: the same on validation images.
+        bytes: on disk for all tasks.
+        one_network, network_per_task: bytes of plain networks.
+        seconds: of training, all tasks together.
+        result: of the run, for what packing alone has; of the first run, where there are several.
+    """
+
+    entry: Entry
+    names: tuple[str, ...]
+    matrix: np.ndarray
+    validation: np.ndarray
+    bytes: int
+    one_network: int
+    network_per_task: int
+    seconds: float
+    result: dict
+
+    @property
+    def ordered(self) -> bool:
+        """Whether it has a matrix: accuracies after every task."""
+        return self.entry.order is not None
+
+    @property
+    def final(self) -> dict[str, float]:
+        """Test accuracy of every task at the end."""
+        return dict(zip(self.names, self.matrix[-1], strict=True))
+
+    @property
+    def learnt(self) -> dict[str, float]:
+        """Test accuracy of every task when it had been learnt."""
+        row = np.diag(self.matrix) if self.ordered else self.matrix[-1]
+        return dict(zip(self.names, row, strict=True))
+
+
+@dataclasses.dataclass
+class Line:
+    """A method in one order, over all seeds; each figure is a pair (mean, standard deviation).
+
+    Attributes:
+        label: of the method.
+        chosen: what validation data chose, where there was a choice.
+        order: names of the tasks; None for methods that know none.
+        seeds: that have a result.
+        tasks: test accuracy at the end, by task.
+        acc, bwt, forgetting, gap: see `packnet_tf.metrics`; forgetting and gap are means over the
+            tasks. None where they do not apply, or nothing is there to compare with.
+        gaps: by task.
+        bytes: on disk for all tasks.
+        of_one, of_all: the same as a share of one network's, and of one network per task.
+        seconds: of training.
+        measured: what it was made of.
+    """
+
+    label: str
+    chosen: dict
+    order: tuple[str, ...] | None
+    seeds: tuple[int, ...]
+    tasks: dict
+    acc: tuple
+    bwt: tuple | None
+    forgetting: tuple | None
+    gap: tuple | None
+    gaps: dict
+    bytes: tuple
+    of_one: tuple
+    of_all: tuple
+    seconds: tuple
+    measured: list[Measured]
+
+    def to_dict(self) -> dict:
+        """Plain numbers for JSON, the runs' own included."""
+        plain = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name != "measured"
+        }
+        runs = [
+            {
+                "seed": m.entry.seed,
+                "tasks": m.names,
+                "test": _rows(m.matrix),
+                "validation": _rows(m.validation),
+                "seconds": m.seconds,
+                "bytes": m.bytes,
+                **{k: m.result[k] for k in ("ratios", "moments", "capacity") if k in m.result},
+                "runs": [run.key for run in m.entry.runs],
+            }
+            for m in self.measured
+        ]
+        return {**plain, "runs": runs}
+
+
+def collect(entries: Sequence[Entry], folder: pathlib.Path) -> list[Measured]:
+    """Reads the results that are there; entries with a run that failed are left out."""
+    found = []
+    for entry in entries:
+        paths = [folder / run.key / RESULT for run in entry.runs]
+        if all(path.exists() for path in paths):
+            results = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+            found.append(_measured(entry, results))
+    return found
+
+
+def lines(comparison: Comparison, measured: Sequence[Measured]) -> list[Line]:
+    """The report's lines: for every method and order the candidate that validation data chose."""
+    chosen = {
+        method.label: choose([m for m in measured if m.entry.label == method.label])
+        for method in comparison.methods
+    }
+    individual = {}
+    for method in comparison.methods:
+        if method.kind == "individual" and not individual:
+            individual = {m.entry.seed: m.final for m in chosen[method.label]}
+    made = []
+    for method in comparison.methods:
+        orders = dict.fromkeys(m.entry.order for m in chosen[method.label])
+        for order in orders:
+            own = [m for m in chosen[method.label] if m.entry.order == order]
+            made.append(_line(method.label, order, own, individual))
+    return made
+
+
+def choose(measured: Sequence[Measured]) -> list[Measured]:
+    """Those of the candidate whose mean accuracy on validation images is the highest.
+
+    All seeds and orders count; test accuracies are not looked at. A candidate that lacks runs which
+    another one has is out.
+    """
+    groups: dict[str, list[Measured]] = {}
+    for m in measured:
+        groups.setdefault(json.dumps(m.entry.candidate, sort_keys=True), []).append(m)
+    most = max(map(len, groups.values()), default=0)
+    whole = [group for group in groups.values() if len(group) == most]
+    return max(
+        whole, key=lambda group: np.mean([m.validation[-1].mean() for m in group]), default=[]
+    )
+
+
+def write_csv(path: pathlib.Path, report: Sequence[Line]) -> None:
+    """One row per method, order, seed and task."""
+    head = ["method", "order", "seed", "task", "place", "test_when_learnt", "test_at_the_end"]
+    moments = ["before_prune", "after_prune", "retrained"]
+    head += ["prune_ratio", *(f"validation_{m}" for m in moments), "bytes", "seconds"]
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(head)
+        for line in report:
+            for m in line.measured:
+                order = " ".join(line.order) if line.order else ""
+                for place, name in enumerate(m.names, start=1):
+                    around = m.result.get("moments", {}).get(name, {})
+                    rows.writerow(
+                        [line.label, order, m.entry.seed, name, place if line.order else ""]
+                        + [f"{m.learnt[name]:.6f}", f"{m.final[name]:.6f}"]
+                        + [m.result.get("ratios", {}).get(name, "")]
+                        + [around.get(moment, "") for moment in moments]
+                        + [m.bytes, f"{m.seconds:.1f}"]
+                    )
+
+
+def _measured(entry: Entry, results: list[dict]) -> Measured:
+    names = tuple(task["name"] for run in entry.runs for task in run.tasks)
+    if len(results) > 1 or len(names) == 1:  # a run per task
+        test, validation = (
+            np.array([[r[split][-1][-1] for r in results]]) for split in ("test", "validation")
+        )
+    else:
+        test, validation = (_square(results[0][split]) for split in ("test", "validation"))
+    per_task = len(entry.runs) > 1
+    kind = entry.runs[0].kind
+    size = sum(r["bytes"] for r in results)
+    if kind == "classifier_only" and per_task:  # one trunk, and what the heads add to it
+        size = results[0]["bytes"] + sum(r["head_bytes"] for r in results[1:])
+    return Measured(
+        entry, names, test, validation, size,
+        results[0]["one_network_bytes"],
+        sum(r["network_per_task_bytes"] for r in results),
+        sum(sum(r["seconds"].values()) for r in results),
+        results[0],
+    )  # fmt: skip
+
+
+def _square(rows: list[list[float]]) -> np.ndarray:
+    matrix = np.full((len(rows), len(rows[-1])), np.nan)
+    for number, row in enumerate(rows):
+        matrix[number, : len(row)] = row
+    return matrix
+
+
+def _line(label: str, order, own: Sequence[Measured], individual: dict) -> Line:
+    names = own[0].names
+    compared = [m for m in own if m.entry.seed in individual]
+    differences = [
+        dict(zip(names, gaps([m.learnt[n] for n in names],
+                             [individual[m.entry.seed][n] for n in names]), strict=True))
+        for m in compared
+    ]  # fmt: skip
+    ordered = own[0].ordered
+    return Line(
+        label=label,
+        chosen=own[0].entry.candidate,
+        order=order,
+        seeds=tuple(m.entry.seed for m in own),
+        tasks={n: mean_and_deviation([m.final[n] for m in own]) for n in names},
+        acc=mean_and_deviation([float(np.mean(m.matrix[-1])) for m in own]),
+        bwt=mean_and_deviation([backward_transfer(m.matrix) for m in own]) if ordered else None,
+        forgetting=(
+            mean_and_deviation([float(np.mean(forgetting(m.matrix))) for m in own])
+            if ordered
+            else None
+        ),
+        gap=(
+            mean_and_deviation([float(np.mean(list(d.values()))) for d in differences])
+            if differences
+            else None
+        ),
+        gaps={n: mean_and_deviation([d[n] for d in differences]) for n in names if differences},
+        bytes=mean_and_deviation([m.bytes for m in own]),
+        of_one=mean_and_deviation([m.bytes / m.one_network for m in own]),
+        of_all=mean_and_deviation([m.bytes / m.network_per_task for m in own]),
+        seconds=mean_and_deviation([m.seconds for m in own]),
+        measured=list(own),
+    )
+
+
+def _rows(matrix: np.ndarray) -> list[list[float]]:
+    return [[float(value) for value in row if not np.isnan(value)] for row in matrix]

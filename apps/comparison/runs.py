@@ -1,0 +1,185 @@
+"""What there is to run: every method with every seed and order, each run once, known by a hash."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+
+from packnet_tf.apps.comparison.config import (
+    Comparison,
+    Method,
+    method_options,
+    task_settings,
+)
+from packnet_tf.apps.folders import Folder, read_folder
+
+FORMAT = 1  # of runs and their results: another one is run again
+ALONE = ("individual", "classifier_only")  # a run per task
+TOGETHER = ("joint",)  # without an order
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training from the trunk to its last task; what its result depends on, and no more.
+
+    Attributes:
+        kind: a key of `METHODS`.
+        options: of the method.
+        trunk: of the comparison, as a dict, with the digest of its file.
+        image_size: in pixels.
+        seed: of weights, shuffling and augmentation.
+        tasks: dicts in the order of learning: `name`, `data`, `digest` of what the folder holds,
+            and `settings`.
+    """
+
+    kind: str
+    options: dict
+    trunk: dict
+    image_size: int | None
+    seed: int
+    tasks: tuple[dict, ...]
+
+    @property
+    def key(self) -> str:
+        """A hash of the run: the same for the same work, wherever its files lie."""
+        content = dataclasses.asdict(self) | {"format": FORMAT}
+        for task in content["tasks"]:
+            del task["data"]
+        if content["trunk"]["digest"]:
+            del content["trunk"]["network"]
+        text = json.dumps(content, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def title(self) -> str:
+        """What is said of it on a screen."""
+        names = [task["name"] for task in self.tasks]
+        return f"{self.kind}: {', '.join(names)}; seed {self.seed}"
+
+    def write(self, path: pathlib.Path) -> None:
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: pathlib.Path) -> "Run":
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**{**content, "tasks": tuple(content["tasks"])})
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A place in the report that a run fills.
+
+    Attributes:
+        label: of the method.
+        candidate: which values of a choice it was run with.
+        order: names of the tasks; None for methods that know none.
+        seed: of the run.
+        runs: the run, or one per task for methods that learn each alone.
+    """
+
+    label: str
+    candidate: dict
+    order: tuple[str, ...] | None
+    seed: int
+    runs: tuple[Run, ...]
+
+
+def entries(comparison: Comparison) -> list[Entry]:
+    """Everything that the report of a comparison is made of.
+
+    Raises:
+        FileNotFoundError, ValueError: a folder or a file is not as it must be.
+    """
+    digests = {
+        name: folder_digest(_folder(comparison, name, path))
+        for name, (path, _) in comparison.tasks.items()
+    }
+    trunk = dataclasses.asdict(comparison.trunk)
+    trunk["digest"] = file_digest(comparison.trunk)
+    found = []
+    for method in comparison.methods:
+        for candidate in method.candidates():
+            for seed in comparison.seeds:
+                for order in _orders(comparison, method):
+                    makes = _Maker(comparison, method, candidate, trunk, digests, seed)
+                    names = order or tuple(comparison.tasks)
+                    alone = method.kind in ALONE
+                    runs = [makes.run([n]) for n in names] if alone else [makes.run(names)]
+                    found.append(Entry(method.label, candidate, order, seed, tuple(runs)))
+    return found
+
+
+def folder_of(task: dict, seed: int) -> Folder:
+    """The image files of a task of a run."""
+    return read_folder(task["data"], task["settings"]["validation_share"], seed)
+
+
+def folder_digest(folder: Folder) -> str:
+    """A hash of the names and sizes of a task's files."""
+    found = hashlib.sha256()
+    for split, files in sorted(folder.files.items()):
+        for path, label in sorted(files):
+            path = pathlib.Path(path)
+            found.update(f"{split}/{label}/{path.name}/{path.stat().st_size}\n".encode())
+    return found.hexdigest()[:16]
+
+
+def file_digest(trunk) -> str:
+    """A hash of a trunk's files; empty where it is made by name."""
+    paths = [path for path in (trunk.network, trunk.weights) if pathlib.Path(path).suffix]
+    if not paths:
+        return ""
+    found = hashlib.sha256()
+    for path in paths:
+        if not pathlib.Path(path).exists():
+            raise FileNotFoundError(
+                f"There is no file '{path}'. Paths in the file are relative to it, or to --data."
+            )
+        with open(path, "rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    if not trunk.network.endswith(".keras"):
+        found.update(trunk.network.encode())
+    return found.hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Maker:
+    comparison: Comparison
+    method: Method
+    candidate: dict
+    trunk: dict
+    digests: dict
+    seed: int
+
+    def run(self, names) -> Run:
+        """The run that learns these tasks in turn."""
+        options = method_options(self.method, self.candidate)
+        alone = self.method.kind in ALONE
+        tasks = [self._task(name, 0 if alone else place) for place, name in enumerate(names)]
+        return Run(
+            self.method.kind, options, self.trunk, self.comparison.image_size, self.seed,
+            tuple(tasks),
+        )  # fmt: skip
+
+    def _task(self, name: str, place: int) -> dict:
+        settings = task_settings(self.comparison, self.method, self.candidate, name, place)
+        return {
+            "name": name,
+            "data": self.comparison.tasks[name][0],
+            "digest": self.digests[name],
+            "settings": dataclasses.asdict(settings),
+        }
+
+
+def _orders(comparison: Comparison, method: Method):
+    if method.kind in (*ALONE, *TOGETHER):
+        return [None]
+    return method.orders or comparison.orders
+
+
+def _folder(comparison: Comparison, name: str, path: str) -> Folder:
+    settings = {**comparison.settings, **comparison.tasks[name][1]}
+    try:
+        return read_folder(path, settings.get("validation_share", 0.1))
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"task '{name}': {error}") from error

@@ -1,0 +1,179 @@
+"""How a task is learnt: what may be set, for all tasks, one of them, or one method."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+
+CHOICES = {
+    "optimizer": ("sgd", "adam", "adamw"),
+    "decay": ("cosine", "step", "none"),
+    "head": ("new", "linear", "pretrained"),
+    "biases": ("shared", "per_task"),
+    "norms": ("shared", "per_task"),
+    "restart": ("trunk", "zero", "fresh"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How one task is learnt, by every method alike.
+
+    Attributes:
+        epochs: all epochs of the task.
+        prune_epoch: the epoch whose start prunes. Methods that do not prune go on with a fresh
+            optimizer at the rate of the retraining, so that all have the same schedule.
+        batch_size: images per step.
+        learning_rate: of the first epoch.
+        retrain_learning_rate: of epoch `prune_epoch`; None: a tenth of `learning_rate`.
+        decay: of both, to a tenth: "cosine" along half a cosine, "step" after every
+            `decay_every` epochs, or "none".
+        optimizer: "sgd" (momentum 0.9), "adam" or "adamw".
+        flip: mirror half of the training images left to right.
+        crop: pad training images by a sixteenth and crop them at random; with `shorter_side`, cut
+            a random part of 8 to 100 % of the image and resize it.
+        shorter_side: resize images to this shorter side, keeping proportions, and evaluate on the
+            centre; None: stretch them to the size of the network.
+        validation_share: of the training images, where a task has no validation folder.
+        cache: whether to keep decoded images in memory.
+        head: "new", a linear layer on features scaled to a common size, as in `packnet train`;
+            "linear", on the features as they are, as in the paper; or "pretrained", the network's
+            own classifier for the task that it was trained on. Such a network is trained no
+            further, but for the retraining after a prune.
+    """
+
+    epochs: int = 15
+    prune_epoch: int = 10
+    batch_size: int = 32
+    learning_rate: float = 0.003
+    retrain_learning_rate: float | None = None
+    decay: str = "cosine"
+    decay_every: int = 10
+    optimizer: str = "sgd"
+    flip: bool = False
+    crop: bool = True
+    shorter_side: int | None = None
+    validation_share: float = 0.1
+    cache: bool = True
+    head: str = "new"
+
+    def __post_init__(self):
+        if self.prune_epoch >= self.epochs:
+            raise ValueError(
+                f"prune_epoch: {self.prune_epoch} is not below epochs: {self.epochs}; epochs count "
+                "those after the prune too."
+            )
+
+    @property
+    def rate_after(self) -> float:
+        """The learning rate of epoch `prune_epoch`."""
+        given = self.retrain_learning_rate
+        return self.learning_rate / 10 if given is None else given
+
+
+@dataclasses.dataclass(frozen=True)
+class Packing:
+    """What the method packnet takes besides.
+
+    Attributes:
+        prune: "equal_shares", "auto", one ratio, or a list of one per task.
+        gradual: prune a little at a time during the training instead of at once after it, see
+            `rates.pruning`.
+        max_drop: for "auto", how far validation accuracy may fall.
+        biases, norms, restart: see `packnet_tf.PackNet`.
+    """
+
+    prune: str | float | list[float] = "equal_shares"
+    gradual: bool = True
+    max_drop: float = 0.01
+    biases: str = "shared"
+    norms: str = "per_task"
+    restart: str = "trunk"
+
+
+@dataclasses.dataclass(frozen=True)
+class Distillation:
+    """What the method lwf takes besides.
+
+    Attributes:
+        temperature: of the softmax of old tasks' answers.
+        weight: of their loss against the new task's.
+        warm_up: epochs before the others in which the new head trains alone.
+    """
+
+    temperature: float = 2.0
+    weight: float = 1.0
+    warm_up: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    """Of the methods that take nothing besides."""
+
+
+def check(kind: type, values: Mapping, where: str) -> dict:
+    """Returns values that a dataclass of settings takes.
+
+    Args:
+        kind: the dataclass, `Settings` for instance.
+        values: by the names of its attributes.
+        where: the place in the file, for errors.
+
+    Raises:
+        ValueError: a name or a value is none of the dataclass.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(
+            f"{where} is {values!r}; expected names and values, for instance epochs: 12."
+        )
+    hints = typing.get_type_hints(kind)
+    check_names(values, hints, where)
+    checked = {}
+    for name, value in values.items():
+        value = _as_number(value, _kinds(hints[name]))
+        _check_value(name, value, hints[name], where)
+        checked[name] = value
+    return checked
+
+
+def check_names(names, known, where: str) -> None:
+    """Refuses a name that is not among the known ones, and suggests the nearest.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), list(known), 1)
+            hint = f"Did you mean '{near[0]}'? " if near else ""
+            raise ValueError(f"{where} has '{name}'. {hint}It takes: {', '.join(known)}.")
+
+
+def _as_number(value, kinds: tuple):
+    """Whole numbers as floats where those are asked for, and what YAML 1.1 takes for text: 1e-3."""
+    if float not in kinds or isinstance(value, bool) or not isinstance(value, (int, str)):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _check_value(name: str, value, hint, where: str) -> None:
+    kinds = _kinds(hint)
+    if name in CHOICES and value not in CHOICES[name]:
+        raise ValueError(f"{where} has {name}: {value}; write one of {', '.join(CHOICES[name])}.")
+    plain = [typing.get_origin(kind) or kind for kind in kinds]
+    right = any(isinstance(value, kind) for kind in plain)
+    if isinstance(value, bool) and bool not in plain:
+        right = False
+    if not right:
+        named = " or ".join("null" if kind is type(None) else kind.__name__ for kind in plain)
+        raise ValueError(f"{where} has {name}: {value!r}; expected {named}.")
+    if isinstance(value, (int, float)) and value < 0:
+        raise ValueError(f"{where} has {name}: {value}; expected a number from 0 up.")
+
+
+def _kinds(hint) -> tuple:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)

@@ -1,0 +1,67 @@
+"""One run in a process of its own: `python -m packnet_tf.apps.comparison.worker FOLDER`.
+
+FOLDER holds `run.json`; the result is `result.json` beside it, a dict of
+
+  validation, test     accuracies 0 to 1, a row per task learnt, in each those of the tasks so far;
+                       a single row of all tasks from methods that know no order
+  seconds              of training, by task
+  bytes                on disk, of what the method needs to answer for all tasks
+  head_bytes           of these, what the heads of methods without packing take
+  one_network_bytes, network_per_task_bytes
+                       of one plain network, and of one for every task
+  ratios, moments, capacity
+                       of packing alone: share of the claim released, accuracy on validation images
+                       around the prune, and who owns how much of every layer
+"""
+
+import json
+import pathlib
+import sys
+import traceback
+
+from packnet_tf.apps import cli
+from packnet_tf.atomic import replacing
+
+RUN, RESULT, ERROR = "run.json", "result.json", "error.txt"
+
+
+def work(folder: pathlib.Path) -> dict:
+    """Does the run of a folder, or goes on with it; returns and keeps its result."""
+    from packnet_tf.apps.comparison.distillation import distil
+    from packnet_tf.apps.comparison.job import Job
+    from packnet_tf.apps.comparison.joint import learn_together
+    from packnet_tf.apps.comparison.packed import pack_tasks
+    from packnet_tf.apps.comparison.plain import learn_in_sequence, train_everything, train_head
+    from packnet_tf.apps.comparison.runs import Run
+
+    methods = {
+        "packnet": pack_tasks,
+        "individual": lambda job: learn_in_sequence(job, train_everything),
+        "classifier_only": lambda job: learn_in_sequence(job, train_head),
+        "fine_tuning": lambda job: learn_in_sequence(job, train_everything),
+        "lwf": lambda job: learn_in_sequence(job, distil),
+        "joint": learn_together,
+    }
+    run = Run.read(folder / RUN)
+    result = methods[run.kind](Job(run, folder))
+    with replacing(folder / RESULT) as temporary:
+        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return result
+
+
+def main() -> int:
+    folder = pathlib.Path(sys.argv[1])
+    (folder / ERROR).unlink(missing_ok=True)
+    cli.start_keras()
+    try:
+        work(folder)
+    except Exception as error:
+        traceback.print_exc()
+        text = str(error) or type(error).__name__
+        (folder / ERROR).write_text(text, encoding="utf-8")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Optimizers, learning rates and pruning schedules, from what a command line or a file says."""
+
+import math
+from collections.abc import Callable
+
+import keras
+
+import packnet_tf
+from packnet_tf.schedules import Schedule
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+DECAYS = ("cosine", "step", "none")
+GRADUAL = (0.25, 0.75)  # shares of the training between which gradual pruning goes on
+
+
+def optimizer(name: str, accumulation: int = 1) -> Callable[[float], keras.optimizers.Optimizer]:
+    """What makes an optimizer from a learning rate.
+
+    Args:
+        name: "sgd" (with momentum 0.9), "adam" or "adamw".
+        accumulation: batches whose gradients make one update.
+    """
+    options = {"gradient_accumulation_steps": accumulation} if accumulation > 1 else {}
+    return {
+        "sgd": lambda rate: keras.optimizers.SGD(rate, momentum=0.9, **options),
+        "adam": lambda rate: keras.optimizers.Adam(rate, **options),
+        "adamw": lambda rate: keras.optimizers.AdamW(rate, **options),
+    }[name]
+
+
+def cosine(epoch: int, epochs: int, rate: float) -> float:
+    """The rate of an epoch: from `rate` down to a tenth of it, along half a cosine."""
+    share = epoch / max(1, epochs - 1)
+    return rate * (0.1 + 0.9 * (1 + math.cos(math.pi * share)) / 2)
+
+
+def step(epoch: int, every: int, rate: float) -> float:
+    """The rate of an epoch: a tenth of what it was after every so many epochs."""
+    return rate * 0.1 ** (epoch // every)
+
+
+def decayed(
+    rate: float, epochs: int, decay: str = "cosine", every: int = 10
+) -> Callable[[int], float]:
+    """The rate of every epoch of a phase, as a function.
+
+    Args:
+        rate: of the first epoch.
+        epochs: how many the phase has.
+        decay: "cosine", "step" or "none".
+        every: for "step", see `step`.
+    """
+    return {
+        "cosine": lambda epoch: cosine(epoch, epochs, rate),
+        "step": lambda epoch: step(epoch, every, rate),
+        "none": lambda epoch: rate,
+    }[decay]
+
+
+def pruning(ratio: float, epochs: int, steps: int, gradual: bool) -> float | Schedule:
+    """How a task comes to its ratio, as `PackTrainer` takes it.
+
+    Args:
+        ratio: of the claim that is released in the end.
+        epochs: of the training, before the retraining.
+        steps: of one epoch.
+        gradual: at once where the retraining begins, or in 20 prunes from a quarter of the training
+            to three quarters of it, by what is then the smallest; see docs/comparison.md for what
+            that gains.
+    """
+    begin, end = (int(epochs * steps * share) for share in GRADUAL)
+    if not gradual or ratio == 0 or begin == end:
+        return ratio
+    return packnet_tf.polynomial_decay(
+        0.0, ratio, begin, end, frequency=max(1, (end - begin) // 20)
+    )
