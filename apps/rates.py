@@ -10,7 +10,7 @@ from packnet_tf.schedules import Schedule
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 DECAYS = ("cosine", "step", "none")
-GRADUAL = (0.25, 0.75)  # shares of the training between which gradual pruning goes on
+GRADUAL = (0.125, 0.75)  # shares of the training between which gradual pruning goes on
 
 
 def optimizer(name: str, accumulation: int = 1) -> Callable[[float], keras.optimizers.Optimizer]:
@@ -64,9 +64,8 @@ def pruning(ratio: float, epochs: int, steps: int, gradual: bool) -> float | Sch
         ratio: of the claim that is released in the end.
         epochs: of the training, before the retraining.
         steps: of one epoch.
-        gradual: at once where the retraining begins, or in 20 prunes from a quarter of the training
-            to three quarters of it, by what is then the smallest; see docs/comparison.md for what
-            that gains.
+        gradual: at once where the retraining begins, or in 20 prunes from an eighth of the training
+            to three quarters of it; see docs/comparison.md for what that gains.
     """
     begin, end = (int(epochs * steps * share) for share in GRADUAL)
     if not gradual or ratio == 0 or begin == end:

@@ -98,9 +98,8 @@ flags.DEFINE_string(
 flags.DEFINE_boolean(
     "gradual",
     True,
-    "Prune a little at a time between a quarter and three quarters of the epochs before "
-    "--prune_epoch, which keeps more accuracy; --nogradual prunes at once at --prune_epoch, as in "
-    "the paper.",
+    "Prune a little at a time, from an eighth to three quarters of the way to --prune_epoch, which "
+    "keeps more accuracy; --nogradual prunes at once at --prune_epoch, as in the paper.",
     flag_values=FLAGS,
 )
 flags.DEFINE_float(

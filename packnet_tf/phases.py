@@ -113,9 +113,14 @@ class Phases:
 
     def measure(self, moment: str) -> None:
         """Notes what validation data say "before" or "after" the prune."""
-        if self.evaluate is not None:
-            self.around_prune[moment] = dict(self.evaluate())
-            self.model.reset_metrics()  # or this epoch's training metrics would begin with these
+        if self.evaluate is None:
+            return
+        # The metrics are in the midst of an epoch of training, and go on from there.
+        states = [variable for metric in self.model.metrics for variable in metric.variables]
+        kept = [ops.convert_to_numpy(variable) for variable in states]
+        self.around_prune[moment] = dict(self.evaluate())
+        for variable, value in zip(states, kept, strict=True):
+            variable.assign(value)
 
 
 class OneShot(Phases):

@@ -67,8 +67,8 @@ def test_the_deviation_is_that_of_a_sample():
     [
         (
             [[0.5, 0.5]],
-            "The accuracies of T tasks are a matrix of T rows and T columns, A[i, j] that of task j "
-            "after task i; got shape (1, 2).",
+            "The accuracies of T tasks are a matrix of T rows and T columns, A[i, j] that of task "
+            "j after task i; got shape (1, 2).",
         ),
         (
             [[90.0]],

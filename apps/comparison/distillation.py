@@ -66,7 +66,7 @@ def _warm_up(task: TaskData, trunk: keras.Model, head, epochs: int) -> None:
     model = with_heads(trunk, [head])
     rate = task.settings.learning_rate
     model.compile(keras.optimizers.SGD(rate, momentum=0.9), LOSS, jit_compile=False)
-    model.fit(task.train, epochs=epochs, verbose=0)
+    model.fit(task.train, epochs=epochs, verbose=0, shuffle=False)
     trunk.trainable = True
     print(f"{task.name}: the new head is warm", flush=True)
 

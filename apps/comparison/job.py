@@ -112,9 +112,16 @@ class Job:
         """A head for a task, of the kind that its settings say."""
         if task.settings.head == "pretrained":
             given = self.run.trunk
-            return pretrained_head(
+            head = pretrained_head(
                 given["network"], given["output"], self.run.image_size, given["weights"]
             )
+            if head.units != task.classes:
+                raise ValueError(
+                    f"The classifier that the network came with has {head.units} outputs, and task "
+                    f"'{task.name}' has {task.classes} classes. head: pretrained is for the task "
+                    "that the network was trained on, with all its classes."
+                )
+            return head
         if task.settings.head == "linear":
             return keras.layers.Dense(task.classes)
         return calibrated_head(trunk, task.plain, task.classes)

@@ -58,13 +58,11 @@ class Mixture:
         settings: those of the first task.
         train: batches of images and labels; those of task t are counted on from the classes of
             the tasks before it.
-        steps: of an epoch.
     """
 
     name: str
     settings: object
     train: object
-    steps: int
 
     @classmethod
     def of(cls, job: Job) -> "Mixture":
@@ -79,10 +77,9 @@ class Mixture:
             parts, weights=counts / counts.sum(), seed=job.run.seed
         )
         settings = job.tasks[0].settings
-        return cls(
-            "all", settings, job.tasks[0].pipeline.batches(mixed),
-            -(-counts.sum() // settings.batch_size),
-        )  # fmt: skip
+        steps = -(-counts.sum() // settings.batch_size)
+        train = job.tasks[0].pipeline.batches(mixed)
+        return cls("all", settings, train.apply(tf.data.experimental.assert_cardinality(steps)))
 
 
 def _counted_on(task: TaskData, first: int):

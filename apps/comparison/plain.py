@@ -101,7 +101,9 @@ def fit(model: keras.Model, task: TaskData, folder, loss=LOSS, metrics=("accurac
     )
     model.optimizer.build(model.trainable_variables)
     backup = keras.callbacks.BackupAndRestore(str(folder / "backup"))
-    model.fit(task.train, epochs=settings.epochs, callbacks=[backup, phases], verbose=0)
+    model.fit(
+        task.train, epochs=settings.epochs, callbacks=[backup, phases], verbose=0, shuffle=False
+    )
 
 
 class TwoPhases(keras.callbacks.Callback):

@@ -180,6 +180,12 @@ def _orders(comparison: Comparison, method: Method):
 def _folder(comparison: Comparison, name: str, path: str) -> Folder:
     settings = {**comparison.settings, **comparison.tasks[name][1]}
     try:
-        return read_folder(path, settings.get("validation_share", 0.1))
+        folder = read_folder(path, settings.get("validation_share", 0.1))
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"task '{name}': {error}") from error
+    if "test" not in folder.files:
+        raise ValueError(
+            f"task '{name}': '{path}' has no folder 'test'. Methods are compared on test images; "
+            "expected {train,validation,test}/<class>/<image>, of which validation is optional."
+        )
+    return folder

@@ -7,7 +7,7 @@ from PIL import Image
 
 from packnet_tf.apps.folders import read_folder
 from packnet_tf.apps.pipeline import Pipeline
-from packnet_tf.apps.pixels import read_image
+from packnet_tf.apps.pixels import read_image, read_proportional_image
 
 
 @pytest.fixture
@@ -75,3 +75,45 @@ def test_missing_and_truncated_images_are_os_errors(tmp_path):
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(OSError, match="is not a readable image"):
         read_image(tmp_path / "cut.png", 4, 4, 3)
+
+
+def test_with_a_shorter_side_proportions_are_kept_and_the_centre_is_evaluated(tmp_path):
+    # Columns count up: the centre of 40 x 20 pixels, resized to 20 x 10 and cut to 8 x 8.
+    wide = np.broadcast_to(np.arange(40, dtype=np.uint8)[None, :, None] * 6, (20, 40, 3))
+    Image.fromarray(wide.copy()).save(tmp_path / "wide.png")
+    resized = read_proportional_image(tmp_path / "wide.png", 10, 3)
+    assert resized.shape == (10, 20, 3)
+    assert read_proportional_image(tmp_path / "wide.png", 20, 1).shape == (20, 40, 1)
+    pipeline = Pipeline((8, 8, 3), 2, 0, shorter_side=10)
+    images, labels = collect(pipeline.evaluation([(str(tmp_path / "wide.png"), 1)]))
+    assert labels.tolist() == [1]
+    assert np.array_equal(images[0], resized[1:9, 6:14])
+
+
+def test_training_with_a_shorter_side_sees_random_parts_that_the_seed_decides(tmp_path):
+    left_and_right = np.zeros((32, 48, 3), np.uint8)
+    left_and_right[:, 24:] = 240
+    files = []
+    for number in range(24):
+        Image.fromarray(left_and_right).save(tmp_path / f"{number}.png")
+        files.append((str(tmp_path / f"{number}.png"), 0))
+
+    def epoch(seed, **how):
+        pipeline = Pipeline((16, 16, 3), 7, seed, shorter_side=32)
+        return collect(pipeline.training(files, **how))[0]
+
+    parts = epoch(0, flip=False, crop=True)
+    assert parts.shape == (24, 16, 16, 3)
+    means = parts.mean((1, 2, 3))
+    assert means.min() < 60  # nearly all of the left
+    assert means.max() > 180  # nearly all of the right
+    assert parts.max() <= 240
+    assert np.array_equal(parts, epoch(0, flip=False, crop=True))
+    centres = epoch(0, flip=False, crop=False)
+    assert all(np.array_equal(image, centres[0]) for image in centres)
+    with pytest.raises(ValueError) as error:
+        Pipeline((16, 24, 3), 7, 0, shorter_side=20)
+    assert str(error.value) == (
+        "Images whose shorter side is 20 pixels are too small for a network that takes 16 x 24. "
+        "Write a shorter_side of at least 24."
+    )

@@ -1,0 +1,222 @@
+"""Every method, run for real on small tasks: what it must do, exactly where that can be said."""
+
+import functools
+import json
+
+import keras
+import numpy as np
+import pytest
+from comparison_files import write_file, write_images
+
+import packnet_tf
+from packnet_tf.apps.comparison import packed, plain
+from packnet_tf.apps.comparison.config import read_comparison
+from packnet_tf.apps.comparison.distillation import distance
+from packnet_tf.apps.comparison.job import Job, accuracy
+from packnet_tf.apps.comparison.joint import OwnHead
+from packnet_tf.apps.comparison.runs import entries
+from packnet_tf.apps.comparison.worker import work
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    keras.utils.set_random_seed(7)
+    return write_images(tmp_path_factory.mktemp("comparison"))
+
+
+def prepared(place, folder, method, **changes):
+    """The first run of a method, in a folder of its own."""
+    path = write_file(place, methods={"it": method}, **changes)
+    run = entries(read_comparison(path))[0].runs[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    run.write(folder / "run.json")
+    return run
+
+
+@functools.cache
+def result_of(place, kind, **options):
+    folder = place / "done" / "-".join([kind, *map(str, options.values())])
+    prepared(place, folder, {"method": kind, **options})
+    result = work(folder)
+    assert json.loads((folder / "result.json").read_text()) == result
+    return result, folder
+
+
+@pytest.mark.parametrize("kind", ["packnet", "fine_tuning", "lwf"])
+def test_methods_with_an_order_measure_every_task_after_every_task(place, kind):
+    result, _ = result_of(place, kind)
+    for split in ("validation", "test"):
+        assert [len(row) for row in result[split]] == [1, 2]
+        assert all(0 <= value <= 1 for row in result[split] for value in row)
+    assert set(result["seconds"]) == {"shades", "greys"}
+    assert result["network_per_task_bytes"] > result["bytes"] > 0
+
+
+def test_packing_forgets_nothing_and_reports_the_prune(place):
+    result, folder = result_of(place, "packnet")
+    assert result["test"][1][0] == result["test"][0][0]
+    assert result["ratios"]["greys"] == 0.0
+    assert result["ratios"]["shades"] == pytest.approx(0.5, abs=0.01)
+    assert set(result["moments"]["shades"]) == {"before_prune", "after_prune", "retrained"}
+    net = packnet_tf.load(folder / "pack.keras")
+    assert result["capacity"] == net.capacity().to_dict()
+    assert result["bytes"] == (folder / "pack.keras").stat().st_size
+    with np.load(folder / "filters.npz") as filters:
+        assert set(filters.files) == {"trunk", "shades", "greys"}
+        weight = net._trunk.packed_weights()["small/conv1"]
+        owner = keras.ops.convert_to_numpy(weight.owner)
+        first, second = filters["shades"], filters["greys"]
+        assert np.array_equal(first[owner == 1], second[owner == 1])
+        assert not np.any(first[owner != 1])
+
+
+def test_what_packing_reports_is_what_the_views_answer(place):
+    result, folder = result_of(place, "packnet")
+    net = packnet_tf.load(folder / "pack.keras")
+    job = Job(prepared(place, folder, {"method": "packnet"}), folder)
+    found = [accuracy(net.task_model(task.name), task.test) for task in job.tasks]
+    assert found == result["test"][-1]
+
+
+def test_an_individual_network_trains_all_weights_and_a_classifier_the_head_alone(place):
+    individual, trained = result_of(place, "individual")
+    frozen, still = result_of(place, "classifier_only")
+    assert len(individual["test"]) == len(frozen["test"]) == 1
+    start = keras.saving.load_model(place / "small.keras").get_layer("conv1").get_weights()[0]
+    kernels = {}
+    for name, folder in (("trained", trained), ("still", still)):
+        model = keras.saving.load_model(folder / "after_1.keras")
+        (conv,) = [layer for layer in model._flatten_layers() if layer.name == "conv1"]
+        kernels[name] = conv.get_weights()[0]
+    assert np.array_equal(kernels["still"], start)
+    assert not np.array_equal(kernels["trained"], start)
+    assert 0 < frozen["head_bytes"] < frozen["bytes"]
+
+
+def test_joint_training_has_one_row_for_all_tasks(place):
+    result, _ = result_of(place, "joint")
+    assert [len(row) for row in result["test"]] == [2]
+    assert set(result["seconds"]) == {"all"}
+
+
+def test_an_example_trains_the_head_of_its_own_task_only():
+    loss = OwnHead([2, 3])
+    logits = keras.Variable(np.array([[1.0, 3.0, 9.0, 0.0, 0.0], [7.0, 7.0, 1.0, 2.0, 3.0]]))
+    labels = np.array([1, 4])
+    softmax = np.exp([1.0, 2.0, 3.0]) / np.exp([1.0, 2.0, 3.0]).sum()
+    expected = [np.log(1 + np.exp(-2.0)), -np.log(softmax[2])]
+    np.testing.assert_allclose(loss.call(labels, logits), expected, rtol=1e-5)
+    assert np.array_equal(loss.accuracy(labels, logits), [1.0, 1.0])
+    assert np.array_equal(loss.accuracy(np.array([0, 3]), logits), [0.0, 0.0])
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        value = tf.reduce_sum(loss.call(labels, logits))
+    gradient = tape.gradient(value, logits.value).numpy()
+    assert np.all(gradient[0, 2:] == 0)
+    assert np.all(gradient[1, :2] == 0)
+    assert np.all(gradient[0, :2] != 0)
+
+
+def test_the_distance_of_softened_answers_is_least_where_they_agree():
+    target = np.array([[2.0, 0.0]], "float32")
+    p = 1 / (1 + np.exp(-1.0))  # both divided by the temperature of 2
+    expected = -(p * np.log(p) + (1 - p) * np.log(1 - p))
+    np.testing.assert_allclose(distance(target, target, 2.0), expected, rtol=1e-6)
+    assert distance(target, target + np.array([1.0, 0.0], "float32"), 2.0) > distance(
+        target, target, 2.0
+    )
+    np.testing.assert_allclose(distance(target, target + 5, 2.0), expected, rtol=1e-6)
+
+
+def test_without_forgetting_the_old_answers_move_less_than_with_fine_tuning(place):
+    """On the new task's images, which is all there is to hold them by."""
+    gentle = {"learning_rate": 0.003}
+    _, tuned = result_of(place, "fine_tuning", **gentle)
+    _, held = result_of(place, "lwf", weight=10.0, **gentle)
+    job = Job(prepared(place, held, {"method": "lwf"}), held)
+    images = np.concatenate([x for x, _ in job.tasks[1].plain.as_numpy_iterator()])
+
+    def answers(path):
+        return keras.saving.load_model(path, compile=False).predict(images, verbose=0)
+
+    before = answers(held / "teacher.keras")  # both methods learn the first task alike
+    moved = [float(distance(before, answers(f / "after_2.keras")[0], 2.0)) for f in (held, tuned)]
+    assert moved[0] < moved[1]
+
+
+@pytest.mark.parametrize("kind", ["packnet", "fine_tuning"])
+def test_a_run_that_was_stopped_goes_on_after_the_last_task(place, tmp_path, monkeypatch, kind):
+    expected, _ = result_of(place, kind)
+    prepared(place, tmp_path, {"method": kind})
+    module, name = {"packnet": (packed, "_task"), "fine_tuning": (plain, "fit")}[kind]
+    real, calls = getattr(module, name), []
+
+    def power_cut(*arguments, **more):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise OSError("the power is gone")
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(module, name, power_cut)
+    with pytest.raises(OSError, match="the power is gone"):
+        work(tmp_path)
+    assert not (tmp_path / "result.json").exists()
+    result = work(tmp_path)
+    assert len(calls) == 3  # the first task was not trained again
+    assert result["test"] == expected["test"]
+
+
+def test_a_plain_network_that_was_stopped_within_a_task_goes_on_after_the_last_epoch(
+    place, tmp_path, monkeypatch, capsys
+):
+    prepared(place, tmp_path, {"method": "individual"})
+    real = plain.TwoPhases.on_epoch_begin
+
+    def power_cut(self, epoch, logs=None):
+        if epoch == 2:
+            raise OSError("the power is gone")
+        real(self, epoch, logs)
+
+    monkeypatch.setattr(plain.TwoPhases, "on_epoch_begin", power_cut)
+    with pytest.raises(OSError, match="the power is gone"):
+        work(tmp_path)
+    monkeypatch.undo()
+    capsys.readouterr()
+    work(tmp_path)
+    shown = capsys.readouterr().out
+    assert "epoch 3/3" in shown
+    assert "epoch 2/3" not in shown
+
+
+def test_the_schedule_of_a_plain_network_is_that_of_packing(place, tmp_path):
+    """Rates fall and begin again at a tenth, and the optimizer is fresh, where packing prunes."""
+    run = prepared(place, tmp_path, {"method": "individual"})
+    job = Job(run, tmp_path)
+    task = job.tasks[0]
+    seen = []
+
+    class Watch(plain.TwoPhases):
+        def on_epoch_begin(self, epoch, logs=None):
+            super().on_epoch_begin(epoch, logs)
+            optimizer = self.model.optimizer
+            moments = [np.any(v.numpy()) for v in optimizer.variables[2:]]
+            seen.append((round(float(optimizer.learning_rate), 6), any(moments)))
+
+    model = plain.with_heads(job.trunk(), [keras.layers.Dense(2)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plain, "TwoPhases", Watch)
+        plain.fit(model, task, tmp_path)
+    assert seen == [(0.05, False), (0.005, True), (0.005, False)]
+
+
+def test_a_pretrained_head_must_fit_the_classes(place, tmp_path):
+    trunk = {"network": "small.keras", "output": "global_average_pooling2d"}
+    tasks = {"shades": {"head": "pretrained"}, "greys": {}}
+    prepared(place, tmp_path, {"method": "fine_tuning"}, trunk=trunk, tasks=tasks)
+    with pytest.raises(ValueError) as error:
+        work(tmp_path)
+    assert str(error.value) == (
+        "The classifier that the network came with has 5 outputs, and task 'shades' has 2 classes. "
+        "head: pretrained is for the task that the network was trained on, with all its classes."
+    )

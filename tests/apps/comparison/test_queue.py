@@ -1,0 +1,95 @@
+"""The command itself, in processes: what is done is kept, what fails does not stop the rest."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from comparison_files import write_file, write_images
+
+from packnet_tf.apps.comparison.worker import RESULT
+from packnet_tf.apps.main import main
+
+ALONE = {"individual": None}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_images(tmp_path))
+    return tmp_path
+
+
+def compare(*arguments):
+    return main(["compare", "--file=small.yaml", "--output=out", *arguments])
+
+
+def test_one_run_fails_and_the_others_are_reported_and_not_repeated(place, capsys):
+    write_file(place, methods=ALONE)
+    broken = next((place / "greys" / "train" / "a").iterdir())
+    whole = broken.read_bytes()
+    broken.write_bytes(b"no image" * (len(whole) // 8) + whole[: len(whole) % 8])  # the same size
+    assert compare("--jobs=2") == 1
+    shown = capsys.readouterr()
+    assert "Finished  individual: shades; seed 0" in shown.out
+    assert "FAILED    individual: greys; seed 0" in shown.out
+    assert "is not a readable image" in shown.out
+    assert "1 of 2 runs failed; the others are in the report. Repeat the command" in shown.err
+    (done,) = (place / "out" / "runs").glob(f"*/{RESULT}")
+    written = done.stat().st_mtime_ns
+
+    broken.write_bytes(whole)
+    assert compare("--jobs=2") == 0
+    shown = capsys.readouterr().out
+    assert "1 of 2 runs are done already." in shown
+    assert "(2 of 2," in shown
+    assert done.stat().st_mtime_ns == written
+    content = json.loads((place / "out" / "results.json").read_text())
+    assert set(content["lines"][0]["tasks"]) == {"shades", "greys"}
+    assert (place / "out" / "report.html").exists()
+
+
+def test_ctrl_c_ends_the_processes_and_the_same_command_continues(place, capsys):
+    write_file(place, methods=ALONE, settings={"epochs": 300, "prune_epoch": 2, "batch_size": 8})
+    command = [sys.executable, "-m", "packnet_tf.apps", "compare", "--file=small.yaml"]
+    process = subprocess.Popen(
+        [*command, "--output=out"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline().startswith("Started   individual: shades; seed 0")
+    log = next((place / "out" / "runs").glob("*")) / "log.txt"
+    deadline = time.monotonic() + 120
+    while "epoch 3/300" not in log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.endswith("packnet compare: interrupted. Repeat the command to continue\n")
+    trained = log.read_text()
+    time.sleep(1)
+    assert log.read_text() == trained  # nobody is at work any more
+
+
+def test_a_dry_run_says_what_would_run_and_trains_nothing(place, capsys):
+    write_file(place, orders=["given", "reverse"], seeds=[0, 1],
+               methods={"packnet": {}, "individual": None, "lwf": None})  # fmt: skip
+    assert compare("--dry_run") == 0
+    shown = capsys.readouterr().out
+    rows = [line.split() for line in shown.splitlines()]
+    assert ["greys", "greys", "3", "36", "18", "18"] in rows
+    assert ["packnet", "packnet", "4", "4", "0", "min"] in rows
+    assert ["individual", "individual", "4", "4", "0", "min"] in rows
+    assert ["all", "12", "0", "min"] in rows
+    assert "Nothing was trained." in shown
+    assert not (place / "out").exists()
+
+
+def test_what_cannot_be_is_said_in_a_sentence(place, capsys):
+    assert main(["compare"]) == 2
+    assert "--file is missing; --recipes lists those of the paper" in capsys.readouterr().err
+    assert main(["compare", "--file=paper/vgg99"]) == 1
+    error = capsys.readouterr().err
+    assert "'paper/vgg99' is neither a .yaml file nor a recipe; recipes are: paper/dense" in error
+    write_file(place, metods={})
+    assert compare() == 1
+    assert "Did you mean 'methods'?" in capsys.readouterr().err
