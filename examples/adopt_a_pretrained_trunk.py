@@ -166,6 +166,7 @@ def pack(way: str, place: int) -> dict:
             epochs=FLAGS.epochs,
             prune_epoch=FLAGS.prune_epoch,
             prune_ratio=equal_shares(len(FLAGS.tasks))[place],
+            gradual=False,
             flip=task not in UNFLIPPED,
             seed=FLAGS.seed,
         )

@@ -14,15 +14,18 @@ FOLDER holds `run.json`; the result is `result.json` beside it, a dict of
                        around the prune, and who owns how much of every layer
 """
 
+import contextlib
+import fcntl
 import json
 import pathlib
 import sys
 import traceback
+from collections.abc import Iterator
 
 from packnet_tf.apps import cli
 from packnet_tf.atomic import replacing
 
-RUN, RESULT, ERROR = "run.json", "result.json", "error.txt"
+RUN, RESULT, ERROR, LOCK = "run.json", "result.json", "error.txt", "lock"
 
 
 def work(folder: pathlib.Path) -> dict:
@@ -49,12 +52,31 @@ def work(folder: pathlib.Path) -> dict:
     return result
 
 
+@contextlib.contextmanager
+def alone(folder: pathlib.Path) -> Iterator[None]:
+    """Within it no other process does the run of a folder; the lock goes with the process.
+
+    Raises:
+        RuntimeError: one does.
+    """
+    with open(folder / LOCK, "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RuntimeError(
+                f"another process is at work in '{folder}'. Wait for it, or end it, and repeat the "
+                "command"
+            ) from None
+        yield
+
+
 def main() -> int:
     folder = pathlib.Path(sys.argv[1])
     (folder / ERROR).unlink(missing_ok=True)
     cli.start_keras()
     try:
-        work(folder)
+        with alone(folder):
+            work(folder)
     except Exception as error:
         traceback.print_exc()
         text = str(error) or type(error).__name__

@@ -9,7 +9,9 @@ import time
 import pytest
 from comparison_files import write_file, write_images
 
-from packnet_tf.apps.comparison.worker import RESULT
+from packnet_tf.apps.comparison.config import read_comparison
+from packnet_tf.apps.comparison.runs import entries
+from packnet_tf.apps.comparison.worker import RESULT, alone
 from packnet_tf.apps.main import main
 
 ALONE = {"individual": None}
@@ -48,6 +50,20 @@ def test_one_run_fails_and_the_others_are_reported_and_not_repeated(place, capsy
     content = json.loads((place / "out" / "results.json").read_text())
     assert set(content["lines"][0]["tasks"]) == {"shades", "greys"}
     assert (place / "out" / "report.html").exists()
+
+
+def test_two_commands_do_not_do_the_same_run_at_once(place, capsys):
+    write_file(place, methods=ALONE, tasks={"shades": {}})
+    (run,) = entries(read_comparison("small.yaml"))[0].runs
+    folder = place / "out" / "runs" / run.key
+    folder.mkdir(parents=True)
+    with alone(folder):
+        assert compare() == 1
+    assert (
+        f"another process is at work in 'out/runs/{run.key}'. Wait for it"
+        in capsys.readouterr().out
+    )
+    assert compare() == 0
 
 
 def test_ctrl_c_ends_the_processes_and_the_same_command_continues(place, capsys):
