@@ -75,7 +75,7 @@ def _work(values, comparison, found, runs, output: pathlib.Path) -> None:
     from packnet_tf.apps.comparison.report import write_report
 
     try:
-        outcome = work_off(runs, output / "runs", values.jobs, lambda line: print(line, flush=True))
+        outcome = work_off(runs, output / "runs", values.jobs)
     except KeyboardInterrupt:
         raise RuntimeError("interrupted. Repeat the command to continue") from None
     print(write_report(comparison, found, output))

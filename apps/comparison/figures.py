@@ -75,8 +75,7 @@ def draw_tasks(report: Sequence[tuple[str, Line]]) -> Figure:
             color=COLOURS[number % len(COLOURS)], error_kw={"linewidth": 0.8},
         )  # fmt: skip
     for place, (_, line) in enumerate(report):
-        axes.text(place, 102, f"{100 * line.acc[0]:.1f}", ha="center", fontsize=9)
-    axes.text(-0.5, 106, "mean:", ha="left", fontsize=8, color="#555555")
+        axes.text(place, 102, f"mean {100 * line.acc[0]:.1f}", ha="center", fontsize=8)
     axes.set_xticks(range(len(report)), [title for title, _ in report], rotation=20, ha="right")
     axes.set_ylim(0, 110)
     axes.set_yticks(range(0, 101, 20))

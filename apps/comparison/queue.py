@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from packnet_tf.apps.comparison.runs import Run
+from packnet_tf.apps.comparison.screen import Screen
 from packnet_tf.apps.comparison.worker import ERROR, RESULT, RUN
 from packnet_tf.atomic import replacing
 
@@ -32,16 +33,13 @@ class Outcome:
     failed: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def work_off(
-    runs: Sequence[Run], folder: pathlib.Path, jobs: int, say: Callable[[str], None] = print
-) -> Outcome:
+def work_off(runs: Sequence[Run], folder: pathlib.Path, jobs: int) -> Outcome:
     """Does every run that has no result yet; each has the folder of its key.
 
     Args:
         runs: what to do, each once.
         folder: of all runs.
         jobs: processes at once; they share the processors.
-        say: shows a line.
 
     Returns:
         What is done and what failed; a run that fails does not stop the others.
@@ -56,25 +54,31 @@ def work_off(
         else:
             waiting.append(run)
     outcome.done = outcome.cached
-    if outcome.cached:
-        say(f"{outcome.cached} of {len(runs)} runs are done already.")
+    with Screen(len(runs), outcome.cached).open() as screen:
+        if outcome.cached:
+            screen.say(f"{outcome.cached} of {len(runs)} runs are done already.")
+        _work_off(waiting, folder, jobs, len(runs), screen, outcome)
+    return outcome
+
+
+def _work_off(waiting, folder, jobs: int, total: int, screen: Screen, outcome: Outcome) -> None:
     busy: dict[str, _Process] = {}
     try:
         while waiting or busy:
             while waiting and len(busy) < jobs:
                 run = waiting.popleft()
                 busy[run.key] = _Process(run, folder / run.key, jobs)
-                say(f"Started   {run.title}  ({run.key})")
+                screen.began(run.key, run.title)
             time.sleep(POLL)
             for key, process in list(busy.items()):
+                screen.at(key, process.folder / LOG)
                 if process.ended:
                     del busy[key]
-                    _take(process, outcome, len(runs), say)
-    except KeyboardInterrupt:
+                    screen.ended(key)
+                    _take(process, outcome, total, screen.say)
+    finally:
         for process in busy.values():
             process.stop()
-        raise
-    return outcome
 
 
 def _take(process: "_Process", outcome: Outcome, total: int, say: Callable[[str], None]) -> None:

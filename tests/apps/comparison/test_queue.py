@@ -11,6 +11,7 @@ from comparison_files import write_file, write_images
 
 from packnet_tf.apps.comparison.config import read_comparison
 from packnet_tf.apps.comparison.runs import entries
+from packnet_tf.apps.comparison.screen import last_line
 from packnet_tf.apps.comparison.worker import RESULT, alone
 from packnet_tf.apps.main import main
 
@@ -109,3 +110,11 @@ def test_what_cannot_be_is_said_in_a_sentence(place, capsys):
     write_file(place, metods={})
     assert compare() == 1
     assert "Did you mean 'methods'?" in capsys.readouterr().err
+
+
+def test_the_screen_shows_the_last_whole_line_of_a_log(tmp_path):
+    log = tmp_path / "log.txt"
+    log.write_text("")
+    assert last_line(log) == ""
+    log.write_text("x" * 10_000 + "\nepoch 1/3: loss 0.5\n\nepoch 2/")
+    assert last_line(log) == "epoch 1/3: loss 0.5"

@@ -1,0 +1,71 @@
+"""What is seen of the runs while they go on: a bar, and where each is; in a file lines alone."""
+
+import contextlib
+import pathlib
+from collections.abc import Iterator
+
+import rich.console
+import rich.progress
+
+TAIL = 4096  # bytes of a log that its last line is looked for in
+WIDTH = 60  # characters of it that are shown
+
+
+class Screen:
+    """Prints to a terminal with bars, or to a file or a pipe without.
+
+    Args:
+        total: how many runs there are.
+        done: how many have a result.
+    """
+
+    def __init__(self, total: int, done: int):
+        self._console = rich.console.Console(highlight=False, soft_wrap=True)
+        self._bars = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.TextColumn("{task.fields[state]}", markup=False),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._all = self._bars.add_task(
+            "runs", total=total, completed=done, state=f"{done}/{total}"
+        )
+        self._total, self._done = total, done
+        self._busy: dict[str, rich.progress.TaskID] = {}
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator["Screen"]:
+        """Within it bars are drawn, in terminals."""
+        with self._bars:
+            yield self
+
+    def say(self, text: str) -> None:
+        """Prints a line, above the bars where there are some."""
+        self._console.print(text, markup=False)
+
+    def began(self, key: str, title: str) -> None:
+        """Shows a run that has begun."""
+        self.say(f"Started   {title}  ({key})")
+        self._busy[key] = self._bars.add_task(title, total=None, state="")
+
+    def at(self, key: str, log: pathlib.Path) -> None:
+        """Shows where a run is: the last line of its log."""
+        if not self._bars.disable:
+            self._bars.update(self._busy[key], state=last_line(log)[:WIDTH])
+
+    def ended(self, key: str) -> None:
+        """Takes a run off the screen."""
+        self._done += 1
+        self._bars.remove_task(self._busy.pop(key))
+        self._bars.update(self._all, completed=self._done, state=f"{self._done}/{self._total}")
+
+
+def last_line(log: pathlib.Path) -> str:
+    """The last line that a log has whole, without reading all of it; empty where there is none."""
+    with open(log, "rb") as file:
+        file.seek(0, 2)
+        file.seek(max(0, file.tell() - TAIL))
+        text = file.read().decode(errors="replace")
+    lines = [line for line in text.split("\n")[:-1] if line.strip()]
+    return lines[-1].strip() if lines else ""
