@@ -53,15 +53,17 @@ class TaskData:
 
     @functools.cached_property
     def validation(self):
+        """Batches of (images, labels), as they are, in the order of the files."""
         return self.pipeline.evaluation(self.folder.files["validation"])
 
     @functools.cached_property
     def test(self):
+        """The same of the test images."""
         return self.pipeline.evaluation(self.folder.files["test"])
 
     @functools.cached_property
     def plain(self):
-        """The training images as they are, in their order."""
+        """The same of the training images."""
         return self.pipeline.evaluation(self.folder.files["train"])
 
 
@@ -77,7 +79,11 @@ class Job:
         self.run, self.folder = run, folder
 
     def trunk(self) -> keras.Model:
-        """A new copy of the trunk: pixels of 0 to 255 in, one feature vector out."""
+        """A new copy of the trunk: pixels of 0 to 255 in, one feature vector out.
+
+        Random weights are those of the run's seed.
+        """
+        keras.utils.set_random_seed(self.run.seed)
         given = self.run.trunk
         return load_trunk(
             given["network"], self.run.image_size, given["output"], given["pixel_scale"],
@@ -105,7 +111,7 @@ class Job:
         return tasks
 
     def seed(self, place: int) -> None:
-        """The random numbers that a task begins with: the same for every method."""
+        """The random numbers that the task at a place begins with."""
         keras.utils.set_random_seed(self.run.seed + place)
 
     def head(self, task: TaskData, trunk: keras.Model) -> keras.layers.Layer:
@@ -127,10 +133,11 @@ class Job:
         return calibrated_head(trunk, task.plain, task.classes)
 
 
-def accuracy(model: keras.Model, data) -> float:
-    """The share of images whose largest output is that of their label, 0 to 1."""
-    labels = np.concatenate([labels for _, labels in data.as_numpy_iterator()])
-    return float(np.mean(model.predict(data, verbose=0).argmax(-1) == labels))
+def accuracy(model: keras.Model, task: TaskData, split: str) -> float:
+    """The share of a split's images whose largest output is that of their label, 0 to 1."""
+    labels = [label for _, label in task.folder.files[split]]
+    outputs = model.predict(getattr(task, split), verbose=0)
+    return float(np.mean(outputs.argmax(-1) == np.array(labels)))
 
 
 def saved_bytes(model: keras.Model) -> int:

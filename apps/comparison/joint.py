@@ -1,7 +1,6 @@
 """Joint training: one network on the images of all tasks at once, a head for each."""
 
 import dataclasses
-import time
 
 import keras
 import numpy as np
@@ -26,35 +25,36 @@ def learn_together(job: Job) -> dict:
     heads = [new_head(job, task, trunk) for task in job.tasks]
     sizes = [task.classes for task in job.tasks]
     loss = OwnHead(sizes)
-    began = time.perf_counter()
     model = with_heads(trunk, heads)
     if len(heads) > 1:
         model = keras.Model(model.input, ops.concatenate(model.outputs, axis=-1))
-    fit(model, Mixture.of(job), job.folder, loss, [loss.accuracy])
-    seconds = time.perf_counter() - began
+    seconds = fit(model, Mixture.of(job), job.folder, loss, [loss.accuracy])
     one, every = network_bytes(trunk, heads)
+    rows = {
+        split: [
+            [
+                accuracy(with_heads(trunk, [head]), task, split)
+                for task, head in zip(job.tasks, heads, strict=True)
+            ]
+        ]
+        for split in ("validation", "test")
+    }
     return {
+        **rows,
         "seconds": {"all": seconds},
-        "validation": [
-            [accuracy(with_heads(trunk, [h]), t.validation) for t, h in _each(job, heads)]
-        ],
-        "test": [[accuracy(with_heads(trunk, [h]), t.test) for t, h in _each(job, heads)]],
         "bytes": saved_bytes(with_heads(trunk, heads)),
         "one_network_bytes": one,
         "network_per_task_bytes": every,
     }
 
 
-def _each(job: Job, heads):
-    return zip(job.tasks, heads, strict=True)
-
-
 @dataclasses.dataclass
 class Mixture:
-    """The training images of several tasks as one.
+    """The training images of several tasks as one, in the place of a `TaskData`.
 
     Attributes:
         name: for the screen.
+        place: 0.
         settings: those of the first task.
         train: batches of images and labels; those of task t are counted on from the classes of
             the tasks before it.
@@ -63,6 +63,7 @@ class Mixture:
     name: str
     settings: object
     train: object
+    place: int = 0
 
     @classmethod
     def of(cls, job: Job) -> "Mixture":

@@ -29,7 +29,7 @@ def pack_tasks(job: Job) -> dict:
     for task, prune in zip(job.tasks, _prunes(options, job.tasks), strict=True):
         if task.name not in net.tasks:
             job.seed(task.place)
-            trainer = _trainer(net, task, prune, directory, job.run.seed + task.place)
+            trainer = _trainer(net, task, prune, directory, job.run.seed)
             trainer.fit([_task(net, job, task)])
         if len(state["test"]) == task.place:
             for split in ("validation", "test"):
@@ -90,7 +90,7 @@ def _task(net, job: Job, task: TaskData) -> packnet_tf.Task:
 
 
 def _accuracies(net, tasks: list[TaskData], split: str) -> list[float]:
-    return [accuracy(net.task_model(task.name), getattr(task, split)) for task in tasks]
+    return [accuracy(net.task_model(task.name), task, split) for task in tasks]
 
 
 def _measured(net, history: History, folder) -> dict:
@@ -100,7 +100,9 @@ def _measured(net, history: History, folder) -> dict:
     one, every = network_bytes(trunk_of[0], heads)
     moments = ("before_prune", "after_prune", "retrained")
     return {
-        "seconds": {name: history[name]["seconds"] for name in net.tasks},
+        "seconds": {
+            name: sum(epoch["seconds"] for epoch in history[name]["epochs"]) for name in net.tasks
+        },
         "bytes": (folder / "pack.keras").stat().st_size,
         "one_network_bytes": one,
         "network_per_task_bytes": every,

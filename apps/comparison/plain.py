@@ -1,8 +1,10 @@
 """Methods that train plain Keras networks: each task alone, or one network task after task."""
 
+import contextlib
 import json
+import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 
@@ -12,10 +14,12 @@ from packnet_tf.apps.comparison.settings import Settings
 from packnet_tf.atomic import replacing
 from packnet_tf.distribution import has_accelerator
 from packnet_tf.optimizers import reset_optimizer
+from packnet_tf.trainer import checkpoint
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-# Trains a network on a task: the job, the task, the trunk, the heads so far, its own the last.
-Learn = Callable[[Job, TaskData, keras.Model, list], None]
+# Trains a network on a task: the job, the task, the trunk, the heads so far, its own the last. The
+# answer is how many seconds that took.
+Learn = Callable[[Job, TaskData, keras.Model, list], float]
 
 
 def learn_in_sequence(job: Job, learn: Learn) -> dict:
@@ -23,7 +27,7 @@ def learn_in_sequence(job: Job, learn: Learn) -> dict:
 
     Args:
         job: the run.
-        learn: trains the network on one task.
+        learn: trains the network on one task; a task whose head is pretrained has been learnt.
 
     Returns:
         The result of the run, see `worker.py`.
@@ -32,14 +36,11 @@ def learn_in_sequence(job: Job, learn: Learn) -> dict:
     for task in job.tasks[len(heads) :]:
         job.seed(task.place)
         heads.append(new_head(job, task, trunk))
-        began = time.perf_counter()
-        learn(job, task, trunk, heads)
-        state["seconds"][task.name] = time.perf_counter() - began
+        learnt = task.settings.head == "pretrained"
+        state["seconds"][task.name] = 0.0 if learnt else learn(job, task, trunk, heads)
         for split in ("validation", "test"):
             seen = zip(job.tasks, heads, strict=False)
-            state[split].append(
-                [accuracy(with_heads(trunk, [head]), getattr(t, split)) for t, head in seen]
-            )
+            state[split].append([accuracy(with_heads(trunk, [head]), t, split) for t, head in seen])
         _keep(job, trunk, heads, state)
     one, every = network_bytes(trunk, heads)
     return {
@@ -58,18 +59,28 @@ def new_head(job: Job, task: TaskData, trunk: keras.Model) -> keras.layers.Layer
     return head
 
 
-def train_everything(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> None:
+def train_everything(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> float:
     """Trains all weights of the trunk and the task's head; those of earlier tasks stand still."""
-    if task.settings.head != "pretrained":
-        fit(with_heads(trunk, heads[-1:]), task, job.folder)
+    return fit(with_heads(trunk, heads[-1:]), task, job.folder)
 
 
-def train_head(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> None:
+def train_head(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> float:
     """Trains the head on a frozen trunk."""
-    if task.settings.head != "pretrained":
-        trunk.trainable = False
-        fit(with_heads(trunk, heads[-1:]), task, job.folder)
+    with frozen(trunk):
+        return fit(with_heads(trunk, heads[-1:]), task, job.folder)
+
+
+@contextlib.contextmanager
+def frozen(trunk: keras.Model) -> Iterator[None]:
+    """Within it nothing of the trunk trains; afterwards what did before."""
+    before = [(layer, layer.trainable) for layer in trunk._flatten_layers(include_self=False)]
+    trunk.trainable = False
+    try:
+        yield
+    finally:
         trunk.trainable = True
+        for layer, trainable in before:
+            layer.trainable = trainable
 
 
 def with_heads(trunk: keras.Model, heads: list, model_class: type = keras.Model) -> keras.Model:
@@ -80,19 +91,21 @@ def with_heads(trunk: keras.Model, heads: list, model_class: type = keras.Model)
     return model_class(pixels, outputs if len(outputs) > 1 else outputs[0])
 
 
-def fit(model: keras.Model, task: TaskData, folder, loss=LOSS, metrics=("accuracy",)) -> None:
+def fit(model: keras.Model, task: TaskData, folder, loss=LOSS, metrics=("accuracy",)) -> float:
     """Trains a model on a task by its settings, in the two phases that packing has.
 
-    Stopped, it continues after the last finished epoch.
+    Stopped, it continues after the last finished epoch, in the order that it would have had.
 
     Args:
         model: from pixels to logits.
         task: its data and settings.
-        folder: where its progress is kept.
+        folder: where its progress is kept; None keeps nothing.
         loss, metrics: as for `compile`.
+
+    Returns:
+        Seconds of training, those before a stop included.
     """
     settings = task.settings
-    phases = TwoPhases(settings, task.name)
     model.compile(
         rates.optimizer(settings.optimizer)(settings.learning_rate),
         loss,
@@ -100,22 +113,51 @@ def fit(model: keras.Model, task: TaskData, folder, loss=LOSS, metrics=("accurac
         jit_compile=has_accelerator(),
     )
     model.optimizer.build(model.trainable_variables)
-    backup = keras.callbacks.BackupAndRestore(str(folder / "backup"))
+    phases = TwoPhases(settings, task.name, folder and progress_of(task, folder))
+    first = phases.resume(model)
+    data = task.train
+    # Every iterator of the data draws new random numbers, and Keras makes two an epoch: one at its
+    # beginning, one at its end, where the number of batches is known.
+    for _ in range(first * (2 if data.cardinality() >= 0 else 1)):
+        iter(data)
     model.fit(
-        task.train, epochs=settings.epochs, callbacks=[backup, phases], verbose=0, shuffle=False
-    )
+        data, initial_epoch=first, epochs=settings.epochs, callbacks=[phases], verbose=0,
+        shuffle=False,
+    )  # fmt: skip
+    return phases.seconds
+
+
+def progress_of(task: TaskData, folder: pathlib.Path) -> pathlib.Path:
+    """The file that `fit` keeps its progress on a task in; whoever called it removes it."""
+    return folder / f"training_{task.place}.npz"
 
 
 class TwoPhases(keras.callbacks.Callback):
-    """Sets the learning rate of every epoch, and makes the optimizer fresh at `prune_epoch`."""
+    """Sets the learning rate of every epoch, and makes the optimizer fresh at `prune_epoch`.
 
-    def __init__(self, settings: Settings, name: str):
+    Args:
+        settings: of the task.
+        name: of the task, for the screen.
+        progress: file that the state is kept in after every epoch; None: nowhere.
+    """
+
+    def __init__(self, settings: Settings, name: str, progress: pathlib.Path | None):
         super().__init__()
         s = self._settings = settings
-        self._name = name
+        self._name, self._progress = name, progress
+        self.seconds = 0.0
         self._before = rates.decayed(s.learning_rate, s.prune_epoch, s.decay, s.decay_every)
         after = s.epochs - s.prune_epoch
         self._after = rates.decayed(s.rate_after, after, s.decay, s.decay_every)
+
+    def resume(self, model: keras.Model) -> int:
+        """Puts back the state that was kept; returns the epoch to go on with."""
+        if self._progress is None or not self._progress.exists():
+            return 0
+        facts, values = checkpoint.load(self._progress)
+        checkpoint.put_back(model, values)
+        self.seconds = facts["seconds"]
+        return facts["epochs"]
 
     def on_epoch_begin(self, epoch, logs=None):
         turn = self._settings.prune_epoch
@@ -123,10 +165,15 @@ class TwoPhases(keras.callbacks.Callback):
             reset_optimizer(self.model.optimizer)
         rate = self._before(epoch) if epoch < turn else self._after(epoch - turn)
         self.model.optimizer.learning_rate = rate
+        self._began = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
+        self.seconds += time.perf_counter() - self._began
         numbers = "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
         print(f"{self._name}, epoch {epoch + 1}/{self._settings.epochs}: {numbers}", flush=True)
+        if self._progress is not None:
+            facts = {"epochs": epoch + 1, "seconds": self.seconds}
+            checkpoint.save(self._progress, facts, checkpoint.take(self.model))
 
 
 def _resumed(job: Job):

@@ -26,6 +26,7 @@ from packnet_tf.apps import cli
 from packnet_tf.atomic import replacing
 
 RUN, RESULT, ERROR, LOCK = "run.json", "result.json", "error.txt", "lock"
+PROGRESS = "training_*.npz"  # of plain networks, a file per task
 
 
 def work(folder: pathlib.Path) -> dict:
@@ -45,10 +46,14 @@ def work(folder: pathlib.Path) -> dict:
         "lwf": lambda job: learn_in_sequence(job, distil),
         "joint": learn_together,
     }
+    if (folder / RESULT).exists():  # another process has been here
+        return json.loads((folder / RESULT).read_text(encoding="utf-8"))
     run = Run.read(folder / RUN)
     result = methods[run.kind](Job(run, folder))
     with replacing(folder / RESULT) as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for path in folder.glob(PROGRESS):
+        path.unlink()
     return result
 
 

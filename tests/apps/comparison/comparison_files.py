@@ -22,6 +22,18 @@ def write_images(folder: pathlib.Path) -> pathlib.Path:
     return folder
 
 
+def write_trunk_without_norms(path: pathlib.Path) -> pathlib.Path:
+    """As `write_trunk`, of convolutions alone."""
+    import keras
+    from keras import layers
+
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(8, 3, strides=2, activation="relu")(inputs)
+    x = layers.Conv2D(12, 3, strides=2, activation="relu", name="features")(x)
+    keras.Model(inputs, x, name="without_norms").save(path)
+    return path
+
+
 def write_file(folder: pathlib.Path, **changes) -> pathlib.Path:
     """The file, with other values at its top."""
     path = folder / "small.yaml"

@@ -6,10 +6,10 @@ import json
 import keras
 import numpy as np
 import pytest
-from comparison_files import write_file, write_images
+from comparison_files import write_file, write_images, write_trunk_without_norms
 
 import packnet_tf
-from packnet_tf.apps.comparison import packed, plain
+from packnet_tf.apps.comparison import distillation, packed, plain
 from packnet_tf.apps.comparison.config import read_comparison
 from packnet_tf.apps.comparison.distillation import distance
 from packnet_tf.apps.comparison.job import Job, accuracy
@@ -74,7 +74,7 @@ def test_what_packing_reports_is_what_the_views_answer(place):
     result, folder = result_of(place, "packnet")
     net = packnet_tf.load(folder / "pack.keras")
     job = Job(prepared(place, folder, {"method": "packnet"}), folder)
-    found = [accuracy(net.task_model(task.name), task.test) for task in job.tasks]
+    found = [accuracy(net.task_model(task.name), task, "test") for task in job.tasks]
     assert found == result["test"][-1]
 
 
@@ -129,20 +129,29 @@ def test_the_distance_of_softened_answers_is_least_where_they_agree():
     np.testing.assert_allclose(distance(target, target + 5, 2.0), expected, rtol=1e-6)
 
 
-def test_without_forgetting_the_old_answers_move_less_than_with_fine_tuning(place):
-    """On the new task's images, which is all there is to hold them by."""
-    gentle = {"learning_rate": 0.003}
-    _, tuned = result_of(place, "fine_tuning", **gentle)
-    _, held = result_of(place, "lwf", weight=10.0, **gentle)
-    job = Job(prepared(place, held, {"method": "lwf"}), held)
-    images = np.concatenate([x for x, _ in job.tasks[1].plain.as_numpy_iterator()])
+def test_without_forgetting_the_old_answers_move_less_than_with_fine_tuning(place, tmp_path):
+    """On the new task's images, which is all there is to hold them by.
 
-    def answers(path):
-        return keras.saving.load_model(path, compile=False).predict(images, verbose=0)
-
-    before = answers(held / "teacher.keras")  # both methods learn the first task alike
-    moved = [float(distance(before, answers(f / "after_2.keras")[0], 2.0)) for f in (held, tuned)]
-    assert moved[0] < moved[1]
+    Without normalisation: its statistics are a batch's in training, and held by nothing.
+    """
+    write_trunk_without_norms(tmp_path / "plain.keras")
+    for name in ("shades", "greys"):
+        (tmp_path / name).symlink_to(place / name)
+    trunk = {"network": "plain.keras", "output": "features"}
+    path = write_file(tmp_path, methods={"joint": {}}, trunk=trunk)
+    (run,) = entries(read_comparison(path))[0].runs
+    images = Job(run, tmp_path).tasks[1].plain
+    answers = {}
+    # All three learn the first task alike.
+    for kind, last in (("individual", 1), ("fine_tuning", 2), ("lwf", 2)):
+        folder = tmp_path / kind
+        prepared(tmp_path, folder, {"method": kind, "learning_rate": 0.003}, trunk=trunk)
+        work(folder)
+        model = keras.saving.load_model(folder / f"after_{last}.keras", compile=False)
+        outputs = model.predict(images, verbose=0)
+        answers[kind] = outputs[0] if last == 2 else outputs
+    moved = {k: float(distance(answers["individual"], answers[k], 2.0)) for k in answers}
+    assert moved["individual"] < moved["lwf"] < moved["fine_tuning"]
 
 
 @pytest.mark.parametrize("kind", ["packnet", "fine_tuning"])
@@ -167,26 +176,63 @@ def test_a_run_that_was_stopped_goes_on_after_the_last_task(place, tmp_path, mon
     assert result["test"] == expected["test"]
 
 
-def test_a_plain_network_that_was_stopped_within_a_task_goes_on_after_the_last_epoch(
-    place, tmp_path, monkeypatch, capsys
+@pytest.mark.parametrize("kind", ["individual", "lwf", "joint"])
+def test_a_plain_network_that_was_stopped_within_a_task_ends_as_if_it_had_not_been(
+    place, tmp_path, monkeypatch, capsys, kind
 ):
-    prepared(place, tmp_path, {"method": "individual"})
-    real = plain.TwoPhases.on_epoch_begin
+    expected, _ = result_of(place, kind)
+    prepared(place, tmp_path, {"method": kind})
+    real, epochs = plain.TwoPhases.on_epoch_begin, []
 
     def power_cut(self, epoch, logs=None):
-        if epoch == 2:
+        epochs.append(epoch)
+        if epoch == 2 and len(epochs) == (6 if kind == "lwf" else 3):
             raise OSError("the power is gone")
         real(self, epoch, logs)
 
     monkeypatch.setattr(plain.TwoPhases, "on_epoch_begin", power_cut)
     with pytest.raises(OSError, match="the power is gone"):
         work(tmp_path)
-    monkeypatch.undo()
     capsys.readouterr()
-    work(tmp_path)
+    result = work(tmp_path)
     shown = capsys.readouterr().out
     assert "epoch 3/3" in shown
     assert "epoch 2/3" not in shown
+    for split in ("validation", "test"):
+        assert result[split] == expected[split]
+    assert not list(tmp_path.glob("*.npz"))
+    last = {"individual": "after_1.keras", "lwf": "after_2.keras"}.get(kind)
+    if last:
+        models = [keras.saving.load_model(f / last) for f in (tmp_path, result_of(place, kind)[1])]
+        for ours, theirs in zip(*(model.get_weights() for model in models), strict=True):
+            assert np.array_equal(ours, theirs)
+
+
+def test_the_teacher_of_lwf_stands_still_and_the_student_trains_everything(place, tmp_path):
+    prepared(place, tmp_path, {"method": "lwf"})
+    job = Job(prepared(place, tmp_path, {"method": "lwf"}), tmp_path)
+    trunk = job.trunk()
+    heads = [plain.new_head(job, task, trunk) for task in job.tasks]
+    plain.with_heads(trunk, heads[:1]).save(tmp_path / "before.keras")
+    seen = []
+
+    class Watched(distillation.Student):
+        def learn_from(self, teacher, options):
+            super().learn_from(teacher, options)
+            seen.append((self, teacher))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distillation, "Student", Watched)
+        distillation.distil(job, job.tasks[1], trunk, heads)
+    ((student, teacher),) = seen
+    parts = [trunk, *heads]
+    wanted = {id(v) for part in parts for v in part.trainable_variables}
+    assert {id(v) for v in student.trainable_variables} == wanted
+    assert len(student.weights) == sum(len(part.weights) for part in parts)
+    images = next(iter(job.tasks[1].validation))[0]
+    before = keras.saving.load_model(tmp_path / "before.keras", compile=False)
+    assert np.array_equal(teacher(images), before(images, training=False))
+    assert not (tmp_path / "teacher.keras").exists()
 
 
 def test_the_schedule_of_a_plain_network_is_that_of_packing(place, tmp_path):
