@@ -3,7 +3,7 @@
 FILE is a YAML file with a trunk, tasks (folders of images) and methods: packnet in any variant,
 individual networks, classifier_only, fine_tuning, lwf (learning without forgetting), joint. Every
 method starts from the same trunk and gets the same images, schedule and seeds. Validation images
-choose, where there is a choice; test images are looked at once. Interrupted, the same command
+choose, where there is a choice; test images decide nothing. Interrupted, the same command
 continues; runs that are done are not repeated. Results: report.html, results.json, results.csv.
 
 Recipes of the paper stand for a file by their name, for instance paper/vgg16; --recipes lists them.

@@ -38,10 +38,14 @@ class Pipeline:
                 f"{max(self.shape[:2])}."
             )
 
-    def images(self, files):
+    def images(self, files, shuffled: bool = False):
         """Decoded images with labels: uint8 (height, width, channels) and int32.
 
         Their size is the shape's; with `shorter_side` their own.
+
+        Args:
+            files: pairs (path, label).
+            shuffled: in another order in every pass.
         """
         import tensorflow as tf
 
@@ -54,11 +58,20 @@ class Pipeline:
             image = tf.numpy_function(decode, [path], tf.uint8, stateful=False)
             return tf.ensure_shape(image, shape), label
 
+        def shuffle(data):
+            # All of them: files come class by class, and a smaller buffer would keep them so.
+            return data.shuffle(len(files), seed=self.seed, reshuffle_each_iteration=True)
+
         shape = self.shape if self.shorter_side is None else (None, None, self.shape[-1])
         paths, labels = zip(*files, strict=True)
         data = tf.data.Dataset.from_tensor_slices((list(paths), np.array(labels, np.int32)))
+        if shuffled and not self.cache:  # paths, before they become images
+            data = shuffle(data)
         data = data.map(load, num_parallel_calls=tf.data.AUTOTUNE)
-        return data.cache() if self.cache else data
+        if not self.cache:
+            return data
+        data = data.cache()
+        return shuffle(data) if shuffled else data
 
     def evaluation(self, files):
         """Batches in the order of the files: float32 (n, h, w, c) of the range, int32 (n,)."""
@@ -105,8 +118,7 @@ class Pipeline:
                 image = tf.image.stateless_random_flip_left_right(image, seed)
             return tf.ensure_shape(image, self.shape)
 
-        data = self.images(files)
-        data = data.shuffle(min(len(files), 20_000), seed=self.seed, reshuffle_each_iteration=True)
+        data = self.images(files, shuffled=True)
         if flip or crop or self.shorter_side is not None:
             seeds = tf.data.Dataset.random(self.seed, rerandomize_each_iteration=True).batch(2)
             data = tf.data.Dataset.zip((data, seeds)).map(
@@ -135,7 +147,7 @@ class Pipeline:
         begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
             tf.shape(image),
             tf.zeros((1, 0, 4)),
-            seed,
+            tf.bitwise.invert(seed),  # the flip draws from the seed: not the same numbers
             min_object_covered=0.0,
             aspect_ratio_range=PROPORTIONS,
             area_range=AREAS,

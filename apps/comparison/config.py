@@ -25,6 +25,8 @@ METHODS = {
     "lwf": Distillation,
     "joint": NoOptions,
 }
+# Methods that learn every task alone, or all at once.
+UNORDERED = ("individual", "classifier_only", "joint")
 TOP = ("trunk", "image_size", "tasks", "orders", "seeds", "settings", "methods", "published_errors")
 
 
@@ -118,10 +120,9 @@ def read_comparison(path, data=None) -> Comparison:
             "docs/comparison.md."
         )
     content = _read(path)
-    if isinstance(content, Mapping) and "base" in content:
-        content = {**_read(path.parent / content["base"]), **content}
-        del content["base"]
     try:
+        if isinstance(content, Mapping) and "base" in content:
+            content = _upon_base(content, path.parent)
         return parse(content, pathlib.Path(data) if data is not None else path.parent)
     except ValueError as error:
         raise ValueError(f"'{path}': {error}") from error
@@ -132,6 +133,14 @@ def _read(path: pathlib.Path):
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise ValueError(f"'{path}' is not a readable YAML file: {error}") from error
+
+
+def _upon_base(content: Mapping, folder: pathlib.Path) -> dict:
+    """What a file says, and from its base what it does not say; a base has none of its own."""
+    base = _read(folder / str(content["base"]))
+    if not isinstance(base, Mapping):
+        raise ValueError(f"its base '{content['base']}' has no names and values at the top.")
+    return {**base, **{name: value for name, value in content.items() if name != "base"}}
 
 
 def parse(content: Mapping, data: pathlib.Path) -> Comparison:
@@ -225,6 +234,10 @@ def _method(label: str, given, tasks: tuple[str, ...]) -> Method:
     own = METHODS[kind].__dataclass_fields__
     check_names(given, {**own, **Settings.__dataclass_fields__, **known}, where)
     choose = given.pop("choose", None) or {}
+    if kind in UNORDERED and ("orders" in given or "later" in given):
+        raise ValueError(
+            f"{where} has orders or later, and {kind} knows no order of tasks; leave them out."
+        )
     orders = given.pop("orders", None)
     later = check(Settings, given.pop("later", None) or {}, f"{where}, later")
     options = {name: value for name, value in given.items() if name in own}
@@ -235,13 +248,14 @@ def _method(label: str, given, tasks: tuple[str, ...]) -> Method:
         raise ValueError(
             f"{where} has a choose that is no choice; write learning_rate: [0.01, 0.1]."
         )
+    chosen = {}
     for name, values in choose.items():
         check_names([name], {**own, **Settings.__dataclass_fields__}, f"{where}, choose")
-        for value in values:
-            check(METHODS[kind] if name in own else Settings, {name: value}, f"{where}, choose")
+        fields = METHODS[kind] if name in own else Settings
+        chosen[name] = [check(fields, {name: v}, f"{where}, choose")[name] for v in values]
     return Method(
         label, kind, check(METHODS[kind], options, where), check(Settings, rest, where), later,
-        dict(choose), orders and _orders(orders, tasks),
+        chosen, orders and _orders(orders, tasks),
     )  # fmt: skip
 
 
@@ -280,28 +294,45 @@ def _published(given, tasks: tuple[str, ...]) -> dict[str, dict[str, float]]:
 
 def _try_out(comparison: Comparison) -> None:
     """Finds combinations that do not fit before hours of work begin."""
-    count = len(comparison.tasks)
     for method in comparison.methods:
         for candidate in method.candidates():
             for order in method.orders or comparison.orders:
                 for place, task in enumerate(order):
                     try:
-                        task_settings(comparison, method, candidate, task, place)
+                        settings = task_settings(comparison, method, candidate, task, place)
+                        _check_head(settings, place, method, comparison.trunk)
                     except ValueError as error:
                         raise ValueError(f"method '{method.label}', {task}: {error}") from error
-            prune = method_options(method, candidate).get("prune")
-            if isinstance(prune, str) and prune not in ("equal_shares", "auto"):
-                raise ValueError(
-                    f"method '{method.label}' has prune: {prune}; write equal_shares, auto, a "
-                    "ratio, or a list of ratios."
-                )
-            ratios = prune if isinstance(prune, list) else [prune] * isinstance(prune, float)
-            if isinstance(prune, list) and len(prune) != count:
-                raise ValueError(
-                    f"method '{method.label}' has {len(prune)} ratios for {count} tasks; give one "
-                    "per task."
-                )
-            if not all(isinstance(r, (int, float)) and 0 <= r <= 1 for r in ratios):
-                raise ValueError(
-                    f"method '{method.label}' has prune: {prune}; ratios are numbers from 0 to 1."
-                )
+            if "prune" in method_options(method, candidate):
+                _check_prune(method.label, method_options(method, candidate)["prune"], comparison)
+
+
+def _check_head(settings: Settings, place: int, method: Method, trunk: Trunk) -> None:
+    if settings.head != "pretrained":
+        return
+    if trunk.output is None:
+        raise ValueError(
+            "head: pretrained needs the trunk's output, the layer before the network's classifier; "
+            "write trunk: {network: ResNet50, output: avg_pool}."
+        )
+    if place and method.kind not in UNORDERED:
+        raise ValueError(
+            "head: pretrained is for the first task of an order: later the network is no more what "
+            "its classifier was trained on. Leave that order out, or give the task a new head."
+        )
+
+
+def _check_prune(label: str, prune, comparison: Comparison) -> None:
+    if isinstance(prune, str) and prune not in ("equal_shares", "auto"):
+        raise ValueError(
+            f"method '{label}' has prune: {prune}; write equal_shares, auto, a ratio, or a list of "
+            "ratios."
+        )
+    if isinstance(prune, list) and len(prune) != len(comparison.tasks):
+        raise ValueError(
+            f"method '{label}' has {len(prune)} ratios for {len(comparison.tasks)} tasks; give one "
+            "per task."
+        )
+    ratios = prune if isinstance(prune, list) else [prune] * isinstance(prune, float)
+    if not all(isinstance(ratio, (int, float)) and 0 <= ratio <= 1 for ratio in ratios):
+        raise ValueError(f"method '{label}' has prune: {prune}; ratios are numbers from 0 to 1.")

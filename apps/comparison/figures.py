@@ -64,7 +64,7 @@ def draw_all(report: Sequence[tuple[str, Line]], filters: dict[str, np.ndarray] 
 
 def draw_tasks(report: Sequence[tuple[str, Line]]) -> Figure:
     """Bars of accuracy: a group per method, a bar per task."""
-    tasks = sorted(report[0][1].tasks, key=list(report[0][1].tasks).index)
+    tasks = list(report[0][1].tasks)
     figure, axes = _figure(width=max(7.0, 1.1 * len(report) + 2), height=4.2)
     width = 0.8 / len(tasks)
     for number, task in enumerate(tasks):
@@ -135,6 +135,8 @@ def draw_ratios(report: Sequence[tuple[str, Line]]) -> Figure:
         for m in line.measured:
             for name, ratio in m.result["ratios"].items():
                 moments = m.result["moments"][name]
+                if "after_prune" not in moments:  # nothing was released
+                    continue
                 colour = COLOURS[tasks.index(name) % len(COLOURS)]
                 after, retrained = (100 * moments[k] for k in ("after_prune", "retrained"))
                 axes.plot([ratio, ratio], [after, retrained], color=colour, linewidth=0.6)
@@ -173,8 +175,7 @@ def draw_filters(filters: dict[str, np.ndarray]) -> Figure:
             cell.set_xticks([])
             cell.set_yticks([])
             cell.spines[:].set_visible(False)
-        title = "trunk" if name == "trunk" else name
-        axes[row][0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9)
+        axes[row][0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     return figure
 
 

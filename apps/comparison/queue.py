@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -124,7 +125,13 @@ class _Process:
             return None
         if (self.folder / ERROR).exists():
             return (self.folder / ERROR).read_text(encoding="utf-8")
-        return f"the process ended with status {self._process.returncode} and said nothing"
+        status = self._process.returncode
+        if status == -signal.SIGKILL:
+            return (
+                "the process was killed, for lack of memory most likely; use --jobs=1, a smaller "
+                "batch_size, or cache: false"
+            )
+        return f"the process ended with status {status} and said nothing"
 
     def stop(self) -> None:
         self._process.terminate()

@@ -1,6 +1,7 @@
 """The report: a table on the screen, JSON, CSV, pictures, and one page that holds them all."""
 
 import base64
+import dataclasses
 import html
 import importlib.metadata
 import json
@@ -13,6 +14,7 @@ import numpy as np
 from packnet_tf.apps.comparison.config import Comparison
 from packnet_tf.apps.comparison.results import Line, collect, lines, write_csv
 from packnet_tf.apps.comparison.runs import Entry
+from packnet_tf.apps.comparison.worker import RESULT
 from packnet_tf.atomic import replacing
 from packnet_tf.tables import count_bytes, text_table
 
@@ -21,7 +23,8 @@ NOTES = (
     "Test accuracy in %, mean and standard deviation over seeds. ACC: mean over the tasks at the "
     "end. BWT: change of earlier tasks since each was learnt. Forgetting: distance from the best a "
     "task ever was. Gap: what individual networks do better, in points (the price of sharing). "
-    "Storage: bytes on disk for all tasks, against one network and against one per task.",
+    "Storage: bytes on disk for all tasks, against one network and against one per task. Time: of "
+    "training alone, while as many runs as --jobs shared the machine.",
 )
 
 
@@ -39,7 +42,10 @@ def write_report(comparison: Comparison, entries: Sequence[Entry], output: pathl
     titled = [(title_of(line, comparison), line) for line in found]
     content = {
         "machine": machine(),
-        "tasks": list(comparison.tasks),
+        "trunk": {**dataclasses.asdict(comparison.trunk), "network": _name(comparison)},
+        "image_size": comparison.image_size,
+        "tasks": {name: own for name, (_, own) in comparison.tasks.items()},
+        "methods": {method.label: dataclasses.asdict(method) for method in comparison.methods},
         "seeds": list(comparison.seeds),
         "settings": comparison.settings,
         "lines": [{"title": title, **line.to_dict()} for title, line in titled],
@@ -49,27 +55,31 @@ def write_report(comparison: Comparison, entries: Sequence[Entry], output: pathl
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     with replacing(output / "results.csv") as temporary:
         write_csv(temporary, found)
+    said = [*_chosen(titled), *missing(entries, output / "runs")]
     head, rows = table(comparison, titled)
     text = text_table(head, rows)
     texts, pictures = _pictures(titled, output)
     with replacing(output / "report.html") as temporary:
         temporary.write_text(
-            page(comparison, head, rows, around_prune(titled), pictures, texts), encoding="utf-8"
+            page(comparison, head, rows, around_prune(titled), said, pictures, texts),
+            encoding="utf-8",
         )
     return "\n".join(
-        ["", text, "", *NOTES, *_chosen(titled), "", f"Report: {output / 'report.html'}",
+        ["", text, "", *NOTES, *said, "", f"Report: {output / 'report.html'}",
          f"Results: {output / 'results.json'}, {output / 'results.csv'}"]
     )  # fmt: skip
 
 
 def title_of(line: Line, comparison: Comparison) -> str:
-    """The name of a line: its method, and its order where it is not the file's."""
-    given = tuple(comparison.tasks)
-    if line.order is None or line.order == given:
-        return line.label
-    if line.order == given[::-1]:
-        return f"{line.label}, reverse"
-    return f"{line.label}, {' > '.join(line.order)}"
+    """The name of a line: its method, its order where it is not the file's, seeds it lacks."""
+    given, title = tuple(comparison.tasks), line.label
+    if line.order == given[::-1] and len(given) > 1:
+        title += ", reverse"
+    elif line.order not in (None, given):
+        title += f", {' > '.join(line.order)}"
+    if len(line.seeds) < len(comparison.seeds):
+        title += f" ({len(line.seeds)} of {len(comparison.seeds)} seeds)"
+    return title
 
 
 def table(comparison: Comparison, titled: Sequence[tuple[str, Line]]):
@@ -122,13 +132,23 @@ def around_prune(titled: Sequence[tuple[str, Line]]) -> tuple[list[str], list[li
     return head, rows
 
 
+def missing(entries: Sequence[Entry], folder: pathlib.Path) -> list[str]:
+    """A sentence per run that has no result."""
+    runs = {run.key: (e.label, run) for e in entries for run in e.runs}
+    return [
+        f"{label}: the run {key} has no result ({run.title})."
+        for key, (label, run) in runs.items()
+        if not (folder / key / RESULT).exists()
+    ]
+
+
 def machine() -> dict:
     """Where this was measured, and with which versions."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {"python": platform.python_version(), "processor": platform.machine(), **versions}
 
 
-def page(comparison: Comparison, head, rows, moments, pictures: dict, texts: dict) -> str:
+def page(comparison: Comparison, head, rows, moments, said, pictures: dict, texts: dict) -> str:
     """The whole report as one HTML page, pictures within it."""
     figures = "".join(
         f'<figure><img alt="{html.escape(name)}" src="data:image/svg+xml;base64,'
@@ -136,22 +156,25 @@ def page(comparison: Comparison, head, rows, moments, pictures: dict, texts: dic
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
         for name, (_, caption) in pictures.items()
     )
-    around = f"<h2>Around the prune</h2>{_html_table(*moments)}" if moments[1] else ""
+    around = f"<h2>Around the prune</h2>{AROUND}{_html_table(*moments)}" if moments[1] else ""
     tasks = ", ".join(comparison.tasks)
     facts = ", ".join(f"{name} {value}" for name, value in machine().items())
     return PAGE.format(
         title=html.escape(f"{len(comparison.tasks)} tasks in one network"),
         facts=html.escape(
-            f"Tasks: {tasks}. Trunk: {pathlib.Path(comparison.trunk.network).name}. Seeds: "
+            f"Tasks: {tasks}. Trunk: {_name(comparison)}. Seeds: "
             f"{', '.join(map(str, comparison.seeds))}. {facts}."
         ),
         table=_html_table(head, rows),
-        notes=html.escape(" ".join(NOTES)),
+        notes=html.escape(" ".join([*NOTES, *said])),
         around=around,
         figures=figures,
     )
 
 
+AROUND = """<p class="notes">Accuracy on validation images. Where a task was pruned gradually, the
+first is when pruning began, early in its training, and the second when all was released.</p>
+"""
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -176,6 +199,11 @@ figcaption, .notes {{ color: #555; max-width: 60em }}
 {around}
 </body></html>
 """
+
+
+def _name(comparison: Comparison) -> str:
+    """The trunk's name, without the folder that it happens to lie in."""
+    return pathlib.Path(comparison.trunk.network).name
 
 
 def _html_table(head, rows) -> str:

@@ -72,8 +72,9 @@ class Line:
         order: names of the tasks; None for methods that know none.
         seeds: that have a result.
         tasks: test accuracy at the end, by task.
-        acc, bwt, forgetting, gap: see `packnet_tf.metrics`; forgetting and gap are means over the
-            tasks. None where they do not apply, or nothing is there to compare with.
+        acc, bwt, forgetting, gap: see `packnet_tf.metrics`; the gap is a mean over the tasks,
+            forgetting over all but the last, which nothing came after. None where they do not
+            apply, or nothing is there to compare with.
         gaps: by task.
         bytes: on disk for all tasks.
         of_one, of_all: the same as a share of one network's, and of one network per task.
@@ -153,17 +154,21 @@ def lines(comparison: Comparison, measured: Sequence[Measured]) -> list[Line]:
 def choose(measured: Sequence[Measured]) -> list[Measured]:
     """Those of the candidate whose mean accuracy on validation images is the highest.
 
-    All seeds and orders count; test accuracies are not looked at. A candidate that lacks runs which
-    another one has is out.
+    Test accuracies are not looked at. What counts are the seeds and orders that every candidate
+    with a result has; where they have none in common, those with the most results.
     """
-    groups: dict[str, list[Measured]] = {}
+    groups: dict[str, dict] = {}
     for m in measured:
-        groups.setdefault(json.dumps(m.entry.candidate, sort_keys=True), []).append(m)
+        group = groups.setdefault(json.dumps(m.entry.candidate, sort_keys=True), {})
+        group[m.entry.seed, m.entry.order] = m
+    common = set.intersection(*map(set, groups.values())) if groups else set()
     most = max(map(len, groups.values()), default=0)
-    whole = [group for group in groups.values() if len(group) == most]
-    return max(
-        whole, key=lambda group: np.mean([m.validation[-1].mean() for m in group]), default=[]
-    )
+    left = [g for g in groups.values() if common or len(g) == most]
+
+    def score(group) -> float:
+        return np.mean([group[key].validation[-1].mean() for key in common or group])
+
+    return list(max(left, key=score, default={}).values())
 
 
 def write_csv(path: pathlib.Path, report: Sequence[Line]) -> None:
@@ -210,6 +215,11 @@ def _measured(entry: Entry, results: list[dict]) -> Measured:
     )  # fmt: skip
 
 
+def _mean_forgetting(matrix: np.ndarray) -> float:
+    earlier = forgetting(matrix)[:-1]
+    return float(np.mean(earlier)) if earlier else 0.0
+
+
 def _square(rows: list[list[float]]) -> np.ndarray:
     matrix = np.full((len(rows), len(rows[-1])), np.nan)
     for number, row in enumerate(rows):
@@ -235,9 +245,7 @@ def _line(label: str, order, own: Sequence[Measured], individual: dict) -> Line:
         acc=mean_and_deviation([float(np.mean(m.matrix[-1])) for m in own]),
         bwt=mean_and_deviation([backward_transfer(m.matrix) for m in own]) if ordered else None,
         forgetting=(
-            mean_and_deviation([float(np.mean(forgetting(m.matrix))) for m in own])
-            if ordered
-            else None
+            mean_and_deviation([_mean_forgetting(m.matrix) for m in own]) if ordered else None
         ),
         gap=(
             mean_and_deviation([float(np.mean(list(d.values()))) for d in differences])

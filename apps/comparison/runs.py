@@ -1,11 +1,13 @@
 """What there is to run: every method with every seed and order, each run once, known by a hash."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
 
 from packnet_tf.apps.comparison.config import (
+    UNORDERED,
     Comparison,
     Method,
     method_options,
@@ -15,7 +17,6 @@ from packnet_tf.apps.folders import Folder, read_folder
 
 FORMAT = 1  # of runs and their results: another one is run again
 ALONE = ("individual", "classifier_only")  # a run per task
-TOGETHER = ("joint",)  # without an order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +46,10 @@ class Run:
         content = dataclasses.asdict(self) | {"format": FORMAT}
         for task in content["tasks"]:
             del task["data"]
-        if content["trunk"]["digest"]:
-            del content["trunk"]["network"]
+            task["settings"].pop("cache", None)  # how, and not what
+        trunk = content["trunk"]
+        if trunk["digest"]:  # of the files that these name
+            trunk |= {"network": None, "weights": None}
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -111,11 +114,17 @@ def entries(comparison: Comparison) -> list[Entry]:
 
 def folder_of(task: dict, seed: int) -> Folder:
     """The image files of a task of a run."""
-    return read_folder(task["data"], task["settings"]["validation_share"], seed)
+    return _listed(task["data"], task["settings"]["validation_share"], seed)
+
+
+@functools.cache
+def _listed(path: str, validation_share: float, seed: int) -> Folder:
+    """Large folders take a while to list, and many runs ask for the same."""
+    return read_folder(path, validation_share, seed)
 
 
 def folder_digest(folder: Folder) -> str:
-    """A hash of the names and sizes of a task's files."""
+    """A hash of the names and sizes of a task's files; their contents are not read."""
     found = hashlib.sha256()
     for split, files in sorted(folder.files.items()):
         for path, label in sorted(files):
@@ -172,7 +181,7 @@ class _Maker:
 
 
 def _orders(comparison: Comparison, method: Method):
-    if method.kind in (*ALONE, *TOGETHER):
+    if method.kind in UNORDERED:
         return [None]
     return method.orders or comparison.orders
 

@@ -6,6 +6,16 @@ import types
 import typing
 from collections.abc import Mapping
 
+# The least that a number may be; 0 where nothing is said.
+LEAST = {
+    "epochs": 1,
+    "batch_size": 1,
+    "decay_every": 1,
+    "shorter_side": 8,
+    "validation_share": 0.001,
+    "temperature": 0.001,
+}
+MOST = {"validation_share": 0.9, "max_drop": 1}
 CHOICES = {
     "optimizer": ("sgd", "adam", "adamw"),
     "decay": ("cosine", "step", "none"),
@@ -171,8 +181,11 @@ def _check_value(name: str, value, hint, where: str) -> None:
     if not right:
         named = " or ".join("null" if kind is type(None) else kind.__name__ for kind in plain)
         raise ValueError(f"{where} has {name}: {value!r}; expected {named}.")
-    if isinstance(value, (int, float)) and value < 0:
-        raise ValueError(f"{where} has {name}: {value}; expected a number from 0 up.")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        least, most = LEAST.get(name, 0), MOST.get(name)
+        if value < least or (most is not None and value > most):
+            range_ = f"from {least} up" if most is None else f"from {least} to {most}"
+            raise ValueError(f"{where} has {name}: {value}; expected a number {range_}.")
 
 
 def _kinds(hint) -> tuple:

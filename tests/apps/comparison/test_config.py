@@ -73,6 +73,9 @@ def test_orders_may_be_named_or_written_out_and_a_method_may_have_its_own():
 def test_every_combination_of_what_is_to_be_chosen_is_a_candidate():
     choose = {"learning_rate": [0.1, 0.2], "gradual": [True, False]}
     comparison = changed(methods={"packnet": {"choose": choose}})
+    assert changed(methods={"lwf": {"choose": {"learning_rate": ["1e-3"]}}}).methods[
+        0
+    ].candidates() == [{"learning_rate": 0.001}]
     assert comparison.methods[0].candidates() == [
         {"learning_rate": 0.1, "gradual": True},
         {"learning_rate": 0.1, "gradual": False},
@@ -96,6 +99,9 @@ def test_a_file_takes_what_it_does_not_say_from_its_base(tmp_path):
     comparison = read_comparison(tmp_path / "own.yaml")
     assert comparison.seeds == (4, 5)
     assert list(comparison.tasks) == ["shades", "greys"]
+    (tmp_path / "base.yaml").write_text("- tasks")
+    with pytest.raises(ValueError, match=r"'.*own.yaml': its base 'base.yaml' has no names and"):
+        read_comparison(tmp_path / "own.yaml")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +115,26 @@ def test_a_file_takes_what_it_does_not_say_from_its_base(tmp_path):
         ),
         ({"settings": {"epochs": "three"}}, "settings has epochs: 'three'; expected int."),
         ({"settings": {"flip": 1}}, "settings has flip: 1; expected bool."),
-        ({"settings": {"batch_size": -1}}, "settings has batch_size: -1; expected a number from 0"),
+        (
+            {"settings": {"batch_size": 0}},
+"settings has batch_size: 0; expected a number from 1 up.",
+        ),
+        (
+            {"settings": {"validation_share": 1}},
+            "settings has validation_share: 1.0; expected a number from 0.001 to 0.9.",
+        ),
+        (
+            {"methods": {"joint": {"later": {"epochs": 4}}}},
+            "method 'joint' has orders or later, and joint knows no order of tasks; leave them out.",
+        ),
+        (
+            {"tasks": {"a": {"head": "pretrained"}, "b": {}}, "orders": ["reverse"]},
+            "method 'packnet', a: head: pretrained is for the first task of an order: later the ",
+        ),
+        (
+            {"tasks": {"a": {"head": "pretrained"}}, "trunk": "MobileNetV2"},
+            "method 'packnet', a: head: pretrained needs the trunk's output, the layer before the",
+        ),
         (
             {"settings": {"decay": "linear"}},
             "settings has decay: linear; write one of cosine, step, none.",

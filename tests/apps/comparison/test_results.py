@@ -109,12 +109,16 @@ def test_validation_chooses_and_test_is_not_looked_at(tmp_path):
     assert choose([]) == []
 
 
-def test_a_candidate_that_failed_for_one_seed_is_not_chosen(tmp_path):
-    one = keep(tmp_path, run_of("joint", ["a"], 0, n=1), [[1.0]], **BYTES)
-    two = [keep(tmp_path, run_of("joint", ["a"], s, n=2), [[0.5]], **BYTES) for s in (0, 1)]
-    found = [entry("it", [one], candidate={"n": 1})]
-    found += [entry("it", [run], candidate={"n": 2}, seed=run.seed) for run in two]
-    assert [m.entry.candidate["n"] for m in choose(collect(found, tmp_path))] == [2, 2]
+def test_candidates_are_compared_on_the_seeds_that_both_have(tmp_path):
+    """The second is better on average over what it has, and worse where both have something."""
+    found = []
+    for n, scores in ((1, {0: 0.5, 1: 0.25}), (2, {0: 0.375, 2: 1.0})):
+        for seed, score in scores.items():
+            run = keep(tmp_path, run_of("joint", ["a"], seed, n=n), [[score]], **BYTES)
+            found.append(entry("it", [run], candidate={"n": n}, seed=seed))
+    assert [m.entry.candidate["n"] for m in choose(collect(found, tmp_path))] == [1, 1]
+    apart = [found[0], found[3]]
+    assert [m.entry.candidate["n"] for m in choose(collect(apart, tmp_path))] == [2]
 
 
 def test_the_csv_has_a_row_per_task_of_every_run(made_up, tmp_path):
@@ -176,7 +180,7 @@ def test_without_any_result_it_says_so(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_line_is_named_after_its_order_where_that_is_another():
+def test_a_line_is_named_after_its_order_and_says_which_seeds_it_lacks():
     three = {"a": {}, "b": {}, "c": {}}
     orders = ["given", "reverse", ["b", "a", "c"]]
     compared = comparison(tasks=three, orders=orders, methods={"lwf": {}})
@@ -184,8 +188,23 @@ def test_a_line_is_named_after_its_order_where_that_is_another():
     class Named:
         label = "lwf"
 
-        def __init__(self, order):
-            self.order = order
+        def __init__(self, order, seeds=(0, 1)):
+            self.order, self.seeds = order, seeds
 
     titles = [report.title_of(Named(order), compared) for order in (*compared.orders, None)]
     assert titles == ["lwf", "lwf, reverse", "lwf, b > a > c", "lwf"]
+    assert report.title_of(Named(None, (1,)), compared) == "lwf (1 of 2 seeds)"
+
+
+def test_runs_without_a_result_are_named_in_the_report(made_up):
+    folder, found = made_up
+    (folder / found[0].runs[0].key / RESULT).unlink()
+    (folder / "runs").mkdir()
+    for path in list(folder.iterdir()):
+        if path.name != "runs":
+            path.rename(folder / "runs" / path.name)
+    text = report.write_report(comparison(), found, folder)
+    sentence = f"packnet: the run {found[0].runs[0].key} has no result (packnet: shades, greys; "
+    assert sentence + "seed 0)." in text
+    assert sentence in (folder / "report.html").read_text()
+    assert "packnet (1 of 2 seeds)" in text
