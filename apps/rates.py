@@ -6,6 +6,7 @@ from collections.abc import Callable
 import keras
 
 import packnet_tf
+from packnet_tf.planning import rate_for_claim
 from packnet_tf.schedules import Schedule
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -55,6 +56,18 @@ def decayed(
         "step": lambda epoch: step(epoch, every, rate),
         "none": lambda epoch: rate,
     }[decay]
+
+
+def next_task(
+    net: packnet_tf.PackNet, rate: float, optimizer: str, claim_ratio: float = 1.0
+) -> float:
+    """The rate at which the next task of a pack learns as fast as the first one does at `rate`.
+
+    See `packnet_tf.planning.rate_for_claim`. Where that does not hold, it is the rate itself.
+    """
+    if optimizer != "sgd" or net.policy.norms == "shared":
+        return rate
+    return rate_for_claim(rate, net.capacity().free * claim_ratio)
 
 
 def pruning(ratio: float, epochs: int, steps: int, gradual: bool) -> float | Schedule:

@@ -128,7 +128,20 @@ flags.DEFINE_integer("batch_size", 32, "Images per step.", 1, flag_values=FLAGS)
 flags.DEFINE_enum(
     "optimizer", "sgd", ["sgd", "adam", "adamw"], "SGD has momentum 0.9.", flag_values=FLAGS
 )
-flags.DEFINE_float("learning_rate", 0.003, "At the start of training.", 0, flag_values=FLAGS)
+flags.DEFINE_float(
+    "learning_rate",
+    0.003,
+    "At the start of training, where the task claims all weights.",
+    0,
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean(
+    "scale_rate",
+    True,
+    "With SGD and norms per task: divide both rates by the share of the weights that the task "
+    "claims, up to a factor of 4, so that later tasks learn as fast as the first one.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_float(
     "retrain_learning_rate",
     None,

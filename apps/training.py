@@ -32,6 +32,7 @@ class Plan:
         prune: "ratio" (`prune_ratio`), "auto", "equal_shares", or ratios with commas between them,
             one per task.
         gradual: whether to come to the ratio a little at a time, see `rates.pruning`.
+        scale_rate: whether tasks that claim less learn at a higher rate, see `rates.next_task`.
     """
 
     pack: str
@@ -54,6 +55,7 @@ class Plan:
     prune_ratio: float = 0.5
     prune: str = "ratio"
     gradual: bool = True
+    scale_rate: bool = True
     max_drop: float = 0.01
     claim_ratio: float = 1.0
     batch_size: int = 32
@@ -215,7 +217,7 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
         batch_size=plan.batch_size,
         jit_compile={"on": True, "off": False}.get(plan.jit_compile, "auto"),
         seed=plan.seed,
-        **_rates(plan),
+        **_rates(plan, net),
     )
     job = packnet_tf.Task(
         task, head, training, sets["validation"], sets.get("test"), folder.classes, plan.claim_ratio
@@ -223,14 +225,18 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
     return trainer.fit([job])[task]
 
 
-def _rates(plan: Plan) -> dict:
-    """The learning rates of the two phases, as `PackTrainer` takes them."""
-    retrain = plan.retrain_learning_rate
-    retrain = plan.learning_rate / 10 if retrain is None else retrain
+def _rates(plan: Plan, net) -> dict:
+    """The learning rates of the two phases of the next task, as `PackTrainer` takes them."""
+    first, then = plan.learning_rate, plan.retrain_learning_rate
+    then = first / 10 if then is None else then
+    if plan.scale_rate:
+        first, then = (
+            rates.next_task(net, rate, plan.optimizer, plan.claim_ratio) for rate in (first, then)
+        )
     decay = "cosine" if plan.decay else "none"
     return {
-        "learning_rate": rates.decayed(plan.learning_rate, plan.prune_epoch, decay),
-        "retrain_learning_rate": rates.decayed(retrain, plan.epochs - plan.prune_epoch, decay),
+        "learning_rate": rates.decayed(first, plan.prune_epoch, decay),
+        "retrain_learning_rate": rates.decayed(then, plan.epochs - plan.prune_epoch, decay),
     }
 
 

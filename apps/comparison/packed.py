@@ -29,7 +29,10 @@ def pack_tasks(job: Job) -> dict:
     for task, prune in zip(job.tasks, _prunes(options, job.tasks), strict=True):
         if task.name not in net.tasks:
             job.seed(task.place)
-            trainer = _trainer(net, task, prune, directory, job.run.seed)
+            scale = (
+                rates.next_task(net, 1.0, task.settings.optimizer) if options.scale_rate else 1.0
+            )
+            trainer = _trainer(net, task, prune, scale, directory, job.run.seed)
             trainer.fit([_task(net, job, task)])
         if len(state["test"]) == task.place:
             for split in ("validation", "test"):
@@ -57,23 +60,25 @@ def _prunes(options: Packing, tasks: list[TaskData]) -> list:
     if prune == "auto":
         return [packnet_tf.Auto(options.max_drop)] * count
     ratios = packnet_tf.equal_shares(count) if prune == "equal_shares" else prune
-    ratios = ratios if isinstance(ratios, list) else [ratios] * count
+    if not isinstance(ratios, list):
+        ratios = [ratios] * (count - 1) + [0.0]
     return [
         rates.pruning(ratio, task.settings.prune_epoch, task.steps, options.gradual)
         for ratio, task in zip(ratios, tasks, strict=True)
     ]
 
 
-def _trainer(net, task: TaskData, prune, directory, seed: int) -> packnet_tf.PackTrainer:
+def _trainer(net, task: TaskData, prune, scale: float, directory, seed: int):
     s = task.settings
+    first, then = scale * s.learning_rate, scale * s.rate_after
     after = s.epochs - s.prune_epoch
     return packnet_tf.PackTrainer(
         net,
         rates.optimizer(s.optimizer),
         epochs=s.prune_epoch,
         retrain_epochs=after,
-        learning_rate=rates.decayed(s.learning_rate, s.prune_epoch, s.decay, s.decay_every),
-        retrain_learning_rate=rates.decayed(s.rate_after, after, s.decay, s.decay_every),
+        learning_rate=rates.decayed(first, s.prune_epoch, s.decay, s.decay_every),
+        retrain_learning_rate=rates.decayed(then, after, s.decay, s.decay_every),
         prune=prune,
         directory=directory,
         batch_size=s.batch_size,

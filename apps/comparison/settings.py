@@ -87,15 +87,18 @@ class Packing:
     """What the method packnet takes besides.
 
     Attributes:
-        prune: "equal_shares", "auto", one ratio, or a list of one per task.
+        prune: a ratio for every task but the last, which keeps all it claims; "equal_shares";
+            "auto"; or a list of one ratio per task.
         gradual: prune a little at a time during the training instead of at once after it, see
             `rates.pruning`.
+        scale_rate: learn at a higher rate where a task claims less, see `rates.next_task`.
         max_drop: for "auto", how far validation accuracy may fall.
         biases, norms, restart: see `packnet_tf.PackNet`.
     """
 
-    prune: str | float | list[float] = "equal_shares"
+    prune: str | float | list[float] = 0.75
     gradual: bool = True
+    scale_rate: bool = True
     max_drop: float = 0.01
     biases: str = "shared"
     norms: str = "per_task"

@@ -1,0 +1,50 @@
+"""Rates and pruning as the commands set them."""
+
+import keras
+import pytest
+from keras import layers
+
+import packnet_tf
+from packnet_tf.apps import rates
+from packnet_tf.schedules import ask
+
+
+def net_with_half_left(**policy):
+    trunk = keras.Sequential([keras.Input((4,)), layers.Dense(8), layers.BatchNormalization()])
+    net = packnet_tf.PackNet(trunk, **policy)
+    net.add_task("first", layers.Dense(2))
+    net.prune(0.5)
+    net.commit()
+    return net
+
+
+def test_the_next_task_of_a_pack_learns_at_a_rate_for_what_it_claims():
+    net = net_with_half_left()
+    assert rates.next_task(net, 0.003, "sgd") == 0.006
+    assert rates.next_task(net, 0.003, "sgd", claim_ratio=0.5) == 0.012
+    assert rates.next_task(net, 0.003, "adam") == 0.003
+    assert rates.next_task(net_with_half_left(norms="shared"), 0.003, "sgd") == 0.003
+
+
+def test_decay_is_a_function_of_the_epoch():
+    assert [rates.decayed(1.0, 4, "none")(e) for e in range(4)] == [1.0] * 4
+    steps = [rates.decayed(1.0, 4, "step", 2)(e) for e in range(5)]
+    assert steps == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+    cosine = [rates.decayed(1.0, 3)(e) for e in range(3)]
+    assert cosine == pytest.approx([1.0, 0.55, 0.1])
+
+
+def test_gradual_pruning_goes_from_an_eighth_of_the_training_to_three_quarters():
+    schedule = rates.pruning(0.75, epochs=8, steps=10, gradual=True)
+    assert not ask(schedule, 9)[0]
+    assert ask(schedule, 10) == (True, 0.0)
+    assert ask(schedule, 60)[1] == 0.75
+    sparsities = [ask(schedule, step)[1] for step in range(10, 61)]
+    assert sparsities == sorted(sparsities)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "epochs", "gradual"), [(0.75, 8, False), (0.0, 8, True), (0.5, 0, True)]
+)
+def test_where_there_is_nothing_to_spread_it_is_the_ratio(ratio, epochs, gradual):
+    assert rates.pruning(ratio, epochs, 10, gradual) == ratio
