@@ -12,7 +12,10 @@ from packnet_tf.apps import rates
 from packnet_tf.apps.comparison.config import Comparison
 from packnet_tf.apps.comparison.plain import LOSS, with_heads
 from packnet_tf.apps.comparison.runs import Entry, Run, folder_of
+from packnet_tf.apps.comparison.settings import Settings
 from packnet_tf.apps.comparison.worker import RESULT
+from packnet_tf.apps.folders import SPLITS
+from packnet_tf.apps.pipeline import Pipeline
 from packnet_tf.apps.trunks import load_trunk
 from packnet_tf.distribution import has_accelerator
 from packnet_tf.tables import text_table
@@ -34,7 +37,12 @@ def estimate(
         jobs: runs at once.
     """
     batch = runs[0].tasks[0]["settings"]["batch_size"]
-    train, answer = time_steps(comparison, batch)
+    given = comparison.trunk
+    trunk = load_trunk(
+        given.network, comparison.image_size, given.output, given.pixel_scale, "none"
+    )
+    train, answer = time_steps(trunk, batch)
+    read = time_images(runs[0], trunk.input_shape[1:], batch)
     rows, total = [], 0.0
     counted: set[str] = set()
     for method in comparison.methods:
@@ -44,17 +52,18 @@ def estimate(
             if key not in counted and not (folder / key / RESULT).exists()
         ]  # fmt: skip
         counted |= set(own)
-        seconds = sum(seconds_of(run, train / batch, answer / batch) for run in left)
+        seconds = sum(seconds_of(run, train / batch, answer / batch, read / batch) for run in left)
         total += seconds
         rows.append([method.label, method.kind, str(len(own)), str(len(left)), hours(seconds)])
     rows.append(["all", "", str(len(runs)), "", hours(total)])
     images = [
-        [name, path, str(len(folder_of_task.classes))]
-        + [
-            f"{len(folder_of_task.files.get(split, [])):,}"
-            for split in ("train", "validation", "test")
+        [
+            name,
+            path,
+            str(len(images.classes)),
+            *(f"{len(images.files[split]):,}" for split in SPLITS),
         ]
-        for name, path, folder_of_task in _folders(runs)
+        for name, path, images in _folders(runs)
     ]
     lines = [
         text_table(["task", "folder", "classes", "training images", "validation", "test"], images),
@@ -62,22 +71,18 @@ def estimate(
         text_table(["method", "kind", "runs", "to do", "time, one at a time"], rows, total=1),
         "",
         f"From a step of {batch} images timed here: {train:.3f} s to train everything, "
-        f"{answer:.3f} s to answer. {jobs} at a time share this machine; expect between the sum "
-        "and its part.",
+        f"{answer:.3f} s to answer, {read:.3f} s to read and augment.",
+        f"--jobs={jobs} of them share this machine.",
         "Nothing was trained. Leave --dry_run out to run it.",
     ]
     return "\n".join(lines)
 
 
-def time_steps(comparison: Comparison, batch: int) -> tuple[float, float]:
+def time_steps(trunk: keras.Model, batch: int) -> tuple[float, float]:
     """Seconds of a training step, and of answering, for a batch of random pixels; medians."""
-    trunk = comparison.trunk
-    network = load_trunk(
-        trunk.network, comparison.image_size, trunk.output, trunk.pixel_scale, "none"
-    )
-    model = with_heads(network, [keras.layers.Dense(10)])
+    model = with_heads(trunk, [keras.layers.Dense(10)])
     model.compile(rates.optimizer("sgd")(1e-6), LOSS, jit_compile=has_accelerator())
-    pixels = np.random.default_rng(0).uniform(0, 255, (batch, *network.input_shape[1:]))
+    pixels = np.random.default_rng(0).uniform(0, 255, (batch, *trunk.input_shape[1:]))
     pixels, labels = pixels.astype("float32"), np.zeros(batch, "int32")
     return (
         _median_time(lambda: model.train_on_batch(pixels, labels)),
@@ -85,13 +90,27 @@ def time_steps(comparison: Comparison, batch: int) -> tuple[float, float]:
     )
 
 
-def seconds_of(run: Run, train: float, answer: float) -> float:
+def time_images(run: Run, shape: tuple[int, int, int], batch: int) -> float:
+    """Seconds to read and augment a batch of the images of a run's first task."""
+    task = run.tasks[0]
+    settings, files = Settings(**task["settings"]), folder_of(task, run.seed).files["train"]
+    files = files[:: max(1, len(files) // (4 * batch))][: 4 * batch]
+    pipeline = Pipeline(shape, batch, run.seed, False, shorter_side=settings.shorter_side)
+    data = pipeline.training(files, settings.flip, settings.crop)
+    began = time.perf_counter()
+    for _ in data:
+        pass
+    return (time.perf_counter() - began) * batch / len(files)
+
+
+def seconds_of(run: Run, train: float, answer: float, read: float) -> float:
     """How long a run takes.
 
     Args:
         run: the run.
         train: seconds to train everything on an image.
         answer: seconds to answer for an image.
+        read: seconds to read one, which goes on beside training.
     """
     total, images_before = 0.0, 0
     for place, task in enumerate(run.tasks):
@@ -104,7 +123,7 @@ def seconds_of(run: Run, train: float, answer: float) -> float:
         if run.kind == "lwf" and place:
             step += answer  # of the network before the task
             total += counts["train"] * run.options["warm_up"] * answer
-        total += counts["train"] * epochs * step
+        total += counts["train"] * epochs * (step if settings["cache"] else max(step, read))
         images_before += counts["validation"] + counts.get("test", 0)
         looks = epochs if run.kind == "packnet" else 0
         total += (counts["validation"] * looks + images_before) * answer
