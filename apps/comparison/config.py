@@ -323,9 +323,9 @@ def _check_head(settings: Settings, place: int, method: Method, trunk: Trunk) ->
 
 
 def _check_prune(label: str, prune, comparison: Comparison) -> None:
-    if isinstance(prune, str) and prune not in ("equal_shares", "auto"):
+    if isinstance(prune, str) and prune not in ("paper", "equal_shares", "auto"):
         raise ValueError(
-            f"method '{label}' has prune: {prune}; write equal_shares, auto, a ratio, or a list of "
+            f"method '{label}' has prune: {prune}; write paper, equal_shares, auto, a ratio, or a list of "
             "ratios."
         )
     if isinstance(prune, list) and len(prune) != len(comparison.tasks):

@@ -25,7 +25,7 @@ def pack_tasks(job: Job) -> dict:
     directory = job.folder / "progress"
     net, options = _open(job, directory), Packing(**job.run.options)
     filters = {"trunk": _first_filters(net, 0)}
-    state = _read(job)
+    state, views = _read(job), {}  # views answer for their task whatever is packed later
     for task, prune in zip(job.tasks, _prunes(options, job.tasks), strict=True):
         if task.name not in net.tasks:
             job.seed(task.place)
@@ -35,8 +35,10 @@ def pack_tasks(job: Job) -> dict:
             trainer = _trainer(net, task, prune, scale, directory, job.run.seed)
             trainer.fit([_task(net, job, task)])
         if len(state["test"]) == task.place:
+            seen = job.tasks[: task.place + 1]
+            views |= {t.name: net.task_model(t.name) for t in seen if t.name not in views}
             for split in ("validation", "test"):
-                state[split].append(_accuracies(net, job.tasks[: task.place + 1], split))
+                state[split].append([accuracy(views[t.name], t, split) for t in seen])
             _write(job, state)
     for number, name in enumerate(net.tasks, start=1):
         filters[name] = _first_filters(net, number)
@@ -59,7 +61,11 @@ def _prunes(options: Packing, tasks: list[TaskData]) -> list:
     prune, count = options.prune, len(tasks)
     if prune == "auto":
         return [packnet_tf.Auto(options.max_drop)] * count
-    ratios = packnet_tf.equal_shares(count) if prune == "equal_shares" else prune
+    named = {
+        "equal_shares": packnet_tf.equal_shares(count),
+        "paper": [*[0.5, *[0.75] * count][: count - 1], 0.0],
+    }
+    ratios = named[prune] if isinstance(prune, str) else prune
     if not isinstance(ratios, list):
         ratios = [ratios] * (count - 1) + [0.0]
     return [
@@ -92,10 +98,6 @@ def _task(net, job: Job, task: TaskData) -> packnet_tf.Task:
     return packnet_tf.Task(
         task.name, head, task.train, task.validation, classes=task.folder.classes
     )
-
-
-def _accuracies(net, tasks: list[TaskData], split: str) -> list[float]:
-    return [accuracy(net.task_model(task.name), task, split) for task in tasks]
 
 
 def _measured(net, history: History, folder) -> dict:

@@ -87,8 +87,9 @@ class Packing:
     """What the method packnet takes besides.
 
     Attributes:
-        prune: a ratio for every task but the last, which keeps all it claims; "equal_shares";
-            "auto"; or a list of one ratio per task.
+        prune: "paper", 0.5 for the first task and 0.75 for the others; a ratio for all of them
+            (in both cases the last task keeps all it claims); "equal_shares"; "auto"; or a list
+            of one ratio per task.
         gradual: prune a little at a time during the training instead of at once after it, see
             `rates.pruning`.
         scale_rate: learn at a higher rate where a task claims less, see `rates.next_task`.
@@ -96,7 +97,7 @@ class Packing:
         biases, norms, restart: see `packnet_tf.PackNet`.
     """
 
-    prune: str | float | list[float] = 0.75
+    prune: str | float | list[float] = "paper"
     gradual: bool = True
     scale_rate: bool = True
     max_drop: float = 0.01

@@ -54,7 +54,7 @@ def test_packing_has_our_defaults_and_any_of_them_can_be_another():
     comparison = changed(methods={"packnet": {}, "paper": {"method": "packnet", "norms": "shared"}})
     ours, paper = (method_options(method, {}) for method in comparison.methods)
     assert ours == {
-        "prune": 0.75, "gradual": True, "scale_rate": True, "max_drop": 0.01, "biases": "shared",
+        "prune": "paper", "gradual": True, "scale_rate": True, "max_drop": 0.01, "biases": "shared",
         "norms": "per_task", "restart": "trunk",
     }  # fmt: skip
     assert paper == {**ours, "norms": "shared"}
@@ -172,7 +172,7 @@ def test_a_file_takes_what_it_does_not_say_from_its_base(tmp_path):
         ),
         (
             {"methods": {"packnet": {"prune": "half"}}},
-            "method 'packnet' has prune: half; write equal_shares, auto, a ratio, or a list of ",
+            "method 'packnet' has prune: half; write paper, equal_shares, auto, a ratio, or a",
         ),
         (
             {"methods": {"packnet": {"prune": [0.5]}}},
