@@ -325,8 +325,8 @@ def _check_head(settings: Settings, place: int, method: Method, trunk: Trunk) ->
 def _check_prune(label: str, prune, comparison: Comparison) -> None:
     if isinstance(prune, str) and prune not in ("paper", "equal_shares", "auto"):
         raise ValueError(
-            f"method '{label}' has prune: {prune}; write paper, equal_shares, auto, a ratio, or a list of "
-            "ratios."
+            f"method '{label}' has prune: {prune}; write paper, equal_shares, auto, a "
+            "ratio, or a list of ratios."
         )
     if isinstance(prune, list) and len(prune) != len(comparison.tasks):
         raise ValueError(

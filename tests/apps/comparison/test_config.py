@@ -172,7 +172,7 @@ def test_a_file_takes_what_it_does_not_say_from_its_base(tmp_path):
         ),
         (
             {"methods": {"packnet": {"prune": "half"}}},
-            "method 'packnet' has prune: half; write paper, equal_shares, auto, a ratio, or a",
+            "method 'packnet' has prune: half; write paper, equal_shares, auto, a",
         ),
         (
             {"methods": {"packnet": {"prune": [0.5]}}},
