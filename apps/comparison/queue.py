@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from packnet_tf.atomic import replacing
 
 LOG = "log.txt"
 POLL = 0.5  # seconds
+KILLED = -9  # what a process that the system killed ends with
 
 
 @dataclasses.dataclass
@@ -126,7 +126,7 @@ class _Process:
         if (self.folder / ERROR).exists():
             return (self.folder / ERROR).read_text(encoding="utf-8")
         status = self._process.returncode
-        if status == -signal.SIGKILL:
+        if status == KILLED:
             return (
                 "the process was killed, for lack of memory most likely; use --jobs=1, a smaller "
                 "batch_size, or cache: false"

@@ -15,12 +15,16 @@ FOLDER holds `run.json`; the result is `result.json` beside it, a dict of
 """
 
 import contextlib
-import fcntl
 import json
 import pathlib
 import sys
 import traceback
 from collections.abc import Iterator
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing keeps two commands apart
+    fcntl = None
 
 from packnet_tf.apps import cli
 from packnet_tf.atomic import replacing
@@ -66,7 +70,8 @@ def alone(folder: pathlib.Path) -> Iterator[None]:
     """
     with open(folder / LOCK, "w", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise RuntimeError(
                 f"another process is at work in '{folder}'. Wait for it, or end it, and repeat the "
