@@ -12,13 +12,14 @@ from packnet_tf.apps.comparison.job import Job, TaskData
 from packnet_tf.apps.comparison.plain import LOSS, fit, frozen, progress_of, with_heads
 from packnet_tf.apps.comparison.settings import Distillation
 from packnet_tf.distribution import has_accelerator
+from packnet_tf.policy import NORMS
 
 
 def distil(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> float:
     """Trains the network on a task without its old heads drifting; all weights train.
 
-    First the new head alone, then everything. What the old heads should answer is what the network
-    answered before the task, on the same augmented images.
+    First the new head alone, then everything, but for normalisation, unless asked for. What the old
+    heads should answer is what the network answered before the task, on the same augmented images.
 
     Returns:
         Seconds of training.
@@ -34,9 +35,10 @@ def distil(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> float:
         with_heads(trunk, heads[:-1]).save(path)
         seconds = _warm_up(task, trunk, heads[-1], options.warm_up)
     teacher = keras.saving.load_model(path, compile=False)
-    student = with_heads(trunk, heads, Student)
-    student.learn_from(lambda images: teacher(images, training=False), options)
-    seconds += fit(student, task, job.folder, loss=None, metrics=())
+    with frozen(trunk, NORMS if options.norms == "frozen" else ()):
+        student = with_heads(trunk, heads, Student)
+        student.learn_from(lambda images: teacher(images, training=False), options)
+        seconds += fit(student, task, job.folder, loss=None, metrics=())
     path.unlink()
     return seconds
 

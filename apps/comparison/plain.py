@@ -71,14 +71,15 @@ def train_head(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> flo
 
 
 @contextlib.contextmanager
-def frozen(trunk: keras.Model) -> Iterator[None]:
-    """Within it nothing of the trunk trains; afterwards what did before."""
-    before = [(layer, layer.trainable) for layer in trunk._flatten_layers(include_self=False)]
-    trunk.trainable = False
+def frozen(trunk: keras.Model, kinds=keras.layers.Layer) -> Iterator[None]:
+    """Within it no layer of these kinds trains in the trunk; afterwards those that did before."""
+    layers = [part for part in trunk._flatten_layers() if isinstance(part, kinds)]
+    before = [(layer, layer.trainable) for layer in layers]
+    for layer in layers:
+        layer.trainable = False
     try:
         yield
     finally:
-        trunk.trainable = True
         for layer, trainable in before:
             layer.trainable = trainable
 

@@ -111,11 +111,16 @@ class Distillation:
     """What the method lwf takes besides.
 
     Attributes:
+        norms: "frozen": normalisation stays that of the first task; "trained": it goes with every
+            task, and old heads then see features normalised for the newest.
         temperature: of the softmax of old tasks' answers.
         weight: of their loss against the new task's.
         warm_up: epochs before the others in which the new head trains alone.
     """
 
+    CHOICES: typing.ClassVar = {"norms": ("frozen", "trained")}
+
+    norms: str = "frozen"
     temperature: float = 2.0
     weight: float = 1.0
     warm_up: int = 2
@@ -146,7 +151,7 @@ def check(kind: type, values: Mapping, where: str) -> dict:
     checked = {}
     for name, value in values.items():
         value = _as_number(value, _kinds(hints[name]))
-        _check_value(name, value, hints[name], where)
+        _check_value(name, value, hints[name], getattr(kind, "CHOICES", CHOICES), where)
         checked[name] = value
     return checked
 
@@ -174,10 +179,10 @@ def _as_number(value, kinds: tuple):
         return value
 
 
-def _check_value(name: str, value, hint, where: str) -> None:
+def _check_value(name: str, value, hint, choices: Mapping, where: str) -> None:
     kinds = _kinds(hint)
-    if name in CHOICES and value not in CHOICES[name]:
-        raise ValueError(f"{where} has {name}: {value}; write one of {', '.join(CHOICES[name])}.")
+    if name in choices and value not in choices[name]:
+        raise ValueError(f"{where} has {name}: {value}; write one of {', '.join(choices[name])}.")
     plain = [typing.get_origin(kind) or kind for kind in kinds]
     right = any(isinstance(value, kind) for kind in plain)
     if isinstance(value, bool) and bool not in plain:

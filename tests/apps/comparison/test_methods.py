@@ -208,30 +208,39 @@ def test_a_plain_network_that_was_stopped_within_a_task_ends_as_if_it_had_not_be
             assert np.array_equal(ours, theirs)
 
 
-def test_the_teacher_of_lwf_stands_still_and_the_student_trains_everything(place, tmp_path):
-    prepared(place, tmp_path, {"method": "lwf"})
-    job = Job(prepared(place, tmp_path, {"method": "lwf"}), tmp_path)
+@pytest.mark.parametrize("norms", ["frozen", "trained"])
+def test_the_teacher_of_lwf_stands_still_and_the_student_trains_what_it_should(
+    place, tmp_path, norms
+):
+    method = {"method": "lwf", "norms": norms}
+    job = Job(prepared(place, tmp_path, method), tmp_path)
     trunk = job.trunk()
     heads = [plain.new_head(job, task, trunk) for task in job.tasks]
     plain.with_heads(trunk, heads[:1]).save(tmp_path / "before.keras")
-    seen = []
+    parts, seen = [trunk, *heads], []
+    every = {id(v) for part in parts for v in part.trainable_variables}
+    (norm,) = [part for part in trunk._flatten_layers() if isinstance(part, distillation.NORMS)]
+    before = norm.get_weights()
 
     class Watched(distillation.Student):
         def learn_from(self, teacher, options):
             super().learn_from(teacher, options)
-            seen.append((self, teacher))
+            trainable = {id(v) for v in self.trainable_variables}
+            seen.append((len(self.weights), trainable, teacher))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distillation, "Student", Watched)
         distillation.distil(job, job.tasks[1], trunk, heads)
-    ((student, teacher),) = seen
-    parts = [trunk, *heads]
-    wanted = {id(v) for part in parts for v in part.trainable_variables}
-    assert {id(v) for v in student.trainable_variables} == wanted
-    assert len(student.weights) == sum(len(part.weights) for part in parts)
+    ((count, trainable, teacher),) = seen
+    assert count == sum(len(part.weights) for part in parts)  # the teacher's are none of them
+    own = {id(norm.gamma), id(norm.beta)}
+    assert trainable == (every - own if norms == "frozen" else every)
+    same = [np.array_equal(a, b) for a, b in zip(norm.get_weights(), before, strict=True)]
+    assert same == [norms == "frozen"] * 4
+    assert {id(v) for part in parts for v in part.trainable_variables} == every
     images = next(iter(job.tasks[1].validation))[0]
-    before = keras.saving.load_model(tmp_path / "before.keras", compile=False)
-    assert np.array_equal(teacher(images), before(images, training=False))
+    start = keras.saving.load_model(tmp_path / "before.keras", compile=False)
+    assert np.array_equal(teacher(images), start(images, training=False))
     assert not (tmp_path / "teacher.keras").exists()
 
 
