@@ -118,8 +118,6 @@ class Distillation:
         warm_up: epochs before the others in which the new head trains alone.
     """
 
-    CHOICES: typing.ClassVar = {"norms": ("frozen", "trained")}
-
     norms: str = "frozen"
     temperature: float = 2.0
     weight: float = 1.0
@@ -129,6 +127,10 @@ class Distillation:
 @dataclasses.dataclass(frozen=True)
 class NoOptions:
     """Of the methods that take nothing besides."""
+
+
+# Where a name has other choices than elsewhere.
+CHOICES_OF = {Distillation: {"norms": ("frozen", "trained")}}
 
 
 def check(kind: type, values: Mapping, where: str) -> dict:
@@ -151,7 +153,7 @@ def check(kind: type, values: Mapping, where: str) -> dict:
     checked = {}
     for name, value in values.items():
         value = _as_number(value, _kinds(hints[name]))
-        _check_value(name, value, hints[name], getattr(kind, "CHOICES", CHOICES), where)
+        _check_value(name, value, hints[name], CHOICES_OF.get(kind, CHOICES), where)
         checked[name] = value
     return checked
 

@@ -164,7 +164,11 @@ def test_a_file_takes_what_it_does_not_say_from_its_base(tmp_path):
         ),
         (
             {"methods": {"lwf": {"temperatur": 2}}},
-            "method 'lwf' has 'temperatur'. Did you mean 'temperature'? It takes: temperature, ",
+            "method 'lwf' has 'temperatur'. Did you mean 'temperature'? It takes: norms, ",
+        ),
+        (
+            {"methods": {"lwf": {"norms": "shared"}}},
+            "method 'lwf' has norms: shared; write one of frozen, trained.",
         ),
         (
             {"methods": {"lwf": {"choose": {"temperature": 2}}}},
