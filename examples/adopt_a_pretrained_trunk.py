@@ -167,6 +167,7 @@ def pack(way: str, place: int) -> dict:
             prune_epoch=FLAGS.prune_epoch,
             prune_ratio=equal_shares(len(FLAGS.tasks))[place],
             gradual=False,
+            scale_rate=False,
             flip=task not in UNFLIPPED,
             seed=FLAGS.seed,
         )
