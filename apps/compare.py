@@ -20,6 +20,7 @@ from absl import flags
 
 from packnet_tf.apps import cli
 
+NEEDS = (("yaml", "pyyaml"), ("matplotlib", "matplotlib"))
 FLAGS = cli.new_flags()
 flags.DEFINE_string("file", None, "The YAML file, or the name of a recipe.", flag_values=FLAGS)
 flags.DEFINE_string(
@@ -45,6 +46,8 @@ flags.DEFINE_boolean("recipes", False, "List the recipes and leave.", flag_value
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
+    for module, package in NEEDS:  # now, and not when the report is due
+        cli.need(module, package)
     from packnet_tf.apps.comparison.config import read_comparison
     from packnet_tf.apps.comparison.recipes import find_file, recipes_table
 

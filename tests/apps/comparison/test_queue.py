@@ -112,6 +112,16 @@ def test_what_cannot_be_is_said_in_a_sentence(place, capsys):
     assert "Did you mean 'methods'?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("module", "package"), [("yaml", "pyyaml"), ("matplotlib", "matplotlib")])
+def test_what_is_not_installed_is_named_before_anything_runs(module, package, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main(["compare", "--recipes"]) == 1
+    assert capsys.readouterr().err == (
+        f"packnet compare: This command needs {package}: pip install 'packnet_tf[apps]', or pip "
+        f"install {package}.\n"
+    )
+
+
 def test_the_screen_shows_the_last_whole_line_of_a_log(tmp_path):
     log = tmp_path / "log.txt"
     log.write_text("")
