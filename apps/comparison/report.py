@@ -22,7 +22,8 @@ PACKAGES = ("keras", "tensorflow", "numpy")
 NOTES = (
     "Test accuracy in %, mean and standard deviation over seeds. ACC: mean over the tasks at the "
     "end. BWT: change of earlier tasks since each was learnt. Forgetting: distance from the best a "
-    "task ever was. Gap: what individual networks do better, in points (the price of sharing). "
+    "task ever was. Gap: what individual networks do better than each task when it was learnt, in "
+    "points (the price of sharing; what is forgotten later is not in it). "
     "Storage: bytes on disk for all tasks, against one network and against one per task. Time: of "
     "training alone, while as many runs as --jobs shared the machine.",
 )
