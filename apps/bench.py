@@ -1,19 +1,28 @@
 """measure what packing costs, and check that it holds.
 
-Benches:
-  prune     one large layer pruned by net.prune: seconds and peak memory, against one
-            numpy.partition over the same weights
-  networks  the whole way, from packing three tasks to an ONNX file, for every network of
-            keras.applications: what is packed, and whether all that must be equal is equal
-  deploy    the files of a pack's tasks, baked one by one, as a bundle, in float16 and int8, beside
-            the network never packed: bytes, time to load, memory, latency
+Benches, each side by side with what it is compared with, in turns:
+  train      a training step, packed and plain: five networks, graph, XLA and mixed_bfloat16, two
+             optimizers; PackTrainer and fit
+  reference  the same step and prune in PyTorch by the reference method, where torch is installed
+  memory     the most memory of training, packed and plain
+  prune      a whole network pruned, beside one numpy.partition of every layer
+  storage    a pack of four tasks saved and loaded, beside Keras's own of the plain trunk
+  export     export_onnx beside tf2onnx on the unpacked model
+  infer      exported files in onnxruntime beside the network never packed; the start of commands
+  scale      1, 10, 50 and 100 tasks on one trunk: steps, views, files
+  input      reading images beside the training step that they feed
+  import     importing packnet_tf beside importing Keras
+  deploy     the files of a pack's tasks in every form: bytes, time to load, memory, latency
+  networks   no timing: the whole way for every network of keras.applications, and whether all that
+             must be equal is equal
 
 Example:
-  packnet bench prune --inputs=25088 --units=4096
-  packnet bench networks --networks=VGG16,ResNet50 --json=networks.json
+  packnet bench train --only='ResNet50,graph' --json=train.json
   packnet bench deploy --networks=MobileNetV2 --image_size=96 --json=deployment.json
 """
 
+import dataclasses
+import importlib
 import json
 import pathlib
 
@@ -24,12 +33,33 @@ from packnet_tf.atomic import replacing
 
 FLAGS = cli.new_flags()
 TAKES_ARGUMENTS = True
-BENCHES = ("prune", "networks", "deploy")
-flags.DEFINE_integer(
-    "inputs", 25088, "prune: inputs of the layer (VGG-16's fc6).", 1, flag_values=FLAGS
+# Where the function of each bench is that returns rows.
+ROWS = {
+    "train": ("train", "bench_train"),
+    "reference": ("reference", "bench_reference"),
+    "memory": ("memory", "bench_memory"),
+    "prune": ("prune", "bench_prune"),
+    "storage": ("storage", "bench_storage"),
+    "export": ("export", "bench_export"),
+    "infer": ("infer", "bench_infer"),
+    "scale": ("scale", "bench_scale"),
+    "input": ("input", "bench_input"),
+    "import": ("imports", "bench_imports"),
+}
+BENCHES = (*ROWS, "deploy", "networks")
+flags.DEFINE_list(
+    "only",
+    [],
+    "All but deploy and networks: only the cases whose name has all of these words in it.",
+    flag_values=FLAGS,
 )
-flags.DEFINE_integer("units", 4096, "prune: units of the layer.", 1, flag_values=FLAGS)
-flags.DEFINE_integer("repeats", 3, "prune, deploy: how often to measure.", 1, flag_values=FLAGS)
+flags.DEFINE_integer(
+    "repeats",
+    None,
+    "How often to measure; 3 for deploy and memory and 7 for others if left out.",
+    1,
+    flag_values=FLAGS,
+)
 flags.DEFINE_list(
     "networks",
     [],
@@ -37,7 +67,7 @@ flags.DEFINE_list(
     "and for deploy TinyDarknet, MobileNetV2, ResNet50, VGG16.",
     flag_values=FLAGS,
 )
-flags.DEFINE_string("json", None, "networks, deploy: file for the results.", flag_values=FLAGS)
+flags.DEFINE_string("json", None, "File for the results.", flag_values=FLAGS)
 flags.DEFINE_integer(
     "image_size",
     None,
@@ -60,23 +90,47 @@ flags.DEFINE_string(
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if len(arguments) != 1 or arguments[0] not in BENCHES:
         raise cli.UsageError(f"name one bench: {', '.join(BENCHES)}")
+    [bench] = arguments
     cli.start_keras()
-    if arguments == ["prune"]:
-        from packnet_tf.apps.bench_prune import bench_prune
-
-        print(bench_prune(values.inputs, values.units, values.repeats))
-    elif arguments == ["networks"]:
+    if bench == "networks":
         _networks(values)
-    else:
+    elif bench == "deploy":
         _deploy(values)
+    else:
+        _rows(bench, values)
+
+
+def _rows(bench: str, values: flags.FlagValues) -> None:
+    from packnet_tf.apps.benches.machine import machine
+    from packnet_tf.apps.benches.rows import rows_table
+
+    module, function = ROWS[bench]
+    measure = getattr(importlib.import_module(f"packnet_tf.apps.benches.{module}"), function)
+    repeats = values.repeats or (3 if bench == "memory" else 7)
+    rows = []
+    found = {"bench": bench, "machine": machine(), "repeats": repeats}
+    for row in measure(lambda case: all(word in case for word in values.only), repeats, _say):
+        rows.append(row)
+        _say(rows_table([row]).splitlines()[-1])
+        # Now, for a long bench that is stopped has measured something.
+        facts = [dataclasses.asdict(row) | {"verdict": row.verdict} for row in rows]
+        _write(values.json, found | {"rows": facts})
+    if not rows:
+        raise cli.UsageError(f"no case of bench {bench} has --only={','.join(values.only)}")
+    of = found["machine"]
+    print(f"\n{rows_table(rows)}\n{of['cpu']}, {of['cores']} cores")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _networks(values: flags.FlagValues) -> None:
-    from packnet_tf.apps import bench_networks as bench
+    from packnet_tf.apps.benches import networks as bench
 
     known = bench.network_names()
     _check_names(values.networks, known)
-    results = bench.bench_networks(values.networks or known, lambda line: print(line, flush=True))
+    results = bench.bench_networks(values.networks or known, _say)
     print(f"\n{bench.networks_table(results)}")
     _write(values.json, results)
     failed = [result["network"] for result in results if not result.get("bit_exact")]
@@ -86,14 +140,15 @@ def _networks(values: flags.FlagValues) -> None:
 
 
 def _deploy(values: flags.FlagValues) -> None:
-    from packnet_tf.apps import bench_deploy as bench
-    from packnet_tf.apps.bench_networks import network_names
+    from packnet_tf.apps.benches import deploy as bench
+    from packnet_tf.apps.benches.networks import network_names
+    from packnet_tf.apps.benches.trunks import DARKNET
 
     names = values.networks or list(bench.NETWORKS)
-    _check_names(names, network_names(), bench.DARKNET)
-    if values.trunk is not None and bench.DARKNET not in names:
+    _check_names(names, network_names(), DARKNET)
+    if values.trunk is not None and DARKNET not in names:
         raise cli.UsageError(
-            f"--trunk is the file of {bench.DARKNET}, which is not among --networks; add it there"
+            f"--trunk is the file of {DARKNET}, which is not among --networks; add it there"
         )
     if values.trunk is None and values.trunk_output is not None:
         raise cli.UsageError("--trunk_output is a layer of the file --trunk, which is missing")
@@ -103,11 +158,11 @@ def _deploy(values: flags.FlagValues) -> None:
         names,
         image_size=values.image_size,
         tasks=values.tasks,
-        rounds=values.repeats,
+        rounds=values.repeats or 3,
         threads=values.threads,
         trunk=values.trunk,
         trunk_output=values.trunk_output,
-        progress=lambda line: print(line, flush=True),
+        progress=_say,
     )
     print(f"\n{bench.deploy_table(found)}")
     _write(values.json, found)

@@ -46,7 +46,7 @@ def test_required_flags_are_marked_in_the_help(capsys):
         (["train", "--epochs=many"], "--epochs=many"),
         (["report", "--pack=a.keras", "b.keras"], "unexpected argument 'b.keras'"),
         (["predict", "--model=m.onnx"], "name at least one image file"),
-        (["bench", "speed"], "name one bench: prune, networks"),
+        (["bench", "speed"], "name one bench: train, reference, memory, prune, storage, "),
         (
             ["train", "--pack=a.keras", "--task=t", "--data=d", "--epochs=3", "--prune_epoch=3"],
             "--prune_epoch=3 is not below --epochs=3: the task would never be pruned.",

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from packnet_tf.apps import bench_networks
+from packnet_tf.apps.benches import networks
 from packnet_tf.apps.main import main
 
 FAMILIES = {
@@ -27,7 +27,7 @@ FAMILIES = {
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_one_network_of_every_family_goes_the_whole_way(name):
-    result = bench_networks.whole_way(name, tasks=2)
+    result = networks.whole_way(name, tasks=2)
     assert result["bit_exact"]
     assert result["packed_layers"] == FAMILIES[name]
     assert result["share"] > 0.9
@@ -49,7 +49,7 @@ def test_the_bench_runs_networks_in_processes_and_writes_a_table(tmp_path, capsy
 
 def test_a_network_that_fails_is_a_row_and_status_1(monkeypatch, capsys):
     sys.modules.pop("packnet_tf.apps.bench", None)
-    monkeypatch.setattr(bench_networks, "network_names", lambda: ["NoSuchNet"])
+    monkeypatch.setattr(networks, "network_names", lambda: ["NoSuchNet"])
     assert main(["bench", "networks"]) == 1
     out, err = capsys.readouterr()
     assert "1 of 1: NoSuchNet: AttributeError: " in out

@@ -4,7 +4,6 @@ import gc
 import json
 import pathlib
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -13,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from packnet_tf.apps import cli
+from packnet_tf.apps.benches.processes import in_process
 from packnet_tf.tables import text_table
 
 # The smallest inputs these take; the others take 32 pixels.
@@ -123,17 +123,10 @@ def bench_networks(names: Sequence[str], progress=print) -> list[dict]:
     """
     results = []
     for number, name in enumerate(names, start=1):
-        done = subprocess.run(
-            [sys.executable, "-m", "packnet_tf.apps.bench_networks", name],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode == 0:
-            result = json.loads(done.stdout.splitlines()[-1])
-        else:
-            text = done.stderr.strip() or f"ended with status {done.returncode}"
-            result = {"network": name, "error": text.splitlines()[-1]}
+        try:
+            result = in_process("packnet_tf.apps.benches.networks", name)
+        except RuntimeError as error:
+            result = {"network": name, "error": str(error)}
         results.append(result)
         said = result.get("error") or ", ".join(_cells(result)[1:])
         progress(f"{number} of {len(names)}: {name}: {said}")

@@ -10,7 +10,8 @@ import onnx_files
 import pytest
 from keras import layers
 
-from packnet_tf.apps import bench_deploy, bench_exports, bench_session
+from packnet_tf.apps.benches import deploy, session, trunks
+from packnet_tf.apps.benches.machine import PACKAGES
 from packnet_tf.apps.main import main
 from packnet_tf.apps.memory import PeakMemory, memory, restart_peak
 
@@ -36,7 +37,7 @@ def run(*arguments):
 @pytest.mark.slow
 def test_the_bench_measures_every_way_and_writes_tables(tmp_path, capsys, monkeypatch):
     small_trunk().save(tmp_path / "small.keras")
-    monkeypatch.setattr(bench_deploy, "BUDGET", 0.0)  # seconds: one turn each
+    monkeypatch.setattr(deploy, "BUDGET", 0.0)  # seconds: one turn each
     status = run(
         "--networks=TinyDarknet",
         f"--trunk={tmp_path / 'small.keras'}",
@@ -51,7 +52,7 @@ def test_the_bench_measures_every_way_and_writes_tables(tmp_path, capsys, monkey
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["threads"] == 1
     assert set(found["machine"]) == {"cpu", "cores", "system", "versions"}
-    assert set(found["machine"]["versions"]) == {"python", *bench_deploy.PACKAGES}
+    assert set(found["machine"]["versions"]) == {"python", *PACKAGES}
     (result,) = found["networks"]
     assert (result["network"], result["image_size"]) == ("TinyDarknet", 32)
     assert (result["tasks"], result["rounds"]) == (3, 2)
@@ -64,7 +65,7 @@ def test_the_bench_measures_every_way_and_writes_tables(tmp_path, capsys, monkey
     assert sizes["never_packed"] > 1456 * 4
     assert {"float16", "int8", "pack"} < set(sizes)
 
-    assert list(result["cases"]) == list(bench_deploy.CASES)
+    assert list(result["cases"]) == list(deploy.CASES)
     for case, facts in result["cases"].items():
         assert set(facts) == {"load_seconds", "resident", "load_peak", "latency"}
         assert facts["load_seconds"] > 0
@@ -75,7 +76,7 @@ def test_the_bench_measures_every_way_and_writes_tables(tmp_path, capsys, monkey
 
     assert "s: packing 3 tasks into 1,520 parameters\n" in out
     assert "s: round 2 of 2: never packed " in out
-    assert f"\n\n{bench_deploy.deploy_table(found)}\n" in out
+    assert f"\n\n{deploy.deploy_table(found)}\n" in out
 
 
 @pytest.mark.slow
@@ -117,7 +118,7 @@ def test_flags_that_do_not_fit_are_refused_in_words(flags, text, capsys):
 
 
 def test_tiny_darknet_has_the_published_layout():
-    trunk = bench_exports.build_trunk("TinyDarknet", 96)
+    trunk = trunks.build_trunk("TinyDarknet", 96)
     filters = [x.filters for x in trunk.layers if isinstance(x, layers.Conv2D)]
     assert filters == [16, 32, 16, 128, 16, 128, 32, 256, 32, 256, 64, 512, 64, 512, 128]
     sizes = [x.kernel_size[0] for x in trunk.layers if isinstance(x, layers.Conv2D)]
@@ -127,15 +128,15 @@ def test_tiny_darknet_has_the_published_layout():
 
 
 def test_vgg_keeps_its_two_dense_layers_and_the_others_end_in_a_mean():
-    vgg = bench_exports.build_trunk("VGG16", 32)
+    vgg = trunks.build_trunk("VGG16", 32)
     assert [x.name for x in vgg.layers[-2:]] == ["fc1", "fc2"]
     assert vgg.output_shape == (None, 4096)
-    assert bench_exports.build_trunk("MobileNetV2", 32).output_shape == (None, 1280)
+    assert trunks.build_trunk("MobileNetV2", 32).output_shape == (None, 1280)
 
 
 def test_packed_tasks_have_equal_shares_and_differ():
     trunk = keras.Sequential([keras.Input((8,)), layers.Dense(15)])
-    net = bench_exports.packed(trunk, 3)
+    net = trunks.packed(trunk, 3)
     assert net.capacity().sum()["owned"] == {f"task{number}": 40 for number in (1, 2, 3)}
     x = np.ones((1, 8), np.float32)
     first, second, third = (np.asarray(net.task_model(name)(x)) for name in net.tasks)
@@ -145,7 +146,7 @@ def test_packed_tasks_have_equal_shares_and_differ():
 
 def test_a_session_process_loads_a_file_and_times_its_runs(tmp_path):
     path = onnx_files.write_other_model(tmp_path / "m.onnx", (4, 4, 3), (1, 2))
-    with bench_session.SessionProcess(path, threads=1) as process:
+    with session.SessionProcess(path, threads=1) as process:
         assert set(process.loaded) == {"load_seconds", "resident", "load_peak"}
         assert process.loaded["load_seconds"] > 0
         (once,) = process.run(2, 0)
@@ -158,8 +159,8 @@ def test_the_process_of_a_session_imports_neither_keras_nor_tensorflow(tmp_path)
     path = onnx_files.write_other_model(tmp_path / "m.onnx", (4, 4, 3), (1, 2))
     code = (
         "import sys\n"
-        "from packnet_tf.apps import bench_session\n"
-        f"bench_session.serve({path!r}, 1, ['1 0'], lambda found: None)\n"
+        "from packnet_tf.apps.benches import session\n"
+        f"session.serve({path!r}, 1, ['1 0'], lambda found: None)\n"
         "print([name for name in ('keras', 'tensorflow', 'onnx') if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -170,14 +171,14 @@ def test_a_file_that_cannot_be_loaded_is_an_error_with_onnxruntimes_words(tmp_pa
     path = tmp_path / "broken.onnx"
     path.write_bytes(b"no model")
     with pytest.raises(RuntimeError) as error:
-        bench_session.SessionProcess(path)
+        session.SessionProcess(path)
     assert f"Load model from {path} failed" in str(error.value)
 
 
 @linux_only
 def test_loading_a_large_file_takes_its_size_in_memory(tmp_path):
     path = onnx_files.write_other_model(tmp_path / "m.onnx", (4, 4, 3), (1, 10_000_000))
-    with bench_session.SessionProcess(path, threads=1) as process:
+    with session.SessionProcess(path, threads=1) as process:
         assert 40e6 < process.loaded["resident"] <= process.loaded["load_peak"]
 
 
@@ -194,7 +195,7 @@ def test_memory_counts_what_is_taken_and_the_peak_of_what_was():
     restart_peak()
     with PeakMemory() as watched:
         block = np.ones(50_000_000, np.uint8)
-        bench_session.timed(lambda: block.sum(), 0.1)
+        session.timed(lambda: block.sum(), 0.1)
     assert watched.grown >= 50_000_000 - 1_000_000
 
 
@@ -204,10 +205,10 @@ def test_times_are_summed_up_over_turns_and_compared_within_them():
         {"baked": [10.0], "bundle": [12.0]},  # the machine was busy
         {"baked": [2.0, 2.0], "bundle": [2.2, 2.2, 9.0]},
     ]
-    found = bench_deploy.latency(turns, "bundle")
+    found = deploy.latency(turns, "bundle")
     assert found.pop("ratio") == pytest.approx(1.1)
     assert found == {"median_ms": 2.2, "p90_ms": 12.0, "best_ms": 1.1}
-    assert bench_deploy.latency(turns, "baked") == {
+    assert deploy.latency(turns, "baked") == {
         "median_ms": 2.0,
         "p90_ms": 10.0,
         "best_ms": 1.0,
@@ -232,7 +233,7 @@ def test_the_tables_show_sizes_cases_and_what_failed():
             {"network": "VGG19", "error": "MemoryError"},
         ],
     }
-    assert bench_deploy.deploy_table(found).split("\n") == [
+    assert deploy.deploy_table(found).split("\n") == [
         "                               VGG16 224 px",
         "-------------------------------------------",
         "one baked file                      1.00 kB",

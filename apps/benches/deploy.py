@@ -1,20 +1,15 @@
 """What deploying the tasks of a pack costs, beside other ways: bytes, loading, memory, latency."""
 
 import contextlib
-import importlib.metadata
-import json
-import os
-import pathlib
-import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 
-from packnet_tf.apps.bench_exports import DARKNET, SIZES
-from packnet_tf.apps.bench_session import SessionProcess
+from packnet_tf.apps.benches.machine import machine
+from packnet_tf.apps.benches.processes import in_process
+from packnet_tf.apps.benches.session import SessionProcess
+from packnet_tf.apps.benches.trunks import DARKNET, SIZES
 from packnet_tf.tables import count_bytes, text_table
 
 NETWORKS = (DARKNET, "MobileNetV2", "ResNet50", "VGG16")
@@ -25,7 +20,6 @@ BATCHES = (1, 32)
 TURN = 0.1  # seconds of runs before the next case has its turn
 TURNS = 30  # at most, per round
 BUDGET = 8.0  # seconds, for the turns of all cases in a round
-PACKAGES = ("packnet_tf", "keras", "tensorflow", "onnx", "onnxruntime", "numpy")
 
 
 def bench_deploy(
@@ -58,7 +52,7 @@ def bench_deploy(
     Returns:
         A dict: `machine`, `threads`, and `networks`, a list of dicts: `network`,
         `image_size`, `tasks`, `rounds`, `parameters`, `packed_parameters`, `bytes` (see
-        `bench_exports.export_every_way`), and `cases`, by case: `load_seconds`, `resident` and
+        `exports.export_every_way`), and `cases`, by case: `load_seconds`, `resident` and
         `load_peak` in bytes, and `latency`, by batch: `median_ms`, `p90_ms` and `best_ms`
         of all runs, and `ratio`, the median of the turns' ratios to the case that it is compared
         with (see `BASES`). A case that failed has `error` only, and a network
@@ -97,25 +91,10 @@ def bench_deploy(
     return {"machine": machine(), "threads": threads, "networks": results}
 
 
-def _exported(name: str, folder: str, options: Mapping, progress) -> dict:
-    """Has another process pack and export a network, so that its memory is returned.
-
-    Raises:
-        RuntimeError: it failed; with the last line that it said.
-    """
+def _exported(name: str, folder: str, options: Mapping, say) -> dict:
+    """Has another process pack and export a network, so that its memory is returned."""
     flags = [f"--{key}={value}" for key, value in options.items() if value is not None]
-    command = [sys.executable, "-m", "packnet_tf.apps.bench_exports", name, folder, *flags]
-    with (
-        tempfile.TemporaryFile("w+") as aside,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=aside, text=True) as process,
-    ):
-        for line in process.stdout:
-            progress(line.rstrip())
-        if process.wait():
-            aside.seek(0)
-            said = aside.read().strip().splitlines()
-            raise RuntimeError(said[-1] if said else f"ended with status {process.returncode}")
-    return json.loads((pathlib.Path(folder) / "exported.json").read_text(encoding="utf-8"))
+    return in_process("packnet_tf.apps.benches.exports", name, folder, *flags, say=say)
 
 
 def run_cases(files: Mapping[str, str], rounds: int, threads: int, progress=print) -> dict:
@@ -194,34 +173,6 @@ def latency(turns: Sequence[Mapping[str, Sequence[float]]], case: str) -> dict:
 
 def _median(values: Sequence[float | None]) -> float | None:
     return None if None in values else statistics.median(values)
-
-
-def machine() -> dict:
-    """What was measured on: `cpu`, `cores` (of this process), `system` and `versions`."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "cpu": _cpu(),
-        "cores": cores,
-        "system": platform.platform(terse=True),
-        "versions": {"python": platform.python_version(), **_versions()},
-    }
-
-
-def _cpu() -> str:
-    with contextlib.suppress(OSError):
-        for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        for package in (name, f"{name}-gpu"):
-            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-                found[name] = importlib.metadata.version(package)
-    return found
 
 
 def deploy_table(found: dict) -> str:

@@ -1,0 +1,76 @@
+"""`packnet bench infer`: the files of a packed task beside that of a network never packed."""
+
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from packnet_tf.apps.benches.deploy import BASES, BATCHES, run_cases
+from packnet_tf.apps.benches.processes import in_process
+from packnet_tf.apps.benches.rows import Row, timed
+from packnet_tf.apps.benches.turns import in_turns
+
+CASES = (("TinyDarknet", 96), ("MobileNetV2", 96), ("ResNet50", 224), ("VGG16", 64))
+SIDES = ("never packed", "baked", "bundle")
+TASKS = 4
+START = "packnet predict, to its answer"
+IMPORTS = "import onnxruntime, numpy, PIL"
+
+
+def bench_infer(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
+    """Latency in onnxruntime, and how long the commands of a device take to start."""
+    for name, pixels in CASES:
+        if not only(name):
+            continue
+        say(name)
+        with tempfile.TemporaryDirectory() as folder:
+            options = [f"--image_size={pixels}", f"--tasks={TASKS}"]
+            exported = in_process("packnet_tf.apps.benches.exports", name, folder, *options)
+            files = {side: exported["files"][side] for side in SIDES if side in exported["files"]}
+            cases = run_cases(files, turns, 0, say)
+            yield from latencies(f"{name} {pixels} px", cases)
+            yield from starts(f"{name} {pixels} px", files["baked"], pathlib.Path(folder), turns)
+
+
+def latencies(case: str, cases: dict) -> Iterator[Row]:
+    """Rows of what `run_cases` found."""
+    for side, facts in cases.items():
+        base = BASES.get(side)
+        if base not in cases:
+            continue
+        for batch in map(str, BATCHES):
+            ours, theirs = (one["latency"][batch] for one in (facts, cases[base]))
+            yield Row(
+                f"{case} x {batch}", side, ours["median_ms"] / 1000, "s", base,
+                theirs["median_ms"] / 1000, ours["ratio"], goal=1.02,
+            )  # fmt: skip
+
+
+def starts(case: str, file: str, folder: pathlib.Path, turns: int) -> Iterator[Row]:
+    """Rows of whole commands, from their start to their end."""
+    from PIL import Image
+
+    pictures = folder / "pictures"
+    for place in range(2):
+        (pictures / str(place)).mkdir(parents=True)
+        noise = np.random.default_rng(place).integers(0, 256, (96, 96, 3), np.uint8)
+        Image.fromarray(noise).save(pictures / str(place) / "picture.png")
+    picture = pictures / "0" / "picture.png"
+    packnet = [sys.executable, "-m", "packnet_tf.apps.main"]
+    model = [f"--model={file}", "--pixel_range=0,255"]
+    sides = {
+        START: [*packnet, "predict", *model, str(picture)],
+        "packnet evaluate, two pictures": [*packnet, "evaluate", *model, f"--data={pictures}"],
+        IMPORTS: [sys.executable, "-c", "import onnxruntime, numpy; from PIL import Image"],
+    }
+    calls = {
+        side: lambda command=command: subprocess.run(command, check=True, capture_output=True)
+        for side, command in sides.items()
+    }
+    times = in_turns(calls, 3 * turns)
+    yield timed(case, times, START, None, 0.5)
+    for side in list(sides)[:2]:
+        yield timed(case, times, side, IMPORTS)

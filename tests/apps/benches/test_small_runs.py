@@ -1,0 +1,192 @@
+"""Every bench on a network so small that its seconds mean nothing: what it compares is checked."""
+
+import importlib.util
+import json
+import sys
+
+import pytest
+
+from packnet_tf.apps.benches import (
+    export,
+    imports,
+    infer,
+    input,
+    memory,
+    prune,
+    reference,
+    scale,
+    storage,
+    train,
+)
+from packnet_tf.apps.main import main
+
+SMALL = train.Case("TinyDarknet", 32, 4, "graph", "SGD", goal=1.02)
+
+
+def everything(_):
+    return True
+
+
+def silent(_):
+    pass
+
+
+def pairs(rows):
+    """What is compared with what, once every row has been found to be a sound one."""
+    rows = list(rows)
+    for row in rows:
+        assert row.value > 0
+        assert row.against is None or row.base > 0
+    return [(row.what, row.against) for row in rows]
+
+
+def test_train_compares_both_tasks_with_plain_keras_and_the_trainer_with_fit():
+    rows = train.measure(SMALL, turns=2)
+    assert pairs(rows) == [
+        ("task 1", "plain"),
+        ("task 3", "plain"),
+        ("task 3", "task 1"),
+        ("PackTrainer", "fit"),
+    ]
+    assert {row.case for row in rows} == {"TinyDarknet 32 px x 4, graph, SGD"}
+
+
+def test_train_has_every_network_mode_and_optimizer():
+    titles = [case.title for case in train.cases()]
+    assert len(set(titles)) == len(titles) == 5 * 3 * 2
+    assert "ResNet50 64 px x 32, XLA, Adam" in titles
+
+
+def test_the_packed_models_are_the_first_and_the_third_task_with_all_that_is_free():
+    first, third = train.packed_model(SMALL, 0), train.packed_model(SMALL, 2)
+    assert (first.pack.tasks, third.pack.tasks) == ((), ("task1", "task2"))
+    total = third.pack.capacity().sum()
+    assert total["claimed"] == total["total"] - sum(total["owned"].values()) > 0
+    assert first.pack.capacity().sum()["claimed"] == total["total"]
+
+
+@pytest.mark.skipif(memory.memory() is None, reason="the system does not tell")
+def test_memory_says_what_packing_takes_per_weight(monkeypatch):
+    monkeypatch.setattr(memory, "cases", lambda: [SMALL])
+    rows = list(memory.bench_memory(everything, 1, silent))
+    assert [(row.what, row.against) for row in rows] == [
+        ("packed", "plain"),
+        ("more than plain", "one copy + 2 bytes"),
+    ]
+    peak, more = rows
+    assert peak.value > 0
+    assert more.base == 6 * 879_536  # the kernels of Tiny Darknet
+    assert more.value == peak.value - peak.base
+
+
+def test_prune_compares_with_partition_and_checks_the_counts(monkeypatch):
+    monkeypatch.setattr(prune, "CASES", (("TinyDarknet", 32),))
+    assert pairs(prune.bench_prune(everything, 1, silent)) == [
+        ("net.prune", "numpy.partition"),
+        ("memory of net.prune", "largest layer"),
+    ]
+
+
+def test_storage_compares_seconds_and_bytes_with_keras(monkeypatch):
+    monkeypatch.setattr(storage, "CASES", (("TinyDarknet", 32),))
+    rows = list(storage.bench_storage(everything, 1, silent))
+    assert pairs(rows) == [
+        ("net.save", "model.save"),
+        ("packnet_tf.load", "load_model"),
+        ("pack without heads", "trunk"),
+        ("also without norms per task", "trunk"),
+    ]
+    assert 1.0 < rows[3].ratio < rows[2].ratio < 1.2
+
+
+def test_export_compares_with_tf2onnx(monkeypatch):
+    monkeypatch.setattr(export, "CASES", (("TinyDarknet", 32),))
+    assert pairs(export.bench_export(everything, 1, silent)) == [
+        ("export_onnx without its check", "tf2onnx"),
+        ("export_onnx", "tf2onnx"),
+    ]
+
+
+@pytest.mark.slow
+def test_infer_compares_files_and_times_the_commands(monkeypatch):
+    monkeypatch.setattr(infer, "CASES", (("TinyDarknet", 32),))
+    monkeypatch.setattr("packnet_tf.apps.benches.deploy.BUDGET", 0.0)
+    assert pairs(infer.bench_infer(everything, 1, silent)) == [
+        ("baked", "never packed"),
+        ("baked", "never packed"),
+        ("bundle", "baked"),
+        ("bundle", "baked"),
+        (infer.START, None),
+        (infer.START, infer.IMPORTS),
+        ("packnet evaluate, two pictures", infer.IMPORTS),
+    ]
+
+
+@pytest.mark.slow
+def test_scale_compares_many_tasks_with_one_and_counts_one_trace(monkeypatch):
+    monkeypatch.setattr(scale, "TASKS", (1, 3))
+    monkeypatch.setattr(scale, "PIXELS", 32)
+    rows = list(scale.bench_scale(everything, 1, silent))
+    assert pairs(rows) == [
+        *[("3 tasks", "1 task")] * 4,
+        ("1 task", "what it must hold"),
+        ("3 tasks", "what it must hold"),
+        *[("3 tasks", "1 task")] * 2,
+        ("task 3", "one"),
+    ]
+    traces = rows[-1]
+    assert (traces.value, traces.verdict) == (1, "reached")
+
+
+def test_input_compares_both_kinds_of_epochs_with_the_step(monkeypatch):
+    monkeypatch.setattr(input, "CASES", (("TinyDarknet", 32, 4, 40),))
+    rows = list(input.bench_input(everything, 1, silent))
+    assert pairs(rows) == [("first epoch", "training step"), ("later epochs", "training step")]
+    assert [row.goal for row in rows] == [1 / 1.5, 1 / 5]
+
+
+def test_a_bench_is_a_table_on_the_screen_and_rows_in_a_file(tmp_path, capsys):
+    sys.modules.pop("packnet_tf.apps.bench", None)  # its flags keep the values of the last run
+    path = tmp_path / "import.json"
+    flags = ["--only=import packnet_tf", "--repeats=1", f"--json={path}"]
+    assert main(["bench", "import", *flags]) == 0
+    found = json.loads(path.read_text())
+    assert (found["bench"], found["repeats"]) == ("import", 1)
+    assert found["machine"]["versions"]["keras"]
+    ratio, more = found["rows"]
+    assert (ratio["what"], ratio["against"]) == ("import packnet_tf", imports.KERAS)
+    assert more["verdict"] == "reached", "packnet_tf imports nothing but itself"
+    out = capsys.readouterr().out
+    assert out.startswith("1 turns of 2 processes\nnew process ")
+    assert "\ncase                          what                  against" in out
+
+
+def test_a_bench_none_of_whose_cases_is_wanted_is_refused(capsys):
+    sys.modules.pop("packnet_tf.apps.bench", None)
+    assert main(["bench", "storage", "--only=VGG17"]) == 2
+    assert capsys.readouterr().err == (
+        "packnet bench: no case of bench storage has --only=VGG17. See packnet bench --help.\n"
+    )
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is here")
+def test_reference_says_that_it_needs_pytorch(capsys):
+    sys.modules.pop("packnet_tf.apps.bench", None)
+    assert main(["bench", "reference"]) == 1
+    assert capsys.readouterr().err == (
+        "packnet bench: this bench needs PyTorch: pip install torch\n"
+    )
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not here")
+def test_reference_has_the_same_network_and_compares_step_and_prune():
+    import torch
+
+    network = reference.torch_network("TinyDarknet", 32)
+    kernels = [parameter for parameter in network.parameters() if parameter.dim() == 4]
+    assert sum(kernel.numel() for kernel in kernels) == 879_536
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    assert pairs(reference.measure(SMALL, 1)) == [
+        ("packnet_tf", reference.TORCH),
+        ("net.prune", reference.TORCH),
+    ]
