@@ -6,7 +6,7 @@ from collections.abc import Callable
 import keras
 
 import packnet_tf
-from packnet_tf.planning import rate_for_claim
+from packnet_tf.planning import rate_for_share
 from packnet_tf.schedules import Schedule
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -58,16 +58,29 @@ def decayed(
     }[decay]
 
 
-def next_task(
-    net: packnet_tf.PackNet, rate: float, optimizer: str, claim_ratio: float = 1.0
-) -> float:
-    """The rate at which the next task of a pack learns as fast as the first one does at `rate`.
+def factors(
+    net: packnet_tf.PackNet,
+    optimizer: str,
+    prune_ratio: float,
+    gradual: bool,
+    claim_ratio: float = 1.0,
+) -> tuple[float, float]:
+    """What to multiply the rates of the next task of a pack by, in training and in retraining.
 
-    See `packnet_tf.planning.rate_for_claim`. Where that does not hold, it is the rate itself.
+    See `packnet_tf.planning.rate_for_share`. Where that does not hold, they are 1.
+
+    Args:
+        net: the pack.
+        optimizer: one of `OPTIMIZERS`.
+        prune_ratio: of its claim that the task will release.
+        gradual: whether it does so during the training.
+        claim_ratio: of the free weights that it claims.
     """
     if optimizer != "sgd" or net.policy.norms == "shared":
-        return rate
-    return rate_for_claim(rate, net.capacity().free * claim_ratio)
+        return 1.0, 1.0
+    claimed = net.capacity().free * claim_ratio
+    kept = claimed * (1.0 - prune_ratio)
+    return rate_for_share(1.0, kept if gradual else claimed), rate_for_share(1.0, kept)
 
 
 def pruning(ratio: float, epochs: int, steps: int, gradual: bool) -> float | Schedule:

@@ -131,15 +131,15 @@ flags.DEFINE_enum(
 flags.DEFINE_float(
     "learning_rate",
     0.003,
-    "At the start of training, where the task claims all weights.",
+    "At the start of training, for a task that trains all weights.",
     0,
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean(
     "scale_rate",
     True,
-    "With SGD and norms per task: divide both rates by the share of the weights that the task "
-    "claims, up to a factor of 4, so that later tasks learn as fast as the first one.",
+    "With SGD and norms per task: raise both rates where a task trains a part of the weights, by "
+    "up to 8 times for a quarter of them or less, so that it learns as fast as a whole network.",
     flag_values=FLAGS,
 )
 flags.DEFINE_float(

@@ -32,7 +32,7 @@ class Plan:
         prune: "ratio" (`prune_ratio`), "auto", "equal_shares", or ratios with commas between them,
             one per task.
         gradual: whether to come to the ratio a little at a time, see `rates.pruning`.
-        scale_rate: whether tasks that claim less learn at a higher rate, see `rates.next_task`.
+        scale_rate: whether tasks that train less learn at a higher rate, see `rates.factors`.
     """
 
     pack: str
@@ -217,7 +217,7 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
         batch_size=plan.batch_size,
         jit_compile={"on": True, "off": False}.get(plan.jit_compile, "auto"),
         seed=plan.seed,
-        **_rates(plan, net),
+        **_rates(plan, net, way),
     )
     job = packnet_tf.Task(
         task, head, training, sets["validation"], sets.get("test"), folder.classes, plan.claim_ratio
@@ -225,14 +225,14 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
     return trainer.fit([job])[task]
 
 
-def _rates(plan: Plan, net) -> dict:
+def _rates(plan: Plan, net, way) -> dict:
     """The learning rates of the two phases of the next task, as `PackTrainer` takes them."""
     first, then = plan.learning_rate, plan.retrain_learning_rate
     then = first / 10 if then is None else then
     if plan.scale_rate:
-        first, then = (
-            rates.next_task(net, rate, plan.optimizer, plan.claim_ratio) for rate in (first, then)
-        )
+        ratio = 0.0 if isinstance(way, packnet_tf.Auto) else way  # `Auto` has yet to find its own
+        scales = rates.factors(net, plan.optimizer, ratio, plan.gradual, plan.claim_ratio)
+        first, then = first * scales[0], then * scales[1]
     decay = "cosine" if plan.decay else "none"
     return {
         "learning_rate": rates.decayed(first, plan.prune_epoch, decay),

@@ -72,38 +72,37 @@ class Archive(keras.layers.Layer):
         return cls(deserialize(config["trunk"]), config["facts"], tasks, config["phase"])
 
     def save_own_variables(self, store):
-        for task in self.tasks:
-            values = [*task.own_values.values(), *task.head_values]
-            # One array a task: HDF5 spends half a kilobyte on every one.
-            store[f"task{task.number}"] = np.concatenate(
-                [np.zeros(0, np.uint8), *(np.frombuffer(v.tobytes(), np.uint8) for v in values)]
-            )
+        values = [v for task in self.tasks for v in (*task.own_values.values(), *task.head_values)]
+        # One array for all: HDF5 takes half a kilobyte and a third of a millisecond for every one.
+        parts = [np.frombuffer(value.tobytes(), np.uint8) for value in values]
+        store["tasks"] = np.concatenate([np.zeros(0, np.uint8), *parts])
 
     def load_own_variables(self, store):
+        data = np.array(store["tasks"])
         for task in self.tasks:
             described = [*task.own_values.values(), *task.head_values]
-            values = _split(np.array(store[f"task{task.number}"]), described, task.name)
+            values, data = _split(data, described, task.name)
             own = len(task.own_values)
             task.own_values = dict(zip(task.own_values, values[:own], strict=True))
             task.head_values = values[own:]
+        if data.size:
+            raise ValueError("the values of the tasks are more than their shapes say")
 
 
 def _describe(arrays) -> list:
     return [[list(array.shape), str(array.dtype)] for array in arrays]
 
 
-def _split(data: np.ndarray, described: list, task: str) -> list[np.ndarray]:
-    """Cuts the bytes of a task into arrays of the described shapes and dtypes."""
+def _split(data: np.ndarray, described: list, task: str) -> tuple[list[np.ndarray], np.ndarray]:
+    """Cuts arrays of the described shapes and dtypes off some bytes; returns these and the rest."""
     values = []
     for shape, dtype in described:
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         part, data = data[:size], data[size:]
         if part.size != size:
-            break
+            raise ValueError(f"the values of task '{task}' have not the size that its shapes say")
         values.append(np.frombuffer(part.tobytes(), dtype).reshape(shape).copy())
-    if data.size or len(values) < len(described):
-        raise ValueError(f"the values of task '{task}' have not the size that its shapes say")
-    return values
+    return values, data
 
 
 def save(net: PackNet, path) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import packnet_tf
-from packnet_tf.planning import Share, plan, plan_table, rate_for_claim
+from packnet_tf.planning import Share, plan, plan_table, rate_for_share
 
 
 def test_equal_shares_are_worked_out_by_hand():
@@ -51,13 +51,13 @@ def test_a_plan_prints_as_a_table():
     ]
 
 
-def test_a_task_that_claims_less_learns_at_a_higher_rate_up_to_four_times():
-    assert rate_for_claim(0.003, 1.0) == 0.003
-    assert rate_for_claim(0.003, 0.5) == 0.006
-    assert rate_for_claim(0.003, 0.25) == rate_for_claim(0.003, 0.0) == 0.012
+def test_a_task_that_trains_less_learns_at_a_higher_rate_up_to_eight_times():
+    assert rate_for_share(0.003, 1.0) == 0.003
+    assert rate_for_share(1.0, 0.5) == pytest.approx(2.828427)
+    assert rate_for_share(0.003, 0.25) == rate_for_share(0.003, 0.0) == 0.024
     with pytest.raises(ValueError) as error:
-        rate_for_claim(0.003, 25)
+        rate_for_share(0.003, 25)
     assert str(error.value) == (
-        "claimed is the fraction of all packed weights that the task claims, a number from 0 to 1; "
-        "got 25. Write claimed=0.75 for three quarters."
+        "share is the fraction of all packed weights that the task trains, a number from 0 to 1; "
+        "got 25. Write share=0.75 for three quarters."
     )

@@ -26,13 +26,10 @@ def pack_tasks(job: Job) -> dict:
     net, options = _open(job, directory), Packing(**job.run.options)
     filters = {"trunk": _first_filters(net, 0)}
     state, views = _read(job), {}  # views answer for their task whatever is packed later
-    for task, prune in zip(job.tasks, _prunes(options, job.tasks), strict=True):
+    for task, way in zip(job.tasks, _ways(options, len(job.tasks)), strict=True):
         if task.name not in net.tasks:
             job.seed(task.place)
-            scale = (
-                rates.next_task(net, 1.0, task.settings.optimizer) if options.scale_rate else 1.0
-            )
-            trainer = _trainer(net, task, prune, scale, directory, job.run.seed)
+            trainer = _trainer(net, task, way, options, directory, job.run.seed)
             trainer.fit([_task(net, job, task)])
         if len(state["test"]) == task.place:
             seen = job.tasks[: task.place + 1]
@@ -56,9 +53,9 @@ def _open(job: Job, directory) -> packnet_tf.PackNet:
     )
 
 
-def _prunes(options: Packing, tasks: list[TaskData]) -> list:
-    """What each task prunes by, as `PackTrainer` takes it."""
-    prune, count = options.prune, len(tasks)
+def _ways(options: Packing, count: int) -> list:
+    """What each task prunes by: a ratio, or `Auto`."""
+    prune = options.prune
     if prune == "auto":
         return [packnet_tf.Auto(options.max_drop)] * count
     named = {
@@ -66,26 +63,28 @@ def _prunes(options: Packing, tasks: list[TaskData]) -> list:
         "paper": [*[0.5, *[0.75] * count][: count - 1], 0.0],
     }
     ratios = named[prune] if isinstance(prune, str) else prune
-    if not isinstance(ratios, list):
-        ratios = [ratios] * (count - 1) + [0.0]
-    return [
-        rates.pruning(ratio, task.settings.prune_epoch, task.steps, options.gradual)
-        for ratio, task in zip(ratios, tasks, strict=True)
-    ]
+    return ratios if isinstance(ratios, list) else [ratios] * (count - 1) + [0.0]
 
 
-def _trainer(net, task: TaskData, prune, scale: float, directory, seed: int):
+def _trainer(net, task: TaskData, way, options: Packing, directory, seed: int):
     s = task.settings
-    first, then = scale * s.learning_rate, scale * s.rate_after
+    searched = isinstance(way, packnet_tf.Auto)
+    scales = 1.0, 1.0
+    if options.scale_rate:
+        scales = rates.factors(net, s.optimizer, 0.0 if searched else way, options.gradual)
     after = s.epochs - s.prune_epoch
     return packnet_tf.PackTrainer(
         net,
         rates.optimizer(s.optimizer),
         epochs=s.prune_epoch,
         retrain_epochs=after,
-        learning_rate=rates.decayed(first, s.prune_epoch, s.decay, s.decay_every),
-        retrain_learning_rate=rates.decayed(then, after, s.decay, s.decay_every),
-        prune=prune,
+        learning_rate=rates.decayed(
+            scales[0] * s.learning_rate, s.prune_epoch, s.decay, s.decay_every
+        ),
+        retrain_learning_rate=rates.decayed(
+            scales[1] * s.rate_after, after, s.decay, s.decay_every
+        ),
+        prune=way if searched else rates.pruning(way, s.prune_epoch, task.steps, options.gradual),
         directory=directory,
         batch_size=s.batch_size,
         seed=seed,

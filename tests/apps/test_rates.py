@@ -18,12 +18,16 @@ def net_with_half_left(**policy):
     return net
 
 
-def test_the_next_task_of_a_pack_learns_at_a_rate_for_what_it_claims():
+def test_the_next_task_of_a_pack_learns_at_rates_for_what_it_trains():
     net = net_with_half_left()
-    assert rates.next_task(net, 0.003, "sgd") == 0.006
-    assert rates.next_task(net, 0.003, "sgd", claim_ratio=0.5) == 0.012
-    assert rates.next_task(net, 0.003, "adam") == 0.003
-    assert rates.next_task(net_with_half_left(norms="shared"), 0.003, "sgd") == 0.003
+    half, quarter = 1 / 0.5**1.5, 8.0
+    assert rates.factors(net, "sgd", 0.0, gradual=True) == (half, half)
+    assert rates.factors(net, "sgd", 0.5, gradual=True) == (quarter, quarter)
+    assert rates.factors(net, "sgd", 0.5, gradual=False) == (half, quarter)
+    assert rates.factors(net, "sgd", 0.0, True, claim_ratio=0.5) == (quarter, quarter)
+    assert rates.factors(net, "adam", 0.5, gradual=True) == (1.0, 1.0)
+    shared = net_with_half_left(norms="shared")
+    assert rates.factors(shared, "sgd", 0.5, gradual=True) == (1.0, 1.0)
 
 
 def test_decay_is_a_function_of_the_epoch():
