@@ -36,10 +36,24 @@ def head_of_next_task(net, name: str, make: Callable[[keras.Model], keras.layers
     Args:
         net: the pack; it is left as it was.
         name: of the next task.
-        make: gets that view of the trunk and returns the head.
+        make: gets what answers as that view of the trunk does, and returns the head.
     """
     probe = net.add_task(name, keras.layers.Dense(1))
     try:
-        return make(probe.trunk)
+        return make(_as_in_training(probe.trunk) if net.tasks else probe.trunk)
     finally:
         net.discard()
+
+
+def _as_in_training(trunk: keras.Model) -> Callable:
+    """The features of a trunk as training sees them, normalised by each batch; nothing is changed.
+
+    A later task starts with the trunk's statistics, and with weights that they are not those of: by
+    them its features come out several times too large.
+    """
+
+    def features(images):
+        with keras.StatelessScope():  # moving statistics stay as they are
+            return trunk(images, training=True)
+
+    return features

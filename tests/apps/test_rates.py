@@ -20,7 +20,7 @@ def net_with_half_left(**policy):
 
 def test_the_next_task_of_a_pack_learns_at_rates_for_what_it_trains():
     net = net_with_half_left()
-    half, quarter = 1 / 0.5**1.5, 8.0
+    half, quarter = 2.0, 4.0
     assert rates.factors(net, "sgd", 0.0, gradual=True) == (half, half)
     assert rates.factors(net, "sgd", 0.5, gradual=True) == (quarter, quarter)
     assert rates.factors(net, "sgd", 0.5, gradual=False) == (half, quarter)

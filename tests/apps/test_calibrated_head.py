@@ -1,0 +1,59 @@
+"""The head of a task of images: its features have one size, whatever the trunk makes of them."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import packnet_tf
+from pack_helpers import jolt
+from packnet_tf.apps.heads import FEATURE_NORM, calibrated_head, head_of_next_task
+from packnet_tf.policy import own_weights
+
+IMAGES = np.random.default_rng(0).uniform(0, 255, (64, 8, 8, 3)).astype("float32")
+DATA = tf.data.Dataset.from_tensor_slices((IMAGES, np.zeros(64, "int32"))).batch(16)
+
+
+def normalised_trunk():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Rescaling(1 / 255)(inputs)
+    for _ in range(3):
+        x = layers.Conv2D(16, 3, use_bias=False)(x)
+        x = layers.BatchNormalization()(x)
+        x = layers.ReLU()(x)
+    return keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+
+
+def squared_norm(features):
+    return np.mean(np.sum(np.square(features), axis=-1))
+
+
+def test_features_are_scaled_to_one_squared_norm():
+    trunk = normalised_trunk()
+    head = calibrated_head(trunk, DATA, classes=3)
+    scaled = head.layers[0](trunk(IMAGES))
+    assert squared_norm(scaled) == pytest.approx(FEATURE_NORM, rel=1e-5)
+    assert head.output_shape == (None, 3)
+
+
+def test_a_later_task_is_scaled_by_the_features_that_its_training_sees():
+    net = packnet_tf.PackNet(normalised_trunk())
+    model = net.add_task("first", layers.Dense(2))
+    jolt(model)
+    for variable in model.trainable_variables:  # other weights than the statistics are of
+        variable.assign(4 * variable)
+    net.prune(0.5)
+    net.commit()
+    lasting = [v for weight in net._weights.values() for v in (weight.packed, weight.owner)]
+    lasting += [variable for _, variable in own_weights(net._trunk)]
+    before = [np.array(variable) for variable in lasting]
+    head = head_of_next_task(net, "second", lambda trunk: calibrated_head(trunk, DATA, 3))
+    assert net.open_model is None
+    for old, variable in zip(before, lasting, strict=True):
+        np.testing.assert_array_equal(old, np.array(variable))
+    model = net.add_task("second", head)
+    parts = [model.trunk(IMAGES[place : place + 16], training=True) for place in range(0, 64, 16)]
+    scale = head.layers[0].scale
+    seen = squared_norm(scale * np.concatenate([np.array(part) for part in parts]))
+    assert seen == pytest.approx(FEATURE_NORM, rel=1e-4)
