@@ -84,6 +84,11 @@ class Packed:
             "tasks. Quantize the exported ONNX file, or the model that net.unpack(task) returns."
         )
 
+    def __dir__(self):
+        # Keras looks at every attribute there is when it saves and loads, and to look at a kernel
+        # is to calculate it.
+        return [name for name in super().__dir__() if name not in self.packed_names]
+
     def save_own_variables(self, store):
         for i, variable in enumerate(own_variables(self)):
             store[str(i)] = ops.convert_to_numpy(variable)

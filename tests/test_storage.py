@@ -29,6 +29,7 @@ from pack_helpers import (
     values,
     weights_of,
 )
+from packnet_tf.packed_weight import PackedWeight
 from packnet_tf.storage import restore
 
 
@@ -169,6 +170,16 @@ def test_saving_twice_gives_the_same_pack(saved, tmp_path):
     again = packnet_tf.load(tmp_path / "again.keras")
     assert same(state(again), state(loaded))
     assert same(list(owners(again).values()), list(owners(net).values()))
+
+
+def test_saving_and_loading_calculate_no_kernel(saved, monkeypatch):
+    net, path = saved
+
+    calculated = []
+    monkeypatch.setattr(PackedWeight, "view", lambda weight, task: calculated.append(task))
+    net.save(path)
+    packnet_tf.load(path)
+    assert calculated == []
 
 
 def test_a_pack_opens_in_a_new_process_with_one_import(tmp_path):
