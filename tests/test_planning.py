@@ -51,10 +51,10 @@ def test_a_plan_prints_as_a_table():
     ]
 
 
-def test_a_task_that_trains_less_learns_at_a_higher_rate_up_to_four_times():
+def test_a_task_that_trains_less_learns_at_a_higher_rate_up_to_twice_that():
     assert rate_for_share(0.003, 1.0) == 0.003
-    assert rate_for_share(0.003, 0.5) == 0.006
-    assert rate_for_share(0.003, 0.25) == rate_for_share(0.003, 0.0) == 0.012
+    assert rate_for_share(0.003, 0.75) == 0.004
+    assert rate_for_share(0.003, 0.5) == rate_for_share(0.003, 0.0) == 0.006
     with pytest.raises(ValueError) as error:
         rate_for_share(0.003, 25)
     assert str(error.value) == (

@@ -9,9 +9,13 @@ from packnet_tf.apps import rates
 from packnet_tf.schedules import ask
 
 
-def net_with_half_left(**policy):
+def new_net(**policy):
     trunk = keras.Sequential([keras.Input((4,)), layers.Dense(8), layers.BatchNormalization()])
-    net = packnet_tf.PackNet(trunk, **policy)
+    return packnet_tf.PackNet(trunk, **policy)
+
+
+def net_with_half_left(**policy):
+    net = new_net(**policy)
     net.add_task("first", layers.Dense(2))
     net.prune(0.5)
     net.commit()
@@ -19,12 +23,14 @@ def net_with_half_left(**policy):
 
 
 def test_the_next_task_of_a_pack_learns_at_rates_for_what_it_trains():
+    net = new_net()
+    assert rates.factors(net, "sgd", 0.0, gradual=True) == (1.0, 1.0)
+    assert rates.factors(net, "sgd", 0.2, gradual=True) == (1.25, 1.25)
+    assert rates.factors(net, "sgd", 0.2, gradual=False) == (1.0, 1.25)
+    assert rates.factors(net, "sgd", 0.0, True, claim_ratio=0.8) == (1.25, 1.25)
     net = net_with_half_left()
-    half, quarter = 2.0, 4.0
-    assert rates.factors(net, "sgd", 0.0, gradual=True) == (half, half)
-    assert rates.factors(net, "sgd", 0.5, gradual=True) == (quarter, quarter)
-    assert rates.factors(net, "sgd", 0.5, gradual=False) == (half, quarter)
-    assert rates.factors(net, "sgd", 0.0, True, claim_ratio=0.5) == (quarter, quarter)
+    assert rates.factors(net, "sgd", 0.0, gradual=True) == (2.0, 2.0)
+    assert rates.factors(net, "sgd", 0.75, gradual=True) == (2.0, 2.0)
     assert rates.factors(net, "adam", 0.5, gradual=True) == (1.0, 1.0)
     shared = net_with_half_left(norms="shared")
     assert rates.factors(shared, "sgd", 0.5, gradual=True) == (1.0, 1.0)
