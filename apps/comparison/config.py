@@ -1,103 +1,23 @@
 """The file that says what to compare: YAML in, a checked `Comparison` out."""
 
 import dataclasses
-import itertools
 import pathlib
 from collections.abc import Mapping
 
 import yaml
 
-from packnet_tf.apps.comparison.settings import (
-    Distillation,
-    NoOptions,
-    Packing,
-    Settings,
-    check,
-    check_names,
+from packnet_tf.apps.comparison.definition import (
+    METHODS,
+    UNORDERED,
+    Comparison,
+    Method,
+    Trunk,
+    method_options,
+    task_settings,
 )
+from packnet_tf.apps.comparison.settings import Settings, check, check_names
 
-# By the name of a method, what it takes besides the settings that all take.
-METHODS = {
-    "packnet": Packing,
-    "individual": NoOptions,
-    "classifier_only": NoOptions,
-    "fine_tuning": NoOptions,
-    "lwf": Distillation,
-    "joint": NoOptions,
-}
-# Methods that learn every task alone, or all at once.
-UNORDERED = ("individual", "classifier_only", "joint")
 TOP = ("trunk", "image_size", "tasks", "orders", "seeds", "settings", "methods", "published_errors")
-
-
-@dataclasses.dataclass(frozen=True)
-class Trunk:
-    """The network that every method starts from.
-
-    Attributes:
-        network: a `.keras` file, a model of keras.applications, or VGG16_BN.
-        output: the layer whose output are the features, to leave out a file's own head.
-        weights: of a network by name: "imagenet", "none", or the path of a Keras weights file.
-        pixel_scale: see `trunks.scale_pixels`.
-    """
-
-    network: str
-    output: str | None = None
-    weights: str = "imagenet"
-    pixel_scale: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """A method as one line of the report: how to learn, and with which options.
-
-    Attributes:
-        label: its name in the report.
-        kind: a key of `METHODS`.
-        options: of the dataclass that `METHODS` names.
-        settings: that differ from the others', for all tasks.
-        later: that differ for every task but the first of an order.
-        choose: by the name of a setting or an option, several values; validation data choose.
-        orders: of tasks; None: those of the comparison.
-    """
-
-    label: str
-    kind: str
-    options: dict
-    settings: dict
-    later: dict
-    choose: dict
-    orders: tuple[tuple[str, ...], ...] | None
-
-    def candidates(self) -> list[dict]:
-        """Every combination of the values to choose from; one, empty, where there is no choice."""
-        lists = [[(name, value) for value in values] for name, values in self.choose.items()]
-        return [dict(combination) for combination in itertools.product(*lists)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """What to compare, on what.
-
-    Attributes:
-        trunk: where all start from.
-        image_size: height and width in pixels; None: what the trunk takes.
-        tasks: by name, the folder of its images and the settings of its own.
-        orders: in which tasks are learnt, each a tuple of all names.
-        seeds: of weights, shuffling and augmentation; every method runs with each.
-        settings: of all tasks.
-        methods: the lines of the report.
-        published_errors: top-1 errors in % that others found, by label and task, to stand beside.
-    """
-
-    trunk: Trunk
-    image_size: int | None
-    tasks: dict[str, tuple[str, dict]]
-    orders: tuple[tuple[str, ...], ...]
-    seeds: tuple[int, ...]
-    settings: dict
-    methods: tuple[Method, ...]
-    published_errors: dict[str, dict[str, float]]
 
 
 def read_comparison(path, data=None) -> Comparison:
@@ -176,22 +96,6 @@ def parse(content: Mapping, data: pathlib.Path) -> Comparison:
     )
     _try_out(comparison)
     return comparison
-
-
-def task_settings(comparison: Comparison, method: Method, candidate: dict, task: str, place: int):
-    """The `Settings` of a task, at its place in an order; the most particular ones win."""
-    _, own = comparison.tasks[task]
-    fields = Settings.__dataclass_fields__
-    chosen = {name: value for name, value in candidate.items() if name in fields}
-    later = method.later if place else {}
-    return Settings(**{**comparison.settings, **own, **method.settings, **later, **chosen})
-
-
-def method_options(method: Method, candidate: dict) -> dict:
-    """The options of a method, defaults included."""
-    kind = METHODS[method.kind]
-    chosen = {n: value for n, value in candidate.items() if n in kind.__dataclass_fields__}
-    return dataclasses.asdict(kind(**{**method.options, **chosen}))
 
 
 def _trunk(given, data: pathlib.Path) -> Trunk:

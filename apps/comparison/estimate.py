@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from packnet_tf.apps import rates
-from packnet_tf.apps.comparison.config import Comparison
+from packnet_tf.apps.comparison.definition import Comparison
 from packnet_tf.apps.comparison.plain import LOSS, with_heads
 from packnet_tf.apps.comparison.runs import Entry, Run, folder_of
 from packnet_tf.apps.comparison.settings import Settings

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from packnet_tf.apps.comparison.config import Comparison
+from packnet_tf.apps.comparison.definition import Comparison
 from packnet_tf.apps.comparison.results import Line, collect, lines, write_csv
 from packnet_tf.apps.comparison.runs import Entry
 from packnet_tf.apps.comparison.worker import RESULT

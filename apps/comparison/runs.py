@@ -6,7 +6,7 @@ import hashlib
 import json
 import pathlib
 
-from packnet_tf.apps.comparison.config import (
+from packnet_tf.apps.comparison.definition import (
     UNORDERED,
     Comparison,
     Method,

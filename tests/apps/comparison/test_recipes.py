@@ -5,7 +5,8 @@ import pytest
 import yaml
 from image_folders import write_task
 
-from packnet_tf.apps.comparison.config import method_options, read_comparison, task_settings
+from packnet_tf.apps.comparison.config import read_comparison
+from packnet_tf.apps.comparison.definition import method_options, task_settings
 from packnet_tf.apps.comparison.recipes import FOLDER, find_file, recipe_names
 from packnet_tf.apps.comparison.runs import entries
 from packnet_tf.apps.comparison.worker import work
