@@ -6,8 +6,8 @@ command continues.
 
 Example:
   packnet train --pack=garden.keras --task=flowers --data=flowers/ --trunk=MobileNetV2 \\
-      --image_size=96 --epochs=15 --prune_epoch=10 --prune_ratio=0.5
-  packnet train --pack=garden.keras --task=leaves --data=leaves/ --prune_ratio=0.75
+      --image_size=96 --epochs=15 --prune_epoch=10
+  packnet train --pack=garden.keras --task=leaves --data=leaves/
   packnet train --pack=shop.keras --tasks=shoes:shoes/,hats:hats/,bags:bags/ \\
       --trunk=MobileNetV2 --image_size=96 --prune=equal_shares
 """
@@ -86,7 +86,7 @@ flags.DEFINE_integer(
     flag_values=FLAGS,
 )
 flags.DEFINE_float(
-    "prune_ratio", 0.5, "Fraction of the claim to release, 0 to 1.", 0, 1, flag_values=FLAGS
+    "prune_ratio", 0.75, "Fraction of the claim to release, 0 to 1.", 0, 1, flag_values=FLAGS
 )
 flags.DEFINE_string(
     "prune",

@@ -52,7 +52,7 @@ class Plan:
     adopt_epochs: int = 5
     epochs: int = 15
     prune_epoch: int = 10
-    prune_ratio: float = 0.5
+    prune_ratio: float = 0.75
     prune: str = "ratio"
     gradual: bool = True
     scale_rate: bool = True

@@ -87,7 +87,7 @@ class Packing:
     """What the method packnet takes besides.
 
     Attributes:
-        prune: "paper", 0.5 for the first task and 0.75 for the others; a ratio for all of them
+        prune: a ratio for all tasks; "paper", 0.5 for the first and 0.75 for the others
             (in both cases the last task keeps all it claims); "equal_shares"; "auto"; or a list
             of one ratio per task.
         gradual: prune a little at a time during the training instead of at once after it, see
@@ -97,7 +97,7 @@ class Packing:
         biases, norms, restart: see `packnet_tf.PackNet`.
     """
 
-    prune: str | float | list[float] = "paper"
+    prune: str | float | list[float] = 0.75
     gradual: bool = True
     scale_rate: bool = True
     max_drop: float = 0.01
