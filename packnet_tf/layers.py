@@ -13,7 +13,7 @@ from keras import ops
 
 from packnet_tf import bits
 from packnet_tf.distribution import owner_dtype
-from packnet_tf.packed_weight import PackedWeight, clear
+from packnet_tf.packed_weight import PackedWeight, clear, copy_value
 
 # From a Keras class to its packed one; every subclass of `Packed` puts itself here.
 PACKED_CLASSES: dict[type, type] = {}
@@ -206,7 +206,10 @@ def _new_weight(layer, name: str, kernel: keras.Variable, frozen: bool) -> Packe
         owner=layer.add_weight(name=f"{name}_owner", **fixed, **whole),
         claim=None if frozen else layer.add_weight(name=f"{name}_claim", **fixed, **whole),
     )
-    weight.start(ops.convert_to_numpy(kernel))
+    # Every weight is free now, and starts from what it was.
+    copy_value(kernel, weight.packed)
+    if not frozen:
+        clear(weight.trainable)
     return weight
 
 

@@ -51,13 +51,6 @@ class PackedWeight:
             return kernel
         return ops.where(ops.equal(self.claim, task), self.trainable.value, kernel)
 
-    def start(self, values: np.ndarray) -> None:
-        """Makes every weight free, with `values` to start from."""
-        self.packed.assign(np.array(values))
-        for variable in (self.trainable, self.owner, self.claim):
-            if variable is not None:
-                clear(variable)
-
     def restart(self, values: np.ndarray) -> None:
         """Gives free weights other values to start the next task from."""
         free = ops.equal(self.owner, 0)
