@@ -23,7 +23,9 @@ MORE = 0.1  # seconds that ours may take more
 def bench_imports(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
     """Times new Python processes."""
     sides = {
-        side: lambda code=code: subprocess.run([sys.executable, "-c", code], check=True)
+        side: lambda code=code: subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True
+        )
         for side, code in SIDES.items()
         if side == KERAS or only(side)
     }

@@ -11,6 +11,7 @@ import numpy as np
 from packnet_tf.apps.benches.deploy import BASES, BATCHES, run_cases
 from packnet_tf.apps.benches.processes import in_process
 from packnet_tf.apps.benches.rows import Row, timed
+from packnet_tf.apps.benches.trunks import CLASSES
 from packnet_tf.apps.benches.turns import in_turns
 
 CASES = (("TinyDarknet", 96), ("MobileNetV2", 96), ("ResNet50", 224), ("VGG16", 64))
@@ -54,7 +55,7 @@ def starts(case: str, file: str, folder: pathlib.Path, turns: int) -> Iterator[R
     from PIL import Image
 
     pictures = folder / "pictures"
-    for place in range(2):
+    for place in range(CLASSES):
         (pictures / str(place)).mkdir(parents=True)
         noise = np.random.default_rng(place).integers(0, 256, (96, 96, 3), np.uint8)
         Image.fromarray(noise).save(pictures / str(place) / "picture.png")
@@ -63,7 +64,7 @@ def starts(case: str, file: str, folder: pathlib.Path, turns: int) -> Iterator[R
     model = [f"--model={file}", "--pixel_range=0,255"]
     sides = {
         START: [*packnet, "predict", *model, str(picture)],
-        "packnet evaluate, two pictures": [*packnet, "evaluate", *model, f"--data={pictures}"],
+        "packnet evaluate, ten pictures": [*packnet, "evaluate", *model, f"--data={pictures}"],
         IMPORTS: [sys.executable, "-c", "import onnxruntime, numpy; from PIL import Image"],
     }
     calls = {

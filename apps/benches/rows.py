@@ -101,5 +101,5 @@ def show(value: float, unit: str) -> str:
     if unit == "bytes":
         return count_bytes(round(value))
     if unit == "s":
-        return f"{1000 * value:.3g} ms" if value < 1 else f"{value:.3g} s"
+        return f"{1000 * value:.3g} ms" if abs(value) < 1 else f"{value:.3g} s"
     return f"{value:g}"

@@ -56,7 +56,7 @@ def bench_scale(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
         }
         yield from _rows("training step, 4 steps", calls, 2 * turns)
         say("traces")
-        yield traces(nets[name(TASKS[-1])], models[name(TASKS[-1])], batch)
+        yield traces(nets[name(TASKS[-1])], models[name(TASKS[-1])], batch, case)
 
 
 def name(tasks: int) -> str:
@@ -109,23 +109,30 @@ def switching(net, image) -> Callable[[], None]:
     return switch
 
 
-def traces(net, model, batch) -> Row:
-    """How often a task's step is traced in training, pruning and retraining."""
-    import keras
-
+def traces(net, model, batch, case: train.Case) -> Row:
+    """How often Python runs a task's step, its prune and retraining included, and a plain one's."""
     import packnet_tf
+
+    callback = packnet_tf.PackNetCallback(prune_ratio=0.5, prune_epoch=2)
+    ours = runs_in_python(model, batch, [callback])
+    plain = runs_in_python(train.plain_model(case), batch, [])
+    title = "traces of a step, its prune and retraining included"
+    return counted(title, f"task {len(net.tasks)}", ours, "", "plain Keras", plain, 1.0)
+
+
+def runs_in_python(model, batch, callbacks: list) -> int:
+    """How often the loss is called in four epochs: whenever Keras builds or traces the step."""
+    import keras
 
     count = 0
 
     def loss(labels, logits):
         nonlocal count
-        count += 1  # Python runs this when the step is traced, and only then
+        count += 1
         losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         return keras.ops.mean(losses)
 
     model.compile(keras.optimizers.SGD(1e-4, momentum=0.9), loss)
-    callback = packnet_tf.PackNetCallback(prune_ratio=0.5, prune_epoch=2)
-    model.fit(train.repeated(batch, 2), epochs=4, verbose=0, shuffle=False, callbacks=[callback])
-    tasks = len(net.tasks)
-    case = "traces of a task's step, its prune and retraining included"
-    return counted(case, f"task {tasks}", count, "", "one", 1, 1.0)
+    data = train.repeated(batch, 2)
+    model.fit(data, epochs=4, verbose=0, shuffle=False, callbacks=callbacks)
+    return count

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 
 import pytest
@@ -75,7 +76,7 @@ def test_memory_says_what_packing_takes_per_weight(monkeypatch):
     ]
     peak, more = rows
     assert peak.value > 0
-    assert more.base == 6 * 879_536  # the kernels of Tiny Darknet
+    assert more.base == 6 * 908_720  # the kernels of Tiny Darknet
     assert more.value == peak.value - peak.base
 
 
@@ -119,12 +120,12 @@ def test_infer_compares_files_and_times_the_commands(monkeypatch):
         ("bundle", "baked"),
         (infer.START, None),
         (infer.START, infer.IMPORTS),
-        ("packnet evaluate, two pictures", infer.IMPORTS),
+        ("packnet evaluate, ten pictures", infer.IMPORTS),
     ]
 
 
 @pytest.mark.slow
-def test_scale_compares_many_tasks_with_one_and_counts_one_trace(monkeypatch):
+def test_scale_compares_many_tasks_with_one_and_counts_no_more_traces_than_plain_keras(monkeypatch):
     monkeypatch.setattr(scale, "TASKS", (1, 3))
     monkeypatch.setattr(scale, "PIXELS", 32)
     rows = list(scale.bench_scale(everything, 1, silent))
@@ -133,10 +134,10 @@ def test_scale_compares_many_tasks_with_one_and_counts_one_trace(monkeypatch):
         ("1 task", "what it must hold"),
         ("3 tasks", "what it must hold"),
         *[("3 tasks", "1 task")] * 2,
-        ("task 3", "one"),
+        ("task 4", "plain Keras"),
     ]
     traces = rows[-1]
-    assert (traces.value, traces.verdict) == (1, "reached")
+    assert (traces.value, traces.verdict) == (traces.base, "reached")
 
 
 def test_input_compares_both_kinds_of_epochs_with_the_step(monkeypatch):
@@ -159,7 +160,7 @@ def test_a_bench_is_a_table_on_the_screen_and_rows_in_a_file(tmp_path, capsys):
     assert more["verdict"] == "reached", "packnet_tf imports nothing but itself"
     out = capsys.readouterr().out
     assert out.startswith("1 turns of 2 processes\nnew process ")
-    assert "\ncase                          what                  against" in out
+    assert re.search("\ncase +what +against +ratio", out)
 
 
 def test_a_bench_none_of_whose_cases_is_wanted_is_refused(capsys):
@@ -185,7 +186,7 @@ def test_reference_has_the_same_network_and_compares_step_and_prune():
 
     network = reference.torch_network("TinyDarknet", 32)
     kernels = [parameter for parameter in network.parameters() if parameter.dim() == 4]
-    assert sum(kernel.numel() for kernel in kernels) == 879_536
+    assert sum(kernel.numel() for kernel in kernels) == 908_720
     assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     assert pairs(reference.measure(SMALL, 1)) == [
         ("packnet_tf", reference.TORCH),
