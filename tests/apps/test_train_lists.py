@@ -69,7 +69,7 @@ def test_a_list_of_tasks_is_packed_in_order_with_equal_shares(whole):
         ({"prune_ratio": 0.6}, 0.6),
         ({"prune": "0.25", "gradual": False}, 0.25),
         ({"prune": "auto", "max_drop": 1.0}, None),
-        ({"claim_ratio": 0.5, "accumulation": 2, "optimizer": "adamw"}, 0.5),
+        ({"claim_ratio": 0.5, "accumulation": 2, "optimizer": "adamw"}, 0.75),
     ],
 )
 def test_every_way_to_prune_works_from_the_command(place, changes, ratio):
