@@ -33,20 +33,22 @@ from packnet_tf.atomic import replacing
 
 FLAGS = cli.new_flags()
 TAKES_ARGUMENTS = True
-# Where the function of each bench is that returns rows.
+# The modules in `benches` whose function `bench` yields rows.
 ROWS = {
-    "train": ("train", "bench_train"),
-    "reference": ("reference", "bench_reference"),
-    "memory": ("memory", "bench_memory"),
-    "prune": ("prune", "bench_prune"),
-    "storage": ("storage", "bench_storage"),
-    "export": ("export", "bench_export"),
-    "infer": ("infer", "bench_infer"),
-    "scale": ("scale", "bench_scale"),
-    "input": ("input", "bench_input"),
-    "import": ("imports", "bench_imports"),
-}
+    name: {"import": "imports", "input": "inputs"}.get(name, name)
+    for name in (
+        "train", "reference", "memory", "prune", "storage", "export", "infer", "scale", "input",
+        "import",
+    )
+}  # fmt: skip
 BENCHES = (*ROWS, "deploy", "networks")
+# Flags that not all benches have, and which do.
+TAKEN_BY = {
+    "only": tuple(ROWS),
+    "repeats": (*ROWS, "deploy"),
+    "networks": ("deploy", "networks"),
+    **dict.fromkeys(("image_size", "tasks", "threads", "trunk", "trunk_output"), ("deploy",)),
+}
 flags.DEFINE_list(
     "only",
     [],
@@ -91,6 +93,10 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if len(arguments) != 1 or arguments[0] not in BENCHES:
         raise cli.UsageError(f"name one bench: {', '.join(BENCHES)}")
     [bench] = arguments
+    for name, benches in TAKEN_BY.items():
+        if values[name].present and bench not in benches:
+            takes = ", ".join(f"--{flag}" for flag, by in TAKEN_BY.items() if bench in by)
+            raise cli.UsageError(f"bench {bench} has no --{name}; it takes {takes}, --json")
     cli.start_keras()
     if bench == "networks":
         _networks(values)
@@ -104,8 +110,7 @@ def _rows(bench: str, values: flags.FlagValues) -> None:
     from packnet_tf.apps.benches.machine import machine
     from packnet_tf.apps.benches.rows import rows_table
 
-    module, function = ROWS[bench]
-    measure = getattr(importlib.import_module(f"packnet_tf.apps.benches.{module}"), function)
+    measure = importlib.import_module(f"packnet_tf.apps.benches.{ROWS[bench]}").bench
     repeats = values.repeats or (3 if bench == "memory" else 7)
     rows = []
     found = {"bench": bench, "machine": machine(), "repeats": repeats}

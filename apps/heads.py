@@ -40,13 +40,15 @@ def head_of_next_task(net, name: str, make: Callable[[keras.Model], keras.layers
     """
     probe = net.add_task(name, keras.layers.Dense(1))
     try:
-        return make(_as_in_training(probe.trunk) if net.tasks else probe.trunk)
+        return make(as_in_training(probe.trunk) if net.tasks else probe.trunk)
     finally:
         net.discard()
 
 
-def _as_in_training(trunk: keras.Model) -> Callable:
-    """The features of a trunk as training sees them, normalised by each batch; nothing is changed.
+def as_in_training(trunk: keras.Model) -> Callable:
+    """From images to a trunk's features as training sees them, normalised by each batch.
+
+    Nothing is changed by looking.
 
     A later task starts with the trunk's statistics, and with weights that they are not those of: by
     them its features come out several times too large.

@@ -61,7 +61,7 @@ def decayed(
 def factors(
     net: packnet_tf.PackNet,
     optimizer: str,
-    prune_ratio: float,
+    way: float | packnet_tf.Auto,
     gradual: bool,
     claim_ratio: float = 1.0,
 ) -> tuple[float, float]:
@@ -72,30 +72,31 @@ def factors(
     Args:
         net: the pack.
         optimizer: one of `OPTIMIZERS`.
-        prune_ratio: of its claim that the task will release.
+        way: the ratio of its claim that the task will release; of `Auto`, which has yet to find its
+            own, nothing is counted on.
         gradual: whether it does so during the training.
         claim_ratio: of the free weights that it claims.
     """
     if optimizer != "sgd" or net.policy.norms == "shared":
         return 1.0, 1.0
     claimed = net.capacity().free * claim_ratio
-    kept = claimed * (1.0 - prune_ratio)
+    kept = claimed if isinstance(way, packnet_tf.Auto) else claimed * (1.0 - way)
     return rate_for_share(1.0, kept if gradual else claimed), rate_for_share(1.0, kept)
 
 
-def pruning(ratio: float, epochs: int, steps: int, gradual: bool) -> float | Schedule:
+def pruning(
+    way: float | packnet_tf.Auto, epochs: int, steps: int, gradual: bool
+) -> float | packnet_tf.Auto | Schedule:
     """How a task comes to its ratio, as `PackTrainer` takes it.
 
     Args:
-        ratio: of the claim that is released in the end.
+        way: the ratio of the claim that is released in the end; `Auto` stays as it is.
         epochs: of the training, before the retraining.
         steps: of one epoch.
         gradual: at once where the retraining begins, or in 20 prunes from an eighth of the training
             to three quarters of it; see docs/comparison.md for what that gains.
     """
     begin, end = (int(epochs * steps * share) for share in GRADUAL)
-    if not gradual or ratio == 0 or begin == end:
-        return ratio
-    return packnet_tf.polynomial_decay(
-        0.0, ratio, begin, end, frequency=max(1, (end - begin) // 20)
-    )
+    if isinstance(way, packnet_tf.Auto) or not gradual or way == 0 or begin == end:
+        return way
+    return packnet_tf.polynomial_decay(0.0, way, begin, end, frequency=max(1, (end - begin) // 20))

@@ -204,15 +204,12 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
         net, task, lambda trunk: calibrated_head(trunk, sets["train"], len(folder.classes))
     )
     steps = math.ceil(len(folder.files["train"]) / plan.batch_size)
-    prune = way  # `Auto` as it is
-    if not isinstance(way, packnet_tf.Auto):
-        prune = rates.pruning(way, plan.prune_epoch, steps, plan.gradual)
     trainer = packnet_tf.PackTrainer(
         net,
         rates.optimizer(plan.optimizer, plan.accumulation),
         epochs=plan.prune_epoch,
         retrain_epochs=plan.epochs - plan.prune_epoch,
-        prune=prune,
+        prune=rates.pruning(way, plan.prune_epoch, steps, plan.gradual),
         directory=progress.folder,
         batch_size=plan.batch_size,
         jit_compile={"on": True, "off": False}.get(plan.jit_compile, "auto"),
@@ -230,8 +227,7 @@ def _rates(plan: Plan, net, way) -> dict:
     first, then = plan.learning_rate, plan.retrain_learning_rate
     then = first / 10 if then is None else then
     if plan.scale_rate:
-        ratio = 0.0 if isinstance(way, packnet_tf.Auto) else way  # `Auto` has yet to find its own
-        scales = rates.factors(net, plan.optimizer, ratio, plan.gradual, plan.claim_ratio)
+        scales = rates.factors(net, plan.optimizer, way, plan.gradual, plan.claim_ratio)
         first, then = first * scales[0], then * scales[1]
     decay = "cosine" if plan.decay else "none"
     return {

@@ -17,7 +17,7 @@ from packnet_tf.policy import Policy, own_weights
 from packnet_tf.records import TaskRecord, assign, values_of
 from packnet_tf.task_model import RETRAINING
 
-FORMAT = 1
+FORMAT = 2
 
 
 @keras.saving.register_keras_serializable("packnet_tf")

@@ -118,7 +118,7 @@ def test_a_newer_format_is_refused(saved):
     _, path = saved
     configure(path, lambda config: config["config"]["facts"].update(format=99))
     assert refused(path).startswith(f"Cannot read pack '{path}': ")
-    assert "it has format 99, and this packnet_tf reads format 1" in refused(path)
+    assert "it has format 99, and this packnet_tf reads format 2" in refused(path)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def bench_deploy(
     Returns:
         A dict: `machine`, `threads`, and `networks`, a list of dicts: `network`,
         `image_size`, `tasks`, `rounds`, `parameters`, `packed_parameters`, `bytes` (see
-        `exports.export_every_way`), and `cases`, by case: `load_seconds`, `resident` and
+        `deploy_files.export_every_way`), and `cases`, by case: `load_seconds`, `resident` and
         `load_peak` in bytes, and `latency`, by batch: `median_ms`, `p90_ms` and `best_ms`
         of all runs, and `ratio`, the median of the turns' ratios to the case that it is compared
         with (see `BASES`). A case that failed has `error` only, and a network
@@ -94,7 +94,7 @@ def bench_deploy(
 def _exported(name: str, folder: str, options: Mapping, say) -> dict:
     """Has another process pack and export a network, so that its memory is returned."""
     flags = [f"--{key}={value}" for key, value in options.items() if value is not None]
-    return in_process("packnet_tf.apps.benches.exports", name, folder, *flags, say=say)
+    return in_process("packnet_tf.apps.benches.deploy_files", name, folder, *flags, say=say)
 
 
 def run_cases(files: Mapping[str, str], rounds: int, threads: int, progress=print) -> dict:

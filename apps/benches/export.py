@@ -4,6 +4,7 @@ import pathlib
 import tempfile
 from collections.abc import Callable, Iterator
 
+from packnet_tf.apps.benches.cases import wanted
 from packnet_tf.apps.benches.rows import Row, timed
 from packnet_tf.apps.benches.trunks import build_trunk, packed
 from packnet_tf.apps.benches.turns import in_turns
@@ -11,12 +12,10 @@ from packnet_tf.apps.benches.turns import in_turns
 CASES = (("TinyDarknet", 96), ("MobileNetV2", 96), ("ResNet50", 64), ("VGG16", 64))
 
 
-def bench_export(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
+def bench(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
     """Times a whole export, and what it takes besides the comparison with Keras."""
-    for name, pixels in CASES:
-        if only(name):
-            say(name)
-            yield from measure(name, pixels, turns)
+    for name, pixels in wanted(CASES, lambda case: case[0], only, say):
+        yield from measure(name, pixels, turns)
 
 
 def measure(name: str, pixels: int, turns: int) -> Iterator[Row]:

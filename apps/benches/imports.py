@@ -20,7 +20,7 @@ SIDES = {
 MORE = 0.1  # seconds that ours may take more
 
 
-def bench_imports(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
+def bench(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
     """Times new Python processes."""
     sides = {
         side: lambda code=code: subprocess.run(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from packnet_tf.apps.benches.cases import wanted
 from packnet_tf.apps.benches.deploy import BASES, BATCHES, run_cases
 from packnet_tf.apps.benches.processes import in_process
 from packnet_tf.apps.benches.rows import Row, timed
@@ -21,15 +22,12 @@ START = "packnet predict, to its answer"
 IMPORTS = "import onnxruntime, numpy, PIL"
 
 
-def bench_infer(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
+def bench(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
     """Latency in onnxruntime, and how long the commands of a device take to start."""
-    for name, pixels in CASES:
-        if not only(name):
-            continue
-        say(name)
+    for name, pixels in wanted(CASES, lambda case: case[0], only, say):
         with tempfile.TemporaryDirectory() as folder:
             options = [f"--image_size={pixels}", f"--tasks={TASKS}"]
-            exported = in_process("packnet_tf.apps.benches.exports", name, folder, *options)
+            exported = in_process("packnet_tf.apps.benches.deploy_files", name, folder, *options)
             files = {side: exported["files"][side] for side in SIDES if side in exported["files"]}
             cases = run_cases(files, turns, 0, say)
             yield from latencies(f"{name} {pixels} px", cases)

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Iterator
 
 from packnet_tf.apps import cli
-from packnet_tf.apps.benches import train
+from packnet_tf.apps.benches import cases
+from packnet_tf.apps.benches.cases import Case
 from packnet_tf.apps.benches.processes import in_process
 from packnet_tf.apps.benches.rows import Row, counted
 from packnet_tf.apps.memory import memory, restart_peak
@@ -19,14 +20,13 @@ STEPS = 3
 PER_WEIGHT = 4 + 2  # bytes: one more float32 copy, an owner and a claim
 
 
-def cases() -> list[train.Case]:
+def with_momentum() -> list[Case]:
     """Graph mode and XLA with momentum: what else an optimizer keeps, both sides have."""
-    return [
-        case for case in train.cases() if case.mode != "mixed_bfloat16" and case.optimizer == "SGD"
-    ]
+    some = cases.all_cases()
+    return [case for case in some if case.mode != "mixed_bfloat16" and case.optimizer == "SGD"]
 
 
-def bench_memory(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
+def bench(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
     """Trains each case in fresh processes, packed and plain in turns.
 
     Raises:
@@ -34,8 +34,7 @@ def bench_memory(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
     """
     if memory() is None:
         raise RuntimeError("the memory of a process can be measured on Linux only")
-    for case in filter(lambda case: only(case.title), cases()):
-        say(case.title)
+    for case in cases.wanted(with_momentum(), lambda case: case.title, only, say):
         found = {"plain": [], "packed": []}
         for _ in range(turns):
             for side, all_of_it in found.items():
@@ -55,7 +54,7 @@ def bench_memory(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
         )
 
 
-def measure(case: train.Case, side: str) -> dict:
+def measure(case: Case, side: str) -> dict:
     """The most memory of some training steps, `peak` in bytes beyond what TensorFlow takes."""
     import keras
 
@@ -63,13 +62,13 @@ def measure(case: train.Case, side: str) -> dict:
     small = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     small.compile("sgd", "mse", jit_compile=case.mode == "XLA")
     small.fit(keras.ops.ones((2, 2)), keras.ops.ones((2, 1)), verbose=0)  # wakes TensorFlow up
-    base = memory().own
-    model = train.packed_model(case, 0) if side == "packed" else train.plain_model(case)
-    train.compile_model(model, case)
-    batch = train.random_batch(case)
+    base = memory().resident
+    model = cases.packed_model(case, 0) if side == "packed" else cases.plain_model(case)
+    cases.compile_model(model, case)
+    batch = cases.random_batch(case)
     return_freed()
     restart_peak()
-    train.fit_steps(model, batch, STEPS)
+    cases.fit_steps(model, batch, STEPS)
     facts = {"peak": memory().peak - base}
     if side == "packed":
         facts["packed_weights"] = model.pack.capacity().sum()["total"]
@@ -86,4 +85,4 @@ def return_freed() -> None:
 if __name__ == "__main__":
     cli.start_keras()
     case, side = json.loads(sys.argv[1])
-    print(json.dumps(measure(train.Case(**case), side)))
+    print(json.dumps(measure(Case(**case), side)))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from packnet_tf.apps.benches.cases import wanted
 from packnet_tf.apps.benches.rows import Row, counted, timed
 from packnet_tf.apps.benches.trunks import CLASSES, build_trunk
 from packnet_tf.apps.benches.turns import seconds_of
@@ -13,16 +14,14 @@ CASES = (("VGG16", 224), ("ResNet50", 224), ("MobileNetV2", 224))
 RATIO = 0.5
 
 
-def bench_prune(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
+def bench(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
     """Times `net.prune` beside one `numpy.partition` of every layer's magnitudes.
 
     Raises:
         RuntimeError: a layer released another number of weights than it had to.
     """
-    for name, pixels in CASES:
-        if only(name):
-            say(name)
-            yield from measure(name, pixels, turns)
+    for name, pixels in wanted(CASES, lambda case: case[0], only, say):
+        yield from measure(name, pixels, turns)
 
 
 def measure(name: str, pixels: int, turns: int) -> Iterator[Row]:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
-from packnet_tf.apps.benches import train
+from packnet_tf.apps.benches import cases
 from packnet_tf.apps.benches.machine import cores
 from packnet_tf.apps.benches.rows import Row, timed
 from packnet_tf.apps.benches.trunks import CLASSES, DARKNET_LAYERS
@@ -22,37 +22,41 @@ from packnet_tf.apps.benches.turns import seconds_of
 CASES = (("TinyDarknet", 96, 32), ("VGG16", 64, 8), ("VGG16", 64, 32))
 RATIO = 0.75
 VGG_LAYERS = (2 * (64,), 2 * (128,), 3 * (256,), 3 * (512,), 3 * (512,))
+TURN = 1.0  # seconds of steps before the other side has its turn, about
 TORCH = "PyTorch, reference method"
 
 
-def bench_reference(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
+def bench(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
     """Steps and prunes in turns, PyTorch in a process of its own.
 
     Raises:
         RuntimeError: PyTorch is not installed.
     """
-    if importlib.util.find_spec("torch") is None:
+    if not has_torch():
         raise RuntimeError("this bench needs PyTorch: pip install torch")
-    for name, pixels, batch in CASES:
-        case = train.Case(name, pixels, batch, "graph", "SGD", 1.0)
-        if only(case.title):
-            say(case.title)
-            yield from measure(case, turns)
+    some = [cases.Case(*network, "graph", "SGD", goal=1.0) for network in CASES]
+    for case in cases.wanted(some, lambda case: case.title, only, say):
+        yield from measure(case, turns)
 
 
-def measure(case: train.Case, turns: int) -> Iterator[Row]:
+def has_torch() -> bool:
+    """Whether PyTorch is installed."""
+    return importlib.util.find_spec("torch") is not None
+
+
+def measure(case: cases.Case, turns: int) -> Iterator[Row]:
     """The rows of a network."""
-    model = train.packed_model(case, 0)
-    train.compile_model(model, case)
-    batch, net = train.random_batch(case), model.pack
-    train.fit_steps(model, batch, 2)
-    steps = max(2, round(train.TURN / seconds_of(lambda: train.fit_steps(model, batch, 1))))
+    model = cases.packed_model(case, 0)
+    cases.compile_model(model, case)
+    batch, net = cases.random_batch(case), model.pack
+    cases.fit_steps(model, batch, 2)
+    steps = max(2, round(TURN / seconds_of(lambda: cases.fit_steps(model, batch, 1))))
     times = {"packnet_tf": [], TORCH: []}
     prunes = {"net.prune": [], TORCH: []}
     with torch_process(case) as ask:
         ask("step", 2)
         for _ in range(turns):
-            seconds = seconds_of(lambda: train.fit_steps(model, batch, steps))
+            seconds = seconds_of(lambda: cases.fit_steps(model, batch, steps))
             times["packnet_tf"].append(seconds / steps)
             times[TORCH].append(ask("step", steps) / steps)
         for _ in range(turns):
@@ -71,7 +75,7 @@ def new_head():
 
 
 @contextlib.contextmanager
-def torch_process(case: train.Case) -> Iterator[Callable[[str, int], float]]:
+def torch_process(case: cases.Case) -> Iterator[Callable[[str, int], float]]:
     """A process that trains the network of a case in PyTorch; gives what asks it for seconds."""
     process = subprocess.Popen(
         [sys.executable, "-m", __name__, json.dumps(dataclasses.asdict(case))],
@@ -122,7 +126,7 @@ def torch_network(name: str, pixels: int):
 class Reference:
     """The first task of the reference method: every weight is its own until it is pruned."""
 
-    def __init__(self, case: train.Case):
+    def __init__(self, case: cases.Case):
         import torch
 
         torch.set_num_threads(cores())
@@ -135,7 +139,7 @@ class Reference:
         self.kernels = [kernel for kernel in self.kernels if kernel.dim() > 1]
         self.masks = [torch.ones_like(kernel, dtype=torch.uint8) for kernel in self.kernels]
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=1e-4, momentum=0.9)
-        images, labels = train.random_batch(case)
+        images, labels = cases.random_batch(case)
         self.images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
         self.labels = torch.from_numpy(labels).long()
 
@@ -161,7 +165,7 @@ class Reference:
             pruned[remove] = 0
 
 
-def serve(case: train.Case, lines) -> None:
+def serve(case: cases.Case, lines) -> None:
     """Answers each line, "step N" or "prune N", with the seconds it takes to do that N times."""
     reference = Reference(case)
     for line in lines:
@@ -172,4 +176,4 @@ def serve(case: train.Case, lines) -> None:
 
 
 if __name__ == "__main__":
-    serve(train.Case(**json.loads(sys.argv[1])), sys.stdin)
+    serve(cases.Case(**json.loads(sys.argv[1])), sys.stdin)

@@ -1,24 +1,23 @@
 """`packnet bench storage`: a pack of four tasks saved and loaded, beside the plain trunk."""
 
-import os
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterator
 
+from packnet_tf.apps.benches.cases import wanted
 from packnet_tf.apps.benches.rows import Row, counted, timed
 from packnet_tf.apps.benches.trunks import build_trunk, packed
 from packnet_tf.apps.benches.turns import in_turns
+from packnet_tf.atomic import flush
 
 CASES = (("TinyDarknet", 96), ("MobileNetV2", 96), ("ResNet50", 64), ("VGG16", 64))
 TASKS = 4
 
 
-def bench_storage(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
+def bench(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
     """Times `net.save` and `packnet_tf.load` beside Keras's, and compares the files."""
-    for name, pixels in CASES:
-        if only(name):
-            say(name)
-            yield from measure(name, pixels, turns)
+    for name, pixels in wanted(CASES, lambda case: case[0], only, say):
+        yield from measure(name, pixels, turns)
 
 
 def measure(name: str, pixels: int, turns: int) -> Iterator[Row]:
@@ -55,5 +54,4 @@ def measure(name: str, pixels: int, turns: int) -> Iterator[Row]:
 def flushed(model, path) -> None:
     """Saves a model as `net.save` does a pack: on the disk when it returns."""
     model.save(path)
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+    flush(path)

@@ -68,23 +68,18 @@ def _ways(options: Packing, count: int) -> list:
 
 def _trainer(net, task: TaskData, way, options: Packing, directory, seed: int):
     s = task.settings
-    searched = isinstance(way, packnet_tf.Auto)
-    scales = 1.0, 1.0
+    first, then, after = s.learning_rate, s.rate_after, s.epochs - s.prune_epoch
     if options.scale_rate:
-        scales = rates.factors(net, s.optimizer, 0.0 if searched else way, options.gradual)
-    after = s.epochs - s.prune_epoch
+        scales = rates.factors(net, s.optimizer, way, options.gradual)
+        first, then = first * scales[0], then * scales[1]
     return packnet_tf.PackTrainer(
         net,
         rates.optimizer(s.optimizer),
         epochs=s.prune_epoch,
         retrain_epochs=after,
-        learning_rate=rates.decayed(
-            scales[0] * s.learning_rate, s.prune_epoch, s.decay, s.decay_every
-        ),
-        retrain_learning_rate=rates.decayed(
-            scales[1] * s.rate_after, after, s.decay, s.decay_every
-        ),
-        prune=way if searched else rates.pruning(way, s.prune_epoch, task.steps, options.gradual),
+        learning_rate=rates.decayed(first, s.prune_epoch, s.decay, s.decay_every),
+        retrain_learning_rate=rates.decayed(then, after, s.decay, s.decay_every),
+        prune=rates.pruning(way, s.prune_epoch, task.steps, options.gradual),
         directory=directory,
         batch_size=s.batch_size,
         seed=seed,

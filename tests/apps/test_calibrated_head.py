@@ -8,7 +8,12 @@ from keras import layers
 
 import packnet_tf
 from pack_helpers import jolt
-from packnet_tf.apps.heads import FEATURE_NORM, calibrated_head, head_of_next_task
+from packnet_tf.apps.heads import (
+    FEATURE_NORM,
+    as_in_training,
+    calibrated_head,
+    head_of_next_task,
+)
 from packnet_tf.policy import own_weights
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (64, 8, 8, 3)).astype("float32")
@@ -23,6 +28,17 @@ def normalised_trunk():
         x = layers.BatchNormalization()(x)
         x = layers.ReLU()(x)
     return keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+
+
+def test_looking_at_features_as_in_training_changes_nothing_random_numbers_included():
+    trunk = keras.Sequential([normalised_trunk(), layers.Dropout(0.5, seed=1)])
+    dropout = trunk.layers[-1]
+    everything = [*trunk.variables, dropout.seed_generator.state]
+    before = [np.array(variable) for variable in everything]
+    features = np.array(as_in_training(trunk)(IMAGES))
+    assert np.mean(features == 0) > 0.3  # training it is
+    for old, variable in zip(before, everything, strict=True):
+        np.testing.assert_array_equal(old, np.array(variable))
 
 
 def squared_norm(features):

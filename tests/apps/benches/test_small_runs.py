@@ -1,6 +1,5 @@
 """Every bench on a network so small that its seconds mean nothing: what it compares is checked."""
 
-import importlib.util
 import json
 import re
 import sys
@@ -8,10 +7,11 @@ import sys
 import pytest
 
 from packnet_tf.apps.benches import (
+    cases,
     export,
     imports,
     infer,
-    input,
+    inputs,
     memory,
     prune,
     reference,
@@ -21,7 +21,7 @@ from packnet_tf.apps.benches import (
 )
 from packnet_tf.apps.main import main
 
-SMALL = train.Case("TinyDarknet", 32, 4, "graph", "SGD", goal=1.02)
+SMALL = cases.Case("TinyDarknet", 32, 4, "graph", "SGD", goal=1.02)
 
 
 def everything(_):
@@ -53,13 +53,13 @@ def test_train_compares_both_tasks_with_plain_keras_and_the_trainer_with_fit():
 
 
 def test_train_has_every_network_mode_and_optimizer():
-    titles = [case.title for case in train.cases()]
+    titles = [case.title for case in cases.all_cases()]
     assert len(set(titles)) == len(titles) == 5 * 3 * 2
     assert "ResNet50 64 px x 32, XLA, Adam" in titles
 
 
 def test_the_packed_models_are_the_first_and_the_third_task_with_all_that_is_free():
-    first, third = train.packed_model(SMALL, 0), train.packed_model(SMALL, 2)
+    first, third = cases.packed_model(SMALL, 0), cases.packed_model(SMALL, 2)
     assert (first.pack.tasks, third.pack.tasks) == ((), ("task1", "task2"))
     total = third.pack.capacity().sum()
     assert total["claimed"] == total["total"] - sum(total["owned"].values()) > 0
@@ -68,8 +68,8 @@ def test_the_packed_models_are_the_first_and_the_third_task_with_all_that_is_fre
 
 @pytest.mark.skipif(memory.memory() is None, reason="the system does not tell")
 def test_memory_says_what_packing_takes_per_weight(monkeypatch):
-    monkeypatch.setattr(memory, "cases", lambda: [SMALL])
-    rows = list(memory.bench_memory(everything, 1, silent))
+    monkeypatch.setattr(memory, "with_momentum", lambda: [SMALL])
+    rows = list(memory.bench(everything, 1, silent))
     assert [(row.what, row.against) for row in rows] == [
         ("packed", "plain"),
         ("more than plain", "one copy + 2 bytes"),
@@ -82,7 +82,7 @@ def test_memory_says_what_packing_takes_per_weight(monkeypatch):
 
 def test_prune_compares_with_partition_and_checks_the_counts(monkeypatch):
     monkeypatch.setattr(prune, "CASES", (("TinyDarknet", 32),))
-    assert pairs(prune.bench_prune(everything, 1, silent)) == [
+    assert pairs(prune.bench(everything, 1, silent)) == [
         ("net.prune", "numpy.partition"),
         ("memory of net.prune", "largest layer"),
     ]
@@ -90,7 +90,7 @@ def test_prune_compares_with_partition_and_checks_the_counts(monkeypatch):
 
 def test_storage_compares_seconds_and_bytes_with_keras(monkeypatch):
     monkeypatch.setattr(storage, "CASES", (("TinyDarknet", 32),))
-    rows = list(storage.bench_storage(everything, 1, silent))
+    rows = list(storage.bench(everything, 1, silent))
     assert pairs(rows) == [
         ("net.save", "model.save"),
         ("net.save", "model.save, flushed"),
@@ -103,7 +103,7 @@ def test_storage_compares_seconds_and_bytes_with_keras(monkeypatch):
 
 def test_export_compares_with_tf2onnx(monkeypatch):
     monkeypatch.setattr(export, "CASES", (("TinyDarknet", 32),))
-    assert pairs(export.bench_export(everything, 1, silent)) == [
+    assert pairs(export.bench(everything, 1, silent)) == [
         ("export_onnx without its check", "tf2onnx"),
         ("export_onnx", "tf2onnx"),
     ]
@@ -113,7 +113,7 @@ def test_export_compares_with_tf2onnx(monkeypatch):
 def test_infer_compares_files_and_times_the_commands(monkeypatch):
     monkeypatch.setattr(infer, "CASES", (("TinyDarknet", 32),))
     monkeypatch.setattr("packnet_tf.apps.benches.deploy.BUDGET", 0.0)
-    assert pairs(infer.bench_infer(everything, 1, silent)) == [
+    assert pairs(infer.bench(everything, 1, silent)) == [
         ("baked", "never packed"),
         ("baked", "never packed"),
         ("bundle", "baked"),
@@ -128,12 +128,13 @@ def test_infer_compares_files_and_times_the_commands(monkeypatch):
 def test_scale_compares_many_tasks_with_one_and_counts_no_more_traces_than_plain_keras(monkeypatch):
     monkeypatch.setattr(scale, "TASKS", (1, 3))
     monkeypatch.setattr(scale, "PIXELS", 32)
-    rows = list(scale.bench_scale(everything, 1, silent))
+    monkeypatch.setattr(scale, "CASE", SMALL)
+    rows = list(scale.bench(everything, 1, silent))
     assert pairs(rows) == [
-        *[("3 tasks", "1 task")] * 4,
+        *[("3 tasks", "1 task")] * 3,
         ("1 task", "what it must hold"),
         ("3 tasks", "what it must hold"),
-        *[("3 tasks", "1 task")] * 2,
+        *[("3 tasks", "1 task")] * 3,
         ("task 4", "plain Keras"),
     ]
     traces = rows[-1]
@@ -141,8 +142,8 @@ def test_scale_compares_many_tasks_with_one_and_counts_no_more_traces_than_plain
 
 
 def test_input_compares_both_kinds_of_epochs_with_the_step(monkeypatch):
-    monkeypatch.setattr(input, "CASES", (("TinyDarknet", 32, 4, 40),))
-    rows = list(input.bench_input(everything, 1, silent))
+    monkeypatch.setattr(inputs, "CASES", (("TinyDarknet", 32, 4, 40),))
+    rows = list(inputs.bench(everything, 1, silent))
     assert pairs(rows) == [("first epoch", "training step"), ("later epochs", "training step")]
     assert [row.goal for row in rows] == [1 / 1.5, 1 / 5]
 
@@ -171,16 +172,36 @@ def test_a_bench_none_of_whose_cases_is_wanted_is_refused(capsys):
     )
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is here")
-def test_reference_says_that_it_needs_pytorch(capsys):
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (
+            ["train", "--networks=VGG16"],
+            "bench train has no --networks; it takes --only, --repeats",
+        ),
+        (["networks", "--repeats=2"], "bench networks has no --repeats; it takes --networks"),
+        (
+            ["deploy", "--only=VGG16"],
+            "bench deploy has no --only; it takes --repeats, --networks, ",
+        ),
+    ],
+)
+def test_a_flag_of_another_bench_is_refused_and_not_ignored(arguments, text, capsys):
     sys.modules.pop("packnet_tf.apps.bench", None)
+    assert main(["bench", *arguments]) == 2
+    assert capsys.readouterr().err.startswith(f"packnet bench: {text}")
+
+
+def test_reference_says_that_it_needs_pytorch(monkeypatch, capsys):
+    sys.modules.pop("packnet_tf.apps.bench", None)
+    monkeypatch.setattr(reference, "has_torch", lambda: False)
     assert main(["bench", "reference"]) == 1
     assert capsys.readouterr().err == (
         "packnet bench: this bench needs PyTorch: pip install torch\n"
     )
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not here")
+@pytest.mark.skipif(not reference.has_torch(), reason="PyTorch is not here")
 def test_reference_has_the_same_network_and_compares_step_and_prune():
     import torch
 

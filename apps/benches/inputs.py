@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from packnet_tf.apps.benches import train
+from packnet_tf.apps.benches import cases
 from packnet_tf.apps.benches.rows import Row, timed
+from packnet_tf.apps.benches.trunks import CLASSES
 from packnet_tf.apps.benches.turns import Times, seconds_of
 from packnet_tf.apps.pipeline import Pipeline
 
@@ -17,27 +18,28 @@ BATCHES = 24  # of photographs
 FIRST, LATER = 1.5, 5.0  # how many times as fast as the step
 
 
-def bench_input(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
+def bench(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
     """Times passes over made-up photographs, flipped and cropped, and training steps in turns."""
-    for network, pixels, batch, side in CASES:
-        case = train.Case(network, pixels, batch, "graph", "SGD", 1.0)
-        if not only(case.title):
-            continue
-        say(case.title)
+    some = [(cases.Case(*network, "graph", "SGD", goal=1.0), side) for *network, side in CASES]
+    for case, side in cases.wanted(some, lambda pair: title_of(*pair), only, say):
         with tempfile.TemporaryDirectory() as folder:
-            files = photographs(pathlib.Path(folder), BATCHES * batch, side)
+            files = photographs(pathlib.Path(folder), BATCHES * case.batch, side)
             times = measure(case, files, turns)
-        title = f"{network} {pixels} px x {batch}, JPEG of {side} px"
-        yield timed(title, times, "first epoch", "training step", 1 / FIRST)
-        yield timed(title, times, "later epochs", "training step", 1 / LATER)
+        for what, faster in (("first epoch", FIRST), ("later epochs", LATER)):
+            yield timed(title_of(case, side), times, what, "training step", 1 / faster)
 
 
-def measure(case: train.Case, files, turns: int) -> Times:
+def title_of(case: cases.Case, side: int) -> str:
+    """The network, and its photographs."""
+    return f"{case.network} {case.pixels} px x {case.batch}, JPEG of {side} px"
+
+
+def measure(case: cases.Case, files, turns: int) -> Times:
     """Seconds of a batch in the first pass and in later ones, and of a training step."""
-    model = train.packed_model(case, 0)
-    train.compile_model(model, case)
-    random = train.random_batch(case)
-    train.fit_steps(model, random, 2)
+    model = cases.packed_model(case, 0)
+    cases.compile_model(model, case)
+    random = cases.random_batch(case)
+    cases.fit_steps(model, random, 2)
     times = {"first epoch": [], "later epochs": [], "training step": []}
     for _ in range(turns):
         pipeline = Pipeline((case.pixels, case.pixels, 3), case.batch, seed=0)
@@ -45,7 +47,7 @@ def measure(case: train.Case, files, turns: int) -> Times:
         for side in ("first epoch", "later epochs"):
             times[side].append(seconds_of(lambda data=data: exhaust(data)) / BATCHES)
         steps = BATCHES // 3
-        seconds = seconds_of(lambda steps=steps: train.fit_steps(model, random, steps))
+        seconds = seconds_of(lambda steps=steps: cases.fit_steps(model, random, steps))
         times["training step"].append(seconds / steps)
     return times
 
@@ -69,5 +71,5 @@ def photographs(folder: pathlib.Path, count: int, side: int) -> list[tuple[str, 
         noisy = np.asarray(smooth, np.int16) + rng.integers(-8, 9, (side, side, 3))
         path = folder / f"{number}.jpg"
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path, quality=90)
-        files.append((str(path), number % train.CLASSES))
+        files.append((str(path), number % CLASSES))
     return files
