@@ -30,7 +30,7 @@ def calibrated_head(trunk, images, classes: int) -> keras.Model:
     )
 
 
-def head_of_next_task(net, name: str, make: Callable[[keras.Model], keras.layers.Layer]):
+def head_of_next_task(net, name: str, make: Callable[[Callable], keras.layers.Layer]):
     """A head made for the trunk as the next task of a pack begins with it.
 
     Args:
@@ -46,12 +46,10 @@ def head_of_next_task(net, name: str, make: Callable[[keras.Model], keras.layers
 
 
 def as_in_training(trunk: keras.Model) -> Callable:
-    """From images to a trunk's features as training sees them, normalised by each batch.
+    """From images to a trunk's features as training sees them; looking changes nothing.
 
-    Nothing is changed by looking.
-
-    A later task starts with the trunk's statistics, and with weights that they are not those of: by
-    them its features come out several times too large.
+    Training normalises by each batch. The statistics that a later task starts with are the trunk's,
+    not those of its weights, and by them its features come out several times too large.
     """
 
     def features(images):
