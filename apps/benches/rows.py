@@ -99,7 +99,7 @@ def _cells(row: Row) -> list[str]:
 def show(value: float, unit: str) -> str:
     """A number with its unit, as people write it."""
     if unit == "bytes":
-        return count_bytes(round(value))
+        return ("-" if value < 0 else "") + count_bytes(abs(round(value)))
     if unit == "s":
         return f"{1000 * value:.3g} ms" if abs(value) < 1 else f"{value:.3g} s"
     return f"{value:g}"

@@ -64,10 +64,17 @@ def squeezed(table):
 
 
 def test_numbers_are_shown_in_the_unit_that_suits_them():
-    assert [show(0.0123, "s"), show(1.234, "s"), show(1500, "bytes"), show(2, "")] == [
+    assert [
+        show(0.0123, "s"),
+        show(1.234, "s"),
+        show(1500, "bytes"),
+        show(-1500, "bytes"),
+        show(2, ""),
+    ] == [
         "12.3 ms",
         "1.23 s",
         "1.50 kB",
+        "-1.50 kB",
         "2",
     ]
 
