@@ -23,7 +23,7 @@ def pack(numbers: np.ndarray) -> np.ndarray:
     lowest = flat.min(initial=255) if flat.size else np.uint8(0)
     codes = flat - lowest
     planes = int(codes.max(initial=0)).bit_length()
-    packed = [np.packbits(codes & (1 << plane) != 0) for plane in range(planes)]
+    packed = [np.packbits(codes & np.uint8(1 << plane)) for plane in range(planes)]
     return np.concatenate([np.array([lowest], np.uint8), *packed])
 
 

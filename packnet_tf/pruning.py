@@ -170,11 +170,17 @@ def count_by_owner(owner: np.ndarray, tasks: int) -> list[int]:
     Raises:
         ValueError: an owner is above `tasks`.
     """
-    flat = np.asarray(owner).reshape(-1)
-    counts = np.zeros(tasks + 1, np.int64)
-    for start in range(0, flat.size, _BLOCK):
-        block = np.bincount(flat[start : start + _BLOCK], minlength=tasks + 1)
-        if block.size > tasks + 1:
-            raise ValueError(f"owner {block.size - 1} is above the number of tasks, {tasks}")
-        counts += block
-    return counts.tolist()
+    flat = np.ascontiguousarray(owner, np.uint8).reshape(-1)
+    # Counting goes number by number, so it takes half the time to count pairs of them.
+    paired = flat.size // 2 * 2 if flat.size >= _BLOCK else 0
+    counts = np.bincount(flat[paired:], minlength=256)
+    if paired:
+        pairs = np.zeros((256, 256), np.int64)
+        for start in range(0, paired, _BLOCK):
+            block = flat[start : min(start + _BLOCK, paired)].view(np.uint16)
+            pairs += np.bincount(block, minlength=pairs.size).reshape(pairs.shape)
+        counts += pairs.sum(0) + pairs.sum(1)
+    highest = int(np.flatnonzero(counts).max(initial=0))
+    if highest > tasks:
+        raise ValueError(f"owner {highest} is above the number of tasks, {tasks}")
+    return counts[: tasks + 1].tolist()
