@@ -1,6 +1,7 @@
 """What TensorFlow asks for, its distribution strategies above all; nothing on other backends."""
 
 import contextlib
+import functools
 import os
 
 import keras
@@ -21,6 +22,27 @@ def keep_tf_keras() -> None:
 def has_accelerator() -> bool:
     """Whether there is a GPU or TPU: on CPUs XLA makes TensorFlow's convolutions slower."""
     return any(not device.startswith("cpu") for device in keras.distribution.list_devices())
+
+
+def compiles_on_cpu() -> bool:
+    """Whether parts of a step may be given to XLA now: on one CPU, where there is XLA."""
+    if keras.backend.backend() != "tensorflow" or has_accelerator():
+        return False
+    import tensorflow as tf
+
+    return not tf.distribute.has_strategy() and _has_xla()
+
+
+@functools.cache
+def _has_xla() -> bool:
+    import tensorflow as tf
+
+    with tf.init_scope():  # now, not in the step that is being traced
+        try:
+            tf.function(lambda x: x + 1.0, jit_compile=True)(1.0)
+        except tf.errors.OpError:
+            return False
+    return True
 
 
 def owner_dtype() -> str:

@@ -13,7 +13,8 @@ from keras import ops
 
 from packnet_tf import bits
 from packnet_tf.distribution import owner_dtype
-from packnet_tf.packed_weight import PackedWeight, clear, copy_value
+from packnet_tf.one_pass import training_view
+from packnet_tf.packed_weight import PackedWeight, clear
 
 # From a Keras class to its packed one; every subclass of `Packed` puts itself here.
 PACKED_CLASSES: dict[type, type] = {}
@@ -91,13 +92,13 @@ class Packed:
 
     def save_own_variables(self, store):
         for i, variable in enumerate(own_variables(self)):
-            store[str(i)] = ops.convert_to_numpy(variable)
+            store[str(i)] = variable  # Keras makes an array of it; of an array it makes a copy
         for name, weight in self.packed.items():
-            store[name] = ops.convert_to_numpy(weight.packed)
+            store[name] = weight.packed
             store[f"{name}_owner"] = bits.pack(ops.convert_to_numpy(weight.owner))
             if weight.claim is not None and weight.claimed():
                 store[f"{name}_claim"] = bits.pack(ops.convert_to_numpy(weight.claim))
-                store[f"trainable_{name}"] = ops.convert_to_numpy(weight.trainable)
+                store[f"trainable_{name}"] = weight.trainable
 
     def load_own_variables(self, store):
         for i, variable in enumerate(own_variables(self)):
@@ -142,7 +143,13 @@ class Packed:
 
 
 def _view_property(name: str) -> property:
-    return property(lambda layer: layer.packed[name].view(layer.task))
+    def view(layer):
+        weight = layer.packed[name]
+        if layer.frozen or layer.closed:
+            return weight.view(layer.task)
+        return training_view(weight, layer.task)
+
+    return property(view)
 
 
 def plain_class(layer) -> type:
@@ -198,16 +205,18 @@ def pack_layer(
 
 
 def _new_weight(layer, name: str, kernel: keras.Variable, frozen: bool) -> PackedWeight:
-    fixed = {"shape": kernel.shape, "initializer": "zeros", "trainable": False}
-    whole = {"dtype": owner_dtype(), "autocast": False}
+    fixed = {"shape": kernel.shape, "trainable": False}
+    zeros = {**fixed, "initializer": "zeros", "dtype": owner_dtype(), "autocast": False}
     weight = PackedWeight(
         trainable=None if frozen else kernel,
-        packed=layer.add_weight(name=f"packed_{name}", dtype=kernel.dtype, **fixed),
-        owner=layer.add_weight(name=f"{name}_owner", **fixed, **whole),
-        claim=None if frozen else layer.add_weight(name=f"{name}_claim", **fixed, **whole),
-    )
-    # Every weight is free now, and starts from what it was.
-    copy_value(kernel, weight.packed)
+        # Every weight is free now, and starts from what it was.
+        packed=layer.add_weight(
+            name=f"packed_{name}", dtype=kernel.dtype, initializer=lambda *_, **__: kernel.value,
+            **fixed,
+        ),
+        owner=layer.add_weight(name=f"{name}_owner", **zeros),
+        claim=None if frozen else layer.add_weight(name=f"{name}_claim", **zeros),
+    )  # fmt: skip
     if not frozen:
         clear(weight.trainable)
     return weight

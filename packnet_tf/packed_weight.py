@@ -41,15 +41,11 @@ class PackedWeight:
         return [variable for variable in every if variable is not None]
 
     def view(self, task: int):
-        """The kernel as task number `task` sees it: owners 1 to `task`, and its own claim.
-
-        Selects and never multiplies: 0 * NaN of a diverged task would reach all others.
-        """
-        seen = ops.logical_and(ops.greater_equal(self.owner, 1), ops.less_equal(self.owner, task))
-        kernel = ops.where(seen, self.packed.value, 0.0)
+        """The kernel as task number `task` sees it: owners 1 to `task`, and its own claim."""
         if self.trainable is None:
-            return kernel
-        return ops.where(ops.equal(self.claim, task), self.trainable.value, kernel)
+            return select(None, self.packed.value, self.owner.value, None, task)
+        values = self.trainable.value, self.packed.value, self.owner.value, self.claim.value
+        return select(*values, task)
 
     def restart(self, values: np.ndarray) -> None:
         """Gives free weights other values to start the next task from."""
@@ -142,6 +138,18 @@ def release_chosen(
     for path, weight in weights.items():
         weight.release(chosen[path])
     return {path: int(np.count_nonzero(mask)) for path, mask in chosen.items()}
+
+
+def select(trainable, packed, owner, claim, task):
+    """The kernel as a task sees it, of the values of a `PackedWeight`.
+
+    Selects and never multiplies: 0 * NaN of a diverged task would reach all others.
+    """
+    seen = ops.logical_and(ops.greater_equal(owner, 1), ops.less_equal(owner, task))
+    kernel = ops.where(seen, packed, 0.0)
+    if trainable is None:
+        return kernel
+    return ops.where(ops.equal(claim, task), trainable, kernel)
 
 
 def clear(variable: keras.Variable) -> None:

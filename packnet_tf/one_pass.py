@@ -1,0 +1,51 @@
+"""The kernel of a task in training in one pass over memory, for large kernels on CPUs.
+
+TensorFlow runs operation after operation, each over the whole kernel, and a large kernel is in no
+cache: comparing, selecting and selecting again takes three times what one loop over all of it does.
+XLA makes that loop. Whole steps it makes slower on CPUs, convolutions above all, so it gets this
+part alone. On GPUs and on JAX nothing is done: the bandwidth is there, or the step is compiled.
+"""
+
+import functools
+import math
+
+from keras import ops
+
+from packnet_tf.distribution import compiles_on_cpu
+from packnet_tf.packed_weight import PackedWeight, select
+
+LARGE = 1 << 20  # weights
+
+
+def training_view(weight: PackedWeight, task: int):
+    """`weight.view(task)`, bit for bit, for the task that trains it."""
+    if math.prod(weight.packed.shape) < LARGE or not compiles_on_cpu():
+        return weight.view(task)
+    import tensorflow as tf  # one of its functions is what XLA compiles
+
+    values = weight.trainable.value, weight.packed.value, weight.owner.value, weight.claim.value
+    view, own = _compiled(tuple(weight.packed.shape), values[0].dtype)
+    number = tf.constant(task, weight.owner.dtype)
+
+    @tf.custom_gradient
+    def kernel(trainable, packed, owner, claim):
+        def gradients(upstream):
+            return own(upstream, claim, number), None, None, None
+
+        return view(trainable, packed, owner, claim, number), gradients
+
+    return kernel(*values)
+
+
+@functools.cache
+def _compiled(shape: tuple[int, ...], dtype):
+    """The view and its gradient, for kernels of one shape: of several, TensorFlow would warn."""
+    import tensorflow as tf
+
+    def view(trainable, packed, owner, claim, task):
+        return select(trainable, packed, owner, claim, task)
+
+    def own(upstream, claim, task):
+        return ops.where(ops.equal(claim, task), upstream, 0.0)
+
+    return tuple(tf.function(f, jit_compile=True, autograph=False) for f in (view, own))
