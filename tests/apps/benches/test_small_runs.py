@@ -71,13 +71,44 @@ def test_memory_says_what_packing_takes_per_weight(monkeypatch):
     monkeypatch.setattr(memory, "with_momentum", lambda: [SMALL])
     rows = list(memory.bench(everything, 1, silent))
     assert [(row.what, row.against) for row in rows] == [
-        ("packed", "plain"),
-        ("more than plain", "one copy + 2 bytes"),
+        ("peak, packed", "plain"),
+        ("peak, more", "one copy + 2 bytes"),
+        ("kept, packed", "plain"),
+        ("kept, more", "one copy + 2 bytes"),
     ]
-    peak, more = rows
-    assert peak.value > 0
-    assert more.base == 6 * 908_720  # the kernels of Tiny Darknet
-    assert more.value == peak.value - peak.base
+    peak, more_peak, kept, more_kept = rows
+    assert peak.value > kept.value > 0
+    assert more_peak.base == more_kept.base == 6 * 908_720  # the kernels of Tiny Darknet
+    assert more_peak.value == peak.value - peak.base
+    assert more_kept.value == kept.value - kept.base
+
+
+def test_the_allocator_counts_what_is_held_and_the_most_that_was():
+    import tensorflow as tf
+
+    counter = memory.Allocator.of_device()
+    if counter is None:
+        pytest.skip("TensorFlow's allocator does not count here")
+    before = counter.now()
+    tensor = tf.zeros((1 << 22,)) + 1.0
+    held = counter.now() - before
+    del tensor
+    assert held >= 4 << 22
+    assert counter.now() < before + held
+    assert counter.peak() >= before + (4 << 22)
+    counter.restart()
+    assert counter.peak() < before + held
+
+
+@pytest.mark.skipif(memory.memory() is None, reason="the system does not tell")
+def test_the_system_counts_where_the_allocator_does_not():
+    counter = memory.Resident()
+    block = bytearray(b"1" * 50_000_000)
+    held = counter.now()
+    counter.restart()
+    del block
+    assert held >= 49_000_000
+    assert counter.peak() >= counter.now()
 
 
 def test_prune_compares_with_partition_and_checks_the_counts(monkeypatch):
