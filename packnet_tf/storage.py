@@ -5,6 +5,7 @@ pickle. Its root object is an `Archive`, its child the packed trunk, whose layer
 owners and claims in as few bits as they need.
 """
 
+import json
 import pathlib
 import zipfile
 
@@ -17,7 +18,7 @@ from packnet_tf.policy import Policy, own_weights
 from packnet_tf.records import TaskRecord, assign, values_of
 from packnet_tf.task_model import RETRAINING
 
-FORMAT = 2
+FORMAT = 3
 
 
 @keras.saving.register_keras_serializable("packnet_tf")
@@ -45,9 +46,14 @@ class Archive(keras.layers.Layer):
                     "classes": task.classes,
                     "claim_ratio": task.claim_ratio,
                     "head": serialize(task.head),
-                    "own_places": list(task.own_values),
-                    "own_values": _describe(task.own_values.values()),
-                    "head_values": _describe(task.head_values),
+                    # One string: Keras goes through lists item by item, and these are long.
+                    "values": json.dumps(
+                        {
+                            "own_places": list(task.own_values),
+                            "own": _describe(task.own_values.values()),
+                            "head": _describe(task.head_values),
+                        }
+                    ),
                 }
                 for task in self.tasks
             ],
@@ -65,8 +71,10 @@ class Archive(keras.layers.Layer):
         tasks = []
         for number, task in enumerate(config["tasks"], start=1):
             record = TaskRecord(task["name"], number, deserialize(task["head"]), task["classes"])
-            record.own_values = dict(zip(task["own_places"], task["own_values"], strict=True))
-            record.head_values = task["head_values"]
+            described = json.loads(task["values"])
+            places = described["own_places"]
+            record.own_values = dict(zip(places, described["own"], strict=True))
+            record.head_values = described["head"]
             record.claim_ratio = task["claim_ratio"]
             tasks.append(record)
         return cls(deserialize(config["trunk"]), config["facts"], tasks, config["phase"])

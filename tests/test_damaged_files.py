@@ -118,7 +118,12 @@ def test_a_newer_format_is_refused(saved):
     _, path = saved
     configure(path, lambda config: config["config"]["facts"].update(format=99))
     assert refused(path).startswith(f"Cannot read pack '{path}': ")
-    assert "it has format 99, and this packnet_tf reads format 2" in refused(path)
+    assert "it has format 99, and this packnet_tf reads format 3" in refused(path)
+
+
+def describe(task, **changes):
+    """Changes what the configuration of a task says of its values."""
+    task["values"] = json.dumps({**json.loads(task["values"]), **changes})
 
 
 @pytest.mark.parametrize(
@@ -131,13 +136,15 @@ def test_a_newer_format_is_refused(saved):
         lambda config: config["config"]["facts"].update(biases="own"),
         lambda config: config["config"]["facts"].pop("restart"),
         lambda config: config["config"]["tasks"].pop(),
-        lambda config: config["config"]["tasks"][0].update(head_values=7),
-        lambda config: config["config"]["tasks"][0].update(own_values=[99]),
+        lambda config: config["config"]["tasks"][0].update(values=7),
+        lambda config: config["config"]["tasks"][0].update(values="no JSON"),
+        lambda config: describe(config["config"]["tasks"][0], head=7),
+        lambda config: describe(config["config"]["tasks"][0], own=[99]),
         lambda config: config["config"].update(trunk=config["config"]["tasks"][0]["head"]),
     ],
     ids=[
         "no_facts", "no_format", "one_committed", "none_committed", "policy", "no_restart",
-        "a_task_missing", "head_values", "own_values", "trunk",
+        "a_task_missing", "values", "no_json", "head_values", "own_values", "trunk",
     ],
 )  # fmt: skip
 def test_a_configuration_that_does_not_fit_is_refused(saved, change):
