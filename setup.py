@@ -10,6 +10,7 @@ import re
 from setuptools import setup
 
 HERE = pathlib.Path(__file__).parent
+FOLDERS = {"packnet_tf": "packnet_tf", "packnet_tf.export": "export", "packnet_tf.apps": "apps"}
 
 # onnxruntime-gpu also runs on machines without a GPU, but is built for two platforms only.
 GPU_PLATFORM = (
@@ -66,6 +67,17 @@ def readme() -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
+def packages() -> list[str]:
+    """Import names of all folders with modules in them."""
+    return sorted(
+        {
+            ".".join([name, *path.parent.relative_to(HERE / folder).parts])
+            for name, folder in FOLDERS.items()
+            for path in (HERE / folder).rglob("*.py")
+        }
+    )
+
+
 setup(
     name="packnet_tf",
     version=version(),
@@ -85,14 +97,8 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.11",
-    packages=[
-        "packnet_tf",
-        "packnet_tf.trainer",
-        "packnet_tf.export",
-        "packnet_tf.apps",
-        "packnet_tf.apps.comparison",
-    ],
-    package_dir={"packnet_tf.export": "export", "packnet_tf.apps": "apps"},
+    packages=packages(),
+    package_dir=FOLDERS,
     package_data={"packnet_tf": ["py.typed"], "packnet_tf.apps": ["recipes/**/*.yaml"]},
     zip_safe=False,
     install_requires=REQUIRES,
