@@ -227,8 +227,9 @@ class PackTrainer:
         phases.epoch_begins(epoch)
         retraining = phases.retraining_epoch(epoch)
         rate = self._set_rate(model.optimizer, epoch, retraining)
-        if self.anchor and (first_rate := self._rate(self.learning_rate, 0)):
-            self.net.anchor(self.anchor * min(1.0, rate / first_rate))
+        if self.anchor and entry["epochs"]:  # before the first one nothing has moved
+            first_rate = entry["epochs"][0]["learning_rate"]
+            self.net.anchor(self.anchor * min(1.0, rate / first_rate) if first_rate else 0.0)
         phase = "training" if retraining is None else "retraining"
         self._screen.begin_epoch(task.name, phase, self._left(phases, epoch), steps)
         first = int(ops.convert_to_numpy(model.optimizer.iterations))
