@@ -144,7 +144,7 @@ flags.DEFINE_boolean(
 )
 flags.DEFINE_float(
     "anchor",
-    0.2,
+    0.1,
     "How far, of the way back to the pretrained values, weights go before every epoch at the full "
     "rate: what a task need not change stays as later tasks need it. 0 for a trunk that was not "
     "pretrained. Packs with --restart=zero or fresh have none.",

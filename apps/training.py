@@ -57,7 +57,7 @@ class Plan:
     prune: str = "ratio"
     gradual: bool = True
     scale_rate: bool = True
-    anchor: float = 0.2
+    anchor: float = 0.1
     max_drop: float = 0.01
     claim_ratio: float = 1.0
     batch_size: int = 32

@@ -275,7 +275,7 @@ class PackNet(PackState):
 
         Example:
             >>> anchor = keras.callbacks.LambdaCallback(
-            ...     on_epoch_begin=lambda epoch, logs: net.anchor(0.2))
+            ...     on_epoch_begin=lambda epoch, logs: net.anchor(0.1))
             >>> model.fit(train, epochs=30, callbacks=[anchor, PackNetCallback(0.75, 20)])
 
         Source: L2-SP, Li, Grandvalet & Davoine, ICML 2018, arXiv 1802.01483, as decoupled decay.

@@ -101,7 +101,7 @@ class Packing:
     prune: str | float | list[float] = 0.75
     gradual: bool = True
     scale_rate: bool = True
-    anchor: float = 0.2
+    anchor: float = 0.1
     max_drop: float = 0.01
     biases: str = "shared"
     norms: str = "per_task"
