@@ -18,7 +18,7 @@ from packnet_tf.pack_state import PackState
 from packnet_tf.packed_weight import Criterion, PackedWeight, clear, copy_value, release_chosen
 from packnet_tf.policy import Policy, own_weights
 from packnet_tf.pruning import check_ratio, magnitude
-from packnet_tf.records import TaskRecord, assign
+from packnet_tf.records import TaskRecord
 from packnet_tf.restart import fresh_values
 from packnet_tf.task_model import COMMITTED, RETRAINING, TaskModel
 
@@ -71,32 +71,6 @@ class PackNet(PackState):
                 "convolution, say) and is trainable. Register a layer of your own with "
                 "packnet_tf.register_packed; if the trunk is frozen, set trunk.trainable = True."
             )
-
-    def task_model(self, name: str) -> TaskModel:
-        """The frozen Keras model of a committed task; of the open task, the one it trains.
-
-        Several may be held and called in turn: each answers as its own task, on the same packed
-        variables. Looking never changes anything.
-
-        Raises:
-            ValueError: there is no such task.
-        """
-        if self._open and self._open[0].name == name:
-            return self._open[1]
-        model = self._view(self._record(name))
-        model.phase.assign(COMMITTED)
-        model.close()
-        return model
-
-    def unpack(self, name: str) -> keras.Model:
-        """A plain Keras model of a committed task, masked values baked in, no packed layer left.
-
-        Raises:
-            ValueError: there is no committed task of that name.
-        """
-        view = self._view(self._record(name))
-        model, _ = cloning.attach(cloning.plain_trunk(self._trunk, view.trunk), view.head, name)
-        return model
 
     # -- The verbs: add, prune, commit -----------------------------------------------------------
 
@@ -383,21 +357,3 @@ class PackNet(PackState):
 
         check_owners(self._weights, self._records)
         save(self, path)
-
-    # -- Inside ----------------------------------------------------------------------------------
-
-    def _view(self, record: TaskRecord) -> TaskModel:
-        """A committed task's model, which has no trainable kernel but is not closed yet."""
-        check_owners(self._weights, self._records)
-        model = self._build(record, frozen=True)
-        assign(model, record)
-        return model
-
-    def _build(self, record: TaskRecord, head=None, frozen: bool = False) -> TaskModel:
-        trunk = cloning.view_trunk(self._trunk, record.number, frozen)
-        if record.number > 1 and not frozen:
-            self.policy.freeze_shared(trunk)
-        model, own_head = cloning.attach(trunk, head or record.head, record.name, TaskModel)
-        model.belong(self, trunk, own_head)
-        self._models.add(model)
-        return model

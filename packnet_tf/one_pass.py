@@ -23,7 +23,7 @@ def training_view(weight: PackedWeight, task: int):
         return weight.view(task)
     import tensorflow as tf  # one of its functions is what XLA compiles
 
-    values = weight.trainable.value, weight.packed.value, weight.owner.value, weight.claim.value
+    values = weight.values
     view, own = _compiled(tuple(weight.packed.shape), values[0].dtype)
     number = tf.constant(task, weight.owner.dtype)
 

@@ -1,4 +1,4 @@
-"""What a pack holds, and what can be read off it."""
+"""What a pack holds, and what can be read off it: the models of its tasks, and numbers."""
 
 import weakref
 from collections.abc import Callable
@@ -6,12 +6,12 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from packnet_tf import checks
+from packnet_tf import checks, cloning
 from packnet_tf.capacity import Capacity
 from packnet_tf.policy import Policy, own_weights
-from packnet_tf.records import TaskRecord
+from packnet_tf.records import TaskRecord, assign
 from packnet_tf.summary import summarize
-from packnet_tf.task_model import PHASES, TaskModel
+from packnet_tf.task_model import COMMITTED, PHASES, TaskModel
 from packnet_tf.usage import storage_use
 
 
@@ -48,6 +48,32 @@ class PackState:
     def classes(self, name: str) -> list[str] | None:
         """Class names of a task in output order, where `add_task` was given them."""
         return self._record(name).classes
+
+    def task_model(self, name: str) -> TaskModel:
+        """The frozen Keras model of a committed task; of the open task, the one it trains.
+
+        Several may be held and called in turn: each answers as its own task, on the same packed
+        variables. Looking never changes anything.
+
+        Raises:
+            ValueError: there is no such task.
+        """
+        if self._open and self._open[0].name == name:
+            return self._open[1]
+        model = self._view(self._record(name))
+        model.phase.assign(COMMITTED)
+        model.close()
+        return model
+
+    def unpack(self, name: str) -> keras.Model:
+        """A plain Keras model of a committed task, masked values baked in, no packed layer left.
+
+        Raises:
+            ValueError: there is no committed task of that name.
+        """
+        view = self._view(self._record(name))
+        model, _ = cloning.attach(cloning.plain_trunk(self._trunk, view.trunk), view.head, name)
+        return model
 
     def capacity(self) -> Capacity:
         """Who owns how much, per layer; prints as a table."""
@@ -131,6 +157,22 @@ class PackState:
                 f"({phase}). Finish it with net.prune(ratio) and net.commit(), or drop it with "
                 "net.discard()."
             )
+
+    def _view(self, record: TaskRecord) -> TaskModel:
+        """A committed task's model, which has no trainable kernel but is not closed yet."""
+        checks.check_owners(self._weights, self._records)
+        model = self._build(record, frozen=True)
+        assign(model, record)
+        return model
+
+    def _build(self, record: TaskRecord, head=None, frozen: bool = False) -> TaskModel:
+        trunk = cloning.view_trunk(self._trunk, record.number, frozen)
+        if record.number > 1 and not frozen:
+            self.policy.freeze_shared(trunk)
+        model, own_head = cloning.attach(trunk, head or record.head, record.name, TaskModel)
+        model.belong(self, trunk, own_head)
+        self._models.add(model)
+        return model
 
     def _record(self, name: str) -> TaskRecord:
         for record in self._records:

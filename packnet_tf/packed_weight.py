@@ -40,12 +40,15 @@ class PackedWeight:
         every = (self.trainable, self.packed, self.owner, self.claim)
         return [variable for variable in every if variable is not None]
 
+    @property
+    def values(self) -> tuple:
+        """The values of the four, as `select` takes them; None where there is no variable."""
+        every = (self.trainable, self.packed, self.owner, self.claim)
+        return tuple(None if variable is None else variable.value for variable in every)
+
     def view(self, task: int):
         """The kernel as task number `task` sees it: owners 1 to `task`, and its own claim."""
-        if self.trainable is None:
-            return select(None, self.packed.value, self.owner.value, None, task)
-        values = self.trainable.value, self.packed.value, self.owner.value, self.claim.value
-        return select(*values, task)
+        return select(*self.values, task)
 
     def restart(self, values: np.ndarray) -> None:
         """Gives free weights other values to start the next task from."""

@@ -169,10 +169,16 @@ def count_by_owner(owner: np.ndarray, tasks: int) -> list[int]:
         `tasks + 1` counts: free, owned by task 1, by task 2, ...
 
     Raises:
-        ValueError: an owner is above `tasks`.
+        ValueError: an owner is above `tasks`, or below 0.
     """
+    owner = np.asarray(owner)
+    lowest, highest = owner.min(initial=0), owner.max(initial=0)
+    if highest > tasks:
+        raise ValueError(f"owner {highest} is above the number of tasks, {tasks}")
+    if lowest < 0:
+        raise ValueError(f"owner {lowest} is below 0, which is a free weight")
     flat = np.ascontiguousarray(owner, np.uint8).reshape(-1)
-    # Counting goes number by number, so it takes half the time to count pairs of them.
+    # Counting goes number by number; pairs of them take a quarter of the time.
     paired = flat.size // 2 * 2 if flat.size >= _BLOCK else 0
     counts = np.bincount(flat[paired:], minlength=256)
     if paired:
@@ -181,7 +187,4 @@ def count_by_owner(owner: np.ndarray, tasks: int) -> list[int]:
             block = flat[start : min(start + _BLOCK, paired)].view(np.uint16)
             pairs += np.bincount(block, minlength=pairs.size).reshape(pairs.shape)
         counts += pairs.sum(0) + pairs.sum(1)
-    highest = int(np.flatnonzero(counts).max(initial=0))
-    if highest > tasks:
-        raise ValueError(f"owner {highest} is above the number of tasks, {tasks}")
     return counts[: tasks + 1].tolist()

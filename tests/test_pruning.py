@@ -148,6 +148,11 @@ def test_owners_are_counted_across_blocks(monkeypatch):
 def test_an_owner_that_is_no_task_is_refused():
     with pytest.raises(ValueError, match="owner 3 is above the number of tasks, 2"):
         count_by_owner(np.array([0, 3], np.uint8), 2)
+    # Several hosts have int32; 257 would be 1 as a byte, -1 would be 255.
+    with pytest.raises(ValueError, match="owner 257 is above the number of tasks, 2"):
+        count_by_owner(np.array([0, 257], np.int32), 2)
+    with pytest.raises(ValueError, match="owner -1 is below 0, which is a free weight"):
+        count_by_owner(np.array([0, -1], np.int32), 2)
 
 
 @st.composite

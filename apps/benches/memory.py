@@ -1,8 +1,4 @@
-"""`packnet bench memory`: the memory that training takes, packed and plain.
-
-TensorFlow's own allocator counts it, on a GPU and, with oneDNN, on a CPU. Otherwise it is what the
-process has resident, which is more: allocators keep what was freed.
-"""
+"""`packnet bench memory`: the memory that training takes, packed and plain."""
 
 import contextlib
 import ctypes
@@ -16,9 +12,9 @@ from collections.abc import Callable, Iterator
 from packnet_tf.apps import cli
 from packnet_tf.apps.benches import cases
 from packnet_tf.apps.benches.cases import Case
+from packnet_tf.apps.benches.memory_counters import Allocator, Resident
 from packnet_tf.apps.benches.processes import in_process
 from packnet_tf.apps.benches.rows import Row, counted
-from packnet_tf.apps.memory import memory, restart_peak
 
 STEPS = 3
 PER_WEIGHT = 4 + 2  # bytes: one more float32 copy, an owner and a claim
@@ -34,10 +30,8 @@ def bench(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
     """Trains each case in fresh processes, packed and plain in turns.
 
     Raises:
-        RuntimeError: the system does not tell how much memory a process takes.
+        RuntimeError: neither TensorFlow nor the system tells how much memory it takes.
     """
-    if memory() is None:
-        raise RuntimeError("the memory of a process can be measured on Linux only")
     for case in cases.wanted(with_momentum(), lambda case: case.title, only, say):
         found = {"plain": [], "packed": []}
         for _ in range(turns):
@@ -83,67 +77,6 @@ def measure(case: Case, side: str) -> dict:
     if side == "packed":
         facts["packed_weights"] = model.pack.capacity().sum()["total"]
     return facts
-
-
-class Allocator:
-    """Bytes that TensorFlow has allocated on a device.
-
-    Args:
-        device: "GPU:0", say.
-    """
-
-    name = "TensorFlow's allocator"
-
-    def __init__(self, device: str):
-        self._device = device
-
-    @classmethod
-    def of_device(cls) -> "Allocator | None":
-        """That of the GPU, or of the CPU where there is none; None where it does not count."""
-        import tensorflow as tf
-
-        one = cls("GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0")
-        try:
-            one.restart()
-        except ValueError:
-            return None
-        return one
-
-    def restart(self) -> None:
-        """Counts the peak from now on."""
-        import tensorflow as tf
-
-        tf.config.experimental.reset_memory_stats(self._device)
-
-    def now(self) -> int:
-        return self._info()["current"]
-
-    def peak(self) -> int:
-        return self._info()["peak"]
-
-    def _info(self) -> dict:
-        import tensorflow as tf
-
-        return tf.config.experimental.get_memory_info(self._device)
-
-
-class Resident:
-    """Bytes that the process has resident beyond what it had when this was made."""
-
-    name = "the system"
-
-    def __init__(self):
-        self._base = memory().resident
-
-    def restart(self) -> None:
-        """Counts the peak from now on."""
-        restart_peak()
-
-    def now(self) -> int:
-        return memory().resident - self._base
-
-    def peak(self) -> int:
-        return memory().peak - self._base
 
 
 def return_freed() -> None:

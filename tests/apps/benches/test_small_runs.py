@@ -13,6 +13,7 @@ from packnet_tf.apps.benches import (
     infer,
     inputs,
     memory,
+    memory_counters,
     prune,
     reference,
     scale,
@@ -66,7 +67,6 @@ def test_the_packed_models_are_the_first_and_the_third_task_with_all_that_is_fre
     assert first.pack.capacity().sum()["claimed"] == total["total"]
 
 
-@pytest.mark.skipif(memory.memory() is None, reason="the system does not tell")
 def test_memory_says_what_packing_takes_per_weight(monkeypatch):
     monkeypatch.setattr(memory, "with_momentum", lambda: [SMALL])
     rows = list(memory.bench(everything, 1, silent))
@@ -86,7 +86,7 @@ def test_memory_says_what_packing_takes_per_weight(monkeypatch):
 def test_the_allocator_counts_what_is_held_and_the_most_that_was():
     import tensorflow as tf
 
-    counter = memory.Allocator.of_device()
+    counter = memory_counters.Allocator.of_device()
     if counter is None:
         pytest.skip("TensorFlow's allocator does not count here")
     before = counter.now()
@@ -100,15 +100,22 @@ def test_the_allocator_counts_what_is_held_and_the_most_that_was():
     assert counter.peak() < before + held
 
 
-@pytest.mark.skipif(memory.memory() is None, reason="the system does not tell")
+@pytest.mark.skipif(memory_counters.memory() is None, reason="no Linux")
 def test_the_system_counts_where_the_allocator_does_not():
-    counter = memory.Resident()
+    counter = memory_counters.Resident()
     block = bytearray(b"1" * 50_000_000)
     held = counter.now()
     counter.restart()
     del block
     assert held >= 49_000_000
     assert counter.peak() >= counter.now()
+
+
+def test_a_system_that_does_not_tell_is_named(monkeypatch):
+    monkeypatch.setattr(memory_counters, "memory", lambda: None)
+    with pytest.raises(RuntimeError) as error:
+        memory_counters.Resident()
+    assert str(error.value) == "the memory of a process can be measured on Linux only"
 
 
 def test_prune_compares_with_partition_and_checks_the_counts(monkeypatch):
