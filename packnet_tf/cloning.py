@@ -10,19 +10,12 @@ from collections.abc import Callable, Iterator
 
 import keras
 
-from packnet_tf.configs import config_of
+from packnet_tf.configs import changed, config_of
 from packnet_tf.layers import Packed, own_variables, pack_layer, plain_class
 from packnet_tf.packable import packable_layers
 from packnet_tf.packed_trunk import PackedTrunk
 from packnet_tf.packed_weight import PackedWeight, copy_value
-
-KERNEL_INITIALIZERS = (
-    "kernel_initializer",
-    "recurrent_initializer",
-    "depthwise_initializer",
-    "pointwise_initializer",
-    "embeddings_initializer",
-)
+from packnet_tf.undrawn import give_back_initializers, undrawn, zeros
 
 
 def pack_trunk(trunk, embeddings: bool = False) -> PackedTrunk:
@@ -39,7 +32,7 @@ def pack_trunk(trunk, embeddings: bool = False) -> PackedTrunk:
 
 def view_trunk(store: PackedTrunk, task: int, frozen: bool) -> PackedTrunk:
     """Copies a packed trunk as the view of one task, on the same packed variables."""
-    view, pairs = _clone(store, _without_initial_values)
+    view, pairs = _clone(store, zeros)
     for source, target in pairs:
         if isinstance(source, Packed):
             pack_layer(target, task, frozen, source)
@@ -134,18 +127,19 @@ def finalize(layer) -> None:
             part.finalize_state()
 
 
-def _clone(model, change: Callable[[dict], dict] = lambda config: config):
+def _clone(model, change: Callable[[dict], dict] = undrawn):
     """Clones a model; returns the clone and all pairs (layer, its copy), layers within layers too.
 
     Args:
         model: a functional or sequential model.
-        change: what becomes of the configurations of layers, those within others included.
+        change: what becomes of the configurations of layers, those within others included. The
+            copies' first values are to be overwritten.
     """
     graph_pairs = []
 
     def copy(layer):
         config = config_of(layer) if isinstance(layer, keras.layers.Layer) else layer.get_config()
-        made = type(layer).from_config(_changed(config, change))
+        made = type(layer).from_config(changed(config, change))
         graph_pairs.append((layer, made))
         return made
 
@@ -157,6 +151,7 @@ def _clone(model, change: Callable[[dict], dict] = lambda config: config):
         if isinstance(source, keras.layers.Layer)  # operations (ops.add, slices) have no state
         for pair in _layer_pairs(source, target)
     ]
+    give_back_initializers(target for _, target in pairs)
     _check_ties(pairs)
     return clone, pairs
 
@@ -171,25 +166,6 @@ def _check_ties(pairs) -> None:
                 "each hold one of their own. Call it in the graph where both need it, or make one "
                 "layer of the two that hold it."
             )
-
-
-def _changed(config, change):
-    if isinstance(config, dict):
-        return change({key: _changed(value, change) for key, value in config.items()})
-    if isinstance(config, list):
-        return [_changed(value, change) for value in config]
-    return config
-
-
-def _without_initial_values(config: dict) -> dict:
-    """Initial values are overwritten at once, and drawing them takes seconds in large layers."""
-    zeros = keras.initializers.serialize(keras.initializers.Zeros())
-    blank = {
-        key: zeros
-        for key, value in config.items()
-        if key in KERNEL_INITIALIZERS and isinstance(value, dict)
-    }
-    return {**config, **blank}
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Configurations that a layer can be made from again."""
 
 import inspect
+from collections.abc import Callable
 
 import keras
 
@@ -21,7 +22,7 @@ def config_of(layer) -> dict:
     except NotImplementedError as error:
         raise _impossible(layer, error) from error
     try:
-        type(layer).from_config(_copied(config))  # wrappers take their layer out of it
+        type(layer).from_config(changed(config, dict))  # wrappers take their layer out of it
     except (TypeError, ValueError) as error:
         named = {
             name
@@ -30,19 +31,19 @@ def config_of(layer) -> dict:
         }
         kept = {name: value for name, value in config.items() if name in named}
         try:
-            type(layer).from_config(_copied(kept))
+            type(layer).from_config(changed(kept, dict))
         except (TypeError, ValueError):
             raise _impossible(layer, error) from error
         return kept
     return config
 
 
-def _copied(config):
-    """Dicts and lists anew, what is in them as it is: it may be a layer."""
+def changed(config, change: Callable[[dict], dict]):
+    """A configuration after a change of every dict in it, those within others first."""
     if isinstance(config, dict):
-        return {key: _copied(value) for key, value in config.items()}
+        return change({key: changed(value, change) for key, value in config.items()})
     if isinstance(config, list):
-        return [_copied(value) for value in config]
+        return [changed(value, change) for value in config]
     return config
 
 

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 import keras
 
 from packnet_tf import packable  # noqa: F401  registers what files may hold
-from packnet_tf.configs import repair
+from packnet_tf.configs import changed, repair
 from packnet_tf.layers import PACKED_CLASSES, Packed, pack_layer
 from packnet_tf.packed_weight import PackedWeight
+from packnet_tf.undrawn import give_back_initializers, undrawn
 
 
 @keras.saving.register_keras_serializable("packnet_tf")
@@ -84,9 +85,10 @@ class PackedTrunk(keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        config = dict(config)
+        config = changed(config, undrawn)
         packed = config.pop("packed")
         trunk = super().from_config(config, custom_objects)
+        give_back_initializers(trunk._flatten_layers())
         trunk.pack_layers(**packed)
         return trunk
 

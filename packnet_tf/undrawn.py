@@ -1,0 +1,61 @@
+"""Layers made without drawing first values that are overwritten at once.
+
+To draw the kernels of a large network takes as long as to read them from a file.
+"""
+
+from collections.abc import Callable, Iterable
+
+import keras
+
+KERNEL_INITIALIZERS = (
+    "kernel_initializer",
+    "recurrent_initializer",
+    "depthwise_initializer",
+    "pointwise_initializer",
+    "embeddings_initializer",
+)
+
+
+@keras.saving.register_keras_serializable("packnet_tf")
+class Undrawn(keras.initializers.Initializer):
+    """Zeros, in the place of an initializer that the layer gets back once it is built."""
+
+    def __init__(self, initializer):
+        self.initializer = keras.initializers.get(initializer)
+
+    def __call__(self, shape, dtype=None):
+        return keras.ops.zeros(shape, dtype)
+
+    def get_config(self):
+        return {"initializer": keras.initializers.serialize(self.initializer)}
+
+
+def undrawn(config: dict) -> dict:
+    """A layer's configuration with which nothing is drawn until `give_back_initializers`."""
+    return _replaced(config, lambda initializer: {**_OUTER, "config": {"initializer": initializer}})
+
+
+def zeros(config: dict) -> dict:
+    """A layer's configuration with zeros for initializers, for a layer that keeps them."""
+    return _replaced(config, lambda initializer: _ZEROS)
+
+
+def give_back_initializers(layers: Iterable[keras.layers.Layer]) -> None:
+    """Gives layers that were made of `undrawn` configurations their own initializers."""
+    for layer in layers:
+        for attribute, value in list(vars(layer).items()):
+            if isinstance(value, Undrawn):
+                setattr(layer, attribute, value.initializer)
+
+
+def _replaced(config: dict, stand_in: Callable[[dict], dict]) -> dict:
+    chosen = {
+        key: stand_in(value)
+        for key, value in config.items()
+        if key in KERNEL_INITIALIZERS and isinstance(value, dict)
+    }
+    return {**config, **chosen}
+
+
+_ZEROS = keras.initializers.serialize(keras.initializers.Zeros())
+_OUTER = keras.initializers.serialize(Undrawn("zeros"))
