@@ -18,7 +18,7 @@ from packnet_tf.pack_state import PackState
 from packnet_tf.packed_weight import Criterion, PackedWeight, clear, copy_value, release_chosen
 from packnet_tf.policy import Policy, own_weights
 from packnet_tf.pruning import check_ratio, magnitude
-from packnet_tf.records import TaskRecord
+from packnet_tf.records import Head, TaskRecord
 from packnet_tf.restart import fresh_values
 from packnet_tf.task_model import COMMITTED, RETRAINING, TaskModel
 
@@ -106,7 +106,7 @@ class PackNet(PackState):
         claim_ratio = check_ratio(claim_ratio, "claim_ratio")
         classes = None if classes is None else [str(label) for label in classes]
         number = len(self._records) + 1
-        record = TaskRecord(name, number, cloning.copy_layer(head), classes)
+        record = TaskRecord(name, number, Head(cloning.copy_layer(head)), classes)
         record.claim_ratio = claim_ratio
         try:
             model = self._build(record, head=head)

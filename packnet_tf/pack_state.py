@@ -9,7 +9,7 @@ import numpy as np
 from packnet_tf import checks, cloning
 from packnet_tf.capacity import Capacity
 from packnet_tf.policy import Policy, own_weights
-from packnet_tf.records import TaskRecord, assign
+from packnet_tf.records import TaskRecord
 from packnet_tf.summary import summarize
 from packnet_tf.task_model import COMMITTED, PHASES, TaskModel
 from packnet_tf.usage import storage_use
@@ -101,7 +101,10 @@ class PackState:
             [weight.packed for weight in weights],
             [weight.owner for weight in weights],
             [variable for _, variable in own_weights(self._trunk)],
-            {task.name: (task.own_values.values(), task.head_values) for task in self._records},
+            {
+                task.name: (len(task.values) - task.head_bytes, task.head_bytes)
+                for task in self._records
+            },
         )
 
     def summary(self, print_fn: Callable[[str], None] = print) -> None:
@@ -110,9 +113,7 @@ class PackState:
         Args:
             print_fn: takes the text instead of `print`.
         """
-        heads = {
-            record.name: sum(value.size for value in record.head_values) for record in self._records
-        }
+        heads = {record.name: record.head_size for record in self._records}
         if self._open:
             record, model = self._open
             heads[record.name] = model.head.count_params()
@@ -162,14 +163,14 @@ class PackState:
         """A committed task's model, which has no trainable kernel but is not closed yet."""
         checks.check_owners(self._weights, self._records)
         model = self._build(record, frozen=True)
-        assign(model, record)
+        record.assign_to(model)
         return model
 
     def _build(self, record: TaskRecord, head=None, frozen: bool = False) -> TaskModel:
         trunk = cloning.view_trunk(self._trunk, record.number, frozen)
         if record.number > 1 and not frozen:
             self.policy.freeze_shared(trunk)
-        model, own_head = cloning.attach(trunk, head or record.head, record.name, TaskModel)
+        model, own_head = cloning.attach(trunk, head or record.head.layer, record.name, TaskModel)
         model.belong(self, trunk, own_head)
         self._models.add(model)
         return model

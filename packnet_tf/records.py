@@ -1,6 +1,13 @@
-"""What a task has besides its packed weights."""
+"""What a task has besides its packed weights, as a pack keeps it: in bytes, as it stands in files.
+
+A pack of a hundred tasks is saved and read without going through what each of them has: heads are
+made, and values cut into arrays, when a model of their task is.
+"""
 
 import dataclasses
+import functools
+import math
+from collections.abc import Iterable
 
 import keras
 import numpy as np
@@ -11,53 +18,114 @@ from packnet_tf.policy import own_weights
 from packnet_tf.task_model import TaskModel
 
 
+class Head:
+    """Output layers that models get copies of: layers, or their Keras configuration.
+
+    Attributes:
+        layer: an unattached layer or model, whose values are not the task's.
+        config: the same as `serialize_keras_object` describes it.
+
+    Raises:
+        ValueError: the layer is asked for, and Keras cannot make it of the configuration.
+    """
+
+    def __init__(self, layer: keras.layers.Layer | None = None, config: dict | None = None):
+        given = {"layer": layer, "config": config}
+        vars(self).update({name: value for name, value in given.items() if value is not None})
+
+    @functools.cached_property
+    def layer(self) -> keras.layers.Layer:
+        try:
+            return keras.saving.deserialize_keras_object(self.config)
+        except Exception as error:  # Keras raises many kinds
+            raise ValueError(f"A head cannot be made from its configuration: {error}") from error
+
+    @functools.cached_property
+    def config(self) -> dict:
+        return keras.saving.serialize_keras_object(self.layer)
+
+
 @dataclasses.dataclass
 class TaskRecord:
     """What a task has besides its packed weights.
 
     Attributes:
         name, number: its name, and its place in the order of packing, from 1.
-        head: the output layers, a template that models get copies of.
+        head: the output layers.
         classes: names of its classes in output order, where they are known.
-        head_values: values of the head's weights, once committed.
-        own_values: by place in `own_weights(trunk)`, the values this task does not share.
         claim_ratio: fraction of the free weights that it claimed.
+        own_places: places in `own_weights(trunk)` of the values this task does not share.
+        head_weights: shape and dtype of each of the head's weights.
+        values: its own values and its head's weights, one after another.
         owned: how many weights of each packed weight it owns, once committed.
     """
 
     name: str
     number: int
-    head: keras.layers.Layer
+    head: Head
     classes: list[str] | None = None
-    head_values: list[np.ndarray] = dataclasses.field(default_factory=list)
-    own_values: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
     claim_ratio: float = 1.0
+    own_places: list[int] = dataclasses.field(default_factory=list)
+    head_weights: list[tuple[list[int], str]] = dataclasses.field(default_factory=list)
+    values: bytes = b""
     owned: list[int] = dataclasses.field(default_factory=list)
 
-    def keep(self, model: TaskModel, shared) -> None:
+    def keep(self, model: TaskModel, shared=None) -> None:
         """Takes the values of a trained model: its head's, and those it does not share.
 
         Args:
             model: the task's model.
-            shared: the store of the pack.
+            shared: the store of the pack, whose values it shares; None: it shares none.
         """
-        self.head_values = values_of(model.head.weights)
         own = values_of(variable for _, variable in own_weights(model.trunk))
-        start = values_of(variable for _, variable in own_weights(shared))
-        pairs = enumerate(zip(own, start, strict=True))
-        self.own_values = {place: a for place, (a, b) in pairs if not np.array_equal(a, b)}
+        self.own_places = list(range(len(own)))
+        if shared is not None:
+            start = values_of(variable for _, variable in own_weights(shared))
+            self.own_places = [
+                place
+                for place, (a, b) in enumerate(zip(own, start, strict=True))
+                if not np.array_equal(a, b)
+            ]
+        head = values_of(model.head.weights)
+        self.head_weights = [(list(value.shape), str(value.dtype)) for value in head]
+        values = [*(own[place] for place in self.own_places), *head]
+        self.values = b"".join(value.tobytes() for value in values)
+
+    def assign_to(self, model: TaskModel) -> None:
+        """Puts the values into a model of the task.
+
+        Raises:
+            ValueError: the model's head has weights of other shapes.
+        """
+        head = model.head.weights
+        described = [(list(variable.shape), str(variable.dtype)) for variable in head]
+        if described != [(list(shape), dtype) for shape, dtype in self.head_weights]:
+            raise ValueError(
+                f"The head of task '{self.name}' has the weights {described}, and the pack holds "
+                f"values for {self.head_weights}."
+            )
+        own = own_weights(model.trunk)
+        start = 0
+        for variable in [*(own[place][1] for place in self.own_places), *head]:
+            dtype, count = np.dtype(variable.dtype), math.prod(variable.shape)
+            value = np.frombuffer(self.values, dtype, count, start)
+            variable.assign(value.reshape(variable.shape))
+            start += value.nbytes
+        finalize(model)
+
+    @property
+    def head_bytes(self) -> int:
+        """Bytes of the head's weights."""
+        return sum(
+            math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.head_weights
+        )
+
+    @property
+    def head_size(self) -> int:
+        """Number of the head's weights."""
+        return sum(math.prod(shape) for shape, _ in self.head_weights)
 
 
-def values_of(variables) -> list[np.ndarray]:
+def values_of(variables: Iterable) -> list[np.ndarray]:
     """Copies of the values of variables."""
     return [np.array(ops.convert_to_numpy(variable)) for variable in variables]
-
-
-def assign(model: TaskModel, record: TaskRecord) -> None:
-    """Puts a record's own values into a model of its task."""
-    for variable, value in zip(model.head.weights, record.head_values, strict=True):
-        variable.assign(value)
-    variables = own_weights(model.trunk)
-    for place, value in record.own_values.items():
-        variables[place][1].assign(value)
-    finalize(model)

@@ -1,5 +1,6 @@
 """Bytes that the numbers of a pack take, by what they are for."""
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -8,37 +9,34 @@ from keras import ops
 from packnet_tf import bits
 
 
-def storage_use(packed: Iterable, owners: Iterable, others: Iterable, tasks: dict) -> dict:
+def storage_use(
+    packed: Iterable, owners: Iterable, others: Iterable, tasks: dict[str, tuple[int, int]]
+) -> dict:
     """Bytes of a pack's numbers, as stored, against plain networks.
 
     Args:
         packed: the packed variables.
         owners: the owner variables, which are stored bit-packed.
         others: the trunk's other variables.
-        tasks: by task name, a pair (arrays of its own values, arrays of its head).
+        tasks: by task name, a pair (bytes of its own values, bytes of its head).
 
     Returns:
         A dict of bytes: `packed`, `owners`, `trunk` (its other weights), `tasks` (per task, own
         values and head together), `one_network` (a plain trunk with the first task's head),
         `separate_networks` (one such per task). File formats add a little.
     """
-    shared, rest = _bytes(packed), _bytes(others)
-    heads = [_bytes(head) for _, head in tasks.values()]
+    shared, rest = sum(map(bytes_in, packed)), sum(map(bytes_in, others))
+    heads = [head for _, head in tasks.values()]
     return {
         "packed": shared,
         "owners": sum(bits.pack(ops.convert_to_numpy(owner)).nbytes for owner in owners),
         "trunk": rest,
-        "tasks": {name: _bytes(own) + _bytes(head) for name, (own, head) in tasks.items()},
+        "tasks": {name: own + head for name, (own, head) in tasks.items()},
         "one_network": shared + rest + (heads[0] if heads else 0),
         "separate_networks": len(heads) * (shared + rest) + sum(heads),
     }
 
 
-def _bytes(arrays: Iterable) -> int:
-    return sum(
-        int(np.prod(array.shape, dtype=np.int64)) * _item_bytes(array.dtype) for array in arrays
-    )
-
-
-def _item_bytes(dtype) -> int:
-    return 2 if str(dtype) == "bfloat16" else np.dtype(dtype).itemsize
+def bytes_in(variable) -> int:
+    """Bytes of the values of a variable."""
+    return math.prod(variable.shape) * np.dtype(variable.dtype).itemsize

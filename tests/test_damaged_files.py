@@ -118,12 +118,18 @@ def test_a_newer_format_is_refused(saved):
     _, path = saved
     configure(path, lambda config: config["config"]["facts"].update(format=99))
     assert refused(path).startswith(f"Cannot read pack '{path}': ")
-    assert "it has format 99, and this packnet_tf reads format 3" in refused(path)
+    assert "it has format 99, and this packnet_tf reads format 4" in refused(path)
 
 
-def describe(task, **changes):
-    """Changes what the configuration of a task says of its values."""
-    task["values"] = json.dumps({**json.loads(task["values"]), **changes})
+def first_task(config):
+    """What the configuration says of the first task."""
+    return json.loads(config["config"]["tasks"])[0]
+
+
+def describe(config, **changes):
+    """Changes that."""
+    first, *others = json.loads(config["config"]["tasks"])
+    config["config"]["tasks"] = json.dumps([{**first, **changes}, *others])
 
 
 @pytest.mark.parametrize(
@@ -135,16 +141,16 @@ def describe(task, **changes):
         lambda config: config["config"]["facts"].update(committed=0),
         lambda config: config["config"]["facts"].update(biases="own"),
         lambda config: config["config"]["facts"].pop("restart"),
-        lambda config: config["config"]["tasks"].pop(),
-        lambda config: config["config"]["tasks"][0].update(values=7),
-        lambda config: config["config"]["tasks"][0].update(values="no JSON"),
-        lambda config: describe(config["config"]["tasks"][0], head=7),
-        lambda config: describe(config["config"]["tasks"][0], own=[99]),
-        lambda config: config["config"].update(trunk=config["config"]["tasks"][0]["head"]),
+        lambda config: config["config"].update(tasks="[]"),
+        lambda config: config["config"].update(tasks="no JSON"),
+        lambda config: describe(config, head_weights=7),
+        lambda config: describe(config, head_weights=[[[8, 3], "float32"]]),
+        lambda config: describe(config, own_places=[99]),
+        lambda config: config["config"].update(trunk=first_task(config)["head"]),
     ],
     ids=[
         "no_facts", "no_format", "one_committed", "none_committed", "policy", "no_restart",
-        "a_task_missing", "values", "no_json", "head_values", "own_values", "trunk",
+        "tasks_missing", "no_json", "head_weights", "a_head_weight_missing", "own_places", "trunk",
     ],
 )  # fmt: skip
 def test_a_configuration_that_does_not_fit_is_refused(saved, change):
@@ -181,8 +187,7 @@ def test_code_in_a_file_is_not_executed(saved, place, tmp_path):
 
     def plant(config):
         if place == "head":
-            config["config"]["tasks"][0]["head"] = evil
-            return
+            return describe(config, head=evil)
         for layer in config["config"]["trunk"]["config"]["layers"]:
             if layer["name"] == "relu1":
                 layer.update(module=evil["module"], class_name="Lambda", config=evil["config"])
@@ -192,6 +197,42 @@ def test_code_in_a_file_is_not_executed(saved, place, tmp_path):
     assert text.startswith(f"Cannot read pack '{path}': ")
     assert "lambda" in text.lower()
     assert not os.path.exists(witness)
+
+
+def test_a_head_that_cannot_be_made_is_named_when_it_is_asked_for(saved):
+    """Heads of Keras's own layers are made when needed: the other tasks can be used."""
+    net, path = saved
+
+    def spoil(config):
+        head = first_task(config)["head"]
+        head["config"]["units"] = -3
+        describe(config, head=head)
+
+    configure(path, spoil)
+    loaded = packnet_tf.load(path)
+    x, _ = data(conv_trunk())
+    assert np.array_equal(logits(loaded.task_model("two"), x), logits(net.task_model("two"), x))
+    with pytest.raises(
+        ValueError, match=r"(?s)A head cannot be made from its configuration: .*units=-3"
+    ):
+        loaded.task_model("one")
+
+
+def test_a_head_that_does_not_fit_its_values_is_refused_when_it_is_asked_for(saved):
+    _, path = saved
+
+    def widen(config):
+        head = first_task(config)["head"]
+        head["config"]["units"] = 7
+        describe(config, head=head)
+
+    configure(path, widen)
+    with pytest.raises(ValueError) as error:
+        packnet_tf.load(path).task_model("one")
+    assert str(error.value) == (
+        "The head of task 'one' has the weights [([10, 7], 'float32'), ([7], 'float32')], and the "
+        "pack holds values for [[[10, 3], 'float32'], [[3], 'float32']]."
+    )
 
 
 def test_a_file_holds_no_pickle(saved):

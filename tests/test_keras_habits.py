@@ -8,6 +8,7 @@ from keras import layers
 import packnet_tf
 from pack_helpers import (
     SPARSE,
+    break_task,
     claims,
     compiled,
     conv_trunk,
@@ -249,7 +250,7 @@ def test_a_task_that_answers_nan_is_not_exported(tmp_path):
     from packnet_tf.export import export_onnx
 
     net = packed(mlp_trunk(), one=0.5)
-    net._records[0].head_values[1][:] = np.nan
+    break_task(net, 0, np.nan)
     with pytest.raises(ValueError, match="answers NaN or infinite numbers in Keras"):
         export_onnx(net, "one", tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -117,11 +117,7 @@ def numbers(net):
     """Every number of a pack of committed tasks: weights, owners, what each task has itself."""
     variables = [variable for w in net._weights.values() for variable in (w.packed, w.owner)]
     variables += [variable for _, variable in own_weights(net._trunk)]
-    records = [
-        value
-        for record in net._records
-        for value in [*record.head_values, *record.own_values.values()]
-    ]
+    records = [np.frombuffer(record.values, np.uint8) for record in net._records]
     return values(variables) + records
 
 
