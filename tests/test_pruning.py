@@ -140,9 +140,13 @@ def test_owners_are_counted():
     assert count_by_owner(np.full(5, 255, np.uint8), 255)[255] == 5
 
 
-def test_owners_are_counted_across_blocks(monkeypatch):
-    monkeypatch.setattr(pruning, "_BLOCK", 4)
-    assert count_by_owner(np.arange(11, dtype=np.uint8) % 3, 2) == [4, 4, 3]
+@pytest.mark.parametrize("tasks", [2, 7, 8, 100, 255])
+@pytest.mark.parametrize("size", [11, 1 << 16, (1 << 18) + 7])
+def test_owners_are_counted_alike_however_many(tasks, size):
+    owner = (np.arange(size) % (tasks + 1)).astype(np.uint8)
+    whole, rest = divmod(size, tasks + 1)
+    expected = [whole + 1] * rest + [whole] * (tasks + 1 - rest)
+    assert count_by_owner(owner, tasks) == expected
 
 
 def test_an_owner_that_is_no_task_is_refused():
