@@ -48,6 +48,7 @@ def test_train_compares_both_tasks_with_plain_keras_and_the_trainer_with_fit():
         ("task 1", "plain"),
         ("task 3", "plain"),
         ("task 3", "task 1"),
+        ("plain again", "plain"),
         ("PackTrainer", "fit"),
     ]
     assert {row.case for row in rows} == {"TinyDarknet 32 px x 4, graph, SGD"}
