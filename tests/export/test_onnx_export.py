@@ -74,7 +74,9 @@ def test_every_task_answers_as_its_view(kind, tmp_path):
         difference = export_onnx(net, task, tmp_path / f"{task}.onnx", samples=x)
         expected = logits(net.task_model(task), x)
         found = np.abs(answer(tmp_path / f"{task}.onnx", x) - expected).max()
-        assert found <= max(difference, 1e-7) * max(np.abs(expected).max(), 1.0)
+        # Keras itself rounds the last digit one way or the other, batch by batch.
+        digit = np.finfo(np.float32).eps
+        assert found <= (difference + digit) * max(np.abs(expected).max(), 1.0)
         assert difference < 1e-5
 
 
