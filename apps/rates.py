@@ -84,11 +84,6 @@ def factors(
     return rate_for_share(1.0, kept if gradual else claimed), rate_for_share(1.0, kept)
 
 
-def anchor(net: packnet_tf.PackNet, share: float) -> float:
-    """`PackTrainer`'s anchor for a pack: 0 where tasks do not start from the trunk's values."""
-    return share if net.policy.restart == "trunk" else 0.0
-
-
 def pruning(
     way: float | packnet_tf.Auto, epochs: int, steps: int, gradual: bool
 ) -> float | packnet_tf.Auto | Schedule:

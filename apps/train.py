@@ -143,16 +143,6 @@ flags.DEFINE_boolean(
     flag_values=FLAGS,
 )
 flags.DEFINE_float(
-    "anchor",
-    0.1,
-    "How far, of the way back to the pretrained values, weights go before every epoch at the full "
-    "rate: what a task need not change stays as later tasks need it. 0 for a trunk that was not "
-    "pretrained. Packs with --restart=zero or fresh have none.",
-    0,
-    1,
-    flag_values=FLAGS,
-)
-flags.DEFINE_float(
     "retrain_learning_rate",
     None,
     "After the prune; default a tenth of --learning_rate.",

@@ -33,7 +33,6 @@ class Plan:
             one per task.
         gradual: whether to come to the ratio a little at a time, see `rates.pruning`.
         scale_rate: whether tasks that train less learn at a higher rate, see `rates.factors`.
-        anchor: how far weights go back to their start before an epoch, see `rates.anchor`.
     """
 
     pack: str
@@ -57,7 +56,6 @@ class Plan:
     prune: str = "ratio"
     gradual: bool = True
     scale_rate: bool = True
-    anchor: float = 0.1
     max_drop: float = 0.01
     claim_ratio: float = 1.0
     batch_size: int = 32
@@ -212,7 +210,6 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
         epochs=plan.prune_epoch,
         retrain_epochs=plan.epochs - plan.prune_epoch,
         prune=rates.pruning(way, plan.prune_epoch, steps, plan.gradual),
-        anchor=rates.anchor(net, plan.anchor),
         directory=progress.folder,
         batch_size=plan.batch_size,
         jit_compile={"on": True, "off": False}.get(plan.jit_compile, "auto"),

@@ -168,7 +168,6 @@ def pack(way: str, place: int) -> dict:
             prune_ratio=equal_shares(len(FLAGS.tasks))[place],
             gradual=False,
             scale_rate=False,
-            anchor=0.0,
             flip=task not in UNFLIPPED,
             seed=FLAGS.seed,
         )

@@ -63,7 +63,6 @@ def plan(way: str, place: int):
         prune_ratio=0.0 if way == "alone" else float(FLAGS.prune_ratios[place]),
         gradual=False,  # at once and at one rate in all ways, as in the paper
         scale_rate=False,
-        anchor=0.0,
         learning_rate=0.001 if way == "paper" and place else 0.003,
         flip=task not in UNFLIPPED,
         seed=FLAGS.seed,

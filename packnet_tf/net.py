@@ -233,32 +233,6 @@ class PackNet(PackState):
         self._was_pruned = True
         return counts
 
-    def anchor(self, share: float) -> None:
-        """Takes what the open task claims a share of the way back to the values it started from.
-
-        Called before every epoch, this is weight decay towards the start instead of towards 0.
-        What a task need not move stays near the pretrained values, and later tasks, which see it,
-        start from features that are closer to the trunk's.
-
-        Args:
-            share: of the way, 0 to 1; 1 undoes the training of the claim.
-
-        Raises:
-            ValueError: the share is out of range.
-            RuntimeError: no task is open.
-
-        Example:
-            >>> anchor = keras.callbacks.LambdaCallback(
-            ...     on_epoch_begin=lambda epoch, logs: net.anchor(0.1))
-            >>> model.fit(train, epochs=30, callbacks=[anchor, PackNetCallback(0.75, 20)])
-
-        Source: L2-SP, Li, Grandvalet & Davoine, ICML 2018, arXiv 1802.01483, as decoupled decay.
-        """
-        share = check_ratio(share, "anchor")
-        self._need_open("anchor")
-        for weight in self._weights.values():
-            weight.anchor(share)
-
     def commit(self) -> None:
         """Gives the open task what it claims, for good; frees nothing, changes no earlier task.
 

@@ -65,12 +65,6 @@ class PackedWeight:
         self.trainable.assign(ops.where(claim, self.packed.value, 0.0))
         self.claim.assign(ops.cast(claim, self.claim.dtype) * task)
 
-    def anchor(self, share: float) -> None:
-        """Takes the claim that share of the way back to the values that it started from."""
-        moved, start = self.trainable.value, self.packed.value
-        back = start + (1.0 - share) * (moved - start)
-        self.trainable.assign(ops.where(ops.greater(self.claim, 0), back, moved))
-
     def choose(self, ratio: float, criterion: Criterion = magnitude) -> np.ndarray:
         """Which weights pruning by `ratio` would release, a bool array."""
         claim = ops.convert_to_numpy(self.claim) > 0

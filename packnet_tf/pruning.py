@@ -10,7 +10,6 @@ _FRACTIONS = {
     "prune_ratio": "the task's claim that pruning releases",
     "sparsity": "what the task began with that is released",
     "claim_ratio": "the free weights that the task claims",
-    "anchor": "the way back to their start that weights go before an epoch",
     "share": "all packed weights that the task trains",
 }
 _BLOCK = 1 << 18  # weights looked at in one go: temporaries stay in the processor's cache

@@ -147,11 +147,11 @@ def test_a_refused_task_leaves_the_pack_as_it_was():
 # -- Prune, commit, discard ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["prune", "anchor", "commit", "discard"])
+@pytest.mark.parametrize("verb", ["prune", "commit", "discard"])
 def test_a_verb_without_an_open_task_is_refused(verb):
     net = packed(mlp_trunk(), one=0.5)
     with pytest.raises(RuntimeError) as error:
-        getattr(net, verb)(*([0.5] if verb in ("prune", "anchor") else []))
+        getattr(net, verb)(*([0.5] if verb == "prune" else []))
     assert str(error.value) == (
         f"Nothing to {verb}: no task is open. Call net.add_task(name, head) first."
     )
@@ -163,43 +163,6 @@ def test_a_wrong_ratio_prunes_nothing():
     before = state(net)
     with pytest.raises(ValueError, match="prune_ratio is the fraction of the task's claim"):
         net.prune(1.5)
-    assert same(state(net), before)
-
-
-def test_anchor_takes_the_claim_and_nothing_else_towards_its_start(trunk):
-    net = packed(trunk, one=0.5)
-    x, _ = data(trunk)
-    answers = logits(net.task_model("one"), x)
-    model = net.add_task("two", layers.Dense(3))
-    start = kernels(net)
-    jolt(model)
-    net.prune(0.5)
-    moved, before = kernels(net), state(net)
-    net.anchor(0)
-    assert same(state(net), before)
-    net.anchor(0.25)
-    for path, claim in claims(net).items():
-        back = start[path] + np.float32(0.75) * (moved[path] - start[path])
-        np.testing.assert_allclose(
-            kernels(net)[path], np.where(claim > 0, back, moved[path]), rtol=1e-6
-        )
-    net.anchor(1)
-    for path, claim in claims(net).items():
-        assert np.array_equal(kernels(net)[path], np.where(claim > 0, start[path], moved[path]))
-    net.commit()
-    assert np.array_equal(logits(net.task_model("one"), x), answers)
-
-
-def test_a_share_out_of_range_anchors_nothing():
-    net = packnet_tf.PackNet(mlp_trunk())
-    jolt(net.add_task("one", layers.Dense(3)))
-    before = state(net)
-    with pytest.raises(ValueError) as error:
-        net.anchor(1.5)
-    assert str(error.value) == (
-        "anchor is the fraction of the way back to their start that weights go before an epoch, a "
-        "number from 0 to 1; got 1.5. Write anchor=0.75 for three quarters."
-    )
     assert same(state(net), before)
 
 

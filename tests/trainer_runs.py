@@ -68,7 +68,6 @@ def three_ways(directory):
             packnet_tf.polynomial_decay(0.0, 0.6, begin_step=0, end_step=30, frequency=3),
             packnet_tf.Auto(max_drop=0.1, step=0.6, patience=2),
         ],
-        anchor=0.1,
         batch_size=16,
         directory=directory,
     )

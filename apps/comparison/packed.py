@@ -80,7 +80,6 @@ def _trainer(net, task: TaskData, way, options: Packing, directory, seed: int):
         learning_rate=rates.decayed(first, s.prune_epoch, s.decay, s.decay_every),
         retrain_learning_rate=rates.decayed(then, after, s.decay, s.decay_every),
         prune=rates.pruning(way, s.prune_epoch, task.steps, options.gradual),
-        anchor=rates.anchor(net, options.anchor),
         directory=directory,
         batch_size=s.batch_size,
         seed=seed,

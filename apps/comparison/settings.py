@@ -15,7 +15,7 @@ LEAST = {
     "validation_share": 0.001,
     "temperature": 0.001,
 }
-MOST = {"validation_share": 0.9, "max_drop": 1, "anchor": 1}
+MOST = {"validation_share": 0.9, "max_drop": 1}
 CHOICES = {
     "optimizer": ("sgd", "adam", "adamw"),
     "decay": ("cosine", "step", "none"),
@@ -93,7 +93,6 @@ class Packing:
         gradual: prune a little at a time during the training instead of at once after it, see
             `rates.pruning`.
         scale_rate: learn at a higher rate where a task trains less, see `rates.factors`.
-        anchor: how far weights go back to their start before an epoch, see `rates.anchor`.
         max_drop: for "auto", how far validation accuracy may fall.
         biases, norms, restart: see `packnet_tf.PackNet`.
     """
@@ -101,7 +100,6 @@ class Packing:
     prune: str | float | list[float] = 0.75
     gradual: bool = True
     scale_rate: bool = True
-    anchor: float = 0.1
     max_drop: float = 0.01
     biases: str = "shared"
     norms: str = "per_task"

@@ -47,8 +47,6 @@ class PackTrainer:
             "equal_shares", a schedule `step -> (should_prune, sparsity)`, which prunes gradually
             during the `epochs`, or `Auto`, which finds out.
         criterion: which weights go, see `PackNet.prune`.
-        anchor: how far weights go back to their start before every epoch, see `PackNet.anchor`;
-            at the first epoch's learning rate, and less as the rate falls. 0: not at all.
         directory: where the run keeps `pack.keras`, its checkpoint, `history.json` and files for
             TensorBoard, and resumes from; None keeps nothing. Hosts must share it.
         loss: default: sparse categorical cross-entropy of logits.
@@ -85,7 +83,6 @@ class PackTrainer:
         retrain_learning_rate: Rate | None = None,
         prune: Prune | str | Sequence[Prune] = 0.5,
         criterion: Criterion = magnitude,
-        anchor: float = 0.0,
         directory: str | None = None,
         loss: Any = None,
         metrics: Sequence = ("accuracy",),
@@ -116,7 +113,6 @@ class PackTrainer:
         self.learning_rate = learning_rate
         self.retrain_learning_rate = retrain_learning_rate
         self.prune, self.criterion = prune, criterion
-        self.anchor = check_ratio(anchor, "anchor")
         self.loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         self.metrics = list(metrics)
         self.batch_size = batch_size
@@ -135,7 +131,6 @@ class PackTrainer:
             "learning_rate": _plain(learning_rate),
             "retrain_learning_rate": _plain(retrain_learning_rate),
             "prune": _plain(prune),
-            "anchor": self.anchor,
             "batch_size": batch_size,
             "seed": seed,
         }
@@ -227,9 +222,6 @@ class PackTrainer:
         phases.epoch_begins(epoch)
         retraining = phases.retraining_epoch(epoch)
         rate = self._set_rate(model.optimizer, epoch, retraining)
-        if self.anchor and entry["epochs"]:  # before the first one nothing has moved
-            first_rate = entry["epochs"][0]["learning_rate"]
-            self.net.anchor(self.anchor * min(1.0, rate / first_rate) if first_rate else 0.0)
         phase = "training" if retraining is None else "retraining"
         self._screen.begin_epoch(task.name, phase, self._left(phases, epoch), steps)
         first = int(ops.convert_to_numpy(model.optimizer.iterations))

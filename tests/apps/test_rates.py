@@ -22,12 +22,6 @@ def net_with_half_left(**policy):
     return net
 
 
-def test_only_what_starts_from_the_trunk_is_anchored():
-    assert rates.anchor(new_net(), 0.2) == 0.2
-    assert rates.anchor(new_net(restart="zero"), 0.2) == 0.0
-    assert rates.anchor(new_net(restart="fresh"), 0.2) == 0.0
-
-
 def test_the_next_task_of_a_pack_learns_at_rates_for_what_it_trains():
     net = new_net()
     assert rates.factors(net, "sgd", 0.0, gradual=True) == (1.0, 1.0)

@@ -50,7 +50,7 @@ def test_packing_has_our_defaults_and_any_of_them_can_be_another():
     comparison = changed(methods={"packnet": {}, "paper": {"method": "packnet", "norms": "shared"}})
     ours, paper = (method_options(method, {}) for method in comparison.methods)
     assert ours == {
-        "prune": 0.75, "gradual": True, "scale_rate": True, "anchor": 0.1, "max_drop": 0.01,
+        "prune": 0.75, "gradual": True, "scale_rate": True, "max_drop": 0.01,
         "biases": "shared", "norms": "per_task", "restart": "trunk",
     }  # fmt: skip
     assert paper == {**ours, "norms": "shared"}
