@@ -1,5 +1,11 @@
 """Every test starts from the same random numbers, in float32, with nothing left of the last one."""
 
+import os
+
+# TensorFlow looks at the processor to decide whether oneDNN computes, and without it CPUs have no
+# channels_first. Answers differ in their last digits.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
 import keras
 import pytest
 
