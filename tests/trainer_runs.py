@@ -116,7 +116,7 @@ def numbers(net):
     """Every number of a pack of committed tasks: weights, owners, what each task has itself."""
     variables = [variable for w in net._weights.values() for variable in (w.packed, w.owner)]
     variables += [variable for _, variable in own_weights(net._trunk)]
-    records = [np.frombuffer(record.values, np.uint8) for record in net._records]
+    records = [np.frombuffer(record.values, np.float32) for record in net._records]
     return values(variables) + records
 
 
