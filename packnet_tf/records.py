@@ -38,7 +38,11 @@ class Head:
         try:
             return keras.saving.deserialize_keras_object(self.config)
         except Exception as error:  # Keras raises many kinds
-            raise ValueError(f"A head cannot be made from its configuration: {error}") from error
+            raise ValueError(
+                "A head cannot be made from its configuration. If it is a layer of your own, "
+                "register it (keras.saving.register_keras_serializable) before the pack is read; "
+                f"otherwise restore the pack from a backup. Keras says: {error}"
+            ) from error
 
     @functools.cached_property
     def config(self) -> dict:
@@ -102,7 +106,7 @@ class TaskRecord:
         if described != [(list(shape), dtype) for shape, dtype in self.head_weights]:
             raise ValueError(
                 f"The head of task '{self.name}' has the weights {described}, and the pack holds "
-                f"values for {self.head_weights}."
+                f"values for {self.head_weights}. Restore the pack from a backup."
             )
         own = own_weights(model.trunk)
         start = 0

@@ -66,7 +66,7 @@ class Archive(keras.layers.Layer):
         tasks = []
         for number, task in enumerate(json.loads(config["tasks"]), start=1):
             head = Head(config=task["head"])
-            if not _is_kerass_own(task["head"]):
+            if not _is_of_keras(task["head"]):
                 head.layer  # noqa: B018  what cannot be trusted is refused here and now
             record = TaskRecord(task["name"], number, head, task["classes"], task["claim_ratio"])
             record.head_weights, record.own_places = task["head_weights"], task["own_places"]
@@ -93,17 +93,17 @@ class Archive(keras.layers.Layer):
             )
 
 
-def _is_kerass_own(config) -> bool:
+def _is_of_keras(config) -> bool:
     """Whether a layer's configuration names classes of Keras alone, and no function."""
     if isinstance(config, list):
-        return all(map(_is_kerass_own, config))
+        return all(map(_is_of_keras, config))
     if not isinstance(config, dict):
         return True
     if "class_name" in config:
         module = str(config.get("module")).partition(".")[0]
         if module != "keras" or "lambda" in str(config["class_name"]).lower():
             return False
-    return all(map(_is_kerass_own, config.values()))
+    return all(map(_is_of_keras, config.values()))
 
 
 def save(net: PackNet, path) -> None:

@@ -36,7 +36,7 @@ def undrawn(config: dict) -> dict:
 
 
 def zeros(config: dict) -> dict:
-    """A layer's configuration with zeros for initializers, for a layer that keeps them."""
+    """The same for views, which keep zeros: to make an initializer moves the random state."""
     return _replaced(config, lambda initializer: _ZEROS)
 
 
