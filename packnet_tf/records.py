@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from packnet_tf.cloning import finalize
+from packnet_tf.configs import changed
 from packnet_tf.policy import own_weights
 from packnet_tf.task_model import TaskModel
 
@@ -36,7 +37,8 @@ class Head:
     @functools.cached_property
     def layer(self) -> keras.layers.Layer:
         try:
-            return keras.saving.deserialize_keras_object(self.config)
+            # A copy: Keras takes models out of the configuration that it is given.
+            return keras.saving.deserialize_keras_object(changed(self.config, dict))
         except Exception as error:  # Keras raises many kinds
             raise ValueError(
                 "A head cannot be made from its configuration. If it is a layer of your own, "
