@@ -5,34 +5,48 @@ import sys
 from collections.abc import Callable, Iterator
 
 from packnet_tf.apps.benches.rows import Row, timed
-from packnet_tf.apps.benches.turns import in_turns
+from packnet_tf.apps.benches.turns import Times
 
 KERAS = "import tensorflow, keras"
-SIDES = {
-    KERAS: "import tensorflow, keras",
+PARTS = {
     "import packnet_tf": "import packnet_tf",
-    "and its layers and nets": "import tensorflow, keras, packnet_tf; packnet_tf.PackNet",
-    "and the trainer": "import tensorflow, keras, packnet_tf; packnet_tf.PackTrainer",
-    "and the exporter": (
-        "import tensorflow, keras, packnet_tf.export; packnet_tf.export.export_onnx"
-    ),
+    "and its layers and nets": "import packnet_tf; packnet_tf.PackNet",
+    "and the trainer": "import packnet_tf; packnet_tf.PackTrainer",
+    "and the exporter": "import packnet_tf.export; packnet_tf.export.export_onnx",
 }
 MORE = 0.1  # seconds that ours may take more
 
+# Both in one process, one after the other: what a process takes differs from the next one's by
+# more than our part of it.
+PROCESS = """
+from time import perf_counter
+began = perf_counter()
+{first}
+between = perf_counter()
+{second}
+print(between - began, perf_counter() - between)
+"""
+
 
 def bench(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
-    """Times new Python processes."""
-    sides = {
-        side: lambda code=code: subprocess.run(
-            [sys.executable, "-c", code], check=True, capture_output=True
-        )
-        for side, code in SIDES.items()
-        if side == KERAS or only(side)
-    }
-    say(f"{turns} turns of {len(sides)} processes")
-    times = in_turns(sides, turns)
-    for side in list(sides)[1:]:
-        row = timed("new process", times, side, KERAS)
-        more = [ours - theirs for ours, theirs in zip(times[side], times[KERAS], strict=True)]
-        yield row
-        yield timed("more than Keras", {side: more}, side, None, MORE)
+    """Times imports in new Python processes: Keras with TensorFlow, then what we add to it."""
+    parts = {part: code for part, code in PARTS.items() if only(part)}
+    say(f"{turns} turns of {len(parts)} processes")
+    found: dict[str, Times] = {part: {KERAS: [], "both": [], part: []} for part in parts}
+    for turn in range(turns + 1):
+        for part, times in found.items():
+            keras, ours = imported(KERAS, parts[part])
+            if turn:  # the first reads files that are in no cache yet
+                for side, seconds in ((KERAS, keras), ("both", keras + ours), (part, ours)):
+                    times[side].append(seconds)
+    for part, times in found.items():
+        yield timed(part, times, "both", KERAS)
+        yield timed(part, times, part, None, MORE)
+
+
+def imported(first: str, second: str) -> tuple[float, float]:
+    """Seconds that two statements take, one after the other, in a new process."""
+    code = PROCESS.format(first=first, second=second)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    one, two = done.stdout.split()
+    return float(one), float(two)

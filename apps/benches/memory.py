@@ -62,8 +62,9 @@ def measure(case: Case, side: str) -> dict:
 
     keras.utils.set_random_seed(1)
     small = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    small.compile("sgd", "mse", jit_compile=case.mode == "XLA")
+    small.compile("sgd", "mse", jit_compile=cases.by_xla(case))
     small.fit(keras.ops.ones((2, 2)), keras.ops.ones((2, 1)), verbose=0)  # wakes TensorFlow up
+    return_freed()
     counter = Allocator.of_device() or Resident()
     model = cases.packed_model(case, 0) if side == "packed" else cases.plain_model(case)
     cases.compile_model(model, case)

@@ -22,6 +22,10 @@ class Allocator:
     @classmethod
     def of_device(cls) -> "Allocator | None":
         """That of the GPU, or of the CPU where there is none; None where it does not count."""
+        import keras
+
+        if keras.backend.backend() != "tensorflow":
+            return None
         import tensorflow as tf
 
         one = cls("GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0")

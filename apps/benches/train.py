@@ -30,7 +30,7 @@ def bench(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
 def measure(case: Case, turns: int) -> list[Row]:
     """The rows of a case: tasks 1 and 3 against plain Keras, and `PackTrainer` against `fit`.
 
-    Plain Keras against itself shows what is noise.
+    Plain Keras against itself shows what is noise. `PackTrainer` needs Keras on TensorFlow.
     """
     import keras
 
@@ -54,6 +54,8 @@ def measure(case: Case, turns: int) -> list[Row]:
         timed(case.title, times, "task 3", "task 1", 1.0),
         timed(case.title, times, "plain again", "plain"),
     ]
+    if keras.backend.backend() != "tensorflow":
+        return rows
     steps = max(2, round(TURN / statistics.median(times["plain"])))
     del models["plain"], models["task 3"], sides
     fit_steps(models["task 1"], batch, steps)
