@@ -27,12 +27,24 @@ def replacing(path) -> Iterator[pathlib.Path]:
         mask = os.umask(0)  # mkstemp makes private files; a saved one is like any other
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
+        uncache(path)
         yield temporary
         flush(temporary)
         os.replace(temporary, path)
         flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def uncache(path: pathlib.Path) -> None:
+    """Lets the system take the memory in which it keeps a file's contents, for other contents.
+
+    The old file is there until the new one is written, and on a virtual machine memory that the
+    host has to give first takes longer than all the writing; see docs/performance.md.
+    """
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def flush(path: pathlib.Path) -> None:
