@@ -183,8 +183,8 @@ def test_infer_compares_files_and_times_the_commands(monkeypatch):
         ("bundle", "baked"),
         ("bundle", "baked"),
         (infer.START, None),
-        (infer.START, infer.IMPORTS),
-        ("packnet evaluate, ten pictures", infer.IMPORTS),
+        (infer.START, infer.ALONE),
+        ("packnet evaluate, ten pictures", infer.ALONE),
     ]
 
 
