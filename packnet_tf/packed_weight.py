@@ -148,7 +148,9 @@ def select(trainable, packed, owner, claim, task):
 
     Selects and never multiplies: 0 * NaN of a diverged task would reach all others.
     """
-    seen = ops.logical_and(ops.greater_equal(owner, 1), ops.less_equal(owner, task))
+    # Beside a Python number, TensorFlow would compare copies of owners and claims in int32.
+    first, task = ops.cast(1, owner.dtype), ops.cast(task, owner.dtype)
+    seen = ops.logical_and(ops.greater_equal(owner, first), ops.less_equal(owner, task))
     kernel = ops.where(seen, packed, 0.0)
     if trainable is None:
         return kernel
