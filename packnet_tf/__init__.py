@@ -46,12 +46,16 @@ _HOMES = {
     "register_packed": "packable",
     "reset_optimizer": "optimizers",
 }
+_WITHOUT_KERAS = ("capacity", "planning", "plotting", "pruning", "schedules")
 __all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str):
     if name not in _HOMES:
         raise AttributeError(f"module 'packnet_tf' has no attribute {name!r}")
+    if _HOMES[name] not in _WITHOUT_KERAS:
+        # First, so that what comes along with it (see below) meets no module that is half made.
+        importlib.import_module("keras")
     value = getattr(importlib.import_module(f"packnet_tf.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

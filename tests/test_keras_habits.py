@@ -220,6 +220,20 @@ def test_looking_for_keras_does_not_lose_the_registration(tmp_path):
     assert done.stdout.strip() == "TaskModel", done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("home", sorted(set(packnet_tf._HOMES.values())))
+def test_every_public_name_may_be_the_first_that_is_imported(home):
+    name = next(name for name, module in packnet_tf._HOMES.items() if module == home)
+    done = run_python(
+        f"""
+        import sys
+        from packnet_tf import {name}
+        print("keras" in sys.modules)
+        """
+    )
+    assert done.stdout.split() == [str(home not in packnet_tf._WITHOUT_KERAS)], done.stderr
+
+
 def test_heads_that_cannot_be_used_are_refused_with_the_reason():
     class Own(keras.Model):
         def call(self, x):
