@@ -90,7 +90,7 @@ def trainer_in_turns(case: Case, fitted, batch, steps: int, turns: int) -> Times
         retrain_epochs=0,
         learning_rate=1e-4,
         prune=0.0,
-        jit_compile=case.mode == "XLA",
+        jit_compile=cases.by_xla(case),
         tensorboard=False,
         verbose=False,
     )
