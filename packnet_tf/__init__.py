@@ -6,9 +6,9 @@ are imported, in either order: `keras.saving.load_model` then reads saved task m
 """
 
 import importlib
-import importlib.util
-import sys
 from typing import TYPE_CHECKING
+
+from packnet_tf.registering import register_with_keras
 
 if TYPE_CHECKING:
     from packnet_tf.callback import PackNetCallback as PackNetCallback
@@ -46,16 +46,12 @@ _HOMES = {
     "register_packed": "packable",
     "reset_optimizer": "optimizers",
 }
-_WITHOUT_KERAS = ("capacity", "planning", "plotting", "pruning", "schedules")
 __all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str):
     if name not in _HOMES:
         raise AttributeError(f"module 'packnet_tf' has no attribute {name!r}")
-    if _HOMES[name] not in _WITHOUT_KERAS:
-        # First, so that what comes along with it (see below) meets no module that is half made.
-        importlib.import_module("keras")
     value = getattr(importlib.import_module(f"packnet_tf.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
@@ -65,30 +61,4 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-class _WhenKerasComes:
-    """Import hook: registers the packed layers with Keras as soon as that is imported."""
-
-    def find_spec(self, name, path=None, target=None):
-        if name != "keras":
-            return None
-        sys.meta_path.remove(self)
-        try:
-            spec = importlib.util.find_spec(name)
-        finally:
-            sys.meta_path.insert(0, self)
-        if spec is not None:  # somebody may only be asking: nothing happens before it is executed
-            execute = spec.loader.exec_module
-
-            def execute_and_register(module):
-                execute(module)
-                sys.meta_path.remove(self)
-                importlib.import_module("packnet_tf.task_model")
-
-            spec.loader.exec_module = execute_and_register
-        return spec
-
-
-if "keras" in sys.modules:
-    importlib.import_module("packnet_tf.task_model")
-else:
-    sys.meta_path.insert(0, _WhenKerasComes())
+register_with_keras()
