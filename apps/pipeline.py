@@ -84,6 +84,8 @@ class Pipeline:
         """Batches of examples whose images have the shape: uint8 to float32 of the range."""
         import tensorflow as tf
 
+        from packnet_tf.trainer.data import untuned
+
         low, high = self.pixel_range
 
         def scale(images, labels):
@@ -92,7 +94,7 @@ class Pipeline:
                 images = images * ((high - low) / 255.0) + low
             return images, labels
 
-        return data.batch(self.batch_size).map(scale).prefetch(tf.data.AUTOTUNE)
+        return untuned(data.batch(self.batch_size).map(scale).prefetch(tf.data.AUTOTUNE))
 
     def training(self, files, flip: bool, crop: bool):
         """Shuffled, augmented batches, one pass over the files per epoch.

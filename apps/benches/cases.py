@@ -122,7 +122,9 @@ def repeated(batch, steps: int):
     """A dataset of a batch, again and again."""
     import tensorflow as tf
 
-    return tf.data.Dataset.from_tensors(batch).repeat(steps).prefetch(2)
+    from packnet_tf.trainer.data import untuned
+
+    return untuned(tf.data.Dataset.from_tensors(batch).repeat(steps).prefetch(2))
 
 
 def fit_steps(model, batch, steps: int) -> None:

@@ -25,13 +25,13 @@ class Passes:
         self._made = 0
         self._of_epoch = source if _is_function(source) else None
         if self._of_epoch is None:
-            self._data = batches(source, batch_size, shuffle_seed=seed)
+            self._data = untuned(batches(source, batch_size, shuffle_seed=seed))
             self._spread = strategy.experimental_distribute_dataset(self._data)
 
     def start(self, epoch: int) -> tuple[Iterator, int | None]:
         """An iterator over the batches of an epoch, and how many they are, where that is known."""
         if self._of_epoch is not None:
-            self._data = self._of_epoch(epoch)
+            self._data = untuned(self._of_epoch(epoch))
             self._spread = self._strategy.experimental_distribute_dataset(self._data)
             self._made = epoch
         while self._made < epoch:
@@ -65,6 +65,21 @@ def batches(source, batch_size: int, shuffle_seed: int | bool | None = False):
     if shuffle_seed is not False:
         data = data.shuffle(len(data), seed=shuffle_seed, reshuffle_each_iteration=True)
     return data.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def untuned(data: tf.data.Dataset) -> tf.data.Dataset:
+    """The dataset, whose iterators end with their last batch: tf.data does not tune itself.
+
+    While it does, an iterator often ends only when its tuner wakes up again, and that is after
+    twice the time each time, up to a minute: an epoch may take twice as long as its steps. What
+    leaves its parallelism to tf.data then uses all cores. Where the options of the dataset say
+    whether to tune, that stays.
+    """
+    if data.options().autotune.enabled is not None:
+        return data
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return data.with_options(options)
 
 
 def blank_batch(source, batch_size: int) -> tuple:

@@ -1,0 +1,40 @@
+"""What the trainer makes of the data that it is given."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from packnet_tf.apps.pipeline import Pipeline
+from packnet_tf.trainer.data import Passes, untuned
+
+
+def tuning(data) -> bool | None:
+    return data.options().autotune.enabled
+
+
+def test_an_epoch_does_not_wait_for_the_tuner_of_tf_data():
+    arrays = np.arange(6, dtype=np.float32), np.arange(6)
+    dataset = tf.data.Dataset.from_tensor_slices(arrays).batch(2)
+    for source in (arrays, dataset, lambda epoch: dataset):
+        passes = Passes(source, batch_size=2, seed=1, strategy=tf.distribute.get_strategy())
+        batches, steps = passes.start(0)
+        assert steps == 3
+        assert sorted(label for _, labels in batches for label in labels.numpy()) == [*range(6)]
+        assert tuning(passes._data) is False
+    pipeline = Pipeline((4, 4, 3), batch_size=2, seed=0)
+    files = [("none.png", 0)]
+    assert tuning(pipeline.training(files, flip=True, crop=False)) is False
+    assert tuning(pipeline.evaluation(files)) is False
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_options_that_say_whether_to_tune_stay(wanted):
+    options = tf.data.Options()
+    options.autotune.enabled = wanted
+    options.autotune.cpu_budget = 1
+    data = tf.data.Dataset.range(3).with_options(options)
+    assert untuned(data) is data
+    other = tf.data.Options()
+    other.deterministic = False
+    kept = untuned(tf.data.Dataset.range(3).with_options(other)).options()
+    assert (kept.deterministic, kept.autotune.enabled) == (False, False)
