@@ -1,14 +1,16 @@
 """The kernel of a task in training in one pass over memory, for large kernels on CPUs.
 
 TensorFlow runs operation after operation, each over the whole kernel, and a large kernel is in no
-cache: comparing, selecting and selecting again takes three times what one loop over all of it does.
-XLA makes that loop. Whole steps it makes slower on CPUs, convolutions above all, so it gets this
-part alone. On GPUs and on JAX nothing is done: the bandwidth is there, or the step is compiled.
+cache: comparing, selecting and selecting again takes three times what one loop over all of it does,
+and in mixed precision two kernels are cast before one of them is selected. XLA makes that loop.
+Whole steps it makes slower on CPUs, convolutions above all, so it gets this part alone. On GPUs and
+on JAX nothing is done: the bandwidth is there, or the step is compiled.
 """
 
 import functools
 import math
 
+import keras
 from keras import ops
 
 from packnet_tf.distribution import compiles_on_cpu
@@ -23,8 +25,9 @@ def training_view(weight: PackedWeight, task: int):
         return weight.view(task)
     import tensorflow as tf  # one of its functions is what XLA compiles
 
-    values = weight.values
-    view, own = _compiled(tuple(weight.packed.shape), values[0].dtype)
+    values = _uncast()(weight=weight)
+    # The dtype of a Keras variable is the one that it is read in here and now.
+    view, own = _compiled(tuple(weight.packed.shape), values[0].dtype, weight.packed.dtype)
     number = tf.constant(task, weight.owner.dtype)
 
     @tf.custom_gradient
@@ -38,14 +41,39 @@ def training_view(weight: PackedWeight, task: int):
 
 
 @functools.cache
-def _compiled(shape: tuple[int, ...], dtype):
-    """The view and its gradient, for kernels of one shape: of several, TensorFlow would warn."""
+def _compiled(shape: tuple[int, ...], stored, read):
+    """The view and its gradient, for kernels of one shape: of several, TensorFlow would warn.
+
+    Args:
+        shape: of the kernel.
+        stored: dtype of its variables.
+        read: dtype of the view, another one in mixed precision.
+    """
     import tensorflow as tf
 
     def view(trainable, packed, owner, claim, task):
-        return select(trainable, packed, owner, claim, task)
+        return ops.cast(select(trainable, packed, owner, claim, task), read)
 
     def own(upstream, claim, task):
-        return ops.where(ops.equal(claim, task), upstream, 0.0)
+        return ops.cast(ops.where(ops.equal(claim, task), upstream, 0.0), stored)
 
     return tuple(tf.function(f, jit_compile=True, autograph=False) for f in (view, own))
+
+
+class _Uncast(keras.layers.Layer):
+    """Gives the values of a packed weight as they are stored, where Keras would cast them.
+
+    Within a layer that has `autocast` off, and a policy that is not mixed, it does not.
+    """
+
+    def __init__(self):
+        super().__init__(dtype="float32", autocast=False)
+        self.built = True
+
+    def call(self, *, weight: PackedWeight) -> tuple:
+        return weight.values
+
+
+@functools.cache
+def _uncast() -> _Uncast:
+    return _Uncast()

@@ -12,16 +12,16 @@ from packnet_tf import distribution, one_pass
 
 @pytest.fixture
 def compilations(monkeypatch):
-    """The shapes that are compiled in a test, where every kernel counts as large."""
-    shapes, compile_for = [], one_pass._compiled
+    """What is compiled in a test, where every kernel counts as large: shapes and dtypes."""
+    found, compile_for = [], one_pass._compiled
 
-    def noted(shape, dtype):
-        shapes.append(shape)
-        return compile_for(shape, dtype)
+    def noted(shape, *dtypes):
+        found.append((shape, *dtypes))
+        return compile_for(shape, *dtypes)
 
     monkeypatch.setattr(one_pass, "LARGE", 1)
     monkeypatch.setattr(one_pass, "_compiled", noted)
-    return shapes
+    return found
 
 
 def trained(trunk, optimizer, **options):
@@ -49,7 +49,9 @@ def test_mixed_precision_goes_the_same_way_to_the_bit(compilations, monkeypatch)
     try:
         trunk = conv_trunk()
         ours, history = trained(trunk, keras.optimizers.SGD)
+        # The cast is within: what goes in is as it is stored.
         assert compilations
+        assert all(dtypes == ["float32", "bfloat16"] for _, *dtypes in compilations)
         monkeypatch.setattr(one_pass, "LARGE", 1 << 62)
         plain, expected = trained(trunk, keras.optimizers.SGD)
     finally:
@@ -78,7 +80,7 @@ def test_a_kernel_and_its_gradient_are_those_of_the_view(compilations):
             kernel = kernel_of()
             total = tf.reduce_sum(kernel * upstream)
         found.append([kernel.numpy(), tape.gradient(total, weight.trainable.value).numpy()])
-    assert compilations == [(12, 16)]
+    assert compilations == [((12, 16), "float32", "float32")]
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
     assert not np.isnan(found[0][0]).any()
@@ -109,7 +111,7 @@ def test_small_kernels_and_replicas_are_left_alone(compilations, monkeypatch):
     trunk = keras.Sequential([keras.Input((12,)), layers.Dense(16), layers.Dense(80)])
     model = packnet_tf.PackNet(trunk).add_task("one", layers.Dense(3))
     fit(compiled(model), *data(trunk), epochs=1)
-    assert set(compilations) == {(16, 80)}
+    assert {shape for shape, *_ in compilations} == {(16, 80)}
 
 
 def test_where_xla_is_missing_training_goes_on(compilations, monkeypatch):
