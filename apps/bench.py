@@ -10,7 +10,8 @@ Benches, each side by side with what it is compared with, in turns:
   export     export_onnx beside tf2onnx on the unpacked model
   infer      exported files in onnxruntime beside the network never packed; the start of commands
   scale      1, 10, 50 and 100 tasks on one trunk: steps, views, files
-  input      reading images beside the training step that they feed
+  input      reading images beside the training step that they feed; fit with the tuner of
+             tf.data and without
   import     importing packnet_tf beside importing Keras
   deploy     the files of a pack's tasks in every form: bytes, time to load, memory, latency
   networks   no timing: the whole way for every network of keras.applications, and whether all that

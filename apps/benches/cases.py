@@ -118,15 +118,16 @@ def random_batch(case: Case):
     return rng.random(shape, np.float32), rng.integers(0, CLASSES, case.batch, np.int32)
 
 
-def repeated(batch, steps: int):
-    """A dataset of a batch, again and again."""
+def repeated(batch, steps: int, tuned: bool = False):
+    """A dataset of a batch, again and again; as tf.data makes it, or without its tuner."""
     import tensorflow as tf
 
     from packnet_tf.trainer.data import untuned
 
-    return untuned(tf.data.Dataset.from_tensors(batch).repeat(steps).prefetch(2))
+    data = tf.data.Dataset.from_tensors(batch).repeat(steps).prefetch(2)
+    return data if tuned else untuned(data)
 
 
-def fit_steps(model, batch, steps: int) -> None:
+def fit_steps(model, batch, steps: int, tuned: bool = False) -> None:
     """An epoch of so many steps."""
-    model.fit(repeated(batch, steps), verbose=0, shuffle=False)
+    model.fit(repeated(batch, steps, tuned), verbose=0, shuffle=False)

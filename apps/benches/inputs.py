@@ -1,6 +1,7 @@
 """`packnet bench input`: the images of a task alone beside the training step that they feed."""
 
 import pathlib
+import statistics
 import tempfile
 from collections.abc import Callable, Iterator
 
@@ -16,6 +17,9 @@ from packnet_tf.apps.pipeline import Pipeline
 CASES = (("TinyDarknet", 96, 32, 256), ("MobileNetV2", 96, 32, 256), ("TinyDarknet", 64, 32, 96))
 BATCHES = 24  # of photographs
 FIRST, LATER = 1.5, 5.0  # how many times as fast as the step
+STEPS = BATCHES // 3  # of an epoch of `fit`
+UNTUNED, TUNED = "step within fit, no tuner", "with tf.data's tuner"
+EPOCHS = 4  # of `fit` with tf.data's tuner and without, for one turn
 
 
 def bench(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
@@ -27,6 +31,10 @@ def bench(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
             times = measure(case, files, turns)
         for what, faster in (("first epoch", FIRST), ("later epochs", LATER)):
             yield timed(title_of(case, side), times, what, "training step", 1 / faster)
+        tuner = {what: times[what] for what in (UNTUNED, TUNED)}
+        means = [f"{1000 * statistics.mean(seconds):.0f} ms" for seconds in tuner.values()]
+        note = f"means {means[0]} and {means[1]}"  # few epochs are late, and those by much
+        yield timed(title_of(case, side), tuner, UNTUNED, TUNED, note=note)
 
 
 def title_of(case: cases.Case, side: int) -> str:
@@ -35,20 +43,28 @@ def title_of(case: cases.Case, side: int) -> str:
 
 
 def measure(case: cases.Case, files, turns: int) -> Times:
-    """Seconds of a batch in the first pass and in later ones, and of a training step."""
+    """Seconds of a batch in the first pass and in later ones, and of a training step.
+
+    And of one within `fit`, on the same batch again and again, with tf.data's tuner and without.
+    """
     model = cases.packed_model(case, 0)
     cases.compile_model(model, case)
     random = cases.random_batch(case)
     cases.fit_steps(model, random, 2)
-    times = {"first epoch": [], "later epochs": [], "training step": []}
+    times = {"first epoch": [], "later epochs": [], "training step": [], UNTUNED: [], TUNED: []}
     for _ in range(turns):
         pipeline = Pipeline((case.pixels, case.pixels, 3), case.batch, seed=0)
         data = pipeline.training(files, flip=True, crop=True)
         for side in ("first epoch", "later epochs"):
             times[side].append(seconds_of(lambda data=data: exhaust(data)) / BATCHES)
-        steps = BATCHES // 3
-        seconds = seconds_of(lambda steps=steps: cases.fit_steps(model, random, steps))
-        times["training step"].append(seconds / steps)
+        seconds = seconds_of(lambda: cases.fit_steps(model, random, STEPS))
+        times["training step"].append(seconds / STEPS)
+        for _ in range(EPOCHS):
+            for side, tuned in ((UNTUNED, False), (TUNED, True)):
+                seconds = seconds_of(
+                    lambda tuned=tuned: cases.fit_steps(model, random, STEPS, tuned)
+                )
+                times[side].append(seconds / STEPS)
     return times
 
 

@@ -208,8 +208,13 @@ def test_scale_compares_many_tasks_with_one_and_counts_no_more_traces_than_plain
 def test_input_compares_both_kinds_of_epochs_with_the_step(monkeypatch):
     monkeypatch.setattr(inputs, "CASES", (("TinyDarknet", 32, 4, 40),))
     rows = list(inputs.bench(everything, 1, silent))
-    assert pairs(rows) == [("first epoch", "training step"), ("later epochs", "training step")]
-    assert [row.goal for row in rows] == [1 / 1.5, 1 / 5]
+    assert pairs(rows) == [
+        ("first epoch", "training step"),
+        ("later epochs", "training step"),
+        ("step within fit, no tuner", "with tf.data's tuner"),
+    ]
+    assert [row.goal for row in rows] == [1 / 1.5, 1 / 5, None]
+    assert rows[-1].note.startswith("means ")
 
 
 def test_a_bench_is_a_table_on_the_screen_and_rows_in_a_file(tmp_path, capsys):
