@@ -108,9 +108,10 @@ def small_copy(folder, name, weights="none"):
 
 
 # A pretrained head has 1000 classes, and the folders two: the head of the small copies is new. The
-# other recipes run as well; they take minutes and differ in their networks alone.
+# others run as well when they are put into this list; they differ in their networks alone, and take
+# minutes to compile.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["paper/resnet50", "paper/vgg16_bn"])
+@pytest.mark.parametrize("name", ["paper/vgg16_bn"])
 def test_a_recipe_runs_at_small_size(tmp_path, name):
     path = small_copy(tmp_path, name)
     for file in tmp_path.glob("*.yaml"):
