@@ -26,7 +26,8 @@ class _Hook:
             spec = importlib.util.find_spec(name)
         finally:
             sys.meta_path.insert(0, self)
-        if spec is not None:  # somebody may only be asking: nothing happens before it is executed
+        if spec is not None and spec.loader is not None:  # None: a folder without __init__.py
+            # Somebody may only be asking: nothing happens before it is executed.
             spec.loader.exec_module = self._watched(spec.loader.exec_module, ours)
         return spec
 

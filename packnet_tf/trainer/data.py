@@ -1,6 +1,6 @@
 """Training data, one pass after another, in an order that a resumed run repeats."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
@@ -25,13 +25,13 @@ class Passes:
         self._made = 0
         self._of_epoch = source if _is_function(source) else None
         if self._of_epoch is None:
-            self._data = untuned(batches(source, batch_size, shuffle_seed=seed))
+            self._data = batches(source, batch_size, shuffle_seed=seed)
             self._spread = strategy.experimental_distribute_dataset(self._data)
 
     def start(self, epoch: int) -> tuple[Iterator, int | None]:
         """An iterator over the batches of an epoch, and how many they are, where that is known."""
         if self._of_epoch is not None:
-            self._data = untuned(self._of_epoch(epoch))
+            self._data = dataset_of_epoch(self._of_epoch, epoch)
             self._spread = self._strategy.experimental_distribute_dataset(self._data)
             self._made = epoch
         while self._made < epoch:
@@ -43,7 +43,7 @@ class Passes:
 
 
 def batches(source, batch_size: int, shuffle_seed: int | bool | None = False):
-    """A dataset of batches from a dataset (as it is) or from a tuple of arrays.
+    """A dataset of batches from a dataset or from a tuple of arrays, `untuned`.
 
     Args:
         source: a `tf.data.Dataset`, or arrays (x, y) or (x, y, sample_weight).
@@ -54,7 +54,7 @@ def batches(source, batch_size: int, shuffle_seed: int | bool | None = False):
         ValueError: it is neither.
     """
     if isinstance(source, tf.data.Dataset):
-        return source
+        return untuned(source)
     if not isinstance(source, (tuple, list)) or len(source) not in (2, 3):
         raise ValueError(
             f"The data of a task are a tf.data.Dataset of batches, arrays (x, y) or (x, y, "
@@ -64,7 +64,23 @@ def batches(source, batch_size: int, shuffle_seed: int | bool | None = False):
     data = tf.data.Dataset.from_tensor_slices(tuple(source))
     if shuffle_seed is not False:
         data = data.shuffle(len(data), seed=shuffle_seed, reshuffle_each_iteration=True)
-    return data.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    return untuned(data.batch(batch_size).prefetch(tf.data.AUTOTUNE))
+
+
+def dataset_of_epoch(source: Callable, epoch: int) -> tf.data.Dataset:
+    """What a function gives as the training data of an epoch, `untuned`.
+
+    Raises:
+        ValueError: it is no dataset.
+    """
+    data = source(epoch)
+    if not isinstance(data, tf.data.Dataset):
+        raise ValueError(
+            f"The function that gives the training data of a task returned a {type(data).__name__} "
+            f"for epoch {epoch}; expected a tf.data.Dataset of batches. Write "
+            "Task(name, head, train=lambda epoch: dataset.shuffle(1000, seed=epoch).batch(32))."
+        )
+    return untuned(data)
 
 
 def untuned(data: tf.data.Dataset) -> tf.data.Dataset:
@@ -88,7 +104,8 @@ def blank_batch(source, batch_size: int) -> tuple:
     A true one would cost an iterator, and with it the order that the first epoch would have had.
     It is taken only where a dataset does not know its shapes.
     """
-    data = source(0) if _is_function(source) else batches(source, batch_size)
+    function = _is_function(source)
+    data = dataset_of_epoch(source, 0) if function else batches(source, batch_size)
     specs = tf.nest.flatten(data.element_spec)
     if not all(isinstance(spec, tf.TensorSpec) and spec.shape.rank for spec in specs):
         return keras.utils.unpack_x_y_sample_weight(next(iter(data)))

@@ -20,7 +20,7 @@ from packnet_tf.task_model import TaskModel
 from packnet_tf.trainer.arguments import check_choice, check_rates, check_tasks, check_whole
 from packnet_tf.trainer.auto import Auto, Searching
 from packnet_tf.trainer.board import Board
-from packnet_tf.trainer.data import Passes, batches, blank_batch, untuned
+from packnet_tf.trainer.data import Passes, batches, blank_batch
 from packnet_tf.trainer.history import History
 from packnet_tf.trainer.loop import Loop
 from packnet_tf.trainer.progress import Screen
@@ -297,7 +297,7 @@ class PackTrainer:
         return prunes
 
     def _evaluate(self, model: TaskModel, data) -> dict[str, float]:
-        data = untuned(batches(data, self.batch_size))
+        data = batches(data, self.batch_size)
         return _numbers(model.evaluate(data, verbose=0, return_dict=True))
 
     def _compiles(self) -> bool:

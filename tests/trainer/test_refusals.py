@@ -170,6 +170,16 @@ def test_data_of_another_kind_are_refused():
     )
 
 
+def test_a_function_that_gives_no_dataset_is_refused():
+    net = packnet_tf.PackNet(mlp_trunk())
+    wrong = Task("a", layers.Dense(3), lambda epoch: ([1.0], [2]))
+    assert text_of(ValueError, quick(net).fit, wrong) == (
+        "The function that gives the training data of a task returned a tuple for epoch 0; "
+        "expected a tf.data.Dataset of batches. Write Task(name, head, train=lambda epoch: "
+        "dataset.shuffle(1000, seed=epoch).batch(32))."
+    )
+
+
 def test_data_that_end_after_the_first_pass_are_noticed():
     import tensorflow as tf
 
