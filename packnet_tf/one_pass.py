@@ -16,7 +16,7 @@ from keras import ops
 from packnet_tf.distribution import compiles_on_cpu
 from packnet_tf.packed_weight import PackedWeight, select
 
-LARGE = 1 << 20  # weights
+LARGE = 1 << 18  # weights
 
 
 def training_view(weight: PackedWeight, task: int):
