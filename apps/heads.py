@@ -9,7 +9,7 @@ import numpy as np
 FEATURE_NORM = 30.0  # mean squared norm that features are scaled to
 
 
-def calibrated_head(trunk, images, classes: int) -> keras.Model:
+def calibrated_head(trunk, images, classes: int, factor: float = 1.0) -> keras.Model:
     """A linear head on features scaled to a mean squared norm of `FEATURE_NORM`.
 
     Backbones differ a lot in the size of their features, and a linear layer on large ones is
@@ -19,14 +19,18 @@ def calibrated_head(trunk, images, classes: int) -> keras.Model:
         trunk: the model that gives the features, as the task begins with it.
         images: dataset of (images, labels), of which the first 8 batches are looked at.
         classes: number of outputs.
+        factor: what the rate of the training is multiplied by, see `rates.factors`. The head
+            begins with values that much smaller: random ones would push the trunk that much
+            harder before they have learnt anything.
     """
     features = [keras.ops.convert_to_numpy(trunk(batch)) for batch, _ in images.take(8)]
     norm = float(np.mean(np.sum(np.square(np.concatenate(features)), axis=-1)))
     scale = math.sqrt(FEATURE_NORM / norm) if norm > 0 else 1.0
     width = features[0].shape[-1]
+    begin = keras.initializers.VarianceScaling(factor**-2, "fan_avg", "uniform")  # Glorot's at 1
+    dense = keras.layers.Dense(classes, kernel_initializer=begin)
     return keras.Sequential(
-        [keras.Input((width,)), keras.layers.Rescaling(scale), keras.layers.Dense(classes)],
-        name="head",
+        [keras.Input((width,)), keras.layers.Rescaling(scale), dense], name="head"
     )
 
 

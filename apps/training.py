@@ -200,8 +200,11 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
         images = sets["train"].map(lambda images, labels: images)
         print(net.adopt(plan.adopt, plan.adopt_ratio, images=images, epochs=plan.adopt_epochs))
         net.save(progress.pack)
+    factors = _factors(plan, net, way)
     head = head_of_next_task(
-        net, task, lambda trunk: calibrated_head(trunk, sets["train"], len(folder.classes))
+        net,
+        task,
+        lambda trunk: calibrated_head(trunk, sets["train"], len(folder.classes), factors[0]),
     )
     steps = math.ceil(len(folder.files["train"]) / plan.batch_size)
     trainer = packnet_tf.PackTrainer(
@@ -214,7 +217,7 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
         batch_size=plan.batch_size,
         jit_compile={"on": True, "off": False}.get(plan.jit_compile, "auto"),
         seed=plan.seed,
-        **_rates(plan, net, way),
+        **_rates(plan, factors),
     )
     job = packnet_tf.Task(
         task, head, training, sets["validation"], sets.get("test"), folder.classes, plan.claim_ratio
@@ -222,13 +225,17 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
     return trainer.fit([job])[task]
 
 
-def _rates(plan: Plan, net, way) -> dict:
-    """The learning rates of the two phases of the next task, as `PackTrainer` takes them."""
+def _factors(plan: Plan, net, way) -> tuple[float, float]:
+    """What the learning rates of the two phases of the next task are multiplied by."""
+    if not plan.scale_rate:
+        return 1.0, 1.0
+    return rates.factors(net, plan.optimizer, way, plan.gradual, plan.claim_ratio)
+
+
+def _rates(plan: Plan, factors: tuple[float, float]) -> dict:
+    """The learning rates of the two phases of a task, as `PackTrainer` takes them."""
     first, then = plan.learning_rate, plan.retrain_learning_rate
-    then = first / 10 if then is None else then
-    if plan.scale_rate:
-        scales = rates.factors(net, plan.optimizer, way, plan.gradual, plan.claim_ratio)
-        first, then = first * scales[0], then * scales[1]
+    first, then = first * factors[0], (first / 10 if then is None else then) * factors[1]
     decay = "cosine" if plan.decay else "none"
     return {
         "learning_rate": rates.decayed(first, plan.prune_epoch, decay),

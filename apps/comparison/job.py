@@ -114,8 +114,8 @@ class Job:
         """The random numbers that the task at a place begins with."""
         keras.utils.set_random_seed(self.run.seed + place)
 
-    def head(self, task: TaskData, trunk: keras.Model) -> keras.layers.Layer:
-        """A head for a task, of the kind that its settings say."""
+    def head(self, task: TaskData, trunk: keras.Model, factor=1.0) -> keras.layers.Layer:
+        """A head for a task, of the kind that its settings say; `factor` as `calibrated_head`'s."""
         if task.settings.head == "pretrained":
             given = self.run.trunk
             head = pretrained_head(
@@ -130,7 +130,7 @@ class Job:
             return head
         if task.settings.head == "linear":
             return keras.layers.Dense(task.classes)
-        return calibrated_head(trunk, task.plain, task.classes)
+        return calibrated_head(trunk, task.plain, task.classes, factor)
 
 
 def accuracy(model: keras.Model, task: TaskData, split: str) -> float:

@@ -29,8 +29,9 @@ def pack_tasks(job: Job) -> dict:
     for task, way in zip(job.tasks, _ways(options, len(job.tasks)), strict=True):
         if task.name not in net.tasks:
             job.seed(task.place)
-            trainer = _trainer(net, task, way, options, directory, job.run.seed)
-            trainer.fit([_task(net, job, task)])
+            factors = _factors(net, task, way, options)
+            trainer = _trainer(net, task, way, options, factors, directory, job.run.seed)
+            trainer.fit([_task(net, job, task, factors[0])])
         if len(state["test"]) == task.place:
             seen = job.tasks[: task.place + 1]
             views |= {t.name: net.task_model(t.name) for t in seen if t.name not in views}
@@ -66,12 +67,17 @@ def _ways(options: Packing, count: int) -> list:
     return ratios if isinstance(ratios, list) else [ratios] * (count - 1) + [0.0]
 
 
-def _trainer(net, task: TaskData, way, options: Packing, directory, seed: int):
+def _factors(net, task: TaskData, way, options: Packing) -> tuple[float, float]:
+    """What the rates of the two phases are multiplied by."""
+    if not options.scale_rate:
+        return 1.0, 1.0
+    return rates.factors(net, task.settings.optimizer, way, options.gradual)
+
+
+def _trainer(net, task: TaskData, way, options: Packing, factors, directory, seed: int):
     s = task.settings
     first, then, after = s.learning_rate, s.rate_after, s.epochs - s.prune_epoch
-    if options.scale_rate:
-        scales = rates.factors(net, s.optimizer, way, options.gradual)
-        first, then = first * scales[0], then * scales[1]
+    first, then = first * factors[0], then * factors[1]
     return packnet_tf.PackTrainer(
         net,
         rates.optimizer(s.optimizer),
@@ -87,8 +93,8 @@ def _trainer(net, task: TaskData, way, options: Packing, directory, seed: int):
     )
 
 
-def _task(net, job: Job, task: TaskData) -> packnet_tf.Task:
-    head = head_of_next_task(net, task.name, lambda trunk: job.head(task, trunk))
+def _task(net, job: Job, task: TaskData, factor: float) -> packnet_tf.Task:
+    head = head_of_next_task(net, task.name, lambda trunk: job.head(task, trunk, factor))
     return packnet_tf.Task(
         task.name, head, task.train, task.validation, classes=task.folder.classes
     )

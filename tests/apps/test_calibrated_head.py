@@ -53,6 +53,19 @@ def test_features_are_scaled_to_one_squared_norm():
     assert head.output_shape == (None, 3)
 
 
+def test_a_head_begins_with_values_smaller_by_the_factor_of_the_rate():
+    trunk = normalised_trunk()
+    kernels = []
+    for factor in (1.0, 2.0):
+        keras.utils.set_random_seed(0)
+        kernels.append(np.array(calibrated_head(trunk, DATA, 3, factor).layers[1].kernel))
+    np.testing.assert_allclose(kernels[1], kernels[0] / 2, rtol=1e-6)
+    keras.utils.set_random_seed(0)
+    usual = layers.Dense(3)
+    usual.build((None, 16))
+    np.testing.assert_array_equal(kernels[0], np.array(usual.kernel))
+
+
 def test_a_later_task_is_scaled_by_the_features_that_its_training_sees():
     net = packnet_tf.PackNet(normalised_trunk())
     model = net.add_task("first", layers.Dense(2))

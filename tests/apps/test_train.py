@@ -216,6 +216,16 @@ def test_a_task_of_the_same_name_and_a_missing_trunk_are_errors(place, trained):
         train(plan(trained))
 
 
+def test_the_head_of_a_task_at_twice_the_rate_begins_with_half_the_values(trained):
+    pack, kernels = (trained / "pack.keras").read_bytes(), []
+    for scale_rate in (False, True):  # at such a rate it stays as it began
+        (trained / "pack.keras").write_bytes(pack)
+        train(plan(trained, task="greys", learning_rate=1e-30, scale_rate=scale_rate))
+        net = packnet_tf.load(trained / "pack.keras")
+        kernels.append(net.unpack("greys").layers[-1].get_weights()[0])
+    np.testing.assert_allclose(kernels[1], kernels[0] / 2, rtol=1e-6)
+
+
 def test_rates_fall_to_a_tenth_along_a_cosine():
     rates = [cosine(epoch, 5, 1.0) for epoch in range(5)]
     assert rates[0] == 1.0
