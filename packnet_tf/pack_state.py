@@ -1,5 +1,6 @@
 """What a pack holds, and what can be read off it: the models of its tasks, and numbers."""
 
+import math
 import weakref
 from collections.abc import Callable
 
@@ -130,9 +131,11 @@ class PackState:
         The sparsity is the share of the weights it began with that pruning has released.
         """
         record, _ = self._need_open("report")
-        whole = self.capacity().sum()
-        began = sum(weight.began(record.claim_ratio) for weight in self._weights.values())
-        return whole["claimed"] / whole["total"], 1.0 - whole["claimed"] / max(began, 1)
+        weights = self._weights.values()
+        total = sum(math.prod(weight.owner.shape) for weight in weights)
+        claimed = sum(weight.claimed() for weight in weights)
+        began = sum(weight.began(record.claim_ratio) for weight in weights)
+        return claimed / total, 1.0 - claimed / max(began, 1)
 
     def check_name(self, name: str) -> None:
         """Refuses a name that `add_task` would refuse, and any while a task is open.
