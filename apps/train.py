@@ -139,7 +139,8 @@ flags.DEFINE_boolean(
     "scale_rate",
     True,
     "With SGD and norms per task: raise both rates where a task trains a part of the weights, by "
-    "twice for half of them or less, so that it learns as fast as a whole network.",
+    "twice for half of them or less, so that it learns as fast as a whole network; its head "
+    "begins that much smaller.",
     flag_values=FLAGS,
 )
 flags.DEFINE_float(

@@ -32,7 +32,8 @@ class Plan:
         prune: "ratio" (`prune_ratio`), "auto", "equal_shares", or ratios with commas between them,
             one per task.
         gradual: whether to come to the ratio a little at a time, see `rates.pruning`.
-        scale_rate: whether tasks that train less learn at a higher rate, see `rates.factors`.
+        scale_rate: whether tasks that train less learn at a higher rate, see `rates.factors`, from
+            heads that are as much smaller.
     """
 
     pack: str

@@ -92,7 +92,8 @@ class Packing:
             of one ratio per task.
         gradual: prune a little at a time during the training instead of at once after it, see
             `rates.pruning`.
-        scale_rate: learn at a higher rate where a task trains less, see `rates.factors`.
+        scale_rate: learn at a higher rate where a task trains less, see `rates.factors`, from a
+            head that is as much smaller.
         max_drop: for "auto", how far validation accuracy may fall.
         biases, norms, restart: see `packnet_tf.PackNet`.
     """
