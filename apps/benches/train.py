@@ -16,7 +16,7 @@ from packnet_tf.apps.benches.trunks import CLASSES, build_trunk
 from packnet_tf.apps.benches.turns import Times, in_turns, seconds_of
 
 STEPS = 8  # single steps of each model, in turns, for one repeat
-TURN = 1.0  # seconds that an epoch of the trainer takes, about
+TURN = 4.0  # seconds that an epoch of the trainer takes, about: its ends should not weigh much
 
 
 def bench(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:

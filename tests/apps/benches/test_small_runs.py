@@ -43,7 +43,8 @@ def pairs(rows):
     return [(row.what, row.against) for row in rows]
 
 
-def test_train_compares_both_tasks_with_plain_keras_and_the_trainer_with_fit():
+def test_train_compares_both_tasks_with_plain_keras_and_the_trainer_with_fit(monkeypatch):
+    monkeypatch.setattr(train, "TURN", 0.1)
     rows = train.measure(SMALL, turns=2)
     assert pairs(rows) == [
         ("task 1", "plain"),
