@@ -100,11 +100,11 @@ def test_a_command_killed_between_two_tasks_continues_with_the_second(whole, pla
 
     real, seen = training.calibrated_head, []
 
-    def power_cut(trunk, images, classes):
+    def power_cut(trunk, images, classes, factor):
         seen.append(classes)
         if len(seen) == 2:
             raise OSError("the power is gone")
-        return real(trunk, images, classes)
+        return real(trunk, images, classes, factor)
 
     monkeypatch.setattr(training, "calibrated_head", power_cut)
     with pytest.raises(OSError, match="the power is gone"):
