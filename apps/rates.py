@@ -64,6 +64,7 @@ def factors(
     way: float | packnet_tf.Auto,
     gradual: bool,
     claim_ratio: float = 1.0,
+    scale_rate: bool = True,
 ) -> tuple[float, float]:
     """What to multiply the rates of the next task of a pack by, in training and in retraining.
 
@@ -76,8 +77,9 @@ def factors(
             own, nothing is counted on.
         gradual: whether it does so during the training.
         claim_ratio: of the free weights that it claims.
+        scale_rate: False: they are 1 in any case.
     """
-    if optimizer != "sgd" or net.policy.norms == "shared":
+    if not scale_rate or optimizer != "sgd" or net.policy.norms == "shared":
         return 1.0, 1.0
     claimed = net.capacity().free * claim_ratio
     kept = claimed if isinstance(way, packnet_tf.Auto) else claimed * (1.0 - way)

@@ -201,7 +201,9 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
         images = sets["train"].map(lambda images, labels: images)
         print(net.adopt(plan.adopt, plan.adopt_ratio, images=images, epochs=plan.adopt_epochs))
         net.save(progress.pack)
-    factors = _factors(plan, net, way)
+    factors = rates.factors(
+        net, plan.optimizer, way, plan.gradual, plan.claim_ratio, plan.scale_rate
+    )
     head = head_of_next_task(
         net,
         task,
@@ -224,13 +226,6 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
         task, head, training, sets["validation"], sets.get("test"), folder.classes, plan.claim_ratio
     )
     return trainer.fit([job])[task]
-
-
-def _factors(plan: Plan, net, way) -> tuple[float, float]:
-    """What the learning rates of the two phases of the next task are multiplied by."""
-    if not plan.scale_rate:
-        return 1.0, 1.0
-    return rates.factors(net, plan.optimizer, way, plan.gradual, plan.claim_ratio)
 
 
 def _rates(plan: Plan, factors: tuple[float, float]) -> dict:

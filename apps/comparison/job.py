@@ -114,7 +114,7 @@ class Job:
         """The random numbers that the task at a place begins with."""
         keras.utils.set_random_seed(self.run.seed + place)
 
-    def head(self, task: TaskData, trunk: keras.Model, factor=1.0) -> keras.layers.Layer:
+    def head(self, task: TaskData, trunk, factor: float = 1.0) -> keras.layers.Layer:
         """A head for a task, of the kind that its settings say; `factor` as `calibrated_head`'s."""
         if task.settings.head == "pretrained":
             given = self.run.trunk

@@ -29,7 +29,9 @@ def pack_tasks(job: Job) -> dict:
     for task, way in zip(job.tasks, _ways(options, len(job.tasks)), strict=True):
         if task.name not in net.tasks:
             job.seed(task.place)
-            factors = _factors(net, task, way, options)
+            factors = rates.factors(
+                net, task.settings.optimizer, way, options.gradual, scale_rate=options.scale_rate
+            )
             trainer = _trainer(net, task, way, options, factors, directory, job.run.seed)
             trainer.fit([_task(net, job, task, factors[0])])
         if len(state["test"]) == task.place:
@@ -65,13 +67,6 @@ def _ways(options: Packing, count: int) -> list:
     }
     ratios = named[prune] if isinstance(prune, str) else prune
     return ratios if isinstance(ratios, list) else [ratios] * (count - 1) + [0.0]
-
-
-def _factors(net, task: TaskData, way, options: Packing) -> tuple[float, float]:
-    """What the rates of the two phases are multiplied by."""
-    if not options.scale_rate:
-        return 1.0, 1.0
-    return rates.factors(net, task.settings.optimizer, way, options.gradual)
 
 
 def _trainer(net, task: TaskData, way, options: Packing, factors, directory, seed: int):
