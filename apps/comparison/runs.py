@@ -6,6 +6,7 @@ import hashlib
 import json
 import pathlib
 
+import packnet_tf
 from packnet_tf.apps.comparison.definition import (
     UNORDERED,
     Comparison,
@@ -15,7 +16,6 @@ from packnet_tf.apps.comparison.definition import (
 )
 from packnet_tf.apps.folders import Folder, read_folder
 
-FORMAT = 1  # of runs and their results: another one is run again
 ALONE = ("individual", "classifier_only")  # a run per task
 
 
@@ -42,8 +42,11 @@ class Run:
 
     @property
     def key(self) -> str:
-        """A hash of the run: the same for the same work, wherever its files lie."""
-        content = dataclasses.asdict(self) | {"format": FORMAT}
+        """A hash of the run: the same for the same work, wherever its files lie.
+
+        The version of packnet_tf is part of it: a table that mixed two would compare these too.
+        """
+        content = dataclasses.asdict(self) | {"version": packnet_tf.__version__}
         for task in content["tasks"]:
             del task["data"]
             task["settings"].pop("cache", None)  # how, and not what

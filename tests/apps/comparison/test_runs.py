@@ -5,6 +5,7 @@ import shutil
 import pytest
 from comparison_files import write_file, write_images
 
+import packnet_tf
 from packnet_tf.apps.comparison.config import read_comparison
 from packnet_tf.apps.comparison.runs import Run, entries
 
@@ -67,6 +68,12 @@ def test_another_image_or_another_trunk_changes_the_key(place):
     with open(place / "small.keras", "ab") as file:
         file.write(b" ")
     assert keys(place)[1] != shades
+
+
+def test_results_of_another_version_do_not_count(place, monkeypatch):
+    before = keys(place)
+    monkeypatch.setattr(packnet_tf, "__version__", "99.0.0")
+    assert not set(keys(place)) & set(before)
 
 
 def test_equal_runs_under_two_labels_are_one(place):
