@@ -1,5 +1,6 @@
 """Every test starts from the same random numbers, in float32, with nothing left of the last one."""
 
+import gc
 import os
 
 # TensorFlow looks at the processor to decide whether oneDNN computes, and without it CPUs have no
@@ -19,6 +20,17 @@ def same_start():
     yield
     keras.config.set_dtype_policy(policy)
     keras.backend.clear_session(free_memory=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_garbage_of_other_modules():
+    """TensorFlow keeps every graph that was ever traced, millions of objects by the end.
+
+    Without this, each full garbage collection looks at them all.
+    """
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=sorted(pack_helpers.TRUNKS))

@@ -23,9 +23,13 @@ FAMILIES = {
     "NASNetMobile": 356,
     "ConvNeXtTiny": 58,
 }
+QUICK = ("VGG16", "MobileNet", "MobileNetV2", "EfficientNetB0")
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in FAMILIES],
+)
 def test_one_network_of_every_family_goes_the_whole_way(name):
     result = networks.whole_way(name, tasks=2)
     assert result["bit_exact"]

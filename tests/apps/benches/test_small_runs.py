@@ -65,6 +65,7 @@ ON_JAX = """
 """
 
 
+@pytest.mark.slow
 def test_the_core_is_measured_on_jax_too():
     pytest.importorskip("jax")
     done = run_python(ON_JAX, KERAS_BACKEND="jax")
