@@ -78,8 +78,8 @@ def export_bundle(
             manifest, files = _earlier(net, pathlib.Path(update_from), folder)
         known = {task["task"]: task for task in manifest["tasks"]}
         new = [name for name in names if name not in known]
-        if not new:  # nothing else looks at the weights
-            again = TaskGraph(net, names[0], ExportOptions(**known[names[0]]["options"]))
+        if not new:  # nothing else looks at the weights; the last task reads all of them
+            again = TaskGraph(net, names[-1], ExportOptions(**known[names[-1]]["options"]))
             referring([again], files)
         files += new_files(folder, len(names), len(known))
         for graph, proto in referring(_opened(net, new, options, progress), files):

@@ -12,6 +12,7 @@ from packnet_tf.export.outputs import expected_and_found, top_classes
 from packnet_tf.export.preprocessing import Pixels
 
 RANDOM_BATCH = 4
+LENGTHS = (32, 64, 128, 256, 512, 1024, 16, 8)  # tried where a model takes any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,23 +39,67 @@ class Comparison:
         model: the Keras model, called in inference mode.
         options: how the files were exported.
         pixels: what they do to pictures, where they take pictures.
+        probable: whether the model answers with probabilities.
+        pixel_range: lowest and highest value of random images.
     """
 
-    def __init__(self, model: keras.Model, options: ExportOptions, pixels: Pixels | None):
-        self.model, self.options, self.pixels = model, options, pixels
+    def __init__(
+        self,
+        model: keras.Model,
+        options: ExportOptions,
+        pixels: Pixels | None,
+        probable: bool,
+        pixel_range: tuple[float, float] = (0.0, 1.0),
+    ):
+        self.model, self.options, self.pixels, self.probable = model, options, pixels, probable
+        self.pixel_range = pixel_range
 
     def batches(self, samples=None) -> list[tuple[list[np.ndarray], int]]:
         """Random inputs, and samples, as batches; see `input_batches`.
 
         Args:
-            samples: an array, a list of one per input, or a dict, as Keras takes it.
+            samples: an array, a list of one per input, or a dict, as Keras takes it. Random ones
+                have their sizes where the model takes any.
+
+        Raises:
+            ValueError: no size was found that the model takes.
         """
-        fixed = self.options.batch_size
-        arrays = random_inputs(self.model, fixed, self.pixels)
-        batches = [(arrays, len(arrays[0]))]
+        fixed, given = self.options.batch_size, []
         if samples is not None:
-            batches += input_batches(self.model, samples, fixed, RANDOM_BATCH)
-        return batches
+            given = list(input_batches(self.model, samples, fixed, RANDOM_BATCH))
+        shapes = [array.shape for array in given[0][0]] if given else self._shapes()
+        arrays = self._random(shapes)
+        return [(arrays, len(arrays[0])), *given]
+
+    def _random(self, shapes) -> list[np.ndarray]:
+        batch = self.options.batch_size or RANDOM_BATCH
+        shapes = [(batch, *shape[1:]) for shape in shapes]
+        return random_inputs(self.model, shapes, self.pixels, self.pixel_range)
+
+    def _shapes(self) -> list[tuple]:
+        """Those of the inputs; unknown lengths are the first that the model takes."""
+        shapes = [tuple(tensor.shape) for tensor in keras.tree.flatten(self.model.inputs)]
+        if all(None not in shape[1:] for shape in shapes):
+            return shapes
+        why = None
+        for length in LENGTHS:
+            tried = [tuple(size or length for size in shape) for shape in shapes]
+            try:
+                self._keras(self._random(tried))
+            except Exception as error:  # Keras's and TensorFlow's own, of many kinds
+                why = why or error
+            else:
+                return tried
+        raise ValueError(
+            f"The model's inputs have unknown lengths, {', '.join(map(str, shapes))}, and it "
+            f"answers to none of {', '.join(map(str, LENGTHS))}. Give samples, inputs of a size "
+            "that it takes."
+        ) from why
+
+    def _keras(self, inputs: list[np.ndarray]):
+        """What Keras answers to a batch, an array per output."""
+        found = self.model(keras.tree.pack_sequence_as(self.model.input, inputs), training=False)
+        return [keras.ops.convert_to_numpy(array) for array in keras.tree.flatten(found)]
 
     def answers(self, onnx_session, inputs: list[np.ndarray]):
         """Keras's logits for a batch, and the file's answers, lists of an array per output."""
@@ -65,9 +110,7 @@ class Comparison:
             given = inputs
         names = [entry.name for entry in onnx_session.get_inputs()]
         found = onnx_session.run(None, dict(zip(names, given, strict=True)))
-        logits = self.model(keras.tree.pack_sequence_as(self.model.input, inputs), training=False)
-        logits = [keras.ops.convert_to_numpy(array) for array in keras.tree.flatten(logits)]
-        return logits, found
+        return self._keras(inputs), found
 
     def difference(
         self, onnx_session, batches: Iterable[tuple[list[np.ndarray], int]]
@@ -83,7 +126,8 @@ class Comparison:
         for inputs, count in batches:
             logits, found = self.answers(onnx_session, inputs)
             _check_finite(logits, found)
-            for ours, theirs in expected_and_found(self.options.outputs, logits, found):
+            kind = self.options.outputs
+            for ours, theirs in expected_and_found(kind, logits, found, self.probable):
                 ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
                 apart = np.abs(ours - theirs).max(initial=0.0)
                 scale = max(np.abs(ours).max(initial=0.0), np.finfo(np.float32).tiny)
@@ -128,24 +172,38 @@ class Comparison:
 
 
 def random_inputs(
-    model: keras.Model, batch_size: int | None, pixels: Pixels | None = None, seed: int = 0
+    model: keras.Model,
+    shapes,
+    pixels: Pixels | None,
+    pixel_range: tuple[float, float],
+    seed: int = 0,
 ) -> list[np.ndarray]:
-    """Random inputs of a model's shapes and dtypes; unknown lengths become 32.
+    """Random inputs of a model's dtypes.
 
-    Floats are uniform in 0 to 1, or random pictures where the file takes pictures; integers are
-    small enough to be indices of any embedding: 0 or 1.
+    Images are uniform in the range of pixel values, or random pictures where the file takes
+    pictures; other floats in 0 to 1. Integers are small enough to be indices of any embedding, 0 or
+    1, but for pictures of uint8.
+
+    Args:
+        model: the model.
+        shapes: of its inputs, batch included.
+        pixels: what a file does to pictures that it takes.
+        pixel_range: lowest and highest value of images.
+        seed: of the numbers.
     """
     generator = np.random.default_rng(seed)
-    arrays = []
-    for tensor in keras.tree.flatten(model.inputs):
-        shape = (batch_size or RANDOM_BATCH, *(size or 32 for size in tensor.shape[1:]))
+    arrays, tensors = [], keras.tree.flatten(model.inputs)
+    for tensor, shape in zip(tensors, shapes, strict=True):
         dtype = keras.backend.standardize_dtype(tensor.dtype)
+        picture = len(tensors) == 1 and len(shape) == 4
         if pixels is not None:
             arrays.append(pixels.pixels(generator.integers(0, 256, shape).astype(np.uint8)))
         elif "int" in dtype or dtype == "bool":
-            arrays.append(generator.integers(0, 2, shape).astype(dtype))
+            most = 256 if picture and dtype == "uint8" else 2
+            arrays.append(generator.integers(0, most, shape).astype(dtype))
         else:
-            arrays.append(generator.random(shape).astype(dtype))
+            low, high = pixel_range if picture else (0.0, 1.0)
+            arrays.append((low + (high - low) * generator.random(shape)).astype(dtype))
     return arrays
 
 

@@ -14,9 +14,8 @@ from keras import ops
 
 from packnet_tf.export.baking import Laid, bake, lay_out
 from packnet_tf.export.canonical import settle
+from packnet_tf.export.options import DEFAULT_OPSET
 from packnet_tf.export.padding import keep_zero_padding
-
-DEFAULT_OPSET = 17
 
 
 def input_names(model: keras.Model, names: Sequence[str] | None = None) -> list[str]:

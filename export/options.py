@@ -1,4 +1,4 @@
-"""How tasks are exported."""
+"""How tasks are exported; neither Keras nor TensorFlow is imported."""
 
 import dataclasses
 import math
@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from packnet_tf.export.convert import DEFAULT_OPSET
 from packnet_tf.export.outputs import NAMES as OUTPUT_NAMES
 from packnet_tf.export.outputs import OUTPUTS
 from packnet_tf.export.precision import PRECISIONS
 from packnet_tf.export.preprocessing import OPSET as RESIZE_OPSET
 from packnet_tf.export.preprocessing import ORDERS, PREPROCESSINGS
 
+DEFAULT_OPSET = 17
 # Softmax and Split mean what they mean here from 13 on; the converter knows them up to 18.
 OPSETS = (13, 18)
+# What the metadata of a file says of itself, and no note may say otherwise.
+FACTS = ("task", "task_number", "classes", "channel_order", "precision")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +39,9 @@ class ExportOptions:
             the pack's note `pixel_range`.
         mean, std: with "uint8", subtracted from and divided by after that, a number or one per
             channel.
-        outputs: "logits", "probabilities" (a softmax over the last axis), or "top_k": the classes
-            of the largest probabilities, and these.
+        outputs: "logits" (what the head gives), "probabilities" (a softmax over the last axis,
+            where the head has none), or "top_k": the classes of the largest probabilities, and
+            these.
         top_k: with "top_k", how many; default 5.
         precision: "float32", "float16" or "int8".
         simplify: take output channels out that pruning has left without any weight.
@@ -97,6 +100,11 @@ class ExportOptions:
                 )
         if not isinstance(self.tolerance, numbers.Real) or math.isnan(self.tolerance):
             raise ValueError(f"tolerance is a number, 1e-4 for instance; got {self.tolerance!r}.")
+        taken = [name for name in FACTS if name in (self.metadata or {})]
+        if taken:
+            raise ValueError(
+                f"metadata has '{taken[0]}', which the file says of itself. Choose another name."
+            )
         self._check_names()
         self._check_pixels()
         if self.top_k is not None and self.outputs != "top_k":

@@ -2,17 +2,48 @@
 
 import numpy as np
 
+from packnet_tf.export.walk import rename
+
 OUTPUTS = ("logits", "probabilities", "top_k")
 NAMES = ("logits", "probabilities", "top_classes", "top_probabilities")
 
 
-def check_outputs(proto, kind: str, top_k: int) -> None:
+def name_outputs(proto, features: bool) -> bool:
+    """Names the outputs of a model after what they are, where they are no logits.
+
+    Args:
+        proto: an `onnx.ModelProto` whose outputs are named as logits, changed in place.
+        features: whether it has no head, and answers with its trunk's features.
+
+    Returns:
+        Whether they are probabilities already: each ends in a softmax or a sigmoid.
+    """
+    made_by = {name: node for node in proto.graph.node for name in node.output}
+    probable = all(_ends_in_probabilities(o.name, made_by) for o in proto.graph.output)
+    features = features and "features" not in [entry.name for entry in proto.graph.input]
+    name = "probabilities" if probable else "features" if features else "logits"
+    rename(proto.graph, {o.name: o.name.replace("logits", name) for o in proto.graph.output})
+    return probable
+
+
+def _ends_in_probabilities(name: str, made_by: dict) -> bool:
+    while name in made_by and made_by[name].op_type in ("Identity", "Cast"):
+        name = made_by[name].input[0]
+    return name in made_by and made_by[name].op_type in ("Softmax", "Sigmoid")
+
+
+def check_outputs(proto, kind: str, top_k: int, probable: bool = False) -> None:
     """Refuses answers that a model cannot give.
+
+    Args:
+        proto: the model.
+        kind, top_k: what is asked for.
+        probable: whether it answers with probabilities already.
 
     Raises:
         ValueError: the model does not classify, or has fewer classes.
     """
-    if kind == "logits":
+    if kind == "logits" or (kind == "probabilities" and probable):
         return
     outputs = proto.graph.output
     shapes = [[size.dim_value for size in o.type.tensor_type.shape.dim] for o in outputs]
@@ -30,31 +61,31 @@ def check_outputs(proto, kind: str, top_k: int) -> None:
         )
 
 
-def append_outputs(proto, kind: str, top_k: int) -> None:
-    """Changes the end of an ONNX model from logits to something else.
+def append_outputs(proto, kind: str, top_k: int, probable: bool) -> None:
+    """Changes the end of an ONNX model to what is asked for.
 
     Args:
-        proto: an `onnx.ModelProto` whose outputs are logits, changed in place.
-        kind: one of `OUTPUTS`. "probabilities" are a softmax over the last axis; "top_k" are two
-            outputs, `top_classes` int64 (batch, k) and `top_probabilities` float32 (batch, k).
+        proto: an `onnx.ModelProto`, changed in place.
+        kind: one of `OUTPUTS`. "probabilities" are a softmax over the last axis of logits; "top_k"
+            are two outputs, `top_classes` int64 (batch, k) and `top_probabilities` float32
+            (batch, k).
         top_k: how many.
+        probable: whether it answers with probabilities already.
     """
     from onnx import TensorProto, helper, numpy_helper
 
     if kind == "logits":
         return
     graph = proto.graph
-    logits = list(graph.output)
-    del graph.output[:]
-    for output in logits:
-        name = output.name.replace("logits", "probabilities")
-        graph.node.append(helper.make_node("Softmax", [output.name], [name], axis=-1))
-        if kind == "probabilities":
-            output.name = name
-            graph.output.append(output)
+    if not probable:
+        for output in graph.output:
+            logits, output.name = output.name, output.name.replace("logits", "probabilities")
+            graph.node.append(helper.make_node("Softmax", [logits], [output.name], axis=-1))
     if kind == "top_k":
-        batch = logits[0].type.tensor_type.shape.dim[0]
+        [output] = graph.output
+        name, batch = output.name, output.type.tensor_type.shape.dim[0]
         rows = batch.dim_value or batch.dim_param or None
+        del graph.output[:]
         count = np.array([top_k], np.int64)
         graph.initializer.append(numpy_helper.from_array(count, "top_k_count"))
         given = ["top_probabilities", "top_classes"]
@@ -66,17 +97,20 @@ def append_outputs(proto, kind: str, top_k: int) -> None:
         )
 
 
-def expected_and_found(kind: str, logits: list[np.ndarray], answers: list[np.ndarray]) -> list:
+def expected_and_found(
+    kind: str, ours: list[np.ndarray], answers: list[np.ndarray], probable: bool
+) -> list:
     """Pairs of arrays that are equal where a file answers as Keras.
 
     Args:
         kind: one of `OUTPUTS`.
-        logits: Keras's answers, one array per output.
+        ours: Keras's answers, one array per output.
         answers: the file's.
+        probable: whether Keras's are probabilities.
     """
     if kind == "logits":
-        return list(zip(logits, answers, strict=True))
-    chances = [softmax(array) for array in logits]
+        return list(zip(ours, answers, strict=True))
+    chances = ours if probable else [softmax(array) for array in ours]
     if kind == "probabilities":
         return list(zip(chances, answers, strict=True))
     [chance], (classes, top) = chances, answers

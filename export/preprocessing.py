@@ -130,20 +130,26 @@ class Pixels:
         return {"preprocessing": "uint8", **dataclasses.asdict(self)}
 
 
-def _range(given, noted: str | None) -> tuple[float, float]:
-    if given is not None:
-        return given
+def noted_range(noted: str | None) -> tuple[float, float] | None:
+    """The lowest and highest pixel value that a note says, "low,high"; None where it says none."""
     try:
         low, high = map(float, (noted or "").split(","))
     except ValueError:
+        return None
+    return low, high
+
+
+def _range(given, noted: str | None) -> tuple[float, float]:
+    values = given or noted_range(noted)
+    if values is None:
         found = "the pack's notes do not say it"
         if noted:
             found = f"the pack's note pixel_range is {noted!r}"
         raise ValueError(
             'preprocessing="uint8" needs pixel_range, the lowest and highest pixel value that the '
             f"trunk takes; {found}. Write pixel_range=(0, 255), or (0, 1)."
-        ) from None
-    return low, high
+        )
+    return tuple(values)
 
 
 def _per_channel(name: str, value: float | Sequence[float], channels: int) -> tuple[float, ...]:

@@ -15,10 +15,10 @@ from packnet_tf.export.batches import input_batches
 from packnet_tf.export.comparison import Comparison, Difference
 from packnet_tf.export.convert import input_names, to_onnx
 from packnet_tf.export.files import is_large, save
-from packnet_tf.export.options import ExportOptions
-from packnet_tf.export.outputs import append_outputs, check_outputs
+from packnet_tf.export.options import FACTS, ExportOptions
+from packnet_tf.export.outputs import append_outputs, check_outputs, name_outputs
 from packnet_tf.export.precision import to_precision
-from packnet_tf.export.preprocessing import Pixels
+from packnet_tf.export.preprocessing import Pixels, noted_range
 from packnet_tf.export.runtime import optimize, session
 from packnet_tf.export.simplify import remove_dead_channels
 from packnet_tf.net import PackNet
@@ -60,7 +60,7 @@ class TaskGraph:
     def __init__(self, net: PackNet, task: str, options: ExportOptions):
         self.net, self.task, self.options = net, task, options
         self.model, self.view = net.unpack(task), net.task_model(task)
-        self.number = net.tasks.index(task) + 1
+        self.number, head = net.tasks.index(task) + 1, self.view.head
         if any(x.compute_dtype != x.variable_dtype for x in self.model._flatten_layers()):
             # Half precision is for training; devices get, and are compared with, the weights' own.
             self.model = self.view = full_precision(self.model)
@@ -72,11 +72,13 @@ class TaskGraph:
         self.converted = to_onnx(
             self.model, names=self.names, opset=options.opset, batch_size=options.batch_size
         )
-        check_outputs(self.converted.proto, options.outputs, options.top_k)
+        features = type(head) is keras.layers.Identity and not net.classes(task)  # adopted
+        self.probable = name_outputs(self.converted.proto, features)
+        check_outputs(self.converted.proto, options.outputs, options.top_k, self.probable)
         # With the view, not with the unpacked model that the graph is made from: this checks the
         # unpacking too.
-        self.comparison = Comparison(self.view, options, self.pixels)
-
+        values = noted_range(net.notes.get("pixel_range")) or (0.0, 1.0)
+        self.comparison = Comparison(self.view, options, self.pixels, self.probable, values)
         self.packed = self._packed()
 
     def _packed(self) -> dict[str, PackedWeight]:
@@ -138,14 +140,14 @@ class TaskGraph:
         """Gives a graph the inputs, outputs and metadata that the options ask for."""
         if self.pixels is not None:
             self.pixels.prepend(proto)
-        append_outputs(proto, self.options.outputs, self.options.top_k)
+        append_outputs(proto, self.options.outputs, self.options.top_k, self.probable)
         self._describe(proto)
         return proto
 
     def _check_plain(self, proto, batches) -> None:
         """Checks a graph before its precision changes."""
         plain = dataclasses.replace(self.options, outputs="logits", softmax=False, top_k=None)
-        comparison = Comparison(self.view, plain, None)
+        comparison = Comparison(self.view, plain, None, self.probable)
         if self.pixels is not None:
             seen = self.pixels.rounded
             batches = [([seen(arrays[0])], count) for arrays, count in batches]
@@ -175,13 +177,15 @@ class TaskGraph:
         import onnx
 
         options, classes = self.options, self.net.classes(self.task)
-        facts = {"task": self.task, "task_number": str(self.number), **self._notes()}
+        facts = {"task": self.task, "task_number": str(self.number)}
         if classes:
             facts["classes"] = json.dumps(classes)
         if self.pixels is not None:
             facts["channel_order"] = options.channel_order
         if options.precision != "float32":
             facts["precision"] = options.precision
+        notes = {key: text for key, text in self._notes().items() if key not in FACTS}
+        facts = notes | facts
         proto.producer_name = "packnet_tf"
         proto.doc_string = f"task '{self.task}' of a PackNet"
         onnx.helper.set_model_props(proto, facts)

@@ -259,6 +259,23 @@ class TestUpdate:
         with pytest.raises(ValueError, match="has the tasks one, two, and the pack begins with"):
             export_bundle(other, tmp_path / "new", update_from=tmp_path / "old")
 
+    def test_a_task_that_was_released_and_packed_again_is_another_one(self, net, tmp_path):
+        net.release("two")
+        pack_task(net, "two", seed=99)
+        with pytest.raises(ValueError, match="of the earlier bundle does not hold"):
+            export_bundle(net, tmp_path / "new", update_from=tmp_path / "old")
+        net.release("two")
+        pack_task(net, "two", seed=50)
+        export_bundle(net, tmp_path / "newer")
+        pack_task(net, "three", seed=51)
+        export_bundle(net, tmp_path / "newer", update_from=tmp_path / "newer")
+        net.release("three")
+        pack_task(net, "three", seed=52)  # in a file of its own, which task 1 never reads
+        with pytest.raises(
+            ValueError, match=r"'shared_task3\.data' of the earlier bundle does not"
+        ):
+            export_bundle(net, tmp_path / "newer", update_from=tmp_path / "newer")
+
     def test_a_folder_without_a_bundle_is_refused(self, net, tmp_path):
         with pytest.raises(ValueError, match="holds no bundle to update"):
             export_bundle(net, tmp_path / "new", update_from=tmp_path / "nowhere")

@@ -10,8 +10,8 @@ from keras import layers
 from PIL import Image
 
 import packnet_tf
-from pack_helpers import logits, mlp_trunk, pack_task, packed
-from packnet_tf.export import export_all, export_onnx
+from pack_helpers import conv_trunk, logits, mlp_trunk, pack_task, packed
+from packnet_tf.export import export_all, export_onnx, verify
 
 SIDE = 16
 
@@ -142,6 +142,50 @@ class TestOutputs:
         session = onnxruntime.InferenceSession(str(tmp_path / "k.onnx"))
         names = [output.name for output in session.get_outputs()]
         assert names == ["top_classes", "top_probabilities"]
+
+    @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+    def test_probabilities_of_a_heads_own_are_given_as_they_are(self, activation, tmp_path):
+        net = packnet_tf.PackNet(mlp_trunk())
+        model = net.add_task("one", layers.Dense(3, activation=activation))
+        net.commit()
+        x = np.random.default_rng(0).normal(size=(5, 12)).astype("float32")
+        chances = logits(model, x)
+        for kind in ("logits", "probabilities"):
+            assert export_onnx(net, "one", tmp_path / "m.onnx", outputs=kind) < 1e-6
+            [output] = onnx.load(tmp_path / "m.onnx").graph.output
+            assert output.name == "probabilities"
+            np.testing.assert_allclose(answer(tmp_path / "m.onnx", x), chances, rtol=1e-5)
+        assert export_onnx(net, "one", tmp_path / "k.onnx", outputs="top_k", top_k=1) < 1e-6
+        classes, top = answers(tmp_path / "k.onnx", x)
+        assert np.array_equal(classes[:, 0], chances.argmax(-1))
+        np.testing.assert_allclose(top[:, 0], chances.max(-1), rtol=1e-5)
+
+    def test_one_probability_is_no_softmax(self, tmp_path):
+        net = packnet_tf.PackNet(mlp_trunk())
+        net.add_task("one", layers.Dense(1, activation="sigmoid"))
+        net.commit()
+        assert export_onnx(net, "one", tmp_path / "m.onnx", outputs="probabilities") < 1e-6
+
+    def test_an_adopted_trunk_answers_with_features(self, tmp_path):
+        net = packnet_tf.PackNet(conv_trunk())
+        net.adopt("trunk", verbose=0)
+        manifest = export_all(net, tmp_path)
+        assert [output["name"] for output in manifest["tasks"][0]["outputs"]] == ["features"]
+
+    def test_no_note_says_otherwise_than_the_file(self, tmp_path):
+        net = picture_net()
+        net.notes |= {"task": "garden", "task_number": "first", "classes": "?", "owner": "me"}
+        export_all(net, tmp_path)
+        facts = {p.key: p.value for p in onnx.load(tmp_path / "model_task2.onnx").metadata_props}
+        assert facts == {
+            "task": "two", "task_number": "2", "owner": "me", "pixel_range": "0,1"
+        }  # fmt: skip
+        assert [verdict.problems for verdict in verify(net, tmp_path)] == [[], []]
+        with pytest.raises(ValueError) as error:
+            export_onnx(net, "two", tmp_path / "m.onnx", metadata={"task": "garden"})
+        assert str(error.value) == (
+            "metadata has 'task', which the file says of itself. Choose another name."
+        )
 
     def test_more_than_there_are_is_refused(self, net, tmp_path):
         with pytest.raises(ValueError, match=r"top_k=5 is for a model with one output .*batch, 3"):

@@ -17,6 +17,8 @@ from onnx import numpy_helper
 import packnet_tf
 from pack_helpers import TRUNKS, break_task, conv_trunk, logits, mlp_trunk, packed, packed_layers
 from packnet_tf.export import export_all, export_onnx
+from packnet_tf.export.options import ExportOptions
+from packnet_tf.export.task_graph import TaskGraph
 
 
 def test_zero_padding_before_pooling_is_zero_in_the_file_too(tmp_path):
@@ -48,6 +50,40 @@ def test_kernels_are_baked_in_under_any_opset(opset, tmp_path):
     assert export_onnx(net, "one", tmp_path / "m.onnx", opset=opset) < 1e-6
     graph = onnx.load(tmp_path / "m.onnx").graph
     assert {"conv1d/kernel"} <= {entry.name for entry in graph.initializer}
+
+
+@pytest.mark.parametrize(("least", "samples"), [(40, None), (5, None), (40, (2, 50, 60, 1))])
+def test_images_of_any_size_export_from_the_least_on_that_they_take(least, samples, tmp_path):
+    inputs = keras.Input((None, None, 1), name="image")
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, least)(inputs))
+    net = packed(keras.Model(inputs, x, name="trunk"), one=0.5)
+    given = None if samples is None else np.zeros(samples, "float32")
+    assert export_onnx(net, "one", tmp_path / "m.onnx", samples=given) < 1e-5
+
+
+def test_where_no_size_is_found_samples_are_asked_for(tmp_path):
+    inputs = keras.Input((None, 1), name="sound")
+    x = layers.GlobalAveragePooling1D()(layers.Conv1D(2, 1100)(inputs))
+    net = packed(keras.Model(inputs, x, name="trunk"), one=0.5)
+    with pytest.raises(ValueError) as error:
+        export_onnx(net, "one", tmp_path / "m.onnx")
+    assert str(error.value) == (
+        "The model's inputs have unknown lengths, (None, None, 1), and it answers to none of 32, "
+        "64, 128, 256, 512, 1024, 16, 8. Give samples, inputs of a size that it takes."
+    )
+    samples = np.ones((2, 1200, 1), "float32")
+    assert export_onnx(net, "one", tmp_path / "m.onnx", samples=samples) < 1e-5
+
+
+def test_random_images_have_the_pixel_values_of_the_pack():
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = layers.Flatten()(layers.Conv2D(2, 3)(inputs))
+    net = packed(keras.Model(inputs, x, name="trunk"), one=0.5)
+    for noted, least, most in ((None, 0.0, 1.0), ("0,255", 0.0, 255.0), ("-1,1", -1.0, 1.0)):
+        net.notes |= {"pixel_range": noted} if noted else {}
+        [([found], _)] = TaskGraph(net, "one", ExportOptions()).comparison.batches()
+        assert least <= found.min() < least + 0.1 * (most - least)
+        assert most - 0.1 * (most - least) < found.max() <= most
 
 
 @pytest.fixture
