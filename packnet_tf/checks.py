@@ -1,6 +1,5 @@
 """What can be a trunk, a head, the name of a task; whether the state of a pack is sound."""
 
-import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -11,6 +10,7 @@ from packnet_tf.layers import Packed
 from packnet_tf.packed_weight import MAX_TASKS, PackedWeight, is_finite
 from packnet_tf.records import TaskRecord
 from packnet_tf.task_model import TaskModel
+from packnet_tf.task_names import check_usable
 
 
 def check_trunk(trunk) -> None:
@@ -50,12 +50,7 @@ def check_name(name: str, taken: Sequence[str]) -> None:
     Raises:
         ValueError: it is taken, no file could have it, or there are too many tasks.
     """
-    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,99}", name):
-        raise ValueError(
-            f"Cannot add a task named {name!r}: the name must be usable as a file name, up to "
-            "100 letters, digits, '_', '-' and '.', not starting with '.' or '-'. Write "
-            "'my_task', for instance."
-        )
+    check_usable(name)
     if name in taken:
         raise ValueError(
             f"Cannot add task '{name}': the pack has a task of that name. Its tasks are "
@@ -124,6 +119,8 @@ def check_head(task: str, head) -> None:
             "which cannot be copied. Build it as a Functional or Sequential model, or as a layer."
         )
     _check_layers(head)
+    for part in head._flatten_layers():
+        _refuse_own_call(part, f"Cannot add task '{task}' with model '{part.name}' as its head")
 
 
 def check_finite(task: str, weights: Mapping[str, PackedWeight], variables: Iterable) -> None:
@@ -204,13 +201,7 @@ def _check_graphs(trunk) -> None:
     for part in trunk._flatten_layers():
         if not (isinstance(part, keras.Model) and has_graph(part)):
             continue
-        author = next(cls for cls in type(part).__mro__ if "call" in vars(cls))
-        if not author.__module__.startswith("keras."):
-            raise ValueError(
-                f"Cannot pack model '{part.name}': its class {author.__name__} has a call() of its "
-                "own, which a copy of its graph would not run. Put what it does into the graph, or "
-                "into a layer."
-            )
+        _refuse_own_call(part, f"Cannot pack model '{part.name}'")
         for layer in part.layers:
             if layer.weights and graphs.setdefault(id(layer), part.name) != part.name:
                 warnings.warn(
@@ -219,6 +210,17 @@ def _check_graphs(trunk) -> None:
                     "holds for a pack with it. Export its tasks, or build the trunk as one model.",
                     stacklevel=4,
                 )
+
+
+def _refuse_own_call(part, sentence: str) -> None:
+    if not (isinstance(part, keras.Model) and has_graph(part)):
+        return
+    author = next(cls for cls in type(part).__mro__ if "call" in vars(cls))
+    if not author.__module__.startswith("keras."):
+        raise ValueError(
+            f"{sentence}: its class {author.__name__} has a call() of its own, which a copy of its "
+            "graph would not run. Put what it does into the graph, or into a layer."
+        )
 
 
 def _check_lambda(layer) -> None:

@@ -1,12 +1,15 @@
 """A trunk with packed layers in it."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import keras
+import numpy as np
+from keras import ops
 
 from packnet_tf import packable  # noqa: F401  registers what files may hold
 from packnet_tf.configs import changed, repair
-from packnet_tf.layers import PACKED_CLASSES, Packed, pack_layer
+from packnet_tf.layers import PACKED_CLASSES, Packed, own_variables, pack_layer
 from packnet_tf.packed_weight import PackedWeight
 from packnet_tf.undrawn import give_back_initializers, undrawn
 
@@ -59,6 +62,35 @@ class PackedTrunk(keras.Model):
         self.check_same_pack(self.weights, weights)
         super().set_weights(weights)
 
+    def load_weights(self, *args, **kwargs):
+        with self.keeping_committed(self.variables):
+            super().load_weights(*args, **kwargs)
+
+    def set_state_tree(self, state_tree):
+        with self.keeping_committed(self.variables):
+            super().set_state_tree(state_tree)
+
+    @contextlib.contextmanager
+    def keeping_committed(self, variables: Sequence[keras.Variable]) -> Iterator[None]:
+        """Within it Keras may assign what it likes; at its end it is known to be this pack's.
+
+        Args:
+            variables: those that may change, the view's among them.
+
+        Raises:
+            ValueError: it would change what committed tasks own. Everything is as it was.
+        """
+        old = _values_of(variables)
+        try:
+            yield
+            new = _values_of(variables)
+            _assign(variables, old)
+            self.check_same_pack(variables, new)
+            _assign(variables, new)
+        except BaseException:
+            _assign(variables, old)
+            raise
+
     def check_same_pack(self, variables: Sequence[keras.Variable], values: Sequence) -> None:
         """Refuses values for a view that would change what committed tasks own.
 
@@ -81,16 +113,57 @@ class PackedTrunk(keras.Model):
         places = [place for place, layer in enumerate(layers) if isinstance(layer, Packed)]
         one = layers[places[0]] if places else Packed
         packed = {"places": places, "task": one.task, "frozen": one.frozen}
-        return {**repair(super().get_config(), self), "packed": packed}
+        config = {**repair(super().get_config(), self), "packed": packed}
+        return config | {"still": _still(layers)}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = changed(config, undrawn)
-        packed = config.pop("packed")
+        packed, still = config.pop("packed"), config.pop("still")
         trunk = super().from_config(config, custom_objects)
-        give_back_initializers(trunk._flatten_layers())
+        layers = trunk._flatten_layers()
+        give_back_initializers(layers)
         trunk.pack_layers(**packed)
+        _hold_still(layers, **still)
         return trunk
+
+
+def _still(layers: Sequence[keras.layers.Layer]) -> dict[str, list]:
+    """What is frozen: weights one by one, and layers within layers.
+
+    Keras's configurations say it of whole layers of the graph alone.
+
+    Returns:
+        `layers`, places of layers, and `weights`, pairs of a layer's place and the weight's own
+        among those of the layer that are not packed.
+    """
+    weights = []
+    for place, layer in enumerate(layers):
+        could = {id(variable) for variable in layer._trainable_variables if layer.trainable}
+        for number, variable in enumerate(own_variables(layer)):
+            if id(variable) in could and not variable.trainable:
+                weights.append([place, number])
+    return {
+        "layers": [place for place, layer in enumerate(layers) if not layer.trainable],
+        "weights": weights,
+    }
+
+
+def _hold_still(built: Sequence[keras.layers.Layer], layers: list, weights: list) -> None:
+    """Freezes what `_still` has found in such layers."""
+    for place in layers:
+        built[place].trainable = False
+    for place, number in weights:
+        own_variables(built[place])[number].trainable = False
+
+
+def _values_of(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
+    return [np.array(ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def _assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def _paths(layers, prefix: str, seen: set[int]) -> Iterator[tuple[str, keras.layers.Layer]]:

@@ -1,5 +1,6 @@
 """The Keras model of one task: its view of the trunk, and its head."""
 
+import contextlib
 import inspect
 
 import keras
@@ -94,6 +95,7 @@ class TaskModel(fitting_model()):
 
     def __call__(self, *args, **kwargs):
         self._refuse_released()
+        self._hold_policy()  # a trace keeps how normalisation was called
         return super().__call__(*args, **kwargs)
 
     def make_test_function(self, force=False):
@@ -133,7 +135,18 @@ class TaskModel(fitting_model()):
 
     def load_weights(self, *args, **kwargs):
         self._refuse_unless_open("load weights into")
-        super().load_weights(*args, **kwargs)
+        with self._keeping_committed():
+            super().load_weights(*args, **kwargs)
+
+    def set_state_tree(self, state_tree):
+        self._refuse_unless_open("set the state of")
+        with self._keeping_committed():
+            super().set_state_tree(state_tree)
+
+    def _keeping_committed(self):
+        if self.pack is None:
+            return contextlib.nullcontext()
+        return self.trunk.keeping_committed(self.variables)
 
     def _refuse_released(self) -> None:
         """A traced function does not come through a call again, so those who get one ask too."""

@@ -265,6 +265,19 @@ def test_a_model_with_a_call_of_its_own_is_refused(nested):
     )
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_head_with_a_call_of_its_own_is_refused(nested):
+    model = Scaled([keras.Input((8,)), layers.Dense(3)], name="scaled")
+    head = keras.Sequential([keras.Input((8,)), model]) if nested else model
+    with pytest.raises(ValueError) as error:
+        packnet_tf.PackNet(mlp_trunk()).add_task("one", head)
+    assert str(error.value) == (
+        "Cannot add task 'one' with model 'scaled' as its head: its class Scaled has a call() of "
+        "its own, which a copy of its graph would not run. Put what it does into the graph, or "
+        "into a layer."
+    )
+
+
 def test_a_layer_held_by_two_others_is_refused_not_untied():
     encoder = keras.Sequential([keras.Input((4,)), layers.Dense(5)], name="encoder")
     many, one = keras.Input((3, 4)), keras.Input((4,))

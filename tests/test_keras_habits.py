@@ -67,6 +67,35 @@ def test_unfreezing_the_trunk_of_a_later_task_leaves_what_is_shared_frozen(norms
     assert same == (norms == "shared")
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_step_traced_after_unfreezing_leaves_shared_statistics_alone(wrapped):
+    import tensorflow as tf
+
+    net = packnet_tf.PackNet(conv_trunk(), norms="shared")
+    pack_task(net, "one")
+    model = net.add_task("two", layers.Dense(3))
+    x, y = data(model.trunk)
+    model.trunk.trainable = False  # to train the head first, then all
+    model.trunk.trainable = True
+    outer = keras.Sequential([keras.Input(x.shape[1:]), model]) if wrapped else model
+    optimizer = keras.optimizers.SGD(0.1)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = SPARSE(y, outer(x, training=True))
+        trained = outer.trainable_variables
+        optimizer.apply(tape.gradient(loss, trained), trained)
+
+    norm = model.trunk.get_layer("norm1")
+    before = [variable.numpy() for variable in norm.weights]
+    biases = [layer.bias.numpy() for layer in packed_layers(model) if layer.use_bias]
+    for _ in range(3):
+        step()
+    assert same([variable.numpy() for variable in norm.weights], before)
+    assert same([layer.bias.numpy() for layer in packed_layers(model) if layer.use_bias], biases)
+
+
 def test_weights_of_another_pack_cannot_be_set():
     first, second = (packed(mlp_trunk(), one=0.5) for _ in range(2))
     ours = first.add_task("two", layers.Dense(3))

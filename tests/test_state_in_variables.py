@@ -151,7 +151,7 @@ def test_weights_set_back_within_the_same_phase_are_committed(birds):
 
 def test_setting_weights_of_a_committed_task_is_refused(birds, tmp_path):
     net, model, x, _ = birds
-    kept = model.get_weights()
+    kept, state = model.get_weights(), model.get_state_tree("numpy_array")
     model.save_weights(tmp_path / "kept.weights.h5")
     net.prune(0.5)
     net.commit()
@@ -160,6 +160,7 @@ def test_setting_weights_of_a_committed_task_is_refused(birds, tmp_path):
         for deed, source, words in (
             (held.set_weights, kept, "set the weights of"),
             (held.load_weights, tmp_path / "kept.weights.h5", "load weights into"),
+            (held.set_state_tree, state, "set the state of"),
         ):
             with pytest.raises(RuntimeError) as error:
                 deed(source)
@@ -215,6 +216,47 @@ def test_weights_of_another_pack_state_are_refused(tmp_path):
     for weight, packed_values in zip(net._weights.values(), before[1], strict=True):
         assert same(values([weight.packed]), packed_values)
     assert np.array_equal(logits(net.task_model("one"), x), answers)
+
+
+@pytest.mark.parametrize("door", ["model", "trunk"])
+@pytest.mark.parametrize("way", ["legacy file", "state tree"])
+def test_older_values_of_committed_tasks_are_refused_whatever_door_they_come_by(
+    way, door, tmp_path
+):
+    trunk = mlp_trunk()
+    net = packnet_tf.PackNet(trunk)
+    x, _ = data(trunk)
+    pack_task(net, "one")
+    two = net.add_task("two", layers.Dense(3))
+    compiled(two)
+    source = two if door == "model" else two.trunk
+    source.save(tmp_path / "two.h5")
+    state = {"non_trainable_variables": {v.path: np.array(v) for v in source.variables}}
+    jolt(two)
+    net.prune(0.5)
+    net.commit()
+    answers = logits(net.task_model("two"), x)
+    three = net.add_task("three", layers.Dense(3))
+    target = three if door == "model" else three.trunk
+    before = values(three.variables)
+    deed, given = (
+        (target.load_weights, tmp_path / "two.h5")
+        if way == "legacy file"
+        else (target.set_state_tree, state)
+    )
+    with pytest.raises(ValueError, match="the weights of committed tasks differ from this pack's"):
+        deed(given)
+    assert same(values(three.variables), before)
+    assert np.array_equal(logits(net.task_model("two"), x), answers)
+
+
+def test_a_state_of_the_open_task_can_be_set_again(birds):
+    _, model, x, _ = birds
+    state, answers = model.get_state_tree("numpy_array"), logits(model, x)
+    jolt(model)
+    assert not np.array_equal(logits(model, x), answers)
+    model.set_state_tree(state)
+    assert np.array_equal(logits(model, x), answers)
 
 
 def test_model_checkpoint_keeps_weights_that_can_be_loaded_back(birds, tmp_path):

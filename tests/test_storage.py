@@ -345,3 +345,33 @@ def test_a_committed_pack_stores_no_claim_and_nothing_that_trains(saved, tmp_pat
     with h5py.File(tmp_path / "model.weights.h5") as file:
         file.visit(names.append)
     assert not any("claim" in name or "trainable" in name for name in names)
+
+
+def with_block():
+    """A trunk with a weight, and a layer within a layer, that its owner has frozen."""
+    inputs = keras.Input((6, 8), name="sequence")
+    attention = layers.MultiHeadAttention(2, 4, name="attention")
+    x = layers.Dense(8, name="dense")(attention(inputs, inputs))
+    trunk = keras.Model(inputs, layers.GlobalAveragePooling1D()(x), name="trunk")
+    trunk.get_layer("dense").bias.trainable = False
+    attention.query_dense.trainable = False
+    return trunk
+
+
+@pytest.mark.parametrize("biases", ["shared", "per_task"])
+def test_what_was_frozen_within_the_trunk_stays_frozen(biases, tmp_path):
+    net = packnet_tf.PackNet(with_block(), biases=biases)
+    for number in range(2):
+        net.save(tmp_path / "pack.keras")
+        loaded = packnet_tf.load(tmp_path / "pack.keras")
+        names = [
+            [
+                variable.path
+                for variable in one.add_task("x", layers.Dense(3, name="head")).trainable_variables
+            ]
+            for one in (net, loaded)
+        ]
+        assert names[0] == names[1]
+        assert not [name for name in names[0] if "query" in name or name.endswith("dense/bias")]
+        net.discard()
+        pack_task(net, f"task{number}")
