@@ -4,8 +4,8 @@ import numbers
 import warnings
 
 import keras
-from keras import ops
 
+from packnet_tf.optimizers import steps_of
 from packnet_tf.packed_weight import Criterion
 from packnet_tf.phases import Gradual, OneShot, Phases
 from packnet_tf.pruning import check_ratio, magnitude
@@ -37,7 +37,8 @@ class PackNetCallback(keras.callbacks.Callback):
         schedule: instead of both, any `step -> (should_prune, sparsity)`, the sparsity being of
             what the task began with: `packnet_tf.polynomial_decay`, or a function of your own.
         criterion: which weights go; see `PackNet.prune`.
-        retrain_learning_rate: learning rate from the prune on; default: unchanged.
+        retrain_learning_rate: learning rate from the prune on, with a schedule from its last
+            step on; default: unchanged.
         validation_data: as for `fit`, a dataset, (x, y) or (x, y, sample_weight); if given,
             the task is evaluated before and after the prune, see `around_prune`.
 
@@ -112,7 +113,7 @@ class PackNetCallback(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self._phases.epoch_begins(epoch)
         # Counted here: reading the optimizer's own counter after every step would wait for it.
-        self._first_step = int(ops.convert_to_numpy(self.model.optimizer.iterations))
+        self._first_step = steps_of(self.model.optimizer)
 
     def on_train_batch_end(self, batch, logs=None):
         if self.schedule is None:

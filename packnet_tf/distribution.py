@@ -75,9 +75,14 @@ def is_chief(strategy) -> bool:
     )
 
 
+def has_workers(strategy) -> bool:
+    """Whether there are several processes, which must do the same."""
+    return getattr(strategy, "cluster_resolver", None) is not None
+
+
 def wait_for_others(strategy) -> None:
     """Returns once all workers have come here; at once where there is one."""
-    if getattr(strategy, "cluster_resolver", None) is None:
+    if not has_workers(strategy):
         return
     import tensorflow as tf
 

@@ -1,6 +1,7 @@
 """A fresh optimizer state, for retraining after a prune."""
 
 import keras
+from keras import ops
 
 
 def reset_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
@@ -25,10 +26,47 @@ def reset_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
         old.assign(new)
 
 
+def check_resettable(optimizer: keras.optimizers.Optimizer) -> None:
+    """Refuses an optimizer that `reset_optimizer` could not reset.
+
+    Raises:
+        ValueError: Keras cannot make it anew from its configuration.
+    """
+    try:
+        type(optimizer).from_config(optimizer.get_config())
+    except Exception as error:  # Keras raises many kinds
+        raise ValueError(
+            f"Retraining begins with a fresh optimizer, and Keras cannot make this "
+            f"{type(optimizer).__name__} anew from its get_config(): {error} Give its learning "
+            "rate as a number, or as a LearningRateSchedule that has get_config() and is "
+            "registered with @keras.saving.register_keras_serializable(); the same holds for an "
+            "optimizer of your own."
+        ) from error
+
+
+def steps_of(optimizer: keras.optimizers.Optimizer) -> int:
+    """How many training steps an optimizer has done, those that only accumulated included."""
+    # `iterations` counts updates, of which accumulation makes one of several steps.
+    return int(ops.convert_to_numpy(_inner(optimizer)._iterations))
+
+
+def take_averages(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> None:
+    """Gives the model the moving averages of its weights, where the optimizer keeps them.
+
+    `fit` does so at its end; a loop of one's own must. Right after a reset there are none.
+    """
+    if int(ops.convert_to_numpy(optimizer.iterations)) > 0:
+        optimizer.finalize_variable_values(model.trainable_variables)
+
+
 def variables_of(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
     """The variables that a built optimizer updates."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)  # within a LossScaleOptimizer
-    return inner._trainable_variables
+    return _inner(optimizer)._trainable_variables
+
+
+def _inner(optimizer):
+    """The optimizer within a LossScaleOptimizer."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def refuse_strange(optimizer, model: keras.Model) -> None:

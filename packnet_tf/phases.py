@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from packnet_tf.checks import rolled_back
-from packnet_tf.optimizers import reset_optimizer
+from packnet_tf.optimizers import check_resettable, reset_optimizer, steps_of
 from packnet_tf.packed_weight import Criterion
 from packnet_tf.pruning import magnitude
 from packnet_tf.schedules import Schedule, due, final_sparsity
@@ -27,7 +27,8 @@ class Phases:
 
     Args:
         model: the compiled model of the open task of a pack.
-        retrain_learning_rate: learning rate from the prune on; default: unchanged.
+        retrain_learning_rate: learning rate from the prune on, its last step where it is gradual;
+            default: unchanged.
         criterion: which weights go, see `PackNet.prune`.
         evaluate: measures the model on validation data; None: nothing is measured.
 
@@ -95,6 +96,10 @@ class Phases:
     def begin_retraining(self) -> None:
         """A fresh optimizer at the rate of the retraining."""
         reset_optimizer(self.model.optimizer)
+        self.set_retrain_rate()
+
+    def set_retrain_rate(self) -> None:
+        """Puts the learning rate to that of the retraining, where there is one."""
         if self.retrain_learning_rate is not None:
             self.model.optimizer.learning_rate = self.retrain_learning_rate
 
@@ -129,6 +134,7 @@ class OneShot(Phases):
     def __init__(self, model: TaskModel, ratio: float, epoch: int, **common):
         super().__init__(model, **common)
         self.ratio, self.epoch = ratio, epoch
+        check_resettable(model.optimizer)
 
     def epoch_begins(self, epoch: int) -> None:
         if epoch < self.epoch or self.model.current_phase != TRAINING:
@@ -164,6 +170,8 @@ class Gradual(Phases):
         # The trainer asks ahead, and again when the steps are done.
         self.schedule, self.epoch = functools.lru_cache(4096)(schedule), epoch
         self.final = final_sparsity(schedule)
+        if epoch is not None:
+            check_resettable(model.optimizer)
         self._asked: int | None = None  # the last step the schedule was asked for
         self._reached = -1.0
 
@@ -213,16 +221,18 @@ class Gradual(Phases):
         self.net.prune_to(sparsity, self.criterion)
         if sparsity == self.final and "after" not in self.around_prune:
             self.measure("after")
+        if sparsity == self.final and self.epoch is None:
+            self.set_retrain_rate()
         self._reached = max(sparsity, self._reached)
 
     def _step(self) -> int:
-        return int(ops.convert_to_numpy(self.model.optimizer.iterations))
+        return steps_of(self.model.optimizer)
 
 
 def _check_rate(optimizer: keras.optimizers.Optimizer) -> None:
     try:
         optimizer.learning_rate = float(ops.convert_to_numpy(optimizer.learning_rate))
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         raise ValueError(
             "retrain_learning_rate cannot be set: the optimizer follows a learning-rate schedule, "
             "which starts again at the prune. Leave retrain_learning_rate out, or give the "

@@ -116,3 +116,30 @@ def test_the_optimizer_is_fresh_after_the_prune_in_mixed_precision():
     assert momentums
     assert not any(value.any() for value in momentums)
     assert any(value.any() for value in state.before if value.ndim)
+
+
+class Falling(optimizers.schedules.LearningRateSchedule):
+    """A schedule that cannot say how it was made."""
+
+    def __call__(self, step):
+        return 0.1 / (keras.ops.cast(step, "float32") + 1)
+
+
+@pytest.mark.parametrize("rate", [Falling(), lambda: 0.1], ids=["schedule", "function"])
+def test_an_optimizer_that_cannot_be_reset_is_refused_before_training(rate):
+    net = packnet_tf.PackNet(mlp_trunk())
+    model = compiled(net.add_task("one", layers.Dense(3)), optimizers.SGD(rate))
+    x, y = data(model.trunk)
+    before = values(model.variables)
+    with pytest.raises(ValueError) as error:
+        fit(model, x, y, packnet_tf.PackNetCallback(0.5, 1))
+    assert str(error.value).startswith(
+        "Retraining begins with a fresh optimizer, and Keras cannot make this SGD anew from its "
+        "get_config(): "
+    )
+    assert str(error.value).endswith(
+        "Give its learning rate as a number, or as a LearningRateSchedule that has get_config() "
+        "and is registered with @keras.saving.register_keras_serializable(); the same holds for "
+        "an optimizer of your own."
+    )
+    assert same(values(model.variables), before)

@@ -7,6 +7,7 @@ from keras import layers
 
 import packnet_tf
 from pack_helpers import (
+    SPARSE,
     claims,
     compiled,
     conv_trunk,
@@ -237,6 +238,37 @@ def test_earlier_tasks_are_bit_exact_after_gradual_pruning():
     fit(model, x, y, callback, epochs=3)
     assert set(callback.around_prune) == {"before", "after"}
     assert np.array_equal(logits(net.task_model("one"), x), before)
+
+
+def test_steps_that_only_accumulate_count_as_steps():
+    net, model = opened()
+    model.compile(keras.optimizers.SGD(0.01, gradient_accumulation_steps=4), SPARSE,
+                  jit_compile=False)  # fmt: skip
+    x, y = data(model.trunk, size=32)
+    began = {path: int(np.count_nonzero(claim)) for path, claim in claims(net).items()}
+    seen = Trace(net)
+    callback = PackNetCallback(schedule=lambda step: (True, min(0.5, step / 64)))
+    fit(model, x, y, seen, callback, batch_size=4, epochs=5)  # 40 steps; it ends at step 32
+    assert net.tasks == ("gradual",)
+    for step, claim in enumerate(seen.claims):
+        for path, count in began.items():
+            assert count - int(claim[path].sum()) == round(min(0.5, step / 64) * count)
+
+
+def test_the_rate_of_the_retraining_begins_at_the_final_sparsity():
+    net, model = opened()
+    x, y = data(model.trunk)
+    model.compile(keras.optimizers.SGD(0.1), SPARSE, jit_compile=False)
+    rates = []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: rates.append(float(model.optimizer.learning_rate))
+    )
+    callback = PackNetCallback(
+        schedule=lambda step: (True, min(0.5, step / 8)), retrain_learning_rate=0.001
+    )
+    fit(model, x, y, watch, callback, batch_size=8, epochs=3)
+    assert net.tasks == ("gradual",)
+    assert rates == pytest.approx([0.1] * 4 + [0.001] * 5)
 
 
 def test_a_schedule_and_a_ratio_exclude_each_other():

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from packnet_tf.optimizers import check_resettable
 from packnet_tf.phases import Phases
 from packnet_tf.pruning import check_ratio
 from packnet_tf.task_model import TRAINING, TaskModel
@@ -89,6 +90,7 @@ class Searching(Phases):
 
     def __init__(self, model: TaskModel, auto: Auto, epoch: int, retrain_epochs: int, **common):
         super().__init__(model, **common)
+        check_resettable(model.optimizer)
         self.auto, self.epoch, self._retrain_epochs = auto, epoch, retrain_epochs
         self.rounds: list[Round] = []
         self._good: list[np.ndarray] = []

@@ -3,6 +3,7 @@
 import shlex
 import sys
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from keras import ops
 
 from packnet_tf.distribution import has_accelerator, is_chief, scope_of, strategy_of
 from packnet_tf.net import PackNet
+from packnet_tf.optimizers import steps_of, take_averages
 from packnet_tf.packed_weight import Criterion
 from packnet_tf.phases import Gradual, OneShot, Phases
 from packnet_tf.planning import equal_shares
@@ -23,10 +25,12 @@ from packnet_tf.trainer.board import Board
 from packnet_tf.trainer.data import Passes, batches, blank_batch
 from packnet_tf.trainer.history import History
 from packnet_tf.trainer.loop import Loop
+from packnet_tf.trainer.metrics import new_metric
 from packnet_tf.trainer.progress import Screen
 from packnet_tf.trainer.run import Run
 from packnet_tf.trainer.task import Task
 
+_BEGUN: weakref.WeakSet[TaskModel] = weakref.WeakSet()  # models that trainers have opened
 Rate = float | Callable[[int], float]
 Prune = float | Schedule | Auto
 
@@ -50,7 +54,7 @@ class PackTrainer:
         directory: where the run keeps `pack.keras`, its checkpoint, `history.json` and files for
             TensorBoard, and resumes from; None keeps nothing. Hosts must share it.
         loss: default: sparse categorical cross-entropy of logits.
-        metrics: as for `compile`.
+        metrics: as for `compile`; every task gets new ones, made from their `get_config()`.
         batch_size: of data that are given as arrays; over all devices.
         jit_compile: True, False, or "auto": XLA on one GPU, not on CPUs, where it is slower.
         steps_per_execution: training steps in one call of the traced function; default: as many
@@ -85,7 +89,7 @@ class PackTrainer:
         criterion: Criterion = magnitude,
         directory: str | None = None,
         loss: Any = None,
-        metrics: Sequence = ("accuracy",),
+        metrics: Any = ("accuracy",),
         batch_size: int = 32,
         jit_compile: bool | str = "auto",
         steps_per_execution: int | None = None,
@@ -114,7 +118,8 @@ class PackTrainer:
         self.retrain_learning_rate = retrain_learning_rate
         self.prune, self.criterion = prune, criterion
         self.loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        self.metrics = list(metrics)
+        keras.tree.map_structure(new_metric, metrics)  # refuses one that cannot be made
+        self.metrics = metrics
         self.batch_size = batch_size
         self.jit_compile = jit_compile
         self.steps_per_execution = steps_per_execution
@@ -150,7 +155,7 @@ class PackTrainer:
         check_tasks(tasks)
         prunes = self._prunes(tasks)
         unfinished = self.net.open_model
-        if unfinished is not None and unfinished.name in [task.name for task in tasks]:
+        if unfinished in _BEGUN and unfinished.name in [task.name for task in tasks]:
             self.net.discard()  # of a run interrupted in this process: its checkpoint has it
         self.net.check_no_task_is_open(tasks[0].name if tasks else "")
         with scope_of(self._strategy):
@@ -195,10 +200,11 @@ class PackTrainer:
         if self.seed is not None:
             keras.utils.set_random_seed(self.seed + len(self.net.tasks))
         model = self.net.add_task(task.name, task.head, task.classes, task.claim_ratio)
+        _BEGUN.add(model)
         model.compile(
             self.optimizer(self._rate(self.learning_rate, 0)),
-            loss=_copy(self.loss),
-            metrics=[_copy(metric) for metric in self.metrics],
+            loss=self.loss,
+            metrics=keras.tree.map_structure(new_metric, self.metrics),
             jit_compile=self._compiles(),
         )
         model.optimizer.build(model.trainable_variables)
@@ -224,7 +230,7 @@ class PackTrainer:
         rate = self._set_rate(model.optimizer, epoch, retraining)
         phase = "training" if retraining is None else "retraining"
         self._screen.begin_epoch(task.name, phase, self._left(phases, epoch), steps)
-        first = int(ops.convert_to_numpy(model.optimizer.iterations))
+        first = steps_of(model.optimizer)
         model.reset_metrics()  # evaluate leaves its own in them
         began = time.perf_counter()
         steps, examples = loop.epoch(iterator, phases, first, self._screen.steps)
@@ -248,6 +254,7 @@ class PackTrainer:
         self._screen.say(_line(task.name, row, phases.epochs))
 
     def _commit(self, task: Task, model: TaskModel, phases: Phases, entry: dict) -> None:
+        take_averages(model.optimizer, model)
         # What never came to its prune (epochs of 0, say) comes to it here.
         phases.epoch_begins(phases.epochs or 0)
         sparsity = self.net.claimed_share()[1]
@@ -321,7 +328,7 @@ class PackTrainer:
             rate = self._rate(self.retrain_learning_rate, retraining)
         try:
             optimizer.learning_rate = rate
-        except TypeError:  # an optimizer with a schedule of its own keeps it
+        except (TypeError, AttributeError):  # one with a schedule of its own keeps it
             rate = float(ops.convert_to_numpy(optimizer.learning_rate))
         return rate
 
@@ -343,12 +350,6 @@ class PackTrainer:
             where += f"\n  {command}"
         self._screen.say(f"Interrupted; {where}")
         raise SystemExit(130) from None
-
-
-def _copy(part):
-    """A new loss or metric for every task: Keras's hold state and cannot change their model."""
-    config = getattr(part, "get_config", None)
-    return type(part).from_config(config()) if config is not None else part
 
 
 def _numbers(results: dict) -> dict[str, float]:

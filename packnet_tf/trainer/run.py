@@ -1,8 +1,9 @@
 """The directory of a run: what is done, and what is needed to go on."""
 
 import pathlib
+import weakref
 
-from packnet_tf.distribution import strategy_of, wait_for_others
+from packnet_tf.distribution import has_workers, strategy_of, wait_for_others
 from packnet_tf.net import PackNet
 from packnet_tf.phases import Phases
 from packnet_tf.storage import restore
@@ -12,6 +13,14 @@ from packnet_tf.trainer.history import History
 
 PACK = "pack.keras"  # within the directory, as is the next one
 HISTORY = "history.json"
+# By pack, the file that it was kept in or read from last: what it holds may be newer than that.
+_LATEST: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def _stamp(path: pathlib.Path) -> tuple:
+    """Tells a file from what another process has put in its place."""
+    found = path.stat()
+    return (path.resolve(), found.st_mtime_ns, found.st_size)
 
 
 class Run:
@@ -47,11 +56,13 @@ class Run:
         wait_for_others(strategy_of(net))
         if found:
             self.history = History.read(self._history)
+        if found and _LATEST.get(net) != _stamp(self._pack):
             given = net.tasks
             restore(net, self._pack)
             self._restored += net.tasks[len(given) :]
-        elif self._writes:
+        elif self._writes:  # new, or changed in this process since it was kept
             net.save(self._pack)
+        self._note(net)
         if self._checkpoint.exists():
             facts, _ = checkpoint.load(self._checkpoint)
             for name, value in settings.items():
@@ -107,7 +118,13 @@ class Run:
         if self._writes:
             self.history.write(self._history)
             net.save(self._pack)
+            self._note(net)
             self._checkpoint.unlink(missing_ok=True)
+
+    def _note(self, net: PackNet) -> None:
+        """Notes that a pack is not behind its file; several workers read it anew, all alike."""
+        if self._pack.exists() and not has_workers(strategy_of(net)):
+            _LATEST[net] = _stamp(self._pack)
 
     @property
     def tensorboard(self) -> pathlib.Path | None:

@@ -17,6 +17,7 @@ from pack_helpers import (
     fit,
     logits,
     mlp_trunk,
+    pack_task,
     run_python,
     values,
     weights_of,
@@ -122,6 +123,98 @@ def test_the_loop_does_what_fit_does():
     for path, weight in weights_of(one).items():
         assert np.array_equal(one.owners()[path], two.owners()[path])
         assert np.array_equal(*values([weight.packed, weights_of(two)[path].packed]))
+
+
+def test_moving_averages_are_what_is_committed():
+    made = []
+
+    def averaging(rate):
+        made.append(keras.optimizers.SGD(rate, use_ema=True, ema_momentum=0.9))
+        return made[-1]
+
+    trunk = mlp_trunk()
+    net = packnet_tf.PackNet(trunk)
+    quick(net, optimizer=averaging, retrain_epochs=2).fit(tasks(trunk, "a", held_out=False))
+    [optimizer] = made
+    places = {id(variable): i for i, variable in enumerate(optimizer._trainable_variables)}
+    for weight in weights_of(net).values():
+        average = optimizer._model_variables_moving_average[places[id(weight.trainable)]]
+        own = np.array(weight.owner) == 1
+        assert np.array_equal(np.array(weight.packed)[own], np.array(average)[own])
+
+
+def test_a_task_that_is_pruned_at_its_end_is_not_committed_as_zeros():
+    trunk = mlp_trunk()
+    net = packnet_tf.PackNet(trunk)
+    make = lambda rate: keras.optimizers.SGD(rate, use_ema=True)  # noqa: E731
+    quick(net, optimizer=make, retrain_epochs=0).fit(tasks(trunk, "a", held_out=False))
+    for weight in weights_of(net).values():
+        assert np.all(np.array(weight.packed)[np.array(weight.owner) == 1] != 0)
+
+
+class Weighted(keras.losses.Loss):
+    """A loss with a parameter that its configuration does not tell."""
+
+    def __init__(self, factor=1.0):
+        super().__init__()
+        self.factor = factor
+
+    def call(self, y_true, y_pred):
+        return self.factor * keras.losses.sparse_categorical_crossentropy(
+            y_true, y_pred, from_logits=True
+        )
+
+
+class Counted(keras.metrics.Metric):
+    """A metric with a parameter."""
+
+    def __init__(self, by=1.0, name="counted"):
+        super().__init__(name=name)
+        self.by, self.total = by, self.add_variable((), "zeros", name="total")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.total.assign_add(self.by)
+
+    def result(self):
+        return self.total
+
+
+class Told(Counted):
+    def get_config(self):
+        return {**super().get_config(), "by": self.by}
+
+
+def test_losses_and_metrics_are_those_that_were_given():
+    trunk = mlp_trunk()
+    x, y = data(trunk)
+    losses = []
+    for factor in (1.0, 3.0):
+        net = packnet_tf.PackNet(trunk)
+        trainer = quick(
+            net, loss=Weighted(factor), epochs=1, learning_rate=0.0, metrics=[Told(by=2.0)]
+        )
+        history = trainer.fit([Task(name, layers.Dense(3), (x, y)) for name in "ab"])
+        losses.append(history["a"]["epochs"][0]["loss"])
+        assert [history[name]["epochs"][0]["counted"] for name in "ab"] == [2.0, 2.0]
+    assert losses[1] == pytest.approx(3 * losses[0])
+
+
+def test_metrics_may_be_named_by_output():
+    trunk = mlp_trunk()
+    net = packnet_tf.PackNet(trunk)
+    x, y = data(trunk)
+    head = layers.Dense(3, name="out")
+    quick(net, epochs=1, metrics={"out": ["accuracy"]}).fit([Task("a", head, (x, y))])
+    assert net.tasks == ("a",)
+
+
+def test_a_metric_that_cannot_be_made_anew_is_refused():
+    with pytest.raises(ValueError) as error:
+        quick(packnet_tf.PackNet(mlp_trunk()), metrics=["accuracy", Counted(by=2.0)])
+    assert str(error.value) == (
+        "Every task needs a metric 'counted' of its own, and the get_config() of Counted does not "
+        "return its by. Return every argument of __init__ there."
+    )
 
 
 def test_one_trace_serves_a_task_through_its_phases():
@@ -263,6 +356,33 @@ def test_what_is_packed_already_is_not_packed_again(tmp_path):
     x = both[0].train[0]
     assert np.array_equal(logits(again.task_model("a"), x), logits(first.task_model("a"), x))
     assert list(history) == ["a", "b"]
+
+
+def test_what_was_done_to_the_pack_since_is_kept(tmp_path):
+    trunk = mlp_trunk()
+    net = packnet_tf.PackNet(trunk)
+    a, b, c = tasks(trunk, "a", "b", "c", held_out=False)
+    quick(net, directory=tmp_path).fit([a, b])
+    net.notes["by"] = "me"
+    net.release("b")
+    quick(net, directory=tmp_path).fit([a])
+    assert (net.tasks, net.notes) == (("a",), {"by": "me"})
+    pack_task(net, "hand")
+    quick(net, directory=tmp_path).fit([a, c])
+    assert net.tasks == ("a", "hand", "c")
+    assert packnet_tf.load(tmp_path / "pack.keras").tasks == net.tasks
+
+
+def test_what_another_process_has_packed_since_is_kept(tmp_path):
+    trunk = mlp_trunk()
+    net, other = packnet_tf.PackNet(trunk), packnet_tf.PackNet(trunk)
+    a, b, c = tasks(trunk, "a", "b", "c", held_out=False)
+    quick(net, directory=tmp_path).fit([a])
+    quick(other, directory=tmp_path).fit([a, b])
+    quick(net, directory=tmp_path).fit([a, b, c])
+    assert net.tasks == ("a", "b", "c")
+    x = a.train[0]
+    assert np.array_equal(logits(net.task_model("b"), x), logits(other.task_model("b"), x))
 
 
 def test_ctrl_c_ends_with_the_command_to_continue(tmp_path):

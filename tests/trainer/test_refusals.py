@@ -146,14 +146,15 @@ def test_two_tasks_of_one_name_are_refused():
 def test_a_task_left_open_by_hand_is_not_lost(tmp_path):
     trunk = mlp_trunk()
     net = packnet_tf.PackNet(trunk)
-    net.add_task("mine", layers.Dense(3))
+    mine = net.add_task("mine", layers.Dense(3))
     for directory in (None, tmp_path):
-        trainer = quick(net, directory=directory)
-        assert text_of(RuntimeError, trainer.fit, tasks(trunk, "b")) == (
-            "Cannot add task 'b': task 'mine' is not committed yet (training). Finish it with "
-            "net.prune(ratio) and net.commit(), or drop it with net.discard()."
-        )
-    assert net.open_model.name == "mine"
+        for name in ("b", "mine"):
+            trainer = quick(net, directory=directory)
+            assert text_of(RuntimeError, trainer.fit, tasks(trunk, name)) == (
+                f"Cannot add task '{name}': task 'mine' is not committed yet (training). Finish "
+                "it with net.prune(ratio) and net.commit(), or drop it with net.discard()."
+            )
+    assert net.open_model is mine
     assert not list(tmp_path.iterdir())
 
 
