@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from absl import flags
 
@@ -69,6 +69,19 @@ def run(module, command: str, arguments: list[str]) -> int:
         print(f"packnet {command}: {text}", file=sys.stderr)
         return 1
     return 0
+
+
+def check_ratios(flag: str, ratios: Sequence[float]) -> None:
+    """Refuses ratios that are none.
+
+    Raises:
+        UsageError: one is not 0 to 1.
+    """
+    for ratio in ratios:
+        if not 0.0 <= ratio <= 1.0:
+            raise UsageError(
+                f"--{flag} has the ratio {ratio:g}; expected 0 to 1, 0.75 for instance"
+            )
 
 
 def need(module: str, package: str):

@@ -105,7 +105,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     from packnet_tf.export import export_all, export_bundle
 
     net = packnet_tf.load(values.pack)
-    given = {name: getattr(values, name) for name in OPTIONS}
+    given = _options(values)
     given["progress"] = lambda name: print(f"Exporting {name} ...", flush=True)
     tasks = values.task or list(net.tasks)
     if values.evaluate:
@@ -133,6 +133,20 @@ def _check(values: flags.FlagValues) -> None:
             raise cli.UsageError(f"--{name} is for bundles; add --bundle")
     if values.calibration and values.precision != "int8":
         raise cli.UsageError("--calibration is for --precision=int8")
+    if values.bundle and (values.simplify or values.precision != "float32"):
+        raise cli.UsageError(
+            "a bundle shares weights as they are; leave out --simplify and --precision, or --bundle"
+        )
+    from packnet_tf.export.options import ExportOptions
+
+    try:
+        ExportOptions(**_options(values))
+    except ValueError as error:
+        raise cli.UsageError(str(error).rstrip(".")) from None
+
+
+def _options(values: flags.FlagValues) -> dict:
+    return {name: getattr(values, name) for name in OPTIONS}
 
 
 def files_table(manifest: dict) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from packnet_tf.apps import labelled
+from packnet_tf.apps.folders import unreadable_among
 from packnet_tf.apps.packs import check_shapes, pixel_range
 from packnet_tf.apps.pipeline import Pipeline
 from packnet_tf.apps.pixels import images_in
@@ -23,7 +24,7 @@ def calibration_images(net, pack: str, folder: str, count: int) -> np.ndarray:
     check_shapes(net._trunk, pack)
     files = images_in(folder)
     files = sorted(random.Random(0).sample(files, min(count, len(files))))
-    data = _pipeline(net, pack).evaluation([(str(path), 0) for path in files])
+    data = _pipeline(net, pack).evaluation(_readable([(path, 0) for path in files]))
     return np.concatenate([images for images, _ in data.as_numpy_iterator()])
 
 
@@ -48,12 +49,21 @@ def labelled_images(net, pack: str, tasks: Sequence[str], given: Sequence[str]) 
             f"--evaluate names the task '{unknown[0]}'; exported are {', '.join(tasks)}."
         )
     pipeline = _pipeline(net, pack)
-    return {
-        task: pipeline.evaluation(
-            labelled.labelled_images(folder, None, net.classes(task), None).files
-        )
+    found = {
+        task: labelled.labelled_images(folder, None, net.classes(task), None).files
         for task, folder in folders.items()
     }
+    return {task: pipeline.evaluation(_readable(files)) for task, files in found.items()}
+
+
+def _readable(files: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The files that can be read; says which cannot."""
+    bad = unreadable_among([path for path, _ in files])
+    if len(bad) == len(files):
+        raise OSError(f"No image can be read: {next(iter(bad.values()))}.")
+    for reason in bad.values():
+        print(f"Skipped: {reason}", flush=True)
+    return [pair for pair in files if pair[0] not in bad]
 
 
 def _pipeline(net, pack: str) -> Pipeline:

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import pathlib
 import random
+from collections.abc import Sequence
 
 from packnet_tf.apps.pixels import SUFFIXES, read_image
 
@@ -69,6 +70,24 @@ def readable(folder: Folder) -> Folder:
         ValueError: a class has no readable image left in one split.
     """
 
+    files, unreadable = {}, {}
+    for split, pairs in folder.files.items():
+        found = unreadable_among([path for path, _ in pairs])
+        unreadable |= found
+        files[split] = [pair for pair in pairs if pair[0] not in found]
+        left = {label for _, label in files[split]}
+        for label, name in enumerate(folder.classes):
+            if label not in left:
+                raise ValueError(
+                    f"No image of class '{name}' in '{split}' can be read: "
+                    f"{next(iter(found.values()))}."
+                )
+    return dataclasses.replace(folder, files=files, unreadable=unreadable)
+
+
+def unreadable_among(paths: Sequence[str]) -> dict[str, str]:
+    """By path, why images cannot be read; all are tried."""
+
     def complaint(path: str) -> str | None:
         try:
             read_image(path, 8, 8, 3)
@@ -76,21 +95,9 @@ def readable(folder: Folder) -> Folder:
             return str(error)
         return None
 
-    files, unreadable = {}, {}
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for split, pairs in folder.files.items():
-            complaints = pool.map(complaint, [path for path, _ in pairs])
-            found = {path: text for (path, _), text in zip(pairs, complaints, strict=True) if text}
-            unreadable |= found
-            files[split] = [pair for pair in pairs if pair[0] not in found]
-            left = {label for _, label in files[split]}
-            for label, name in enumerate(folder.classes):
-                if label not in left:
-                    raise ValueError(
-                        f"No image of class '{name}' in '{split}' can be read: "
-                        f"{next(iter(found.values()))}."
-                    )
-    return dataclasses.replace(folder, files=files, unreadable=unreadable)
+        complaints = list(pool.map(complaint, paths))
+    return {path: text for path, text in zip(paths, complaints, strict=True) if text}
 
 
 def _class_folders(folder: pathlib.Path) -> list[str]:
@@ -110,7 +117,9 @@ def _files(folder: pathlib.Path, classes: list[str]) -> list[tuple[str, int]]:
     files = []
     for label, name in enumerate(classes):
         paths = sorted(
-            str(path) for path in (folder / name).iterdir() if path.suffix.lower() in SUFFIXES
+            str(path)
+            for path in (folder / name).iterdir()
+            if path.suffix.lower() in SUFFIXES and path.name[0] != "."
         )
         if not paths:
             raise ValueError(
@@ -122,7 +131,7 @@ def _files(folder: pathlib.Path, classes: list[str]) -> list[tuple[str, int]]:
 
 
 def _split_off(train, share: float, seed: int):
-    """Moves a share of every class from train to validation, at least one image each."""
+    """Moves a share of every class from train to validation; each keeps one image at least."""
     by_label: dict[int, list] = {}
     for pair in train:
         by_label.setdefault(pair[1], []).append(pair)
@@ -133,7 +142,8 @@ def _split_off(train, share: float, seed: int):
                 f"The class of '{pairs[0][0]}' has one training image and there is no validation "
                 "folder: nothing is left to validate on. Add images."
             )
-        chosen = random.Random(f"{seed}/{label}").sample(pairs, max(1, round(share * len(pairs))))
+        count = min(len(pairs) - 1, max(1, round(share * len(pairs))))
+        chosen = random.Random(f"{seed}/{label}").sample(pairs, count)
         moved += sorted(chosen)
         kept += sorted(set(pairs) - set(chosen))
     return kept, moved

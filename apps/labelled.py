@@ -73,8 +73,8 @@ def _split_folder(root: pathlib.Path, split: str | None) -> pathlib.Path:
             return root / name
     if (root / "train").is_dir():
         raise FileNotFoundError(
-            f"'{root}' has no folder 'test' or 'validation'. Add --split=train to measure on the "
-            "images it was trained with."
+            f"'{root}' has no folder 'test' or 'validation'. Name '{root / 'train'}' to measure on "
+            "the images it was trained with."
         )
     return root
 

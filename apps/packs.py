@@ -2,8 +2,11 @@
 
 import pathlib
 
+import keras
+
 import packnet_tf
 from packnet_tf.apps.trunks import load_trunk
+from packnet_tf.export.preprocessing import noted_range
 
 POLICIES = ("biases", "norms", "restart")
 
@@ -11,13 +14,31 @@ POLICIES = ("biases", "norms", "restart")
 def open_pack(plan) -> packnet_tf.PackNet:
     """The pack of a plan; a new one, of the plan's trunk, where there is no file.
 
+    What is made afterwards, heads above all, computes as its trunk does.
+
     Raises:
-        ValueError: there is neither, or the pack's policy is another one.
+        ValueError: there is neither, or the pack is not what the plan says.
     """
+    keras.config.set_dtype_policy(plan.precision or "float32")
+    net = _opened(plan)
+    computes = net._trunk.packed_layers()[0].dtype_policy.name
+    if plan.precision not in (None, computes):
+        raise ValueError(
+            f"The trunk of '{plan.pack}' computes in {computes}, and this command says "
+            f"--precision={plan.precision}. That is for a new pack of a keras.applications model; "
+            "leave it out."
+        )
+    keras.config.set_dtype_policy(computes)
+    return net
+
+
+def _opened(plan) -> packnet_tf.PackNet:
     path = pathlib.Path(plan.pack)
     if path.exists():
         net = packnet_tf.load(path)
         _check_policy(net, plan)
+        if plan.trunk:
+            print(f"'{path}' has its trunk; --trunk={plan.trunk} is for a new pack.", flush=True)
         return net
     if not plan.trunk:
         raise ValueError(
@@ -42,6 +63,18 @@ def _check_policy(net, plan) -> None:
                 f"tasks; this command says --{name}={wanted}. Leave --{name} out, or make a new "
                 "pack."
             )
+    shape = net._trunk.input_shape
+    if plan.image_size is not None and tuple(shape[1:3]) != (plan.image_size, plan.image_size):
+        raise ValueError(
+            f"The pack '{plan.pack}' takes inputs of shape {shape}, and this command says "
+            f"--image_size={plan.image_size}. Leave --image_size out, or make a new pack."
+        )
+    if plan.adopt and net.tasks and net.tasks[0] != plan.adopt:
+        raise ValueError(
+            f"--adopt={plan.adopt} makes the trunk the first task of a new pack, and "
+            f"'{plan.pack}' has the tasks {', '.join(net.tasks)}. Leave --adopt out, or make a new "
+            "pack."
+        )
 
 
 def check_shapes(trunk, pack: str) -> None:
@@ -58,11 +91,10 @@ def check_shapes(trunk, pack: str) -> None:
 
 def pixel_range(net, pack: str) -> tuple[float, float]:
     """Lowest and highest pixel value that the trunk of a pack takes."""
-    try:
-        low, high = map(float, net.notes.get("pixel_range", "").split(","))
-    except ValueError:
+    found = noted_range(net.notes.get("pixel_range"))
+    if found is None:
         raise ValueError(
             f"The pack '{pack}' does not say which pixel values its trunk takes. Open it with "
             'packnet_tf.load, set net.notes["pixel_range"] = "0,255" (or "0,1"), and save it.'
-        ) from None
-    return low, high
+        )
+    return found

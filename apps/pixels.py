@@ -1,12 +1,14 @@
 """Image files as arrays: the same decoding and resizing in training and on the device.
 
-Pillow and NumPy only, so that `packnet predict` needs nothing else.
+Pillow and NumPy only, so that `packnet predict` needs no Keras.
 """
 
 import pathlib
 from collections.abc import Callable
 
 import numpy as np
+
+from packnet_tf.apps import cli
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -94,11 +96,13 @@ def _with_shorter_side(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 def _read(path, channels: int, resized: Callable) -> np.ndarray:
     """Decodes a file; `resized` says from its (width, height) what they become."""
+    cli.need("PIL", "pillow")
     from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
+            upright = _in_bytes(ImageOps.exif_transpose(image), image.format)
+            image = upright.convert("RGB" if channels == 3 else "L")
             size = resized(image.size)
             if size != image.size:
                 image = image.resize(size, Image.Resampling.BILINEAR)
@@ -107,3 +111,22 @@ def _read(path, channels: int, resized: Callable) -> np.ndarray:
         raise
     except Exception as error:  # damaged files raise SyntaxError, ValueError, struct.error, ...
         raise OSError(f"'{path}' is not a readable image: {error}") from error
+
+
+def _in_bytes(image, kind: str):
+    """A picture of whole bytes: what is beyond them Pillow would cut off, not scale.
+
+    Raises:
+        ValueError: it is not known what its numbers mean.
+    """
+    from PIL import Image
+
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PPM"):
+        return Image.fromarray(np.rint(np.asarray(image, np.float32) / 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        low, high = image.getextrema()
+        if low < 0 or high > 255 or 0 < high <= 1:
+            raise ValueError(
+                f"its pixels are {low:g} to {high:g}, of 32 bits; expected 8 or 16 bits a channel"
+            )
+    return image

@@ -49,6 +49,8 @@ def _ratios(values: flags.FlagValues) -> list[float] | None:
     if values.ratios is None:
         return None
     try:
-        return [float(text) for text in values.ratios]
+        ratios = [float(text) for text in values.ratios]
     except ValueError as error:
         raise cli.UsageError(f"--ratios takes numbers separated by commas: {error}") from error
+    cli.check_ratios("ratios", ratios)
+    return ratios

@@ -158,9 +158,10 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_enum(
     "precision",
-    "float32",
+    None,
     ["float32", "mixed_bfloat16", "mixed_float16"],
-    "For a new pack: what layers compute in; weights are float32.",
+    "For a new pack of a keras.applications model: what layers compute in, default float32; "
+    "weights are float32.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
@@ -197,13 +198,14 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
             "would never be pruned. --epochs counts the epochs after the prune too"
         )
     pairs = _pairs(values)
+    _check_prune(values.prune, len(pairs) or 1)
     cli.start_keras()
     from packnet_tf.apps.strategies import chosen_strategy
     from packnet_tf.apps.training import Plan, train_all
 
     settings = {**values.flag_values_dict(), "tasks": pairs}
     fields = Plan.__dataclass_fields__
-    with chosen_strategy(values.strategy, values.precision):
+    with chosen_strategy(values.strategy):
         reports = train_all(
             Plan(**{name: value for name, value in settings.items() if name in fields})
         )
@@ -226,3 +228,18 @@ def _pairs(values: flags.FlagValues) -> tuple[tuple[str, str], ...]:
         if len(pair) != 2 or not all(pair):
             raise cli.UsageError(f"--tasks has '{text}'; expected NAME:DIR,NAME:DIR")
     return pairs
+
+
+def _check_prune(text: str, tasks: int) -> None:
+    if text in ("ratio", "auto", "equal_shares"):
+        return
+    try:
+        ratios = [float(ratio) for ratio in text.split(",")]
+    except ValueError:
+        raise cli.UsageError(
+            f"--prune={text} is none of the ways to prune; write --prune=auto, "
+            "--prune=equal_shares, or ratios, --prune=0.5,0.75,0"
+        ) from None
+    if len(ratios) != tasks:
+        raise cli.UsageError(f"--prune has {len(ratios)} ratios for {tasks} tasks; give one each")
+    cli.check_ratios("prune", ratios)

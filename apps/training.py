@@ -48,6 +48,7 @@ class Plan:
     biases: str | None = None
     norms: str | None = None
     restart: str | None = None
+    precision: str | None = None
     adopt: str | None = None
     adopt_ratio: float = 0.5
     adopt_epochs: int = 5
@@ -133,7 +134,7 @@ def train_all(plan: Plan) -> list[Report]:
     """
     pairs = plan.pairs()
     folders = {task: read_folder(data, plan.validation_share, plan.seed) for task, data in pairs}
-    if len(folders) < len(pairs):
+    if len({*folders, plan.adopt}) < len(pairs) + 1:
         raise ValueError("Two tasks of this command have the same name. Give each one its own.")
     keras.utils.set_random_seed(plan.seed)
     progress = _Progress(plan)
@@ -147,6 +148,8 @@ def train_all(plan: Plan) -> list[Report]:
             )
         if task not in net.tasks:
             net.check_name(task)
+    if plan.adopt and not net.tasks:
+        net.check_name(plan.adopt)
     ways = _ways(plan, len(pairs))
     chief = is_chief(strategy_of(net))
     if chief:
@@ -248,16 +251,7 @@ def _ways(plan: Plan, count: int) -> list:
     }
     if plan.prune in named:
         return named[plan.prune]
-    try:
-        ratios = [float(ratio) for ratio in plan.prune.split(",")]
-    except ValueError:
-        raise ValueError(
-            f"--prune={plan.prune} is none of the ways to prune; write --prune=auto, "
-            "--prune=equal_shares, or ratios, --prune=0.5,0.75,0."
-        ) from None
-    if len(ratios) != count:
-        raise ValueError(f"--prune has {len(ratios)} ratios for {count} tasks. Give one per task.")
-    return ratios
+    return [float(ratio) for ratio in plan.prune.split(",")]
 
 
 class _Progress:

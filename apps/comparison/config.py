@@ -16,6 +16,7 @@ from packnet_tf.apps.comparison.definition import (
     task_settings,
 )
 from packnet_tf.apps.comparison.settings import Settings, check, check_names
+from packnet_tf.task_names import check_usable
 
 TOP = ("trunk", "image_size", "tasks", "orders", "seeds", "settings", "methods", "published_errors")
 
@@ -119,6 +120,7 @@ def _tasks(given, data: pathlib.Path) -> dict[str, tuple[str, dict]]:
         )
     tasks = {}
     for name, entry in given.items():
+        check_usable(str(name))
         entry = {"data": entry} if isinstance(entry, str) else dict(entry or {})
         folder = data / entry.pop("data", str(name))
         tasks[str(name)] = (str(folder), check(Settings, entry, f"task '{name}'"))

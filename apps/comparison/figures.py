@@ -23,7 +23,7 @@ def draw_all(report: Sequence[tuple[str, Line]], filters: dict[str, np.ndarray] 
 
     Args:
         report: the lines with their titles.
-        filters: by the name of a task, the first filters as it sees them; "trunk" before the first.
+        filters: by "task NAME", the first filters as it sees them; "trunk" before the first.
 
     Returns:
         By name, pairs of a `matplotlib.figure.Figure` and what is to be seen on it.
@@ -175,7 +175,9 @@ def draw_filters(filters: dict[str, np.ndarray]) -> Figure:
             cell.set_xticks([])
             cell.set_yticks([])
             cell.spines[:].set_visible(False)
-        axes[row][0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        axes[row][0].set_ylabel(
+            name.removeprefix("task "), rotation=0, ha="right", va="center", fontsize=9
+        )
     return figure
 
 

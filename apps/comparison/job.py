@@ -11,7 +11,7 @@ import numpy as np
 
 from packnet_tf.apps.comparison.runs import Run, folder_of
 from packnet_tf.apps.comparison.settings import Settings
-from packnet_tf.apps.folders import Folder
+from packnet_tf.apps.folders import Folder, readable
 from packnet_tf.apps.heads import calibrated_head
 from packnet_tf.apps.pipeline import Pipeline
 from packnet_tf.apps.trunks import load_trunk, pretrained_head
@@ -105,9 +105,10 @@ class Job:
                 self.shape, settings.batch_size, self.run.seed, settings.cache,
                 shorter_side=settings.shorter_side,
             )  # fmt: skip
-            tasks.append(
-                TaskData(task["name"], place, settings, folder_of(task, self.run.seed), pipeline)
-            )
+            folder = readable(folder_of(task, self.run.seed))
+            for reason in sorted(folder.unreadable.values()):
+                print(f"Skipped: {reason}")
+            tasks.append(TaskData(task["name"], place, settings, folder, pipeline))
         return tasks
 
     def seed(self, place: int) -> None:

@@ -41,7 +41,7 @@ def pack_tasks(job: Job) -> dict:
                 state[split].append([accuracy(views[t.name], t, split) for t in seen])
             _write(job, state)
     for number, name in enumerate(net.tasks, start=1):
-        filters[name] = _first_filters(net, number)
+        filters[f"task {name}"] = _first_filters(net, number)
     np.savez(job.folder / "filters.npz", **filters)
     net.save(job.folder / "pack.keras")
     return {**state, **_measured(net, History.read(directory / HISTORY), job.folder)}

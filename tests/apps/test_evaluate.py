@@ -304,8 +304,8 @@ def test_training_images_are_measured_on_request_only(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         labelled_images(tmp_path, None, ["red"], 1)
     assert str(error.value) == (
-        f"'{tmp_path}' has no folder 'test' or 'validation'. Add --split=train to measure on the "
-        "images it was trained with."
+        f"'{tmp_path}' has no folder 'test' or 'validation'. Name '{tmp_path / 'train'}' to "
+        "measure on the images it was trained with."
     )
 
 

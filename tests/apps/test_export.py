@@ -105,6 +105,25 @@ def test_what_is_wrong_is_listed_and_ends_with_status_1(packnet, tmp_path):
     )
 
 
+def test_images_that_cannot_be_read_are_named_and_left_out(packnet, place, tmp_path):
+    folder = write_task(tmp_path / "shades")
+    broken = folder / "test" / "dark" / "00.png"
+    broken.write_bytes(b"no image")
+    status, out, err = packnet("export", "--output=onnx", f"--evaluate=shades:{folder}")
+    assert (status, err) == (0, "")
+    assert f"Skipped: '{broken}' is not a readable image" in out
+    assert manifest(tmp_path / "onnx")["tasks"][0]["evaluated"]["images"] == 11
+    status, out, err = packnet("verify", "--onnx=onnx", f"--images={folder}/test", "--count=12")
+    assert (status, err) == (0, "")
+    assert f"Skipped: '{broken}'" in out
+    for path in (folder / "test").rglob("*.png"):
+        path.write_bytes(b"no image")
+    status, _, err = packnet("verify", "--onnx=onnx", f"--images={folder}/test")
+    assert status == 1
+    assert err.startswith(f"packnet verify: No image can be read: '{broken}' is not a readable")
+    assert "Traceback" not in err
+
+
 @pytest.mark.parametrize(
     ("flags", "status", "text"),
     [
@@ -117,7 +136,10 @@ def test_what_is_wrong_is_listed_and_ends_with_status_1(packnet, tmp_path):
         (["--evaluate=cats:a"], 1, "names the task 'cats'; exported are shades, greys."),
         (["--evaluate=shades:nowhere"], 1, "There is no folder 'nowhere'."),
         (["--task=cats"], 1, "There is no committed task 'cats'. Committed tasks: 'shades', 'gr"),
-        (["--bundle", "--precision=int8"], 1, "A bundle shares weights as they are"),
+        (["--bundle", "--precision=int8"], 2, "a bundle shares weights as they are; leave out"),
+        (["--top_k=3"], 2, 'top_k=3 goes with outputs="top_k". Add that. See packnet export'),
+        (["--opset=99"], 2, "opset is 13 to 18; got 99."),
+        (["--channel_order=bgr"], 2, "channel_order='bgr' is for files that take pictures."),
         (["--bundle", "--update_from=nowhere"], 1, "'nowhere' holds no bundle to update."),
         (["--precision=int8", "--calibration=nowhere"], 1, "There are no images in 'nowhere'"),
     ],

@@ -90,6 +90,19 @@ def test_unreadable_images_are_left_out_and_named(tmp_path):
     assert f"'{path}' is not a readable image" in folder.unreadable[path]
 
 
+def test_a_class_keeps_an_image_to_train_on(tmp_path):
+    folder = read_folder(fill(tmp_path, train={"a": 2, "b": 4}), validation_share=0.9)
+    for split, counts in {"train": [1, 1], "validation": [1, 3]}.items():
+        labels = [label for _, label in folder.files[split]]
+        assert [labels.count(0), labels.count(1)] == counts
+
+
+def test_hidden_files_are_no_images(tmp_path):
+    root = write_task(tmp_path / "task")
+    (root / "train" / "dark" / "._00.png").write_bytes(b"what a Mac leaves on foreign disks")
+    assert len(read_folder(root).files["train"]) == 24
+
+
 def test_a_class_without_a_readable_image_is_an_error(tmp_path):
     folder = read_folder(write_task(tmp_path / "task", held_out=1))
     path, _ = folder.files["validation"][1]

@@ -204,9 +204,45 @@ def test_packs_made_in_python_say_their_pixel_range_or_are_refused(place):
         train(plan(place))
 
 
-def test_a_policy_other_than_the_packs_is_refused(trained):
-    with pytest.raises(ValueError, match="made with --norms=per_task, which holds for all its"):
-        train(plan(trained, task="greys", norms="shared"))
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"norms": "shared"}, "made with --norms=per_task, which holds for all its"),
+        (
+            {"image_size": 32},
+            r"takes inputs of shape \(None, 16, 16, 3\), and this command says --image_size=32\. "
+            "Leave --image_size out, or make a new pack",
+        ),
+        ({"adopt": "trunk"}, "--adopt=trunk makes the trunk the first task of a new pack, and "
+         ".* has the tasks shades. Leave --adopt out"),
+        ({"precision": "mixed_float16"}, "computes in float32, and this command says "
+         "--precision=mixed_float16. .* leave it out"),
+    ],
+)  # fmt: skip
+def test_what_contradicts_the_pack_is_refused(changes, text, trained):
+    with pytest.raises(ValueError, match=text):
+        train(plan(trained, task="greys", **changes))
+    assert packnet_tf.load(trained / "pack.keras").tasks == ("shades",)
+
+
+def test_a_pack_computes_as_it_was_made(place):
+    plans = {"trunk": "MobileNetV2", "trunk_output": None, "trunk_weights": "none"}
+    short = {"epochs": 2, "prune_epoch": 1, "image_size": 32, "learning_rate": 1e-5, **plans}
+    train(plan(place, precision="mixed_bfloat16", **short))
+    keras.config.set_dtype_policy("float32")
+    train(plan(place, task="greys", **short))  # says nothing of it
+    net = packnet_tf.load(place / "pack.keras")
+    for name in net.tasks:
+        model = net.task_model(name)
+        assert model.head.dtype_policy.name == "mixed_bfloat16"
+
+
+def test_the_adopted_trunk_has_a_name_of_its_own(place):
+    with pytest.raises(ValueError, match="Two tasks of this command have the same name"):
+        train(plan(place, adopt="shades"))
+    with pytest.raises(ValueError, match="usable as a file name"):
+        train(plan(place, adopt="../trunk"))
+    assert not list(place.glob("*.progress"))
 
 
 def test_a_task_of_the_same_name_and_a_missing_trunk_are_errors(place, trained):

@@ -143,6 +143,10 @@ def test_a_file_takes_what_it_does_not_say_from_its_base(tmp_path):
         ),
         ({"trunk": {"output": "x"}}, "trunk has no network; write trunk: MobileNetV2, or network:"),
         ({"tasks": ["birds"]}, "tasks are names with folders; write tasks: {birds: FOLDER, cars:"),
+        (
+            {"tasks": {"hand signs": "greys"}},
+            "Cannot add a task named 'hand signs': the name must be usable as a file name, up to",
+        ),
         ({"image_size": 4}, "image_size is 4; expected pixels, a whole number from 8 up."),
         ({"seeds": ["a"]}, "seeds are ['a']; expected whole numbers, [0, 1]."),
         (

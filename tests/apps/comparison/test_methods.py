@@ -42,6 +42,15 @@ def result_of(place, kind, **options):
     return result, folder
 
 
+def test_images_that_cannot_be_read_are_left_out_and_named(tmp_path, capsys):
+    folder = write_images(tmp_path)
+    broken = folder / "shades" / "train" / "dark" / "00.png"
+    broken.write_bytes(b"no image")
+    job = Job(prepared(folder, tmp_path / "run", {"method": "packnet"}), tmp_path / "run")
+    assert [len(task.folder.files["train"]) for task in job.tasks] == [23, 36]
+    assert f"Skipped: '{broken}' is not a readable image" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("kind", ["packnet", "fine_tuning", "lwf"])
 def test_methods_with_an_order_measure_every_task_after_every_task(place, kind):
     result, _ = result_of(place, kind)
@@ -62,10 +71,10 @@ def test_packing_forgets_nothing_and_reports_the_prune(place):
     assert result["capacity"] == net.capacity().to_dict()
     assert result["bytes"] == (folder / "pack.keras").stat().st_size
     with np.load(folder / "filters.npz") as filters:
-        assert set(filters.files) == {"trunk", "shades", "greys"}
+        assert set(filters.files) == {"trunk", "task shades", "task greys"}
         weight = net._trunk.packed_weights()["small/conv1"]
         owner = keras.ops.convert_to_numpy(weight.owner)
-        first, second = filters["shades"], filters["greys"]
+        first, second = filters["task shades"], filters["task greys"]
         assert np.array_equal(first[owner == 1], second[owner == 1])
         assert not np.any(first[owner != 1])
 

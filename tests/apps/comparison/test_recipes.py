@@ -137,6 +137,11 @@ def test_a_dry_run_of_a_recipe_checks_its_folders(tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     assert main(["compare", "--file=paper/resnet50", "--dry_run", f"--data={tmp_path}"]) == 1
     assert "task 'imagenet': There is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_a_recipe_measures_steps_and_trains_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     path = small_copy(tmp_path, "paper/densenet121")
     assert main(["compare", f"--file={path}", "--dry_run"]) == 0
     shown = capsys.readouterr().out

@@ -142,7 +142,9 @@ def test_the_report_is_a_table_json_csv_pictures_and_one_page(made_up):
         if path.name != "runs":
             path.rename(folder / "runs" / path.name)
     rng = np.random.default_rng(0)
-    filters = {name: rng.normal(size=(3, 3, 3, 4)) for name in ("trunk", "shades", "greys")}
+    filters = {
+        name: rng.normal(size=(3, 3, 3, 4)) for name in ("trunk", "task shades", "task greys")
+    }
     np.savez(folder / "runs" / found[0].runs[0].key / "filters.npz", **filters)
     published = {"the paper": {"shades": 25.0, "greys": 12.5}}
     text = report.write_report(comparison(published_errors=published), found, folder)

@@ -1,0 +1,51 @@
+"""Picture files of every kind of pixel become bytes, or are refused."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from packnet_tf.apps.pixels import read_image
+
+LEVELS = np.arange(256).reshape(16, 16)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [
+        ("grey.png", LEVELS.astype(np.uint8)),
+        ("sixteen_bits.png", (LEVELS * 257).astype(np.uint16)),
+        ("sixteen_bits.tif", (LEVELS * 257).astype(np.uint16)),
+        ("integers.tif", LEVELS.astype(np.int32)),
+        ("floats.tif", LEVELS.astype(np.float32)),
+    ],
+)
+def test_every_grey_level_is_kept(name, pixels, channels, tmp_path):
+    Image.fromarray(pixels).save(tmp_path / name)
+    found = read_image(tmp_path / name, 16, 16, channels)
+    assert np.array_equal(found, np.repeat(LEVELS[..., None], channels, axis=-1))
+
+
+def test_portable_greymaps_of_sixteen_bits_too(tmp_path):
+    content = b"P5\n16 16\n65535\n" + (LEVELS * 257).astype(">u2").tobytes()
+    (tmp_path / "map.pgm").write_bytes(content)
+    assert np.array_equal(read_image(tmp_path / "map.pgm", 16, 16, 1)[..., 0], LEVELS)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        (LEVELS.astype(np.int32) * 300, "0 to 76500"),
+        (LEVELS.astype(np.int32) - 1, "-1 to 254"),
+        (LEVELS.astype(np.float32) / 255, "0 to 1"),
+    ],
+)
+def test_pixels_of_unknown_meaning_are_refused(pixels, said, tmp_path):
+    path = tmp_path / "wide.tif"
+    Image.fromarray(pixels).save(path)
+    with pytest.raises(OSError, match="is not a readable image") as error:
+        read_image(path, 16, 16, 3)
+    assert str(error.value) == (
+        f"'{path}' is not a readable image: its pixels are {said}, of 32 bits; expected 8 or 16 "
+        "bits a channel"
+    )
