@@ -6,6 +6,7 @@ import keras
 
 import packnet_tf
 from packnet_tf.apps.trunks import load_trunk
+from packnet_tf.cloning import computing_in
 from packnet_tf.export.preprocessing import noted_range
 
 POLICIES = ("biases", "norms", "restart")
@@ -25,8 +26,7 @@ def open_pack(plan) -> packnet_tf.PackNet:
     if plan.precision not in (None, computes):
         raise ValueError(
             f"The trunk of '{plan.pack}' computes in {computes}, and this command says "
-            f"--precision={plan.precision}. That is for a new pack of a keras.applications model; "
-            "leave it out."
+            f"--precision={plan.precision}. That is for a new pack; leave it out."
         )
     keras.config.set_dtype_policy(computes)
     return net
@@ -48,6 +48,8 @@ def _opened(plan) -> packnet_tf.PackNet:
     trunk = load_trunk(
         plan.trunk, plan.image_size, plan.trunk_output, plan.pixel_scale, plan.trunk_weights
     )
+    if plan.precision not in (None, "float32"):
+        trunk = computing_in(trunk, plan.precision)  # a file has policies of its own
     chosen = {name: getattr(plan, name) for name in POLICIES if getattr(plan, name) is not None}
     net = packnet_tf.PackNet(trunk, **chosen)
     net.notes["pixel_range"] = "0,255"

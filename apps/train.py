@@ -160,8 +160,8 @@ flags.DEFINE_enum(
     "precision",
     None,
     ["float32", "mixed_bfloat16", "mixed_float16"],
-    "For a new pack of a keras.applications model: what layers compute in, default float32; "
-    "weights are float32.",
+    "For a new pack: what layers compute in; weights are float32. Default: float32, for a .keras "
+    "trunk what it computes in.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(

@@ -73,13 +73,22 @@ def full_precision(model):
     A mixed policy (`mixed_float16`) suits training; the weights it trains are float32.
     """
 
-    def in_variable_dtype(config):
+    return _in_policies(model, lambda policy: policy.variable_dtype)
+
+
+def computing_in(model, policy: str):
+    """A copy of a plain model whose float32 layers have another policy, `mixed_float16` say."""
+    return _in_policies(model, lambda old: policy if old.name == "float32" else old)
+
+
+def _in_policies(model, new: Callable):
+    def change(config):
         if isinstance(config.get("dtype"), dict):
             policy = keras.dtype_policies.deserialize(config["dtype"])
-            config = {**config, "dtype": policy.variable_dtype}
+            config = {**config, "dtype": new(policy)}
         return config
 
-    clone, pairs = _clone(model, in_variable_dtype)
+    clone, pairs = _clone(model, change)
     _copy_all(pairs)
     return clone
 
