@@ -19,7 +19,7 @@ from packnet_tf.records import Head, TaskRecord, values_of
 from packnet_tf.task_model import RETRAINING
 from packnet_tf.usage import bytes_in
 
-FORMAT = 4
+FORMAT = 5
 
 
 @keras.saving.register_keras_serializable("packnet_tf")

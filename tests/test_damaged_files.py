@@ -18,6 +18,7 @@ from pack_helpers import (
     pack_task,
     packed,
 )
+from packnet_tf.storage import FORMAT
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def test_a_newer_format_is_refused(saved):
     _, path = saved
     configure(path, lambda config: config["config"]["facts"].update(format=99))
     assert refused(path).startswith(f"Cannot read pack '{path}': ")
-    assert "it has format 99, and this packnet_tf reads format 4" in refused(path)
+    assert f"it has format 99, and this packnet_tf reads format {FORMAT}" in refused(path)
 
 
 def first_task(config):
