@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from absl import flags
 
@@ -71,17 +71,13 @@ def run(module, command: str, arguments: list[str]) -> int:
     return 0
 
 
-def check_ratios(flag: str, ratios: Sequence[float]) -> None:
-    """Refuses ratios that are none.
-
-    Raises:
-        UsageError: one is not 0 to 1.
-    """
-    for ratio in ratios:
-        if not 0.0 <= ratio <= 1.0:
-            raise UsageError(
-                f"--{flag} has the ratio {ratio:g}; expected 0 to 1, 0.75 for instance"
-            )
+@contextlib.contextmanager
+def as_usage() -> Iterator[None]:
+    """Within it, what a flag's value is refused with ends the command with status 2."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error).rstrip(".")) from error
 
 
 def need(module: str, package: str):

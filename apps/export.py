@@ -139,10 +139,8 @@ def _check(values: flags.FlagValues) -> None:
         )
     from packnet_tf.export.options import ExportOptions
 
-    try:
+    with cli.as_usage():
         ExportOptions(**_options(values))
-    except ValueError as error:
-        raise cli.UsageError(str(error).rstrip(".")) from None
 
 
 def _options(values: flags.FlagValues) -> dict:

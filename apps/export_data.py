@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from packnet_tf.apps import labelled
-from packnet_tf.apps.folders import unreadable_among
+from packnet_tf.apps.folders import readable_files
 from packnet_tf.apps.packs import check_shapes, pixel_range
 from packnet_tf.apps.pipeline import Pipeline
 from packnet_tf.apps.pixels import images_in
@@ -58,12 +58,12 @@ def labelled_images(net, pack: str, tasks: Sequence[str], given: Sequence[str]) 
 
 def _readable(files: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
     """The files that can be read; says which cannot."""
-    bad = unreadable_among([path for path, _ in files])
-    if len(bad) == len(files):
-        raise OSError(f"No image can be read: {next(iter(bad.values()))}.")
-    for reason in bad.values():
+    kept, unreadable = readable_files(files)
+    if not kept:
+        raise OSError(f"No image can be read: {next(iter(unreadable.values()))}.")
+    for reason in unreadable.values():
         print(f"Skipped: {reason}", flush=True)
-    return [pair for pair in files if pair[0] not in bad]
+    return kept
 
 
 def _pipeline(net, pack: str) -> Pipeline:

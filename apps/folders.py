@@ -72,9 +72,8 @@ def readable(folder: Folder) -> Folder:
 
     files, unreadable = {}, {}
     for split, pairs in folder.files.items():
-        found = unreadable_among([path for path, _ in pairs])
+        files[split], found = readable_files(pairs)
         unreadable |= found
-        files[split] = [pair for pair in pairs if pair[0] not in found]
         left = {label for _, label in files[split]}
         for label, name in enumerate(folder.classes):
             if label not in left:
@@ -85,8 +84,15 @@ def readable(folder: Folder) -> Folder:
     return dataclasses.replace(folder, files=files, unreadable=unreadable)
 
 
-def unreadable_among(paths: Sequence[str]) -> dict[str, str]:
-    """By path, why images cannot be read; all are tried."""
+def readable_files(pairs: Sequence[tuple[str, int]]) -> tuple[list[tuple[str, int]], dict]:
+    """Tries image files.
+
+    Args:
+        pairs: of a path and a label.
+
+    Returns:
+        The pairs whose image can be read, and by path why the others cannot.
+    """
 
     def complaint(path: str) -> str | None:
         try:
@@ -95,9 +101,11 @@ def unreadable_among(paths: Sequence[str]) -> dict[str, str]:
             return str(error)
         return None
 
+    paths = [path for path, _ in pairs]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         complaints = list(pool.map(complaint, paths))
-    return {path: text for path, text in zip(paths, complaints, strict=True) if text}
+    unreadable = {path: text for path, text in zip(paths, complaints, strict=True) if text}
+    return [pair for pair in pairs if pair[0] not in unreadable], unreadable
 
 
 def _class_folders(folder: pathlib.Path) -> list[str]:

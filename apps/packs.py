@@ -36,7 +36,7 @@ def _opened(plan) -> packnet_tf.PackNet:
     path = pathlib.Path(plan.pack)
     if path.exists():
         net = packnet_tf.load(path)
-        _check_policy(net, plan)
+        _check_fits(net, plan)
         if plan.trunk:
             print(f"'{path}' has its trunk; --trunk={plan.trunk} is for a new pack.", flush=True)
         return net
@@ -56,7 +56,7 @@ def _opened(plan) -> packnet_tf.PackNet:
     return net
 
 
-def _check_policy(net, plan) -> None:
+def _check_fits(net, plan) -> None:
     for name in POLICIES:
         wanted, has = getattr(plan, name), getattr(net.policy, name)
         if wanted not in (None, has):

@@ -10,6 +10,7 @@ from absl import flags
 
 from packnet_tf.apps import cli
 from packnet_tf.planning import equal_shares, plan, plan_table
+from packnet_tf.pruning import check_ratio
 
 FLAGS = cli.new_flags()
 flags.DEFINE_integer(
@@ -52,5 +53,5 @@ def _ratios(values: flags.FlagValues) -> list[float] | None:
         ratios = [float(text) for text in values.ratios]
     except ValueError as error:
         raise cli.UsageError(f"--ratios takes numbers separated by commas: {error}") from error
-    cli.check_ratios("ratios", ratios)
-    return ratios
+    with cli.as_usage():
+        return [check_ratio(ratio) for ratio in ratios]

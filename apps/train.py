@@ -15,6 +15,7 @@ Example:
 from absl import flags
 
 from packnet_tf.apps import cli
+from packnet_tf.pruning import check_ratio
 
 FLAGS = cli.new_flags()
 REQUIRED = ("pack",)
@@ -242,4 +243,6 @@ def _check_prune(text: str, tasks: int) -> None:
         ) from None
     if len(ratios) != tasks:
         raise cli.UsageError(f"--prune has {len(ratios)} ratios for {tasks} tasks; give one each")
-    cli.check_ratios("prune", ratios)
+    with cli.as_usage():
+        for ratio in ratios:
+            check_ratio(ratio)

@@ -39,7 +39,7 @@ class Comparison:
         model: the Keras model, called in inference mode.
         options: how the files were exported.
         pixels: what they do to pictures, where they take pictures.
-        probable: whether the model answers with probabilities.
+        gives_probabilities: whether the model answers with probabilities.
         pixel_range: lowest and highest value of random images.
     """
 
@@ -48,11 +48,11 @@ class Comparison:
         model: keras.Model,
         options: ExportOptions,
         pixels: Pixels | None,
-        probable: bool,
+        gives_probabilities: bool,
         pixel_range: tuple[float, float] = (0.0, 1.0),
     ):
-        self.model, self.options, self.pixels, self.probable = model, options, pixels, probable
-        self.pixel_range = pixel_range
+        self.model, self.options, self.pixels = model, options, pixels
+        self.gives_probabilities, self.pixel_range = gives_probabilities, pixel_range
 
     def batches(self, samples=None) -> list[tuple[list[np.ndarray], int]]:
         """Random inputs, and samples, as batches; see `input_batches`.
@@ -127,7 +127,7 @@ class Comparison:
             logits, found = self.answers(onnx_session, inputs)
             _check_finite(logits, found)
             kind = self.options.outputs
-            for ours, theirs in expected_and_found(kind, logits, found, self.probable):
+            for ours, theirs in expected_and_found(kind, logits, found, self.gives_probabilities):
                 ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
                 apart = np.abs(ours - theirs).max(initial=0.0)
                 scale = max(np.abs(ours).max(initial=0.0), np.finfo(np.float32).tiny)

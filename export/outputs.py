@@ -19,11 +19,11 @@ def name_outputs(proto, features: bool) -> bool:
         Whether they are probabilities already: each ends in a softmax or a sigmoid.
     """
     made_by = {name: node for node in proto.graph.node for name in node.output}
-    probable = all(_ends_in_probabilities(o.name, made_by) for o in proto.graph.output)
+    gives_probabilities = all(_ends_in_probabilities(o.name, made_by) for o in proto.graph.output)
     features = features and "features" not in [entry.name for entry in proto.graph.input]
-    name = "probabilities" if probable else "features" if features else "logits"
+    name = "probabilities" if gives_probabilities else "features" if features else "logits"
     rename(proto.graph, {o.name: o.name.replace("logits", name) for o in proto.graph.output})
-    return probable
+    return gives_probabilities
 
 
 def _ends_in_probabilities(name: str, made_by: dict) -> bool:
@@ -32,18 +32,18 @@ def _ends_in_probabilities(name: str, made_by: dict) -> bool:
     return name in made_by and made_by[name].op_type in ("Softmax", "Sigmoid")
 
 
-def check_outputs(proto, kind: str, top_k: int, probable: bool = False) -> None:
+def check_outputs(proto, kind: str, top_k: int, gives_probabilities: bool) -> None:
     """Refuses answers that a model cannot give.
 
     Args:
         proto: the model.
         kind, top_k: what is asked for.
-        probable: whether it answers with probabilities already.
+        gives_probabilities: whether it answers with probabilities already.
 
     Raises:
         ValueError: the model does not classify, or has fewer classes.
     """
-    if kind == "logits" or (kind == "probabilities" and probable):
+    if kind == "logits" or (kind == "probabilities" and gives_probabilities):
         return
     outputs = proto.graph.output
     shapes = [[size.dim_value for size in o.type.tensor_type.shape.dim] for o in outputs]
@@ -61,7 +61,7 @@ def check_outputs(proto, kind: str, top_k: int, probable: bool = False) -> None:
         )
 
 
-def append_outputs(proto, kind: str, top_k: int, probable: bool) -> None:
+def append_outputs(proto, kind: str, top_k: int, gives_probabilities: bool) -> None:
     """Changes the end of an ONNX model to what is asked for.
 
     Args:
@@ -70,14 +70,14 @@ def append_outputs(proto, kind: str, top_k: int, probable: bool) -> None:
             are two outputs, `top_classes` int64 (batch, k) and `top_probabilities` float32
             (batch, k).
         top_k: how many.
-        probable: whether it answers with probabilities already.
+        gives_probabilities: whether it answers with probabilities already.
     """
     from onnx import TensorProto, helper, numpy_helper
 
     if kind == "logits":
         return
     graph = proto.graph
-    if not probable:
+    if not gives_probabilities:
         for output in graph.output:
             logits, output.name = output.name, output.name.replace("logits", "probabilities")
             graph.node.append(helper.make_node("Softmax", [logits], [output.name], axis=-1))
@@ -98,7 +98,7 @@ def append_outputs(proto, kind: str, top_k: int, probable: bool) -> None:
 
 
 def expected_and_found(
-    kind: str, ours: list[np.ndarray], answers: list[np.ndarray], probable: bool
+    kind: str, ours: list[np.ndarray], answers: list[np.ndarray], gives_probabilities: bool
 ) -> list:
     """Pairs of arrays that are equal where a file answers as Keras.
 
@@ -106,11 +106,11 @@ def expected_and_found(
         kind: one of `OUTPUTS`.
         ours: Keras's answers, one array per output.
         answers: the file's.
-        probable: whether Keras's are probabilities.
+        gives_probabilities: whether Keras's are probabilities.
     """
     if kind == "logits":
         return list(zip(ours, answers, strict=True))
-    chances = ours if probable else [softmax(array) for array in ours]
+    chances = ours if gives_probabilities else [softmax(array) for array in ours]
     if kind == "probabilities":
         return list(zip(chances, answers, strict=True))
     [chance], (classes, top) = chances, answers

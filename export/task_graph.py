@@ -73,12 +73,16 @@ class TaskGraph:
             self.model, names=self.names, opset=options.opset, batch_size=options.batch_size
         )
         features = type(head) is keras.layers.Identity and not net.classes(task)  # adopted
-        self.probable = name_outputs(self.converted.proto, features)
-        check_outputs(self.converted.proto, options.outputs, options.top_k, self.probable)
+        self.gives_probabilities = name_outputs(self.converted.proto, features)
+        check_outputs(
+            self.converted.proto, options.outputs, options.top_k, self.gives_probabilities
+        )
         # With the view, not with the unpacked model that the graph is made from: this checks the
         # unpacking too.
         values = noted_range(net.notes.get("pixel_range")) or (0.0, 1.0)
-        self.comparison = Comparison(self.view, options, self.pixels, self.probable, values)
+        self.comparison = Comparison(
+            self.view, options, self.pixels, self.gives_probabilities, values
+        )
         self.packed = self._packed()
 
     def _packed(self) -> dict[str, PackedWeight]:
@@ -140,14 +144,14 @@ class TaskGraph:
         """Gives a graph the inputs, outputs and metadata that the options ask for."""
         if self.pixels is not None:
             self.pixels.prepend(proto)
-        append_outputs(proto, self.options.outputs, self.options.top_k, self.probable)
+        append_outputs(proto, self.options.outputs, self.options.top_k, self.gives_probabilities)
         self._describe(proto)
         return proto
 
     def _check_plain(self, proto, batches) -> None:
         """Checks a graph before its precision changes."""
         plain = dataclasses.replace(self.options, outputs="logits", softmax=False, top_k=None)
-        comparison = Comparison(self.view, plain, None, self.probable)
+        comparison = Comparison(self.view, plain, None, self.gives_probabilities)
         if self.pixels is not None:
             seen = self.pixels.rounded
             batches = [([seen(arrays[0])], count) for arrays, count in batches]

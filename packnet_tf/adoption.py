@@ -14,10 +14,9 @@ import keras
 
 from packnet_tf import cloning
 from packnet_tf.matching import match
-from packnet_tf.packed_weight import clear
+from packnet_tf.packed_weight import clear, values_of
 from packnet_tf.policy import own_weights
 from packnet_tf.pruning import check_ratio
-from packnet_tf.records import values_of
 from packnet_tf.tables import text_table
 
 

@@ -4,13 +4,11 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 import keras
-import numpy as np
-from keras import ops
 
 from packnet_tf import packable  # noqa: F401  registers what files may hold
 from packnet_tf.configs import changed, repair
 from packnet_tf.layers import PACKED_CLASSES, Packed, own_variables, pack_layer
-from packnet_tf.packed_weight import PackedWeight
+from packnet_tf.packed_weight import PackedWeight, assign_values, values_of
 from packnet_tf.undrawn import give_back_initializers, undrawn
 
 
@@ -80,15 +78,15 @@ class PackedTrunk(keras.Model):
         Raises:
             ValueError: it would change what committed tasks own. Everything is as it was.
         """
-        old = _values_of(variables)
+        old = values_of(variables)
         try:
             yield
-            new = _values_of(variables)
-            _assign(variables, old)
+            new = values_of(variables)
+            assign_values(variables, old)
             self.check_same_pack(variables, new)
-            _assign(variables, new)
+            assign_values(variables, new)
         except BaseException:
-            _assign(variables, old)
+            assign_values(variables, old)
             raise
 
     def check_same_pack(self, variables: Sequence[keras.Variable], values: Sequence) -> None:
@@ -155,15 +153,6 @@ def _hold_still(built: Sequence[keras.layers.Layer], layers: list, weights: list
         built[place].trainable = False
     for place, number in weights:
         own_variables(built[place])[number].trainable = False
-
-
-def _values_of(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
-    return [np.array(ops.convert_to_numpy(variable)) for variable in variables]
-
-
-def _assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
 
 
 def _paths(layers, prefix: str, seen: set[int]) -> Iterator[tuple[str, keras.layers.Layer]]:

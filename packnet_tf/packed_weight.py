@@ -1,7 +1,7 @@
 """One packed weight: the four variables that several tasks share."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import keras
 import numpy as np
@@ -169,6 +169,17 @@ def copy_value(source: keras.Variable, target: keras.Variable) -> None:
     the other variable's away.
     """
     target.assign(ops.copy(source))
+
+
+def values_of(variables: Iterable[keras.Variable]) -> list[np.ndarray]:
+    """Copies of the values of variables."""
+    return [np.array(ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def assign_values(variables: Iterable[keras.Variable], values: Iterable[np.ndarray]) -> None:
+    """Gives variables such values again."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def is_finite(tensor) -> bool:

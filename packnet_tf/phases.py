@@ -14,7 +14,7 @@ from keras import ops
 
 from packnet_tf.checks import rolled_back
 from packnet_tf.optimizers import check_resettable, reset_optimizer, steps_of
-from packnet_tf.packed_weight import Criterion
+from packnet_tf.packed_weight import Criterion, assign_values, values_of
 from packnet_tf.pruning import magnitude
 from packnet_tf.schedules import Schedule, due, final_sparsity
 from packnet_tf.task_model import RETRAINING, TRAINING, TaskModel
@@ -122,10 +122,9 @@ class Phases:
             return
         # The metrics are in the midst of an epoch of training, and go on from there.
         states = [variable for metric in self.model.metrics for variable in metric.variables]
-        kept = [ops.convert_to_numpy(variable) for variable in states]
+        kept = values_of(states)
         self.around_prune[moment] = dict(self.evaluate())
-        for variable, value in zip(states, kept, strict=True):
-            variable.assign(value)
+        assign_values(states, kept)
 
 
 class OneShot(Phases):

@@ -7,14 +7,13 @@ made, and values cut into arrays, when a model of their task is.
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable
 
 import keras
 import numpy as np
-from keras import ops
 
 from packnet_tf.cloning import finalize
 from packnet_tf.configs import changed
+from packnet_tf.packed_weight import values_of
 from packnet_tf.policy import own_weights
 from packnet_tf.task_model import TaskModel
 
@@ -130,8 +129,3 @@ class TaskRecord:
     def head_size(self) -> int:
         """Number of the head's weights."""
         return sum(math.prod(shape) for shape, _ in self.head_weights)
-
-
-def values_of(variables: Iterable) -> list[np.ndarray]:
-    """Copies of the values of variables."""
-    return [np.array(ops.convert_to_numpy(variable)) for variable in variables]

@@ -14,7 +14,7 @@ from packnet_tf.apps.comparison.plain import LOSS, with_heads
 from packnet_tf.apps.comparison.runs import Entry, Run, folder_of
 from packnet_tf.apps.comparison.settings import Settings
 from packnet_tf.apps.comparison.worker import RESULT
-from packnet_tf.apps.folders import SPLITS, unreadable_among
+from packnet_tf.apps.folders import SPLITS, readable_files
 from packnet_tf.apps.pipeline import Pipeline
 from packnet_tf.apps.trunks import load_trunk
 from packnet_tf.distribution import has_accelerator
@@ -95,10 +95,9 @@ def time_images(run: Run, shape: tuple[int, int, int], batch: int) -> float:
     task = run.tasks[0]
     settings, files = Settings(**task["settings"]), folder_of(task, run.seed).files["train"]
     files = files[:: max(1, len(files) // (4 * batch))][: 4 * batch]
-    bad = unreadable_among([path for path, _ in files])
-    files = [pair for pair in files if pair[0] not in bad]
+    files, unreadable = readable_files(files)
     if not files:
-        raise ValueError(f"task '{task['name']}': {next(iter(bad.values()))}.")
+        raise ValueError(f"task '{task['name']}': {next(iter(unreadable.values()))}.")
     pipeline = Pipeline(shape, batch, run.seed, False, shorter_side=settings.shorter_side)
     data = pipeline.training(files, settings.flip, settings.crop)
     began = time.perf_counter()

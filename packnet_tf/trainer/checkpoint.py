@@ -5,9 +5,9 @@ import pathlib
 
 import keras
 import numpy as np
-from keras import ops
 
 from packnet_tf.atomic import replacing
+from packnet_tf.packed_weight import assign_values, values_of
 
 
 def variables_of(model: keras.Model) -> list[keras.Variable]:
@@ -17,13 +17,12 @@ def variables_of(model: keras.Model) -> list[keras.Variable]:
 
 def take(model: keras.Model) -> list[np.ndarray]:
     """Copies of those values."""
-    return [np.array(ops.convert_to_numpy(variable)) for variable in variables_of(model)]
+    return values_of(variables_of(model))
 
 
 def put_back(model: keras.Model, values: list[np.ndarray]) -> None:
     """Gives a model such values again."""
-    for variable, value in zip(variables_of(model), values, strict=True):
-        variable.assign(value)
+    assign_values(variables_of(model), values)
 
 
 def save(path: pathlib.Path, facts: dict, values: list[np.ndarray]) -> None:

@@ -40,4 +40,4 @@ def test_plan_says_what_is_missing_or_wrong(capsys):
     assert run(capsys, "--ratios=0.5,0", "--tasks=3")[0] == 2
     status, _, err = run(capsys, "--ratios=2")
     assert status == 2
-    assert "--ratios has the ratio 2; expected 0 to 1, 0.75 for instance." in err
+    assert "prune_ratio is the fraction" in err

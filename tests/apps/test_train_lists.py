@@ -136,7 +136,7 @@ def test_a_command_killed_between_two_tasks_continues_with_the_second(whole, pla
         ),
         (
             ["--task=a", "--data=x", "--prune=1.5"],
-            "--prune has the ratio 1.5; expected 0 to 1, 0.75 for instance.",
+            "a number from 0 to 1; got 1.5. Write prune_ratio=0.75 for three quarters.",
         ),
     ],
 )
