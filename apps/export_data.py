@@ -7,9 +7,9 @@ import numpy as np
 
 from packnet_tf.apps import labelled
 from packnet_tf.apps.folders import readable_files
+from packnet_tf.apps.listing import images_in
 from packnet_tf.apps.packs import check_shapes, pixel_range
 from packnet_tf.apps.pipeline import Pipeline
-from packnet_tf.apps.pixels import images_in
 
 
 def calibration_images(net, pack: str, folder: str, count: int) -> np.ndarray:

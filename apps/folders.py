@@ -7,7 +7,8 @@ import pathlib
 import random
 from collections.abc import Sequence
 
-from packnet_tf.apps.pixels import SUFFIXES, read_image
+from packnet_tf.apps.listing import class_folders, images_in
+from packnet_tf.apps.pixels import read_image
 
 SPLITS = ("train", "validation", "test")
 
@@ -48,7 +49,7 @@ def read_folder(directory, validation_share: float = 0.1, seed: int = 0) -> Fold
         raise FileNotFoundError(f"There is no folder '{root}'. {layout}")
     if not (root / "train").is_dir():
         raise FileNotFoundError(f"'{root}' has no folder 'train'. {layout}")
-    classes = sorted(_class_folders(root / "train"))
+    classes = class_folders(root / "train")
     if not classes:
         raise ValueError(f"'{root / 'train'}' has no class folders, so no images. {layout}")
     if len(classes) < 2:
@@ -108,12 +109,8 @@ def readable_files(pairs: Sequence[tuple[str, int]]) -> tuple[list[tuple[str, in
     return [pair for pair in pairs if pair[0] not in unreadable], unreadable
 
 
-def _class_folders(folder: pathlib.Path) -> list[str]:
-    return [entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."]
-
-
 def _files(folder: pathlib.Path, classes: list[str]) -> list[tuple[str, int]]:
-    present = set(_class_folders(folder))
+    present = set(class_folders(folder))
     missing, unknown = set(classes) - present, present - set(classes)
     if missing or unknown:
         what = f"lacks the class '{min(missing)}'" if missing else f"has a class '{min(unknown)}'"
@@ -124,17 +121,12 @@ def _files(folder: pathlib.Path, classes: list[str]) -> list[tuple[str, int]]:
         )
     files = []
     for label, name in enumerate(classes):
-        paths = sorted(
-            str(path)
-            for path in (folder / name).iterdir()
-            if path.suffix.lower() in SUFFIXES and path.name[0] != "."
-        )
-        if not paths:
+        try:
+            files += [(path, label) for path in images_in(folder / name)]
+        except FileNotFoundError as error:
             raise ValueError(
-                f"The class folder '{folder / name}' has no images ({', '.join(SUFFIXES)}). Put "
-                "images there, or remove the class from every split."
-            )
-        files += [(path, label) for path in paths]
+                f"{error} Put images there, or remove the class from every split."
+            ) from error
     return files
 
 

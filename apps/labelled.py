@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from packnet_tf.apps.pixels import images_in
+from packnet_tf.apps.listing import class_folders, images_in
 
 LAYOUT = "Expected DIR/{train,validation,test}/<class>/<image>, or DIR/<class>/<image>."
 
@@ -42,7 +42,7 @@ def labelled_images(
         ValueError: the class folders are not the file's classes.
     """
     folder = _split_folder(pathlib.Path(directory), split)
-    found = sorted(_folders(folder))
+    found = class_folders(folder)
     if not found:
         raise FileNotFoundError(f"'{folder}' has no class folders. {LAYOUT}")
     if classes is None:
@@ -93,7 +93,3 @@ def _check_names(folder: pathlib.Path, found: Sequence[str], classes: Sequence[s
 
 def _quoted(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
-
-
-def _folders(folder: pathlib.Path) -> list[str]:
-    return [entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."]

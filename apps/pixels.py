@@ -3,14 +3,11 @@
 Pillow and NumPy only, so that `packnet predict` needs no Keras.
 """
 
-import pathlib
 from collections.abc import Callable
 
 import numpy as np
 
 from packnet_tf.apps import cli
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 def read_image(path, height: int, width: int, channels: int) -> np.ndarray:
@@ -66,27 +63,6 @@ def read_whole_image(path, channels: int) -> np.ndarray:
     """
     pixels = _read(path, channels, lambda size: size)
     return pixels.reshape(*pixels.shape[:2], channels)
-
-
-def images_in(folder) -> list[str]:
-    """The image files of a folder and the folders in it, by suffix, sorted by path.
-
-    What is hidden (its name begins with a dot) is left out.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    root = pathlib.Path(folder)
-    found = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        and path.is_file()
-    )
-    if not found:
-        raise FileNotFoundError(f"There are no images in '{folder}' ({', '.join(SUFFIXES)}).")
-    return [str(path) for path in found]
 
 
 def _with_shorter_side(size: tuple[int, int], side: int) -> tuple[int, int]:

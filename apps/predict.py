@@ -19,7 +19,7 @@ from absl import flags
 from packnet_tf.apps import cli
 from packnet_tf.apps.classifier import Classifier, NotAClassifierError, define_flags
 from packnet_tf.apps.counter import counted
-from packnet_tf.apps.pixels import images_in
+from packnet_tf.apps.listing import images_in
 from packnet_tf.export import manifest as manifests
 
 FLAGS = cli.new_flags()

@@ -198,6 +198,9 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
             f"--prune_epoch={values.prune_epoch} is not below --epochs={values.epochs}: the task "
             "would never be pruned. --epochs counts the epochs after the prune too"
         )
+    for name in ("trunk_output", "trunk_weights", "pixel_scale"):
+        if values[name].present and values.trunk is None:
+            raise cli.UsageError(f"--{name} says how to read --trunk, which is missing")
     pairs = _pairs(values)
     _check_prune(values.prune, len(pairs) or 1)
     cli.start_keras()

@@ -6,6 +6,7 @@ import pytest
 from image_folders import write_task
 
 from packnet_tf.apps.folders import read_folder, readable
+from packnet_tf.apps.labelled import labelled_images
 
 
 def fill(root, **splits):
@@ -35,6 +36,19 @@ def test_other_files_and_hidden_folders_are_left_out(tmp_path):
     assert read_folder(tmp_path).classes == ["cat", "dog"]
 
 
+def test_folders_within_a_class_folder_are_looked_into_as_evaluate_does(tmp_path):
+    fill(tmp_path, train={"dog": 2, "cat": 3})
+    fill(tmp_path / "train" / "cat", **{"2024": {"may": 2, ".thumbs": 4}, ".old": {"june": 1}})
+    names = [path for path, _ in read_folder(tmp_path).files["train"] if "2024" in path]
+    names += [path for path, _ in read_folder(tmp_path).files["validation"] if "2024" in path]
+    may = tmp_path / "train" / "cat" / "2024" / "may"
+    assert sorted(names) == [str(may / "0.jpg"), str(may / "1.jpg")]
+    assert labelled_images(tmp_path / "train", None, None, None).files == sorted(
+        [pair for split in ("train", "validation") for pair in read_folder(tmp_path).files[split]],
+        key=lambda pair: (pair[1], pair[0]),
+    )
+
+
 def test_validation_comes_from_a_seeded_split_of_every_class(tmp_path):
     fill(tmp_path, train={"cat": 20, "dog": 10})
     folder = read_folder(tmp_path, validation_share=0.2, seed=1)
@@ -52,7 +66,7 @@ def test_validation_comes_from_a_seeded_split_of_every_class(tmp_path):
         ({"validation": {"a": 1}}, "has no folder 'train'. Expected {train,validation,test}/<cla"),
         ({"train": {}}, "has no folder 'train'"),
         ({"train": {"a": 3}}, "has one class only, 'a'"),
-        ({"train": {"a": 3, "b": 0}}, "b' has no images (.jpg, .jpeg, .png"),
+        ({"train": {"a": 3, "b": 0}}, "b' (.jpg, .jpeg, .png, .bmp, .gif"),
         (
             {"train": {"a": 3, "b": 3}, "validation": {"a": 1}},
             "validation' lacks the class 'b' that 'train' has. Every split needs the same class "

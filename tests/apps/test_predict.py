@@ -17,8 +17,8 @@ from onnx_files import (
 import packnet_tf
 from packnet_tf.apps.classifier import Classifier
 from packnet_tf.apps.counter import counted
+from packnet_tf.apps.listing import images_in
 from packnet_tf.apps.main import main
-from packnet_tf.apps.pixels import images_in
 
 ORANGE = (250, 120, 10)  # logits of (25, 12, 1) in a file of write_model
 

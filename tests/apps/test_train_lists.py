@@ -123,6 +123,10 @@ def test_a_command_killed_between_two_tasks_continues_with_the_second(whole, pla
         (["--task=a"], "--data is missing"),
         (["--data=x"], "--task is missing"),
         (["--tasks=a:x", "--task=b"], "--tasks goes without --task and --data"),
+        (
+            ["--task=a", "--data=x", "--pixel_scale=torch"],
+            "--pixel_scale says how to read --trunk, which is missing.",
+        ),
         (["--tasks=a"], "--tasks has 'a'; expected NAME:DIR,NAME:DIR"),
         (["--tasks=a:x,b:"], "--tasks has 'b:'; expected NAME:DIR,NAME:DIR"),
         (
