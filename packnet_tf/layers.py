@@ -90,6 +90,14 @@ class Packed:
         # is to calculate it.
         return [name for name in super().__dir__() if name not in self.packed_names]
 
+    def set_weights(self, weights):
+        self._refuse_closed("set the weights of")
+        new = dict(zip(map(id, self.weights), weights, strict=False))  # Keras counts them
+        for weight in self.packed.values() if self.shared else ():
+            if id(weight.packed) in new and id(weight.owner) in new:
+                self.check_same_pack(weight, new[id(weight.packed)], new[id(weight.owner)])
+        super().set_weights(weights)
+
     def save_own_variables(self, store):
         for i, variable in enumerate(own_variables(self)):
             store[str(i)] = variable  # Keras makes an array of it; of an array it makes a copy
@@ -101,16 +109,12 @@ class Packed:
                 store[f"trainable_{name}"] = weight.trainable
 
     def load_own_variables(self, store):
+        self._refuse_closed("load weights into")
         for i, variable in enumerate(own_variables(self)):
             variable.assign(store[str(i)])
         for name, weight in self.packed.items():
             values = np.asarray(store[name])
             owner = bits.unpack(np.asarray(store[f"{name}_owner"]), weight.owner.shape)
-            if self.closed:
-                raise RuntimeError(
-                    f"Cannot load weights into layer '{self.name}': its task is committed or "
-                    "discarded. Load them into the model of the open task, net.open_model."
-                )
             if self.shared:
                 self.check_same_pack(weight, values, owner)
             weight.packed.assign(values)
@@ -123,6 +127,13 @@ class Packed:
                 weight.trainable.assign(np.asarray(store[f"trainable_{name}"]))
             else:
                 clear(weight.claim)
+
+    def _refuse_closed(self, deed: str) -> None:
+        if self.closed:
+            raise RuntimeError(
+                f"Cannot {deed} layer '{self.name}': its task is committed or discarded. Take the "
+                "model of the open task, net.open_model."
+            )
 
     def check_same_pack(self, weight: PackedWeight, values: np.ndarray, owner: np.ndarray) -> None:
         """Refuses values and owners that would change what committed tasks own.

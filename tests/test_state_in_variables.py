@@ -20,6 +20,7 @@ from pack_helpers import (
     owners,
     pack_task,
     packed,
+    packed_layers,
     run_python,
     same,
     values,
@@ -248,6 +249,39 @@ def test_older_values_of_committed_tasks_are_refused_whatever_door_they_come_by(
         deed(given)
     assert same(values(three.variables), before)
     assert np.array_equal(logits(net.task_model("two"), x), answers)
+
+
+def test_weights_of_one_layer_are_set_within_the_same_rules(birds):
+    net, model, x, y = birds
+    layer = packed_layers(model)[0]
+    early = layer.get_weights()
+    fit(model, x, y, epochs=1)
+    assert not same(layer.get_weights(), early)
+    layer.set_weights(early)  # the open task's own
+    assert same(layer.get_weights(), early)
+    net.commit()
+    before = values(model.variables)
+    with pytest.raises(RuntimeError) as error:
+        layer.set_weights(early)
+    assert str(error.value) == (
+        f"Cannot set the weights of layer '{layer.name}': its task is committed or discarded. Take "
+        "the model of the open task, net.open_model."
+    )
+    assert same(values(model.variables), before)
+
+
+def test_weights_of_one_layer_that_would_change_a_committed_task_are_refused():
+    net = packnet_tf.PackNet(mlp_trunk())
+    pack_task(net, "one")
+    model = net.add_task("two", layers.Dense(3))
+    layer = packed_layers(model)[0]
+    before = values(model.variables)
+    doubled = [2 * value for value in layer.get_weights()]
+    with pytest.raises(ValueError, match="the weights of committed tasks differ from this pack's"):
+        layer.set_weights(doubled)
+    assert same(values(model.variables), before)
+    with pytest.raises(ValueError, match="weight list of length 1"):
+        layer.set_weights(doubled[:1])
 
 
 def test_a_state_of_the_open_task_can_be_set_again(birds):
