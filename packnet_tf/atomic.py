@@ -1,10 +1,13 @@
 """Files that are either the old ones or the new ones, never half of each."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -12,6 +15,9 @@ def replacing(path) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`; on success it is flushed and takes `path`'s place.
 
     When the block raises, the temporary file is removed and `path` is as it was.
+
+    Raises:
+        OSError: the disk is full; in one sentence.
 
     Example:
         >>> with replacing("manifest.json") as temporary:
@@ -32,6 +38,13 @@ def replacing(path) -> Iterator[pathlib.Path]:
         flush(temporary)
         os.replace(temporary, path)
         flush(path.parent)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise OSError(
+            f"Cannot write '{path}': {os.strerror(error.errno)}. Make room there and try again; "
+            "what it held before is unchanged."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -104,8 +104,8 @@ class PackNetCallback(keras.callbacks.Callback):
         if epochs is not None and epochs <= self.prune_epoch:
             warnings.warn(
                 f"This fit ends after epoch {epochs - 1}, before the prune of task "
-                f"'{self.model.name}' at the start of epoch {self.prune_epoch}: the task will be "
-                "left open. Use more epochs or a smaller prune_epoch, or go on with another fit("
+                f"'{self.model.task_name}' at the start of epoch {self.prune_epoch}: the task will "
+                "be left open. Use more epochs or a smaller prune_epoch, or go on with another fit("
                 f"initial_epoch={epochs}).",
                 stacklevel=2,
             )

@@ -68,12 +68,12 @@ def packed_kernels(store: PackedTrunk, plain) -> list[tuple[keras.Variable, Pack
 
 
 def full_precision(model):
-    """A copy of a plain model that computes in the dtype of its weights.
+    """A copy of a plain model whose layers have float32 weights and compute in it."""
 
-    A mixed policy (`mixed_float16`) suits training; the weights it trains are float32.
-    """
+    def single(policy):
+        return "float32" if "float" in policy.compute_dtype else policy.name
 
-    return _in_policies(model, lambda policy: policy.variable_dtype)
+    return _in_policies(model, single)
 
 
 def computing_in(model, policy: str):
@@ -132,8 +132,7 @@ def attach(trunk, head, name: str, model_class: type = keras.Model):
 def finalize(layer) -> None:
     """Tells layers that compute with copies of their weights (Normalization) to copy again."""
     for part in layer._flatten_layers():
-        if hasattr(part, "finalize_state"):
-            part.finalize_state()
+        _recompute(part)
 
 
 def _clone(model, change: Callable[[dict], dict] = undrawn):
@@ -225,8 +224,16 @@ def _finish(pairs) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 source.save_assets(folder)
                 target.load_assets(folder)
-        if hasattr(target, "finalize_state"):
-            target.finalize_state()
+        _recompute(target)
+
+
+def _recompute(layer) -> None:
+    """Makes a Normalization compute anew what it keeps of its weights.
+
+    Of other layers with a `finalize_state`, a Discretization say, it would forget what they know.
+    """
+    if isinstance(layer, keras.layers.Normalization) and layer.built:
+        layer.finalize_state()
 
 
 def _as(model_class: type, model):

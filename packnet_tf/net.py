@@ -20,7 +20,7 @@ from packnet_tf.policy import Policy, own_weights
 from packnet_tf.pruning import check_ratio, magnitude
 from packnet_tf.records import Head, TaskRecord
 from packnet_tf.restart import fresh_values
-from packnet_tf.task_model import COMMITTED, RETRAINING, TaskModel
+from packnet_tf.task_model import COMMITTED, RETRAINING, TaskModel, as_given
 
 
 class PackNet(PackState):
@@ -106,15 +106,16 @@ class PackNet(PackState):
         claim_ratio = check_ratio(claim_ratio, "claim_ratio")
         classes = None if classes is None else [str(label) for label in classes]
         number = len(self._records) + 1
-        record = TaskRecord(name, number, Head(cloning.copy_layer(head)), classes)
-        record.claim_ratio = claim_ratio
-        try:
-            model = self._build(record, head=head)
-        except ValueError as error:
-            raise ValueError(
-                f"Cannot add task '{name}': its head does not fit the trunk, whose outputs have "
-                f"shape {self._trunk.output_shape}: {error}"
-            ) from error
+        with as_given(head):
+            record = TaskRecord(name, number, Head(cloning.copy_layer(head)), classes)
+            record.claim_ratio = claim_ratio
+            try:
+                model = self._build(record, head=head)
+            except ValueError as error:
+                raise ValueError(
+                    f"Cannot add task '{name}': its head does not fit the trunk, whose outputs "
+                    f"have shape {self._trunk.output_shape}: {error}"
+                ) from error
         width = model.output_shape[-1] if isinstance(model.output_shape, tuple) else None
         if classes is not None and width is not None and len(classes) != width:
             raise ValueError(
@@ -293,7 +294,7 @@ class PackNet(PackState):
             weight.give_back(record.number, keep_values=self.policy.restart != "zero")
         self._records.remove(record)
         for model in self._models:
-            model.released |= model.name == name
+            model.released |= model.task_name == name
 
     def hold_policy(self, model: TaskModel) -> None:
         """Freezes what the open task's model shares with earlier tasks."""
@@ -331,3 +332,9 @@ class PackNet(PackState):
 
         check_owners(self._weights, self._records)
         save(self, path)
+
+    def __reduce__(self):
+        """Copies, of `copy.deepcopy` and pickle, are what a file of the pack would be read as."""
+        from packnet_tf.storage import from_bytes, to_bytes
+
+        return from_bytes, (to_bytes(self),)

@@ -13,6 +13,7 @@ from packnet_tf.policy import Policy, own_weights
 from packnet_tf.records import TaskRecord
 from packnet_tf.summary import summarize
 from packnet_tf.task_model import COMMITTED, PHASES, TaskModel
+from packnet_tf.task_names import model_name
 from packnet_tf.usage import storage_use
 
 
@@ -73,7 +74,9 @@ class PackState:
             ValueError: there is no committed task of that name.
         """
         view = self._view(self._record(name))
-        model, _ = cloning.attach(cloning.plain_trunk(self._trunk, view.trunk), view.head, name)
+        model, _ = cloning.attach(
+            cloning.plain_trunk(self._trunk, view.trunk), view.head, view.name
+        )
         return model
 
     def capacity(self) -> Capacity:
@@ -173,8 +176,10 @@ class PackState:
         trunk = cloning.view_trunk(self._trunk, record.number, frozen)
         if record.number > 1 and not frozen:
             self.policy.freeze_shared(trunk)
-        model, own_head = cloning.attach(trunk, head or record.head.layer, record.name, TaskModel)
-        model.belong(self, trunk, own_head)
+        model, own_head = cloning.attach(
+            trunk, head or record.head.layer, model_name(record.name), TaskModel
+        )
+        model.belong(self, record.name, trunk, own_head)
         self._models.add(model)
         return model
 

@@ -7,12 +7,14 @@ owners and claims in as few bits as they need.
 
 import json
 import pathlib
+import tempfile
 import zipfile
 
 import keras
 import numpy as np
 
 from packnet_tf.atomic import replacing
+from packnet_tf.checks import check_name
 from packnet_tf.net import PackNet
 from packnet_tf.packed_weight import values_of
 from packnet_tf.policy import Policy, own_weights
@@ -173,6 +175,22 @@ def load(path) -> PackNet:
         raise _unreadable(path, error) from error
 
 
+def to_bytes(net: PackNet) -> bytes:
+    """A pack as the bytes of its file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "pack.keras"
+        net.save(path)
+        return path.read_bytes()
+
+
+def from_bytes(data: bytes) -> PackNet:
+    """The pack of such bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "pack.keras"
+        path.write_bytes(data)
+        return load(path)
+
+
 def restore(net: PackNet, path) -> None:
     """Puts the tasks of a pack file into a pack that has none of them, or the first ones.
 
@@ -240,6 +258,8 @@ def _restore(archive: Archive) -> PackNet:
     # Names of layers within layers are not in any configuration.
     net._weights = dict(zip(facts["paths"], net._weights.values(), strict=True))
     net.notes = dict(facts["notes"])
+    for number, record in enumerate(archive.tasks):
+        check_name(record.name, [other.name for other in archive.tasks[:number]])
     committed = archive.tasks[: facts["committed"]]
     counts = [weight.owner_counts(len(committed)) for weight in net._weights.values()]
     for record in committed:

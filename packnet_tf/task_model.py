@@ -2,6 +2,8 @@
 
 import contextlib
 import inspect
+import weakref
+from collections.abc import Iterator
 
 import keras
 from keras import ops
@@ -16,6 +18,10 @@ TRAINING, RETRAINING, COMMITTED = 0, 1, 2
 PHASES = ("training", "retraining", "committed")
 
 
+# What was trainable of the heads of closed models: the order is that of `_flagged`.
+_GIVEN: weakref.WeakKeyDictionary[keras.layers.Layer, list[bool]] = weakref.WeakKeyDictionary()
+
+
 @keras.saving.register_keras_serializable("packnet_tf")
 class TaskModel(fitting_model()):
     """A functional Keras model of one task, made by `PackNet.add_task` or `task_model`.
@@ -28,10 +34,11 @@ class TaskModel(fitting_model()):
         phase: int32 variable: 0 training, 1 retraining (pruned), 2 committed. A variable, so that
             checkpoints and `EarlyStopping(restore_best_weights=True)` take it along.
         pack: the `PackNet` it belongs to; None for a model read from a file of its own.
+        task_name: its task's name; None for a model read from a file of its own.
         released: whether its task's weights have been given back.
     """
 
-    pack = None
+    pack = task_name = None
     released = False
     _parts = None
 
@@ -42,9 +49,9 @@ class TaskModel(fitting_model()):
             name="phase",
         )  # fmt: skip
 
-    def belong(self, pack, trunk, head) -> None:
+    def belong(self, pack, task: str, trunk, head) -> None:
         """Makes this the model of a task of `pack`."""
-        self.pack = pack
+        self.pack, self.task_name = pack, task
         self._parts = (trunk.name, head.name)
 
     def get_config(self):
@@ -82,6 +89,7 @@ class TaskModel(fitting_model()):
         """Freezes the model for good: its task is committed, or discarded."""
         for layer in self.trunk.packed_layers():
             layer.closed = True
+        _GIVEN.setdefault(self.head, [part.trainable for part in _flagged(self.head)])
         self.trainable = False
 
     def fit(self, *args, **kwargs):
@@ -152,21 +160,45 @@ class TaskModel(fitting_model()):
         """A traced function does not come through a call again, so those who get one ask too."""
         if self.released:
             raise RuntimeError(
-                f"This model of task '{self.name}' cannot answer: the task was released, and its "
-                "weights are free or another task's. Keep a plain copy, net.unpack(task), before "
-                "net.release(task)."
+                f"This model of task '{self.task_name}' cannot answer: the task was released, and "
+                "its weights are free or another task's. Keep a plain copy, net.unpack(task), "
+                "before net.release(task)."
             )
 
     def _refuse_unless_open(self, deed: str) -> None:
         if self.open:
             return
-        if self.name not in self.pack.tasks:
+        if self.task_name not in self.pack.tasks:
             raise RuntimeError(
-                f"Cannot {deed} this model of task '{self.name}': the task was discarded. Use the "
-                "model that net.add_task returned last, net.open_model."
+                f"Cannot {deed} this model of task '{self.task_name}': the task was discarded. Use "
+                "the model that net.add_task returned last, net.open_model."
             )
         raise RuntimeError(
-            f"Cannot {deed} the model of task '{self.name}': the task is committed, and a "
+            f"Cannot {deed} the model of task '{self.task_name}': the task is committed, and a "
             "committed task never changes. Restore or load weights before net.commit() (a "
             "PackNetCallback commits when fit ends); to train on, add a task with net.add_task."
         )
+
+
+@contextlib.contextmanager
+def as_given(head) -> Iterator[None]:
+    """Within it the head of a closed model is trainable again, as far as its owner made it."""
+    given = _GIVEN.get(head)
+    if given is None:
+        yield
+        return
+    _set_flags(head, given)
+    try:
+        yield
+    finally:
+        head.trainable = False
+
+
+def _flagged(head) -> list:
+    """What has a flag `trainable`: the layers, from outside in, and then the weights."""
+    return [*head._flatten_layers(), *head.weights]
+
+
+def _set_flags(head, flags: list[bool]) -> None:
+    for part, flag in zip(_flagged(head), flags, strict=True):
+        part.trainable = flag

@@ -1,4 +1,4 @@
-"""What a task may be called; neither Keras nor TensorFlow is imported."""
+"""What a task may be called, and its Keras model; neither Keras nor TensorFlow is imported."""
 
 import re
 
@@ -15,3 +15,14 @@ def check_usable(name: str) -> None:
             "100 letters, digits, '_', '-' and '.', not starting with '.' or '-'. Write "
             "'my_task', for instance."
         )
+
+
+def model_name(task: str) -> str:
+    """A name for the Keras model of a task: its own, where TensorFlow takes it for a scope.
+
+    Example:
+        >>> model_name("birds"), model_name("Vögel"), model_name("_x")
+        ('birds', 'V_f6gel', 'task_x')
+    """
+    name = re.sub(r"[^A-Za-z0-9_.-]", lambda found: f"_{ord(found[0]):x}", task)
+    return f"task{name}" if name.startswith("_") else name

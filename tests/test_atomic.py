@@ -1,5 +1,6 @@
 """Promise 7: a file is either the old one or the new one."""
 
+import errno
 import os
 import stat
 
@@ -80,3 +81,17 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
         temporary.write_text("")
     usual = stat.S_IMODE((tmp_path / "usual.txt").stat().st_mode)
     assert stat.S_IMODE((tmp_path / "file.txt").stat().st_mode) == usual
+
+
+def test_a_full_disk_is_named_and_the_old_file_stays(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(OSError, match="Cannot write") as error, replacing(path):
+        raise full
+    assert str(error.value) == (
+        f"Cannot write '{path}': No space left on device. Make room there and try again; what it "
+        "held before is unchanged."
+    )
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]

@@ -46,6 +46,26 @@ def test_a_trunk_with_adapted_normalization_is_packed():
     assert np.array_equal(logits(net.unpack("one"), x), logits(trunk, x))
 
 
+@pytest.mark.parametrize("place", ["trunk", "head"])
+def test_adapted_boundaries_are_kept(place):
+    adapted = layers.Discretization(num_bins=4, name="adapted")
+    adapted.adapt(np.linspace(-1, 1, 24, dtype="float32").reshape(2, 12))
+    trunk, head = functional(layers.Dense(8)), layers.Identity()
+    if place == "trunk":
+        trunk = functional(adapted, layers.Rescaling(0.25), layers.Dense(8))
+    else:
+        head = keras.Sequential([keras.Input((8,)), adapted])
+    x, _ = data(trunk)
+    expected = logits(keras.Sequential([trunk, head]), x)
+    assert len(np.unique(expected)) > 2
+    net = packnet_tf.PackNet(trunk)
+    model = net.add_task("one", head)
+    assert np.array_equal(logits(model, x), expected)
+    net.commit()
+    assert np.array_equal(logits(net.task_model("one"), x), expected)
+    assert np.array_equal(logits(net.unpack("one"), x), expected)
+
+
 def test_a_trunk_with_a_python_lambda_is_refused_before_it_is_trained():
     """Such a pack could be saved but never loaded: loading executes nothing from a file."""
     trunk = functional(layers.Lambda(lambda x: 2 * x, name="twice"), layers.Dense(8))

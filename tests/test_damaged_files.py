@@ -147,11 +147,14 @@ def describe(config, **changes):
         lambda config: describe(config, head_weights=7),
         lambda config: describe(config, head_weights=[[[8, 3], "float32"]]),
         lambda config: describe(config, own_places=[99]),
+        lambda config: describe(config, name="../x"),
+        lambda config: describe(config, name="two"),
         lambda config: config["config"].update(trunk=first_task(config)["head"]),
     ],
     ids=[
         "no_facts", "no_format", "one_committed", "none_committed", "policy", "no_restart",
-        "tasks_missing", "no_json", "head_weights", "a_head_weight_missing", "own_places", "trunk",
+        "tasks_missing", "no_json", "head_weights", "a_head_weight_missing", "own_places", "name",
+        "name_taken", "trunk",
     ],
 )  # fmt: skip
 def test_a_configuration_that_does_not_fit_is_refused(saved, change):

@@ -147,3 +147,27 @@ def test_moving_statistics_of_a_head_are_kept():
     compiled(net.add_task("two", small_model())).train_on_batch(x, y)
     assert np.array_equal(logits(net.task_model("one"), x), answers)
     assert np.array_equal(logits(model, x), answers)
+
+
+@pytest.mark.parametrize("end", ["commit", "discard"])
+@pytest.mark.parametrize("kind", ["layer", "part"])
+def test_the_head_of_a_closed_model_trains_again_from_its_values(end, kind):
+    net = packnet_tf.PackNet(mlp_trunk())
+    given = layers.Dense(3)
+    if kind == "part":
+        first = layers.Dense(4)
+        given = keras.Sequential([keras.Input((8,)), first, layers.Dense(3)])
+        first.trainable = False  # its owner's choice, which stays
+    old = net.add_task("one", given)
+    jolt(old)
+    net.prune(0.5)
+    getattr(net, end)()
+    start = values(old.head.weights)
+    new = compiled(net.add_task("two", old.head))
+    assert same(values(new.head.weights), start)
+    x, y = data(new)
+    fit(new, x, y, epochs=1)
+    moved = [not np.array_equal(a, b) for a, b in zip(values(new.head.weights), start, strict=True)]
+    assert moved == ([False, False, True, True] if kind == "part" else [True, True])
+    assert same(values(old.head.weights), start)
+    assert old.trainable_variables == []

@@ -27,6 +27,7 @@ from pack_helpers import (
     state,
     values,
 )
+from packnet_tf.task_names import model_name
 
 pytestmark = pytest.mark.any_backend
 
@@ -44,12 +45,26 @@ def test_a_name_that_is_no_file_name_is_refused(name):
     assert net.open_model is None
 
 
-@pytest.mark.parametrize("name", ["birds", "task_1", "v1.2-final", "7", "Vögel"])
-def test_a_name_that_is_a_file_name_is_taken(name):
+@pytest.mark.parametrize("name", ["birds", "task_1", "v1.2-final", "7", "Vögel", "_x", "鳥"])
+def test_a_name_that_is_a_file_name_is_taken_and_its_task_trains(name):
     net = packnet_tf.PackNet(mlp_trunk())
-    assert net.add_task(name, layers.Dense(3)).name == name
-    net.commit()
+    model = compiled(net.add_task(name, layers.Dense(3)))
+    assert model.task_name == name
+    x, y = data(model)
+    fit(model, x, y, packnet_tf.PackNetCallback(0.5, 0), epochs=1)
     assert net.tasks == (name,)
+    expected = model.predict(x, verbose=0)
+    assert np.array_equal(net.task_model(name).predict(x, verbose=0), expected)
+    assert np.array_equal(net.unpack(name).predict(x, verbose=0), expected)
+    with pytest.raises(RuntimeError, match=f"set the weights of the model of task '{name}'"):
+        model.set_weights(model.get_weights())
+
+
+def test_the_model_of_a_task_has_its_name_where_tensorflow_takes_it():
+    names = ["birds", "7", "v1.2-final", "Vögel", "Vogel", "_x", "鳥", "魚"]
+    models = [model_name(name) for name in names]
+    assert models[:3] == names[:3]
+    assert models[3:] == ["V_f6gel", "Vogel", "task_x", "task_9ce5", "task_9b5a"]
 
 
 def test_a_name_is_unique():
