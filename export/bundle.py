@@ -10,8 +10,10 @@ from packnet_tf.export import manifest as manifests
 from packnet_tf.export.files import beside
 from packnet_tf.export.onnx_export import check_data, chosen
 from packnet_tf.export.options import ExportOptions
+from packnet_tf.export.own_state import own_digest
 from packnet_tf.export.shared_weights import (
     SharedWeights,
+    another_pack,
     new_files,
     opened_files,
     referring,
@@ -127,6 +129,9 @@ def _earlier(net: PackNet, bundle: pathlib.Path, folder: pathlib.Path):
             f"{', '.join(net.tasks[: len(packed)])}. Update from a bundle of this pack, or leave "
             "update_from out."
         )
+    for entry in manifest["tasks"]:
+        if entry["own_sha256"] != own_digest(net, entry["task"]):
+            raise another_pack(entry["file"])
     for entry in manifest["shared"]:
         # A copy: the checker refuses links.
         shutil.copyfile(bundle / entry["file"], folder / entry["file"])

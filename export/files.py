@@ -7,12 +7,11 @@ import pathlib
 import tempfile
 from collections.abc import Iterator
 
-from packnet_tf.atomic import flush
+from packnet_tf.atomic import FULL, flush
 
 # Protocol buffers end at 2 GiB; the graph itself needs some of it.
 EXTERNAL_ABOVE = 2**31 - 2**24
 SMALL = 1024  # bytes; smaller weights stay in the model
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 

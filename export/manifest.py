@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import packnet_tf
 
 NAME = "manifest.json"
-FORMAT = 2
+FORMAT = 3
 FILES, BUNDLE = "files", "bundle"
 TOOLS = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime")
 
@@ -17,7 +17,7 @@ TOOLS = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime")
 # What is relied on of a task, and of a file that several share.
 TASK = (
     *("task", "number", "file", "bytes", "sha256", "external", "inputs", "outputs", "classes"),
-    *("opset", "options", "relative_difference", "made_by"),
+    *("own_sha256", "opset", "options", "relative_difference", "made_by"),
 )
 SHARED = ("file", "bytes", "sha256", "tasks", "bits", "tensors")
 

@@ -24,7 +24,7 @@ CALIBRATED = [
 ]
 # Where weights that are still float are stored as integers, and their axis of output channels. A
 # Loop is what tf2onnx makes of layers that ONNX has no operator for, like Keras's GRU.
-STORED = {"Conv": 0, "ConvTranspose": 1, "GRU": 1, "LSTM": 1, "RNN": 1}
+STORED = {"Conv": 0, "ConvTranspose": 1, "Gather": 0, "GRU": 1, "LSTM": 1, "RNN": 1}
 STORED |= {"Einsum": -1, "Loop": -1, "MatMul": -1}
 
 
@@ -97,6 +97,13 @@ def _half(model):
             values = numpy_helper.to_array(tensor)
             values = np.where(np.abs(values) <= 2.0**-25, np.float32(0), values)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    empty = {tensor.name for tensor in half.graph.initializer if 0 in tensor.dims}
+    for node in half.graph.node:
+        if node.op_type == "Resize":  # a cast of no scales is taken for scales
+            node.input[:] = ["" if name in empty else name for name in node.input]
+    unread = empty - {name for node in half.graph.node for name in node_reads(node)}
+    for tensor in [tensor for tensor in half.graph.initializer if tensor.name in unread]:
+        half.graph.initializer.remove(tensor)
     with _quiet():
         return convert_float_to_float16(half, keep_io_types=True)
 
@@ -118,7 +125,9 @@ def _quantized(model, feeds: Feeds | None):
         quantization.quant_pre_process(source, folded, skip_symbolic_shape=True)
         options = {"per_channel": True, "reduce_range": True}
         if feeds is None:  # a Gemm counts as a MatMul
-            quantization.quantize_dynamic(folded, written, ["MatMul", "Gather"], **options)
+            # Where what an integer Gather gives is read within a Loop, onnxruntime 1.31 aborts.
+            kinds = ["MatMul"] if _has_bodies(onnx.load(folded)) else ["MatMul", "Gather"]
+            quantization.quantize_dynamic(folded, written, kinds, **options)
         else:
             options |= {"activation_type": quantization.QuantType.QUInt8}  # the fast one on x86
             options |= {"extra_options": {"MatMulConstBOnly": True}}  # not within attention
@@ -127,6 +136,11 @@ def _quantized(model, feeds: Feeds | None):
         quantized = onnx.load(written)
     _store_as_integers(quantized.graph)
     return quantized
+
+
+def _has_bodies(model) -> bool:
+    """Whether there are nodes with graphs of their own in a graph: Loop, Scan, If."""
+    return any(part.HasField("g") for node in model.graph.node for part in node.attribute)
 
 
 def _store_as_integers(graph) -> None:

@@ -125,7 +125,9 @@ def _share_weights(task: TaskGraph, files: list[SharedWeights]):
     proto, laid = task.converted.proto, task.converted.laid
     shared = {name: layout for name, layout in laid.items() if layout.source in task.packed}
     weights = [(layout, task.packed[layout.source]) for layout in shared.values()]
-    values = [layout(ops.convert_to_numpy(weight.packed)) for layout, weight in weights]
+    arrays = [(layout, ops.convert_to_numpy(weight.packed)) for layout, weight in weights]
+    # Half precision is for training: the graph computes in float32.
+    values = [layout(array.astype(np.float32, copy=False)) for layout, array in arrays]
     owners = [layout(ops.convert_to_numpy(weight.owner)) for layout, weight in weights]
     builder, kernels = GraphBuilder(proto.graph), [None] * len(shared)
     for file in files if shared else ():
@@ -133,7 +135,7 @@ def _share_weights(task: TaskGraph, files: list[SharedWeights]):
             try:
                 kernels = file.add(builder, kernels, values, owners, task.number)
             except KeyError:
-                raise _another_pack(file.path.name) from None
+                raise another_pack(file.path.name) from None
     for name, kernel in zip(shared, kernels, strict=True):
         builder.alias(name, kernel)
     builder.close()
@@ -169,9 +171,10 @@ def _share_constants(pairs: list[tuple], files: list[SharedWeights]) -> None:
             tensor.CopyFrom(external(tensor.name, file.name, offset, array.dtype, array.shape))
 
 
-def _another_pack(file: str) -> ValueError:
+def another_pack(file: str) -> ValueError:
+    """The error of an earlier bundle one of whose files is not this pack's."""
     return ValueError(
         f"'{file}' of the earlier bundle does not hold what the pack's earlier tasks own: it was "
-        "made from another pack, or exported otherwise. Update from a bundle of this pack, with "
-        "the same opset, or leave update_from out."
+        "made from another pack, or exported otherwise, or a task was released and packed again "
+        "since. Update from a bundle of this pack, with the same opset, or leave update_from out."
     )

@@ -17,6 +17,7 @@ from packnet_tf.export.convert import input_names, to_onnx
 from packnet_tf.export.files import is_large, save
 from packnet_tf.export.options import FACTS, ExportOptions
 from packnet_tf.export.outputs import append_outputs, check_outputs, name_outputs
+from packnet_tf.export.own_state import own_digest
 from packnet_tf.export.precision import to_precision
 from packnet_tf.export.preprocessing import Pixels, noted_range
 from packnet_tf.export.runtime import optimize, session
@@ -61,8 +62,10 @@ class TaskGraph:
         self.net, self.task, self.options = net, task, options
         self.model, self.view = net.unpack(task), net.task_model(task)
         self.number, head = net.tasks.index(task) + 1, self.view.head
-        if any(x.compute_dtype != x.variable_dtype for x in self.model._flatten_layers()):
-            # Half precision is for training; devices get, and are compared with, the weights' own.
+        _check_inputs(task, self.model)
+        dtypes = {x.compute_dtype for x in self.model._flatten_layers()}
+        if dtypes & {"float16", "bfloat16", "float64"}:
+            # Other floats are for training; devices get, and are compared with, float32.
             self.model = self.view = full_precision(self.model)
         self.pixels = None
         if options.preprocessing == "uint8":
@@ -209,6 +212,7 @@ class TaskGraph:
             "external": [manifests.describe_file(other) for other in others],
             **described(proto),
             "classes": self.net.classes(self.task),
+            "own_sha256": own_digest(self.net, self.task),
             "opset": self.options.opset,
             "precision": self.options.precision,
             "preprocessing": "trained" if self.pixels is None else self.pixels.facts(),
@@ -220,6 +224,16 @@ class TaskGraph:
             "notes": self._notes(),
             "made_by": manifests.made_by(),
         }
+
+
+def _check_inputs(task: str, model) -> None:
+    for tensor in keras.tree.flatten(model.inputs):
+        if keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
+            raise ValueError(
+                f"Cannot export task '{task}': its input '{tensor.name}' is bfloat16, which NumPy "
+                "and onnxruntime have no arrays of. Build the trunk on keras.Input(shape), whose "
+                "float32 its layers cast by themselves."
+            )
 
 
 def described(proto) -> dict:

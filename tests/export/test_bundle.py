@@ -14,7 +14,7 @@ from keras import layers
 from onnx import numpy_helper
 
 import packnet_tf
-from pack_helpers import conv_trunk, mlp_trunk, pack_task, packed
+from pack_helpers import conv_trunk, mlp_trunk, pack_task, packed, packed_layers
 from packnet_tf.export import export_all, export_bundle, verify
 from packnet_tf.export.shared_file import digest
 
@@ -250,10 +250,10 @@ class TestUpdate:
 
     def test_a_bundle_of_another_pack_is_refused(self, net, tmp_path):
         other = packed(conv_trunk(), one=0.6, two=0.5, three=0.5)
-        with pytest.raises(ValueError, match=r"'shared\.data' of the earlier bundle does not hold"):
+        with pytest.raises(ValueError, match=r"'model_task1\.onnx' of the earlier bundle"):
             export_bundle(other, tmp_path / "new", update_from=tmp_path / "old")
         other = packed(conv_trunk(), one=0.6, two=0.5)  # nothing new, and yet another one
-        with pytest.raises(ValueError, match=r"'shared\.data' of the earlier bundle does not hold"):
+        with pytest.raises(ValueError, match=r"'model_task1\.onnx' of the earlier bundle"):
             export_bundle(other, tmp_path / "new", update_from=tmp_path / "old")
         other = packed(conv_trunk(), one=0.5, cats=0.5)
         with pytest.raises(ValueError, match="has the tasks one, two, and the pack begins with"):
@@ -270,11 +270,45 @@ class TestUpdate:
         pack_task(net, "three", seed=51)
         export_bundle(net, tmp_path / "newer", update_from=tmp_path / "newer")
         net.release("three")
-        pack_task(net, "three", seed=52)  # in a file of its own, which task 1 never reads
-        with pytest.raises(
-            ValueError, match=r"'shared_task3\.data' of the earlier bundle does not"
-        ):
+        pack_task(net, "three", seed=52)
+        with pytest.raises(ValueError, match=r"'model_task3\.onnx' of the earlier bundle does not"):
             export_bundle(net, tmp_path / "newer", update_from=tmp_path / "newer")
+
+    @pytest.mark.parametrize("later", [False, True])
+    @pytest.mark.parametrize(
+        ("change", "file"),
+        [("head", "model_task2.onnx"), ("classes", "model_task2.onnx"), ("kernel", "shared.data")],
+    )
+    def test_so_is_one_that_differs_in_one_thing_alone(self, change, file, later, tmp_path):
+        net = packed(conv_trunk(), one=0.5)
+        head = layers.Dense(3)
+        head.build(net.task_model("one").trunk.output_shape)
+
+        def pack(changed=None):
+            classes = ["a", "b", "c" if changed != "classes" else "d"]
+            model = net.add_task("two", head, classes=classes)
+            if changed == "head":
+                model.head.bias.assign([1, 0, 0])
+            if changed == "kernel":
+                kernel = packed_layers(model)[0].packed["kernel"].trainable
+                kernel.assign(2 * kernel)
+            net.prune(0.5)
+            net.commit()
+
+        pack()
+        export_bundle(net, tmp_path / "old")
+        net.release("two")
+        pack(change)
+        if later:
+            pack_task(net, "three")
+        with pytest.raises(ValueError, match=f"'{file}' of the earlier bundle does not hold"):
+            export_bundle(net, tmp_path / "new", update_from=tmp_path / "old")
+
+    def test_a_pack_read_from_its_file_is_the_same_pack(self, net, tmp_path):
+        net.save(tmp_path / "pack.keras")
+        net = packnet_tf.load(tmp_path / "pack.keras")
+        manifest = export_bundle(net, tmp_path / "new", update_from=tmp_path / "old")
+        assert manifest["changed"] == ["manifest.json"]
 
     def test_a_folder_without_a_bundle_is_refused(self, net, tmp_path):
         with pytest.raises(ValueError, match="holds no bundle to update"):

@@ -171,10 +171,10 @@ def test_a_folder_without_a_manifest_is_refused(net, tmp_path):
     (tmp_path / "manifest.json").write_text('{"format": 1, "tasks": []}')
     with pytest.raises(ValueError, match=r"is not a manifest of exported tasks \(format 1, exp"):
         verify(net, tmp_path)
-    (tmp_path / "manifest.json").write_text('{"format": 2, "tasks": []}')
+    (tmp_path / "manifest.json").write_text('{"format": 3, "tasks": []}')
     with pytest.raises(ValueError, match=r"is not a manifest of exported tasks \(it lacks 'kind'"):
         verify(net, tmp_path)
-    (tmp_path / "manifest.json").write_text('{"format": 2, "kind": "files", "tasks": []}')
+    (tmp_path / "manifest.json").write_text('{"format": 3, "kind": "files", "tasks": []}')
     with pytest.raises(ValueError, match="lists no task"):
         verify(net, tmp_path)
 

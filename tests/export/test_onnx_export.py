@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 import packnet_tf
 from pack_helpers import TRUNKS, break_task, conv_trunk, logits, mlp_trunk, packed, packed_layers
-from packnet_tf.export import export_all, export_onnx
+from packnet_tf.export import export_all, export_bundle, export_onnx
 from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.task_graph import TaskGraph
 
@@ -316,15 +316,42 @@ def test_the_file_runs_with_nothing_but_onnxruntime(net, tmp_path):
     assert done.stdout.strip() == "(5, 3)"
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_a_trunk_trained_in_half_precision_is_exported_in_full(policy, tmp_path):
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16", "float64"]
+)
+def test_a_trunk_trained_in_another_precision_is_exported_in_float32(policy, tmp_path):
     keras.config.set_dtype_policy(policy)
-    net = packed(conv_trunk(), one=0.5)
+    net = packed(conv_trunk(), one=0.5, two=0.5)
     keras.config.set_dtype_policy("float32")
     assert export_onnx(net, "one", tmp_path / "m.onnx") < 1e-5
     assert answer(tmp_path / "m.onnx", images()).dtype == np.float32
+    export_bundle(net, tmp_path / "bundle")
+    shared = answer(tmp_path / "bundle" / "model_task1.onnx", images())
+    assert np.array_equal(shared, answer(tmp_path / "m.onnx", images()))
     half = logits(net.task_model("one"), images()).astype("float32")
     np.testing.assert_allclose(answer(tmp_path / "m.onnx", images()), half, rtol=0.1, atol=0.05)
+
+
+def test_an_input_that_numpy_has_no_arrays_of_is_refused(tmp_path):
+    inputs = keras.Input((4,), dtype="bfloat16", name="signal")
+    net = packed(keras.Model(inputs, layers.Dense(3)(inputs)), one=0.5)
+    with pytest.raises(ValueError) as error:
+        export_onnx(net, "one", tmp_path / "m.onnx")
+    assert str(error.value) == (
+        "Cannot export task 'one': its input 'signal' is bfloat16, which NumPy and onnxruntime "
+        "have no arrays of. Build the trunk on keras.Input(shape), whose float32 its layers cast "
+        "by themselves."
+    )
+
+
+@pytest.mark.parametrize("name", ["Vögel", "_x"])
+def test_tasks_of_any_name_are_exported(name, tmp_path):
+    net = packed(mlp_trunk(), **{name: 0.5})
+    export_all(net, tmp_path)
+    x = np.ones((2, 12), "float32")
+    np.testing.assert_allclose(
+        answer(tmp_path / "model_task1.onnx", x), net.task_model(name)(x), atol=1e-5
+    )
 
 
 def test_layers_that_the_plain_converter_fails_on_are_exported(tmp_path):

@@ -328,3 +328,35 @@ def test_a_range_must_be_finite(bad, model):
     with pytest.raises(ValueError) as caught:
         to_precision(model, "int8", [feeds])
     assert str(caught.value) == ("calibration has NaN or infinite numbers. Leave those inputs out.")
+
+
+@pytest.mark.parametrize("layer", ["GRU", "LSTM"])
+def test_embeddings_before_a_loop_are_stored_as_integers_and_run(layer, tmp_path):
+    """Whatever the tools make of them within a Loop must not reach onnxruntime."""
+    run = run_python(
+        f"""
+        import keras
+        from keras import layers
+        from pack_helpers import packed
+        from packnet_tf.export import export_onnx
+        words = keras.Input((12,), dtype="int32")
+        seen = layers.Embedding(50, 12, mask_zero={layer == "LSTM"})(words)
+        net = packed(keras.Model(words, layers.{layer}(10)(seen)), one=0.5)
+        found = export_onnx(net, "one", {str(tmp_path / "m.onnx")!r}, precision="int8")
+        print(found)
+        """
+    )
+    assert run.returncode == 0, run.stderr
+    graph = onnx.load(tmp_path / "m.onnx").graph
+    assert "Loop" in {node.op_type for node in graph.node}
+    [table] = [c for c in graph.initializer if list(c.dims) == [50, 12]]
+    assert table.data_type == onnx.TensorProto.INT8
+
+
+def test_half_precision_resizes_images_of_any_size(tmp_path):
+    pictures = keras.Input((None, None, 3))
+    features = layers.GlobalAveragePooling2D()(
+        layers.Conv2D(6, 3)(layers.Resizing(16, 16)(pictures))
+    )
+    model = exported(keras.Model(pictures, features), tmp_path, precision="float16")
+    assert all(0 not in tensor.dims for tensor in model.graph.initializer)

@@ -1,0 +1,27 @@
+"""What a task has besides its packed weights, known again by a checksum."""
+
+import hashlib
+import json
+
+from packnet_tf.net import PackNet
+from packnet_tf.packed_weight import values_of
+from packnet_tf.policy import own_weights
+
+
+def own_digest(net: PackNet, task: str) -> str:
+    """Hexadecimal SHA-256 of a task's head, classes, and weights that are not packed.
+
+    Args:
+        net: the pack.
+        task: name of a committed task.
+    """
+    record = net._record(task)
+    mine = set(record.own_places)
+    shared = values_of(
+        variable for place, (_, variable) in enumerate(own_weights(net._trunk)) if place not in mine
+    )
+    facts = [record.head.config, record.head_weights, record.own_places, record.classes]
+    found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for part in (record.values, *shared):
+        found.update(part)
+    return found.hexdigest()
