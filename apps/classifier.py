@@ -159,6 +159,11 @@ class Classifier:
 
 def _open(path: str):
     """The session of a file, or an error that says which file to look at."""
+    if os.path.isdir(path):
+        raise IsADirectoryError(
+            f"'{path}' is a folder. Name the file of one task, for instance "
+            f"{os.path.join(path, 'model_task1.onnx')}."
+        )
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no model '{path}'. packnet export writes one.")
     for file, what in changed_weights(path).items():

@@ -62,6 +62,9 @@ def run(module, command: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print(f"\npacknet {command}: interrupted.", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever reads has enough, `| head` for instance
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
         if values.debug:
             raise

@@ -7,6 +7,8 @@ Example:
   packnet demo --output=demo/
 """
 
+import pathlib
+
 from absl import flags
 
 from packnet_tf.apps import cli
@@ -21,6 +23,8 @@ flags.DEFINE_integer("seed", 0, "Of weights and shuffling.", flag_values=FLAGS)
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if values.prune_epoch >= values.epochs:
         raise cli.UsageError("--prune_epoch must be below --epochs")
+    if pathlib.Path(values.output).is_file():
+        raise cli.UsageError(f"--output={values.output} is a file; name a folder to write to")
     cli.need("sklearn", "scikit-learn")
     cli.need("matplotlib", "matplotlib")
     cli.start_keras()

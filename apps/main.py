@@ -38,6 +38,9 @@ def overview() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs `packnet` with the given arguments (default: the process's); returns the status."""
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be UTF-8
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:] if argv is None else list(argv)
     if not arguments:
         print(overview(), file=sys.stderr)

@@ -1,5 +1,7 @@
 """Image files as `tf.data`: decoded once, cached, shuffled, augmented."""
 
+import os
+
 import numpy as np
 
 from packnet_tf.apps.pixels import read_image, read_proportional_image
@@ -50,9 +52,10 @@ class Pipeline:
         import tensorflow as tf
 
         def decode(path):
+            path = os.fsdecode(path)
             if self.shorter_side is None:
-                return read_image(path.decode(), *self.shape)
-            return read_proportional_image(path.decode(), self.shorter_side, self.shape[-1])
+                return read_image(path, *self.shape)
+            return read_proportional_image(path, self.shorter_side, self.shape[-1])
 
         def load(path, label):
             image = tf.numpy_function(decode, [path], tf.uint8, stateful=False)
@@ -64,7 +67,8 @@ class Pipeline:
 
         shape = self.shape if self.shorter_side is None else (None, None, self.shape[-1])
         paths, labels = zip(*files, strict=True)
-        data = tf.data.Dataset.from_tensor_slices((list(paths), np.array(labels, np.int32)))
+        paths = list(map(os.fsencode, paths))  # names of files need not be UTF-8
+        data = tf.data.Dataset.from_tensor_slices((paths, np.array(labels, np.int32)))
         if shuffled and not self.cache:  # paths, before they become images
             data = shuffle(data)
         data = data.map(load, num_parallel_calls=tf.data.AUTOTUNE)

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from absl import flags
 
 from packnet_tf.apps import cli
-from packnet_tf.apps.classifier import Classifier, NotAClassifierError, define_flags
+from packnet_tf.apps.classifier import COPY, Classifier, NotAClassifierError, define_flags
 from packnet_tf.apps.counter import counted
 from packnet_tf.apps.listing import images_in
 from packnet_tf.export import manifest as manifests
@@ -72,6 +72,7 @@ def open_models(path: str, pixel_range: str | None, image_size: int) -> list[Cla
 
     Raises:
         FileNotFoundError: there is no such file, or no manifest in the folder.
+        OSError: a file is not the one that the manifest describes.
         NotAClassifierError: the file, or every one in the folder, does not classify.
     """
     folder = pathlib.Path(path)
@@ -84,6 +85,8 @@ def open_models(path: str, pixel_range: str | None, image_size: int) -> list[Cla
         )
     models, left_out = [], []
     for entry in manifests.read(folder)["tasks"]:
+        for name, what in manifests.damage(folder, {"tasks": [], "shared": [entry]}).items():
+            raise OSError(f"'{folder / name}': {what}. {COPY}")
         try:
             models.append(Classifier(str(folder / entry["file"]), pixel_range, image_size))
         except NotAClassifierError as error:

@@ -33,7 +33,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     print(f"{path}: {len(net.tasks)} tasks; biases {policy.biases}, norms {policy.norms}, ", end="")
     print(f"embeddings {policy.embeddings}, freed weights restart from {policy.restart}")
     if net.open_model is not None:
-        print(f"Task '{net.open_model.name}' is still open.")
+        print(f"Task '{net.open_model.task_name}' is still open.")
     print()
     print(tasks_table(net))
     print()

@@ -198,6 +198,10 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
             f"--prune_epoch={values.prune_epoch} is not below --epochs={values.epochs}: the task "
             "would never be pruned. --epochs counts the epochs after the prune too"
         )
+    if not values.pack.endswith(".keras"):
+        raise cli.UsageError(
+            f"--pack={values.pack} is to be a .keras file; write --pack={values.pack}.keras"
+        )
     for name in ("trunk_output", "trunk_weights", "pixel_scale"):
         if values[name].present and values.trunk is None:
             raise cli.UsageError(f"--{name} says how to read --trunk, which is missing")

@@ -1,5 +1,6 @@
 """The command line: help, flags, exit status, sentences instead of tracebacks."""
 
+import os
 import subprocess
 import sys
 
@@ -47,6 +48,7 @@ def test_required_flags_are_marked_in_the_help(capsys):
         (["report", "--pack=a.keras", "b.keras"], "unexpected argument 'b.keras'"),
         (["predict", "--model=m.onnx"], "name at least one image file"),
         (["bench", "speed"], "name one bench: train, reference, memory, prune, storage, "),
+        (["demo", f"--output={__file__}"], "is a file; name a folder to write to"),
         (
             ["train", "--pack=a.keras", "--task=t", "--data=d", "--epochs=3", "--prune_epoch=3"],
             "--prune_epoch=3 is not below --epochs=3: the task would never be pruned.",
@@ -84,3 +86,21 @@ def test_a_failure_is_a_sentence_with_status_1_and_a_traceback_only_under_debug(
     done = subprocess.run([*command, "--debug"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+def test_a_reader_that_has_enough_ends_the_command_in_silence():
+    command = [sys.executable, "-u", "-m", "packnet_tf.apps", "plan", "--tasks=200"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_names_that_are_no_text_are_printed(tmp_path):
+    path = os.fsencode(tmp_path) + b"/gr\xfcn.keras"
+    command = [sys.executable, "-m", "packnet_tf.apps", "report", b"--pack=" + path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("packnet report: There is no pack '")
+    assert done.stderr.endswith("n.keras'. net.save(path) writes one.\n")

@@ -210,6 +210,16 @@ def test_a_folder_without_one_readable_image_is_an_error(tmp_path, capsys):
     )
 
 
+def test_a_folder_of_models_is_told_to_be_one_of_its_files(colours, tmp_path, capsys):
+    (tmp_path / "onnx").mkdir()
+    status, out, err = evaluate(capsys, tmp_path / "onnx", colours)
+    assert (status, out) == (1, "")
+    assert err == (
+        f"packnet evaluate: '{tmp_path / 'onnx'}' is a folder. Name the file of one task, for "
+        f"instance {tmp_path / 'onnx' / 'model_task1.onnx'}.\n"
+    )
+
+
 def test_a_file_that_does_not_classify_is_refused(colours, tmp_path, capsys):
     model = write_other_model(tmp_path / "m.onnx", (4, 4, 3), (1, 2, 2, 5))
     status, out, err = evaluate(capsys, model, colours)

@@ -1,5 +1,7 @@
 """Images as tf.data: the same pixels as on the device, shuffled and augmented by the seed."""
 
+import os
+
 import numpy as np
 import pytest
 from image_folders import write_task
@@ -75,6 +77,17 @@ def test_missing_and_truncated_images_are_os_errors(tmp_path):
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(OSError, match="is not a readable image"):
         read_image(tmp_path / "cut.png", 4, 4, 3)
+
+
+def test_names_of_files_need_not_be_utf_8(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/gr\xfcn.png")
+    Image.fromarray(np.full((4, 4, 3), 90, np.uint8)).save(path)
+    for shorter_side in (None, 4):
+        pipeline = Pipeline((4, 4, 3), 5, 0, shorter_side=shorter_side)
+        images, labels = collect(pipeline.evaluation([(path, 2)]))
+        assert images.shape == (1, 4, 4, 3)
+        assert (images == 90).all()
+        assert labels.tolist() == [2]
 
 
 def test_with_a_shorter_side_proportions_are_kept_and_the_centre_is_evaluated(tmp_path):

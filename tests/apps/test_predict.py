@@ -164,6 +164,22 @@ def test_a_folder_with_a_manifest_stands_for_its_tasks(tmp_path, capsys):
     assert predict(capsys, f"--model={tmp_path}", "--top=1", picture) == (0, expected, "")
 
 
+def test_a_changed_file_of_a_folder_is_refused_by_name(tmp_path, capsys):
+    path = tmp_path / "model_task1.onnx"
+    write_model(path, task="one")
+    manifest(tmp_path, "model_task1.onnx")
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    picture = write_picture(tmp_path / "p.png", ORANGE)
+    assert predict(capsys, f"--model={tmp_path}", picture) == (
+        1,
+        "",
+        f"packnet predict: '{path}': its checksum is not the manifest's: it is damaged or another "
+        "file. Copy the model and its weights again, from one export to one folder.\n",
+    )
+
+
 def test_tasks_of_a_folder_that_do_not_classify_are_left_out(tmp_path, capsys):
     picture = write_picture(tmp_path / "p.png", ORANGE)
     write_model(tmp_path / "model_task1.onnx", task="one")

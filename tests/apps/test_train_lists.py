@@ -127,6 +127,10 @@ def test_a_command_killed_between_two_tasks_continues_with_the_second(whole, pla
             ["--task=a", "--data=x", "--pixel_scale=torch"],
             "--pixel_scale says how to read --trunk, which is missing.",
         ),
+        (
+            ["--task=a", "--data=x", "--pack=garden"],
+            "--pack=garden is to be a .keras file; write --pack=garden.keras.",
+        ),
         (["--tasks=a"], "--tasks has 'a'; expected NAME:DIR,NAME:DIR"),
         (["--tasks=a:x,b:"], "--tasks has 'b:'; expected NAME:DIR,NAME:DIR"),
         (

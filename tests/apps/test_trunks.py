@@ -6,6 +6,7 @@ import pytest
 from image_folders import write_trunk
 
 import packnet_tf
+from pack_helpers import mlp_trunk, packed
 from packnet_tf.apps.trunks import application_scale, load_trunk, scale_pixels
 
 
@@ -67,6 +68,20 @@ def test_an_application_becomes_a_trunk_that_packs():
 def test_unknown_trunks_are_named(arguments, text):
     with pytest.raises((FileNotFoundError, ValueError), match=text):
         load_trunk(**arguments)
+
+
+def test_what_is_no_network_is_no_trunk(tmp_path):
+    pack = str(tmp_path / "pack.keras")
+    packed(mlp_trunk(), one=0.5).save(pack)
+    with pytest.raises(ValueError) as error:
+        load_trunk(pack)
+    assert str(error.value) == (
+        f"'{pack}' holds no network but a saved Archive. To add tasks to a pack, name it "
+        f"--pack={pack}."
+    )
+    (tmp_path / "text.keras").write_text("no network")
+    with pytest.raises(ValueError, match=r"Cannot read the trunk '.*text\.keras': "):
+        load_trunk(str(tmp_path / "text.keras"))
 
 
 def test_unknown_layers_sizes_and_scales_are_named(tmp_path):
