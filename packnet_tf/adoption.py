@@ -97,7 +97,7 @@ def complete(net, teacher, images, **fitting) -> float:
     """Trains what free weights start from, so that the next task starts from the whole trunk.
 
     Where training makes it no better they keep what they have: a trunk that the repair has hardly
-    moved is whole already, but for rounding.
+    moved is nearly whole already.
 
     Args:
         net: a pack of one task.

@@ -17,7 +17,7 @@ def replacing(path) -> Iterator[pathlib.Path]:
     When the block raises, the temporary file is removed and `path` is as it was.
 
     Raises:
-        OSError: the disk is full; in one sentence.
+        OSError: the disk is full; in one sentence, which names `path`.
 
     Example:
         >>> with replacing("manifest.json") as temporary:
@@ -39,12 +39,15 @@ def replacing(path) -> Iterator[pathlib.Path]:
         os.replace(temporary, path)
         flush(path.parent)
     except OSError as error:
-        if error.errno not in FULL:
+        where = pathlib.Path(error.filename or temporary)
+        if error.errno not in FULL or path.parent not in where.parents:
             raise
-        raise OSError(
+        full = OSError(
             f"Cannot write '{path}': {os.strerror(error.errno)}. Make room there and try again; "
             "what it held before is unchanged."
-        ) from error
+        )
+        full.errno = error.errno
+        raise full from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import keras
 
 from packnet_tf.configs import changed, config_of
-from packnet_tf.layers import Packed, own_variables, pack_layer, plain_class
+from packnet_tf.layers import Packed, guard, own_variables, pack_layer, plain_class
 from packnet_tf.packable import packable_layers
 from packnet_tf.packed_trunk import PackedTrunk
 from packnet_tf.packed_weight import PackedWeight, copy_value
@@ -38,6 +38,9 @@ def view_trunk(store: PackedTrunk, task: int, frozen: bool) -> PackedTrunk:
             pack_layer(target, task, frozen, source)
         _copy_own(own_variables(source), own_variables(target))
     _finish(pairs)
+    for layer in view._flatten_layers(include_self=False):
+        if any(isinstance(part, Packed) for part in layer._flatten_layers(include_self=False)):
+            guard(layer)
     return view
 
 
@@ -130,7 +133,7 @@ def attach(trunk, head, name: str, model_class: type = keras.Model):
 
 
 def finalize(layer) -> None:
-    """Tells layers that compute with copies of their weights (Normalization) to copy again."""
+    """Has layers that compute with copies of their weights copy them again."""
     for part in layer._flatten_layers():
         _recompute(part)
 
@@ -228,11 +231,9 @@ def _finish(pairs) -> None:
 
 
 def _recompute(layer) -> None:
-    """Makes a Normalization compute anew what it keeps of its weights.
-
-    Of other layers with a `finalize_state`, a Discretization say, it would forget what they know.
-    """
-    if isinstance(layer, keras.layers.Normalization) and layer.built:
+    """Has a layer that computes with copies of its weights (Normalization) copy them again."""
+    # A Discretization would make its boundaries of data that a copy has not seen.
+    if hasattr(layer, "finalize_state") and not isinstance(layer, keras.layers.Discretization):
         layer.finalize_state()
 
 

@@ -7,6 +7,8 @@ the layer a class on which `kernel` answers with the view of the layer's task. N
 layer changes, so one mixin serves them all. `packable.py` lists the layers.
 """
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 from keras import ops
@@ -91,11 +93,7 @@ class Packed:
         return [name for name in super().__dir__() if name not in self.packed_names]
 
     def set_weights(self, weights):
-        self._refuse_closed("set the weights of")
-        new = dict(zip(map(id, self.weights), weights, strict=False))  # Keras counts them
-        for weight in self.packed.values() if self.shared else ():
-            if id(weight.packed) in new and id(weight.owner) in new:
-                self.check_same_pack(weight, new[id(weight.packed)], new[id(weight.owner)])
+        check_new_values(self, self.weights, weights)
         super().set_weights(weights)
 
     def save_own_variables(self, store):
@@ -109,7 +107,7 @@ class Packed:
                 store[f"trainable_{name}"] = weight.trainable
 
     def load_own_variables(self, store):
-        self._refuse_closed("load weights into")
+        self.refuse_closed("load weights into")
         for i, variable in enumerate(own_variables(self)):
             variable.assign(store[str(i)])
         for name, weight in self.packed.items():
@@ -128,7 +126,12 @@ class Packed:
             else:
                 clear(weight.claim)
 
-    def _refuse_closed(self, deed: str) -> None:
+    def refuse_closed(self, deed: str) -> None:
+        """Refuses what would change a committed task, or the open one through another's view.
+
+        Raises:
+            RuntimeError: the layer's task is closed.
+        """
         if self.closed:
             raise RuntimeError(
                 f"Cannot {deed} layer '{self.name}': its task is committed or discarded. Take the "
@@ -151,6 +154,46 @@ class Packed:
                 "state of this one, and loading it would make those tasks forget. Load a file "
                 "saved since the last commit of this pack, or open that pack with packnet_tf.load."
             )
+
+
+def check_new_values(
+    holder: keras.layers.Layer, variables: Sequence[keras.Variable], values: Sequence
+) -> None:
+    """Refuses values for variables of packed layers that would change what committed tasks own.
+
+    Args:
+        holder: a layer that is packed or has packed ones in it.
+        variables: those that get values; of the holder, or of what holds it.
+        values: an array for each.
+
+    Raises:
+        RuntimeError: a layer's task is committed or discarded.
+        ValueError: the values are not this pack's.
+    """
+    if len(variables) != len(values):
+        return  # Keras has a sentence for that
+    new = {id(variable): value for variable, value in zip(variables, values, strict=True)}
+    for layer in holder._flatten_layers():
+        if not (isinstance(layer, Packed) and layer.shared):
+            continue
+        for weight in layer.packed.values():
+            given = [new.get(id(variable)) for variable in (weight.packed, weight.owner)]
+            if any(value is not None for value in given):
+                layer.refuse_closed("set the weights of")
+            if all(np.shape(value) == tuple(weight.packed.shape) for value in given):
+                layer.check_same_pack(weight, *given)
+
+
+def guard(holder: keras.layers.Layer) -> None:
+    """Has `set_weights` of a layer that is not packed, but has packed ones in it, checked too."""
+    unguarded = type(holder).set_weights
+
+    def set_weights(weights):
+        check_new_values(holder, holder.weights, weights)
+        unguarded(holder, weights)
+
+    holder._tracker.unlock()
+    holder.set_weights = set_weights
 
 
 def _view_property(name: str) -> property:

@@ -334,7 +334,10 @@ class PackNet(PackState):
         save(self, path)
 
     def __reduce__(self):
-        """Copies, of `copy.deepcopy` and pickle, are what a file of the pack would be read as."""
+        """Copies, of `copy.deepcopy` and pickle, are what a file of the pack would be read as.
+
+        They share nothing with it; the model of an open task comes without its optimizer.
+        """
         from packnet_tf.storage import from_bytes, to_bytes
 
         return from_bytes, (to_bytes(self),)

@@ -81,7 +81,7 @@ def refuse_strange(optimizer, model: keras.Model) -> None:
     strange = [v for v in model.trainable_variables if id(v) not in known]
     if strange:
         raise ValueError(
-            f"Cannot train the model of task '{model.name}': its optimizer was built for "
-            f"another model and does not know '{strange[0].path}'. Make a new optimizer for every "
-            "task, for instance keras.optimizers.SGD(0.001, momentum=0.9)."
+            f"Cannot train the model of task '{model.task_name or model.name}': its optimizer was "
+            f"built for another model and does not know '{strange[0].path}'. Make a new optimizer "
+            "for every task, for instance keras.optimizers.SGD(0.001, momentum=0.9)."
         )

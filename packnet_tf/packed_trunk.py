@@ -7,7 +7,7 @@ import keras
 
 from packnet_tf import packable  # noqa: F401  registers what files may hold
 from packnet_tf.configs import changed, repair
-from packnet_tf.layers import PACKED_CLASSES, Packed, own_variables, pack_layer
+from packnet_tf.layers import PACKED_CLASSES, Packed, check_new_values, own_variables, pack_layer
 from packnet_tf.packed_weight import PackedWeight, assign_values, values_of
 from packnet_tf.undrawn import give_back_initializers, undrawn
 
@@ -57,7 +57,7 @@ class PackedTrunk(keras.Model):
         return _paths(self.layers, "", set())
 
     def set_weights(self, weights):
-        self.check_same_pack(self.weights, weights)
+        check_new_values(self, self.weights, weights)
         super().set_weights(weights)
 
     def load_weights(self, *args, **kwargs):
@@ -76,35 +76,18 @@ class PackedTrunk(keras.Model):
             variables: those that may change, the view's among them.
 
         Raises:
-            ValueError: it would change what committed tasks own. Everything is as it was.
+            RuntimeError, ValueError: as `check_new_values` says. Everything is as it was.
         """
         old = values_of(variables)
         try:
             yield
             new = values_of(variables)
             assign_values(variables, old)
-            self.check_same_pack(variables, new)
+            check_new_values(self, variables, new)
             assign_values(variables, new)
         except BaseException:
             assign_values(variables, old)
             raise
-
-    def check_same_pack(self, variables: Sequence[keras.Variable], values: Sequence) -> None:
-        """Refuses values for a view that would change what committed tasks own.
-
-        Args:
-            variables: the view's variables among them.
-            values: an array for each.
-
-        Raises:
-            ValueError: they are not this pack's.
-        """
-        if len(variables) != len(values):
-            return  # Keras has a sentence for that
-        new = {id(variable): value for variable, value in zip(variables, values, strict=True)}
-        for layer in self.packed_layers():
-            for weight in layer.packed.values() if layer.shared else ():
-                layer.check_same_pack(weight, new[id(weight.packed)], new[id(weight.owner)])
 
     def get_config(self):
         layers = self._flatten_layers()

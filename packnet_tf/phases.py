@@ -147,10 +147,10 @@ class OneShot(Phases):
         if self.model.current_phase != TRAINING:
             return None
         return (
-            f"Training of task '{self.model.name}' stopped before its prune at the start of epoch "
-            f"{self.epoch}, so the task is left open and claims every free weight. Go on with fit("
-            "initial_epoch=...), or call net.prune(ratio), retrain, and net.commit(). With "
-            "EarlyStopping write start_from_epoch=prune_epoch."
+            f"Training of task '{self.model.task_name}' stopped before its prune at the start of "
+            f"epoch {self.epoch}, so the task is left open and claims every free weight. Go on "
+            "with fit(initial_epoch=...), or call net.prune(ratio), retrain, and net.commit(). "
+            "With EarlyStopping write start_from_epoch=prune_epoch."
         )
 
 
@@ -206,9 +206,9 @@ class Gradual(Phases):
             return None
         step = self._step()
         if self._reached >= 0 and due(self.schedule, [step], True, self.final) == self.final:
-            raise rolled_back(self.model.name)
+            raise rolled_back(self.model.task_name)
         return (
-            f"Training of task '{self.model.name}' stopped at step {step}, before the pruning "
+            f"Training of task '{self.model.task_name}' stopped at step {step}, before the pruning "
             f"schedule reached its sparsity of {self.final:g}, so the task is left open. Go on "
             "with fit(initial_epoch=...), give a schedule that ends earlier, or call "
             f"net.prune_to({self.final:g}), retrain, and net.commit()."

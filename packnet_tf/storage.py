@@ -14,12 +14,12 @@ import keras
 import numpy as np
 
 from packnet_tf.atomic import replacing
-from packnet_tf.checks import check_name
 from packnet_tf.net import PackNet
 from packnet_tf.packed_weight import values_of
 from packnet_tf.policy import Policy, own_weights
 from packnet_tf.records import Head, TaskRecord
 from packnet_tf.task_model import RETRAINING
+from packnet_tf.task_names import check_usable
 from packnet_tf.usage import bytes_in
 
 FORMAT = 5
@@ -258,8 +258,11 @@ def _restore(archive: Archive) -> PackNet:
     # Names of layers within layers are not in any configuration.
     net._weights = dict(zip(facts["paths"], net._weights.values(), strict=True))
     net.notes = dict(facts["notes"])
-    for number, record in enumerate(archive.tasks):
-        check_name(record.name, [other.name for other in archive.tasks[:number]])
+    names = [record.name for record in archive.tasks]
+    for name in names:
+        check_usable(name)
+    if len(set(names)) < len(names):
+        raise ValueError(f"two of its tasks have the same name: {', '.join(names)}")
     committed = archive.tasks[: facts["committed"]]
     counts = [weight.owner_counts(len(committed)) for weight in net._weights.values()]
     for record in committed:

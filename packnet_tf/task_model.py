@@ -2,24 +2,21 @@
 
 import contextlib
 import inspect
-import weakref
 from collections.abc import Iterator
 
 import keras
 from keras import ops
 
 from packnet_tf.distribution import keep_tf_keras
+from packnet_tf.layers import check_new_values
 from packnet_tf.multi_worker import fitting_model
 from packnet_tf.optimizers import refuse_strange
 from packnet_tf.packed_trunk import PackedTrunk
 
 keep_tf_keras()
 TRAINING, RETRAINING, COMMITTED = 0, 1, 2
+GIVEN = "trainable_as_given"  # attribute of what the closing of a model has frozen of its head
 PHASES = ("training", "retraining", "committed")
-
-
-# What was trainable of the heads of closed models: the order is that of `_flagged`.
-_GIVEN: weakref.WeakKeyDictionary[keras.layers.Layer, list[bool]] = weakref.WeakKeyDictionary()
 
 
 @keras.saving.register_keras_serializable("packnet_tf")
@@ -89,7 +86,9 @@ class TaskModel(fitting_model()):
         """Freezes the model for good: its task is committed, or discarded."""
         for layer in self.trunk.packed_layers():
             layer.closed = True
-        _GIVEN.setdefault(self.head, [part.trainable for part in _flagged(self.head)])
+        for part in _flagged(self.head):
+            if not hasattr(part, GIVEN):
+                setattr(part, GIVEN, part.trainable)
         self.trainable = False
 
     def fit(self, *args, **kwargs):
@@ -138,7 +137,7 @@ class TaskModel(fitting_model()):
     def set_weights(self, weights):
         self._refuse_unless_open("set the weights of")
         if self.pack is not None:
-            self.trunk.check_same_pack(self.weights, weights)
+            check_new_values(self, self.weights, weights)
         super().set_weights(weights)
 
     def load_weights(self, *args, **kwargs):
@@ -182,23 +181,19 @@ class TaskModel(fitting_model()):
 
 @contextlib.contextmanager
 def as_given(head) -> Iterator[None]:
-    """Within it the head of a closed model is trainable again, as far as its owner made it."""
-    given = _GIVEN.get(head)
-    if given is None:
-        yield
-        return
-    _set_flags(head, given)
+    """Within it what closed models have frozen of a head is trainable again, as it was given."""
+    parts = [(part, part.trainable) for part in _flagged(head)]
+    closed = [part for part, _ in parts if hasattr(part, GIVEN)]
     try:
+        if not any(part.trainable for part in closed):  # else its owner has chosen anew
+            for part in closed:
+                part.trainable = getattr(part, GIVEN)
         yield
     finally:
-        head.trainable = False
+        for part, flag in parts:
+            part.trainable = flag
 
 
 def _flagged(head) -> list:
     """What has a flag `trainable`: the layers, from outside in, and then the weights."""
     return [*head._flatten_layers(), *head.weights]
-
-
-def _set_flags(head, flags: list[bool]) -> None:
-    for part, flag in zip(_flagged(head), flags, strict=True):
-        part.trainable = flag

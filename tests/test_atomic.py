@@ -95,3 +95,8 @@ def test_a_full_disk_is_named_and_the_old_file_stays(tmp_path):
     )
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file.txt"]
+    assert error.value.errno == errno.ENOSPC
+    elsewhere = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/elsewhere/file")
+    with pytest.raises(OSError, match="'/elsewhere/file'") as error, replacing(path):
+        raise elsewhere
+    assert error.value is elsewhere

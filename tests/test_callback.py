@@ -205,22 +205,23 @@ def test_a_fit_too_short_to_prune_warns_and_leaves_the_task_open(net):
     assert net.tasks == ("one",)
 
 
-def test_a_fit_stopped_before_the_prune_warns_and_leaves_the_task_open(net):
-    model, x, y = opened(net)
+@pytest.mark.parametrize("name", ["one", "Vögel"])
+def test_a_fit_stopped_before_the_prune_warns_and_leaves_the_task_open(name, net):
+    model, x, y = opened(net, name=name)
     stop = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: setattr(model, "stop_training", True)
     )
     with pytest.warns(UserWarning, match="stopped before its prune") as caught:
         fit(model, x, y, Callback(0.5, prune_epoch=2), stop, epochs=4)
     assert [str(w.message) for w in caught if issubclass(w.category, UserWarning)] == [
-        "Training of task 'one' stopped before its prune at the start of epoch 2, so the task is "
-        "left open and claims every free weight. Go on with fit(initial_epoch=...), or call "
+        f"Training of task '{name}' stopped before its prune at the start of epoch 2, so the task "
+        "is left open and claims every free weight. Go on with fit(initial_epoch=...), or call "
         "net.prune(ratio), retrain, and net.commit(). With EarlyStopping write "
         "start_from_epoch=prune_epoch."
     ]
     assert net.open_model is model
     fit(model, x, y, Callback(0.5, prune_epoch=2), initial_epoch=1, epochs=3)
-    assert net.tasks == ("one",)
+    assert net.tasks == (name,)
 
 
 def test_a_fit_stopped_after_the_prune_is_committed(net):

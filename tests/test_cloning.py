@@ -66,6 +66,31 @@ def test_adapted_boundaries_are_kept(place):
     assert np.array_equal(logits(net.unpack("one"), x), expected)
 
 
+@keras.saving.register_keras_serializable("tests")
+class Cached(layers.Layer):
+    """Computes with a copy of its weight, as Normalization does."""
+
+    def build(self, shape):
+        self.factor = self.add_weight(shape=(), initializer="ones", trainable=False)
+        self.finalize_state()
+
+    def finalize_state(self):
+        self.cached = np.array(self.factor)
+
+    def call(self, x):
+        return x * self.cached
+
+
+def test_copies_of_weights_that_a_layer_computes_with_are_kept():
+    layer = Cached(name="cached")
+    trunk = functional(layer, layers.Dense(8))
+    layer.factor.assign(3.0)
+    layer.finalize_state()
+    x, _ = data(trunk)
+    model = packnet_tf.PackNet(trunk).add_task("one", layers.Identity())
+    assert np.array_equal(logits(model, x), layers.Identity()(trunk.layers[-1](3 * x)))
+
+
 def test_a_trunk_with_a_python_lambda_is_refused_before_it_is_trained():
     """Such a pack could be saved but never loaded: loading executes nothing from a file."""
     trunk = functional(layers.Lambda(lambda x: 2 * x, name="twice"), layers.Dense(8))

@@ -171,3 +171,35 @@ def test_the_head_of_a_closed_model_trains_again_from_its_values(end, kind):
     assert moved == ([False, False, True, True] if kind == "part" else [True, True])
     assert same(values(old.head.weights), start)
     assert old.trainable_variables == []
+
+
+def test_parts_of_closed_heads_train_again_too():
+    net = packnet_tf.PackNet(mlp_trunk())
+    inner = layers.Dense(8)
+    old = net.add_task("one", keras.Sequential([keras.Input((8,)), inner, layers.Dense(3)]))
+    net.prune(0.5)
+    net.commit()
+    part, closed = old.head.layers[0], values(old.head.weights)
+    whole = keras.Sequential([keras.Input((8,)), old.head, layers.Dense(2)])
+    for head in (part, whole):
+        model = net.add_task("two", head)
+        assert all(variable.trainable for variable in model.head.weights)
+        assert model.head.trainable
+        jolt(model)
+        net.discard()
+        assert same(values(old.head.weights), closed)
+        assert not any(variable.trainable for variable in old.head.weights)
+
+
+def test_what_a_user_makes_of_a_closed_head_is_kept():
+    net = packed(mlp_trunk(), one=0.5)
+    head = keras.Sequential([keras.Input((8,)), layers.Dense(4), layers.Dense(3)])
+    net.add_task("two", head)
+    net.prune(0.5)
+    net.commit()
+    held = net.task_model("two").head
+    held.trainable = True
+    held.layers[0].trainable = False
+    model = net.add_task("three", held)
+    assert [v.trainable for v in model.head.weights] == [False, False, True, True]
+    assert [v.trainable for v in held.weights] == [False, False, True, True]

@@ -270,18 +270,51 @@ def test_weights_of_one_layer_are_set_within_the_same_rules(birds):
     assert same(values(model.variables), before)
 
 
-def test_weights_of_one_layer_that_would_change_a_committed_task_are_refused():
-    net = packnet_tf.PackNet(mlp_trunk())
-    pack_task(net, "one")
+def _holders_trunk():
+    inputs = keras.Input((4, 8))
+    inner = keras.Sequential([keras.Input((4, 8)), layers.Dense(8)], name="inner")
+    attended = layers.MultiHeadAttention(2, 4, name="attention")(inputs, inner(inputs))
+    ends = layers.Bidirectional(layers.GRU(4), name="wrapper")(attended)
+    return keras.Model(inputs, layers.Dense(8, name="layer")(ends), name="trunk")
+
+
+@pytest.mark.parametrize("place", ["layer", "inner", "attention", "wrapper"])
+def test_weights_of_a_part_that_would_change_a_committed_task_are_refused(place):
+    net = packed(_holders_trunk(), one=0.5)
+    held = net.task_model("one")
     model = net.add_task("two", layers.Dense(3))
-    layer = packed_layers(model)[0]
-    before = values(model.variables)
-    doubled = [2 * value for value in layer.get_weights()]
-    with pytest.raises(ValueError, match="the weights of committed tasks differ from this pack's"):
-        layer.set_weights(doubled)
-    assert same(values(model.variables), before)
+    before = values([*model.variables, *held.variables])
+    for owner, error, words in (
+        (model, ValueError, "the weights of committed tasks differ from this pack's"),
+        (held, RuntimeError, "its task is committed or discarded"),
+    ):
+        part = owner.trunk.get_layer(place)
+        kept = part.get_weights()
+        changed = [array if array.dtype == np.uint8 else 2 * array for array in kept]
+        with pytest.raises(error, match=words):
+            part.set_weights(changed)
+        assert same(values([*model.variables, *held.variables]), before)
+    part = model.trunk.get_layer(place)
+    part.set_weights(part.get_weights())
     with pytest.raises(ValueError, match="weight list of length 1"):
-        layer.set_weights(doubled[:1])
+        part.set_weights(part.get_weights()[:1])
+    with pytest.raises(ValueError, match="shape"):
+        part.set_weights([array[:1] for array in part.get_weights()])
+
+
+def test_a_committed_trunk_gives_nothing_to_the_open_task():
+    """Its layers share what trains with those of the open task's view."""
+    net = packnet_tf.PackNet(mlp_trunk())
+    old = net.add_task("one", layers.Dense(3))
+    net.prune(0.5)
+    net.commit()
+    new = net.add_task("two", layers.Dense(3))
+    kept = old.trunk.get_weights()
+    jolt(new)
+    before = values(new.variables)
+    with pytest.raises(RuntimeError, match="its task is committed or discarded"):
+        old.trunk.set_weights(kept)
+    assert same(values(new.variables), before)
 
 
 def test_a_state_of_the_open_task_can_be_set_again(birds):

@@ -51,10 +51,10 @@ def batches(source, batch_size: int, shuffle_seed: int | bool | None = False):
         shuffle_seed: False to keep the order of the arrays.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither, or it never ends.
     """
     if isinstance(source, tf.data.Dataset):
-        return untuned(source)
+        return untuned(_ending(source))
     if not isinstance(source, (tuple, list)) or len(source) not in (2, 3):
         raise ValueError(
             f"The data of a task are a tf.data.Dataset of batches, arrays (x, y) or (x, y, "
@@ -71,7 +71,7 @@ def dataset_of_epoch(source: Callable, epoch: int) -> tf.data.Dataset:
     """What a function gives as the training data of an epoch, `untuned`.
 
     Raises:
-        ValueError: it is no dataset.
+        ValueError: it is no dataset, or never ends.
     """
     data = source(epoch)
     if not isinstance(data, tf.data.Dataset):
@@ -80,7 +80,16 @@ def dataset_of_epoch(source: Callable, epoch: int) -> tf.data.Dataset:
             f"for epoch {epoch}; expected a tf.data.Dataset of batches. Write "
             "Task(name, head, train=lambda epoch: dataset.shuffle(1000, seed=epoch).batch(32))."
         )
-    return untuned(data)
+    return untuned(_ending(data))
+
+
+def _ending(data: tf.data.Dataset) -> tf.data.Dataset:
+    if int(data.cardinality()) == tf.data.INFINITE_CARDINALITY:
+        raise ValueError(
+            "The data of a task never end: the dataset is repeated without limit. An epoch goes "
+            "over all of it once: leave out .repeat(), or write .repeat().take(batches)."
+        )
+    return data
 
 
 def untuned(data: tf.data.Dataset) -> tf.data.Dataset:

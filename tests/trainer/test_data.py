@@ -38,3 +38,17 @@ def test_options_that_say_whether_to_tune_stay(wanted):
     other.deterministic = False
     kept = untuned(tf.data.Dataset.range(3).with_options(other)).options()
     assert (kept.deterministic, kept.autotune.enabled) == (False, False)
+
+
+@pytest.mark.parametrize("kind", ["dataset", "function"])
+def test_data_that_never_end_are_refused(kind):
+    endless = tf.data.Dataset.range(3).batch(2).repeat()
+    source = endless if kind == "dataset" else lambda epoch: endless
+    with pytest.raises(ValueError) as error:
+        Passes(source, 2, 0, tf.distribute.get_strategy()).start(0)
+    assert str(error.value) == (
+        "The data of a task never end: the dataset is repeated without limit. An epoch goes over "
+        "all of it once: leave out .repeat(), or write .repeat().take(batches)."
+    )
+    limited = endless.take(2)
+    assert Passes(limited, 2, 0, tf.distribute.get_strategy()).start(0)[1] == 2
