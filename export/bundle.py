@@ -115,7 +115,7 @@ def _earlier(net: PackNet, bundle: pathlib.Path, folder: pathlib.Path):
             f"'{bundle}' holds no bundle to update. Name a folder that export_bundle has written, "
             "or leave update_from out."
         )
-    damage = manifests.damage(bundle, manifest)
+    damage = manifests.damage(bundle, manifests.described_files(manifest))
     if damage:
         name, what = next(iter(damage.items()))
         raise ValueError(

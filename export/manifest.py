@@ -119,10 +119,15 @@ def remove_stale(directory, old: dict, new: dict, written: Iterable[str]) -> Non
             (pathlib.Path(directory) / entry["file"]).unlink(missing_ok=True)
 
 
-def damage(directory, manifest: dict) -> dict[str, str]:
-    """What is wrong with the files of a folder, by their names: missing, cut off or changed."""
+def damage(directory, described: Iterable[dict]) -> dict[str, str]:
+    """What is wrong with files of a folder, by their names: missing, cut off or changed.
+
+    Args:
+        directory: the folder.
+        described: entries as of `described_files`.
+    """
     found = {}
-    for entry in described_files(manifest):
+    for entry in described:
         path = pathlib.Path(directory) / entry["file"]
         if not path.exists():
             found[path.name] = "it is missing"

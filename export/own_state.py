@@ -21,6 +21,7 @@ def own_digest(net: PackNet, task: str) -> str:
         variable for place, (_, variable) in enumerate(own_weights(net._trunk)) if place not in mine
     )
     facts = [record.head.config, record.head_weights, record.own_places, record.classes]
+    facts = json.loads(json.dumps(facts))  # as they come back from a file
     found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for part in (record.values, *shared):
         found.update(part)

@@ -10,7 +10,7 @@ from graphlib import TopologicalSorter
 
 import numpy as np
 
-from packnet_tf.export.walk import node_reads
+from packnet_tf.export.walk import graphs, node_reads, reads, within
 
 Feeds = Sequence[Mapping[str, np.ndarray]]
 PRECISIONS = ("float32", "float16", "int8")
@@ -22,7 +22,8 @@ CALIBRATED = [
     *("GlobalAveragePool", "MatMul", "MaxPool", "Pad", "Relu", "Reshape", "Slice", "Split"),
     *("Squeeze", "Transpose", "Unsqueeze"),
 ]
-# Where weights that are still float are stored as integers, and their axis of output channels. A
+# Where weights that are still float are stored as integers, and the axis that has a scale for each
+# of its places: that of output channels, of a table's rows. A
 # Loop is what tf2onnx makes of layers that ONNX has no operator for, like Keras's GRU.
 STORED = {"Conv": 0, "ConvTranspose": 1, "Gather": 0, "GRU": 1, "LSTM": 1, "RNN": 1}
 STORED |= {"Einsum": -1, "Loop": -1, "MatMul": -1}
@@ -38,7 +39,8 @@ def to_precision(model, precision: str, calibration: Feeds | None = None):
       calibration shows. For CPUs. Weights use 7 of their bits: x86 without VNNI overflows with 8.
     - `int8`, not calibrated: matrix products take the range of the batch at hand, so an answer
       depends a little on the rest of the batch. Convolutions and recurrent layers only store 8 bits
-      and calculate in float: onnxruntime 1.31 is several times slower otherwise.
+      and calculate in float: onnxruntime 1.31 is several times slower otherwise. So do embeddings
+      in a graph with loops.
 
     Args:
         model: an `onnx.ModelProto` of float32 that holds its weights, so of less than 2 GB.
@@ -98,10 +100,10 @@ def _half(model):
             values = np.where(np.abs(values) <= 2.0**-25, np.float32(0), values)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     empty = {tensor.name for tensor in half.graph.initializer if 0 in tensor.dims}
-    for node in half.graph.node:
+    for node in (node for part in graphs(half.graph) for node in part.node):
         if node.op_type == "Resize":  # a cast of no scales is taken for scales
             node.input[:] = ["" if name in empty else name for name in node.input]
-    unread = empty - {name for node in half.graph.node for name in node_reads(node)}
+    unread = empty - set(reads(half.graph))
     for tensor in [tensor for tensor in half.graph.initializer if tensor.name in unread]:
         half.graph.initializer.remove(tensor)
     with _quiet():
@@ -126,7 +128,8 @@ def _quantized(model, feeds: Feeds | None):
         options = {"per_channel": True, "reduce_range": True}
         if feeds is None:  # a Gemm counts as a MatMul
             # Where what an integer Gather gives is read within a Loop, onnxruntime 1.31 aborts.
-            kinds = ["MatMul"] if _has_bodies(onnx.load(folded)) else ["MatMul", "Gather"]
+            bodies = any(within(node) for node in onnx.load(folded).graph.node)
+            kinds = ["MatMul"] if bodies else ["MatMul", "Gather"]
             quantization.quantize_dynamic(folded, written, kinds, **options)
         else:
             options |= {"activation_type": quantization.QuantType.QUInt8}  # the fast one on x86
@@ -136,11 +139,6 @@ def _quantized(model, feeds: Feeds | None):
         quantized = onnx.load(written)
     _store_as_integers(quantized.graph)
     return quantized
-
-
-def _has_bodies(model) -> bool:
-    """Whether there are nodes with graphs of their own in a graph: Loop, Scan, If."""
-    return any(part.HasField("g") for node in model.graph.node for part in node.attribute)
 
 
 def _store_as_integers(graph) -> None:

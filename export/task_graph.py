@@ -177,7 +177,18 @@ class TaskGraph:
         if calibration is None:
             return None
         batches = input_batches(self.view, calibration, self.options.batch_size)
-        return [dict(zip(self.names, batch, strict=True)) for batch, _ in batches]
+        feeds = [dict(zip(self.names, batch, strict=True)) for batch, _ in batches]
+        wanted = [tuple(tensor.shape[1:]) for tensor in keras.tree.flatten(self.view.inputs)]
+        for name, shape in zip(self.names, wanted, strict=True):
+            given = feeds[0][name].shape[1:] if feeds else shape
+            fits = [size in (None, other) for size, other in zip(shape, given, strict=False)]
+            if len(given) != len(shape) or not all(fits):
+                raise ValueError(
+                    f"calibration has inputs of shape {('batch', *given)} for '{name}', and task "
+                    f"'{self.task}' takes {('batch', *shape)}. Give them as the task was trained "
+                    "on them, resized and scaled, whatever the file does by itself."
+                )
+        return feeds
 
     def _describe(self, proto) -> None:
         """Names the task and its classes in the file's metadata."""

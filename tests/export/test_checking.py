@@ -1,15 +1,17 @@
 """`verify`: a folder of exported files against the pack."""
 
 import json
+import re
 import shutil
 
 import numpy as np
 import onnx
 import pytest
+from keras import layers
 from onnx import numpy_helper
 
 import packnet_tf
-from pack_helpers import conv_trunk, pack_task, packed
+from pack_helpers import conv_trunk, functional, mlp_trunk, pack_task, packed
 from packnet_tf.export import export_all, export_bundle, verify
 
 
@@ -138,17 +140,28 @@ def test_another_mask_in_a_bundle_is_found(net, folder):
                 tensor.CopyFrom(numpy_helper.from_array(everything, tensor.name))
 
     rewritten(folder / "bundle" / "model_task1.onnx", change)
-    first, second = problems(net, folder / "bundle")["model_task1.onnx"]
-    assert first == "its graph is not the one that the pack gives for this task"
-    assert second.startswith("its answers differ from Keras by ")
+    *weights, last = problems(net, folder / "bundle")["model_task1.onnx"]
+    assert weights == [
+        f"the weight '{name}' that it reads and masks is not what the pack gives for this task"
+        for name in ("conv1/kernel", "conv2/kernel", "fc/kernel")
+    ]
+    assert last.startswith("its answers differ from Keras by ")
 
 
 def test_the_files_of_another_pack_are_found(folder):
     other = packed(conv_trunk(), one=0.4, three=0.5)
     found = problems(other, folder / "bundle")
     [first, *_] = found["model_task1.onnx"]
-    assert first.startswith("'shared.data' of the earlier bundle does not hold what the pack's")
+    assert re.fullmatch(r"the weight '\w+/kernel' that it reads and masks is not what .*", first)
     assert found["model_task2.onnx"] == ["the pack has no task 'two'; its tasks: 'one', 'three'"]
+
+
+def test_a_pack_that_takes_other_inputs_is_told(tmp_path):
+    wide = packed(mlp_trunk(), one=0.5)
+    narrow = packed(functional(layers.Dense(8), shape=(3,)), one=0.5)
+    export_all(wide, tmp_path)
+    [verdict] = verify(narrow, tmp_path)
+    assert verdict.problems[-1].startswith("it does not take what the pack does: ")
 
 
 def test_classes_operator_set_and_names_must_be_those_of_the_manifest(net, folder):

@@ -385,3 +385,16 @@ def test_a_damaged_manifest_is_named(net, tmp_path):
 def test_input_names_must_fit_the_inputs(net, tmp_path):
     with pytest.raises(ValueError, match="input_names has 2 names, the model 1 inputs"):
         export_onnx(net, "birds", tmp_path / "m.onnx", input_names=["a", "b"])
+
+
+def test_calibration_must_have_the_shape_that_the_task_takes(net, tmp_path):
+    with pytest.raises(ValueError) as error:
+        export_onnx(
+            net, "birds", tmp_path / "m.onnx", precision="int8", calibration=np.zeros((4, 9, 9, 1))
+        )
+    shape = ("batch", *net.task_model("birds").input_shape[1:])
+    assert str(error.value) == (
+        f"calibration has inputs of shape ('batch', 9, 9, 1) for 'image', and task 'birds' takes "
+        f"{shape}. Give them as the task was trained on them, resized and scaled, whatever the "
+        "file does by itself."
+    )

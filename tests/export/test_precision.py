@@ -360,3 +360,32 @@ def test_half_precision_resizes_images_of_any_size(tmp_path):
     )
     model = exported(keras.Model(pictures, features), tmp_path, precision="float16")
     assert all(0 not in tensor.dims for tensor in model.graph.initializer)
+
+
+def test_half_precision_resizes_within_branches_too():
+    """No scales are given where sizes are, also by a name that a branch reads from outside."""
+    inside = helper.make_node("Resize", ["x", "none", "none", "size"], ["big"])
+    branch = helper.make_graph(
+        [inside], "branch", [], [helper.make_tensor_value_info("big", onnx.TensorProto.FLOAT, None)]
+    )
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["sum", "zero"], ["positive"]),
+        helper.make_node("If", ["positive"], ["y"], then_branch=branch, else_branch=branch),
+    ]
+    constants = {
+        "none": np.zeros(0, np.float32),
+        "size": np.array([1, 1, 4, 4], np.int64),
+        "zero": np.zeros((), np.float32),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "resize",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 1, 2, 2])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 1, 4, 4])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = np.array([[[[1, 2], [3, 4]]]], np.float32)
+    half = to_precision(model, "float16")
+    assert np.array_equal(answer(half, {"x": x}), answer(model, {"x": x}))
