@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import os
+import select
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -62,16 +63,28 @@ def run(module, command: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print(f"\npacknet {command}: interrupted.", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # whoever reads has enough, `| head` for instance
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and reader_is_gone():
+            return 1
         if values.debug:
             raise
         text = str(error) or type(error).__name__
         print(f"packnet {command}: {text}", file=sys.stderr)
         return 1
     return 0
+
+
+def reader_is_gone() -> bool:
+    """Whether nobody reads stdout any more, `| head` for instance; no more is written then."""
+    try:
+        stdout, ends = sys.stdout.fileno(), select.poll()
+    except (AttributeError, OSError, ValueError):  # no file, or Windows
+        return False
+    ends.register(stdout, 0)
+    if not any(event & select.POLLERR for _, event in ends.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stdout)
+    return True
 
 
 @contextlib.contextmanager
@@ -103,7 +116,7 @@ def start_keras() -> None:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _stderr_kept_back():
-        import tensorflow as tf
+        tf = need("tensorflow", "tensorflow")
 
         tf.config.list_physical_devices()  # looks for GPUs, and says so
         if "TF_CONFIG" not in os.environ:  # hosts must be known before TensorFlow starts

@@ -1,5 +1,6 @@
 """What is listed of folders of images, the same in training and on the device."""
 
+import os
 import pathlib
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -22,14 +23,14 @@ def images_in(folder) -> list[str]:
     Raises:
         FileNotFoundError: there is none.
     """
-    root = pathlib.Path(folder)
-    found = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        and path.is_file()
-    )
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "."]
+        found += [
+            os.path.join(parent, name)
+            for name in files
+            if name[0] != "." and os.path.splitext(name)[1].lower() in SUFFIXES
+        ]
     if not found:
         raise FileNotFoundError(f"There are no images in '{folder}' ({', '.join(SUFFIXES)}).")
-    return [str(path) for path in found]
+    return sorted(found, key=lambda path: path.split(os.sep))

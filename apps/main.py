@@ -39,8 +39,19 @@ def overview() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Runs `packnet` with the given arguments (default: the process's); returns the status."""
     for stream in (sys.stdout, sys.stderr):  # names of files need not be UTF-8
-        if hasattr(stream, "reconfigure"):
+        if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    try:
+        status = _dispatch(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not cli.reader_is_gone():
+            raise
+        return 1
+    return status
+
+
+def _dispatch(argv: list[str] | None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     if not arguments:
         print(overview(), file=sys.stderr)

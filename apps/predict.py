@@ -72,7 +72,7 @@ def open_models(path: str, pixel_range: str | None, image_size: int) -> list[Cla
 
     Raises:
         FileNotFoundError: there is no such file, or no manifest in the folder.
-        OSError: a file is not the one that the manifest describes.
+        OSError: a file, of whichever task, is not the one that the manifest describes.
         NotAClassifierError: the file, or every one in the folder, does not classify.
     """
     folder = pathlib.Path(path)
@@ -85,8 +85,9 @@ def open_models(path: str, pixel_range: str | None, image_size: int) -> list[Cla
         )
     models, left_out = [], []
     for entry in manifests.read(folder)["tasks"]:
-        for name, what in manifests.damage(folder, {"tasks": [], "shared": [entry]}).items():
-            raise OSError(f"'{folder / name}': {what}. {COPY}")
+        damage = manifests.damage(folder, [entry])
+        if damage:
+            raise OSError(f"'{folder / entry['file']}': {damage[entry['file']]}. {COPY}")
         try:
             models.append(Classifier(str(folder / entry["file"]), pixel_range, image_size))
         except NotAClassifierError as error:

@@ -169,15 +169,19 @@ def _network(source: str, image_size: int | None, weights: str, output: str | No
             f"There is no trunk '{source}'. Write the path of a .keras model, or the name of a "
             "keras.applications model, for instance --trunk=MobileNetV2."
         )
+    from packnet_tf.storage import Archive
+
     try:
         found = keras.saving.load_model(source, compile=False)
     except Exception as error:  # Keras raises many kinds
         raise ValueError(f"Cannot read the trunk '{source}': {error}") from error
     if not isinstance(found, keras.Model):
-        raise ValueError(
-            f"'{source}' holds no network but a saved {type(found).__name__}. To add tasks to a "
-            f"pack, name it --pack={source}."
+        what = (
+            "a pack. To add tasks to it, write --pack"
+            if isinstance(found, Archive)
+            else (f"a saved {type(found).__name__}. Save a whole model")
         )
+        raise ValueError(f"The trunk '{source}' is to be a network, and holds {what}.")
     return found
 
 

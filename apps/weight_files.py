@@ -67,6 +67,5 @@ def changed_weights(path) -> dict[pathlib.Path, str]:
     ]
     # Looking through a large model takes time: only where there are weights beside some.
     used = {file.name for file in weight_files(path)} if described else set()
-    mine = [entry for entry in described if entry["file"] in used]
-    found = manifests.damage(folder, {"tasks": [], "shared": mine})
+    found = manifests.damage(folder, [entry for entry in described if entry["file"] in used])
     return {folder / name: what for name, what in found.items()}

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import pathlib
 
 import packnet_tf
@@ -97,7 +98,7 @@ def entries(comparison: Comparison) -> list[Entry]:
         FileNotFoundError, ValueError: a folder or a file is not as it must be.
     """
     digests = {
-        name: folder_digest(_folder(comparison, name, path))
+        name: folder_digest(_folder(comparison, name, path), path)
         for name, (path, _) in comparison.tasks.items()
     }
     trunk = dataclasses.asdict(comparison.trunk)
@@ -126,13 +127,18 @@ def _listed(path: str, validation_share: float, seed: int) -> Folder:
     return read_folder(path, validation_share, seed)
 
 
-def folder_digest(folder: Folder) -> str:
-    """A hash of the names and sizes of a task's files; their contents are not read."""
+def folder_digest(folder: Folder, root) -> str:
+    """A hash of the names and sizes of a task's files; their contents are not read.
+
+    Args:
+        folder: the files.
+        root: the folder that they lie in.
+    """
     found = hashlib.sha256()
     for split, files in sorted(folder.files.items()):
         for path, label in sorted(files):
-            path = pathlib.Path(path)
-            found.update(f"{split}/{label}/{path.name}/{path.stat().st_size}\n".encode())
+            name = os.path.relpath(path, root)
+            found.update(os.fsencode(f"{split}/{label}/{name}/{os.path.getsize(path)}\n"))
     return found.hexdigest()[:16]
 
 

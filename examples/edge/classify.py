@@ -17,8 +17,10 @@ session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]
 facts = session.get_modelmeta().custom_metadata_map
 names = [output.name for output in session.get_outputs()]
 
+channels = session.get_inputs()[0].shape[-1]
 with Image.open(picture) as image:
-    pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))  # (height, width, 3)
+    upright = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
+pixels = np.asarray(upright).reshape(upright.height, upright.width, channels)
 if facts.get("channel_order") == "bgr":  # as it was asked for when the file was exported
     pixels = np.ascontiguousarray(pixels[..., ::-1])
 

@@ -1,5 +1,7 @@
 """The command line: help, flags, exit status, sentences instead of tracebacks."""
 
+import errno
+import importlib
 import os
 import subprocess
 import sys
@@ -88,19 +90,52 @@ def test_a_failure_is_a_sentence_with_status_1_and_a_traceback_only_under_debug(
     assert "Traceback" in done.stderr
 
 
-def test_a_reader_that_has_enough_ends_the_command_in_silence():
-    command = [sys.executable, "-u", "-m", "packnet_tf.apps", "plan", "--tasks=200"]
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["plan", "--tasks=200"], ["train", "--help"], ["--help"]])
+def test_a_reader_that_has_enough_ends_the_command_in_silence(arguments, unbuffered):
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "packnet_tf.apps", *arguments],
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
 
 
+def test_another_pipe_that_breaks_is_a_failure(capsys, monkeypatch):
+    def breaks(*_):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(importlib.import_module("packnet_tf.apps.plan"), "run", breaks)
+    assert run(capsys, "plan", "--tasks=2") == (
+        1,
+        "",
+        "packnet plan: [Errno 32] Broken pipe\n",
+    )
+
+
 def test_names_that_are_no_text_are_printed(tmp_path):
     path = os.fsencode(tmp_path) + b"/gr\xfcn.keras"
+    try:
+        open(path, "wb").close()
+    except OSError:
+        pytest.skip("this file system takes text only")
+    os.remove(path)
     command = [sys.executable, "-m", "packnet_tf.apps", "report", b"--pack=" + path]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 1
-    assert done.stderr.startswith("packnet report: There is no pack '")
-    assert done.stderr.endswith("n.keras'. net.save(path) writes one.\n")
+    assert done.stderr == (
+        f"packnet report: There is no pack '{tmp_path}/gr\\udcfcn.keras'. net.save(path) writes "
+        "one.\n"
+    )

@@ -181,6 +181,13 @@ def test_the_python_example_turns_pictures_upright_and_does_without_names(tmp_pa
     assert classify(sys.executable, model, lying).stdout == "class 0 33.3%\n"
 
 
+def test_the_python_example_shows_grey_pictures_to_a_network_of_them(tmp_path):
+    model = write_model(tmp_path / "m.onnx", channels=1, matrix=[[0.1, 0.0, -0.1]])
+    picture = tmp_path / "p.png"
+    Image.fromarray(np.full((5, 4, 3), 200, np.uint8)).save(picture)
+    assert classify(sys.executable, model, picture).stdout == "red 100.0%\n"
+
+
 def test_the_python_example_is_short_and_needs_three_packages():
     text = (EDGE / "classify.py").read_text(encoding="utf-8")
     assert len(text.splitlines()) < 40

@@ -81,7 +81,10 @@ def test_missing_and_truncated_images_are_os_errors(tmp_path):
 
 def test_names_of_files_need_not_be_utf_8(tmp_path):
     path = os.fsdecode(os.fsencode(tmp_path) + b"/gr\xfcn.png")
-    Image.fromarray(np.full((4, 4, 3), 90, np.uint8)).save(path)
+    try:
+        Image.fromarray(np.full((4, 4, 3), 90, np.uint8)).save(path)
+    except OSError:
+        pytest.skip("this file system takes text only")
     for shorter_side in (None, 4):
         pipeline = Pipeline((4, 4, 3), 5, 0, shorter_side=shorter_side)
         images, labels = collect(pipeline.evaluation([(path, 2)]))

@@ -76,8 +76,15 @@ def test_what_is_no_network_is_no_trunk(tmp_path):
     with pytest.raises(ValueError) as error:
         load_trunk(pack)
     assert str(error.value) == (
-        f"'{pack}' holds no network but a saved Archive. To add tasks to a pack, name it "
-        f"--pack={pack}."
+        f"The trunk '{pack}' is to be a network, and holds a pack. To add tasks to it, write "
+        "--pack."
+    )
+    layer = str(tmp_path / "layer.keras")
+    keras.saving.save_model(keras.layers.Dense(3), layer)
+    with pytest.raises(ValueError) as error:
+        load_trunk(layer)
+    assert str(error.value) == (
+        f"The trunk '{layer}' is to be a network, and holds a saved Dense. Save a whole model."
     )
     (tmp_path / "text.keras").write_text("no network")
     with pytest.raises(ValueError, match=r"Cannot read the trunk '.*text\.keras': "):

@@ -1,5 +1,6 @@
 """What there is to run: once each, and again when anything it depends on has changed."""
 
+import os
 import shutil
 
 import pytest
@@ -68,6 +69,20 @@ def test_another_image_or_another_trunk_changes_the_key(place):
     with open(place / "small.keras", "ab") as file:
         file.write(b" ")
     assert keys(place)[1] != shades
+
+
+def test_names_that_are_no_text_and_folders_within_a_class_count(place):
+    path = next((place / "greys" / "train" / "a").iterdir())
+    before = keys(place)
+    (path.parent / "within").mkdir()
+    path = path.rename(path.parent / "within" / path.name)
+    moved = keys(place)
+    assert moved[2] != before[2]
+    try:
+        path.rename(os.fsdecode(os.fsencode(path.parent) + b"/gr\xfcn.png"))
+    except OSError:
+        pytest.skip("this file system takes text only")
+    assert keys(place)[2] not in (before[2], moved[2])
 
 
 def test_results_of_another_version_do_not_count(place, monkeypatch):
