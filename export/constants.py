@@ -18,29 +18,27 @@ def float_constants(path) -> Iterator[np.ndarray]:
     import onnxruntime
     from onnx import numpy_helper
 
-    graph = onnx.load(os.fspath(path))
-    held = {tensor.name for tensor in graph.graph.initializer}
-    for tensor in graph.graph.initializer:
+    model = onnx.load(os.fspath(path))
+    graph, nodes = model.graph, []
+    for tensor in graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT:
             yield numpy_helper.to_array(tensor)
-    known, nodes = {"", *held}, []
-    for node in graph.graph.node:
+    known = {"", *(tensor.name for tensor in graph.initializer)}
+    for node in graph.node:
         if known.issuperset(node.input) and not within(node):
-            nodes.append(node)
+            nodes.append(onnx.NodeProto.FromString(node.SerializeToString()))
             known.update(node.output)
     if not nodes:
         return
-    made = [name for node in nodes for name in node.output if name]
-    part = onnx.ModelProto()
-    part.CopyFrom(graph)
     for field in ("node", "input", "output", "value_info"):
-        part.graph.ClearField(field)
-    part.graph.node.extend(nodes)
-    part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in made)
+        graph.ClearField(field)
+    graph.node.extend(nodes)
+    made = [name for node in nodes for name in node.output if name]
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in made)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     found = onnxruntime.InferenceSession(
-        part.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     floats = [output.name for output in found.get_outputs() if output.type == "tensor(float)"]
     yield from found.run(floats, {})

@@ -32,7 +32,7 @@ def vit():
     )
 
 
-@pytest.mark.parametrize("build", [resnet, vit])
+@pytest.mark.parametrize("build", [resnet, pytest.param(vit, marks=pytest.mark.slow)])
 def test_a_backbone_of_keras_hub_packs(build, tmp_path):
     backbone = build()
     kernels = [
