@@ -1,6 +1,6 @@
 """Inputs that users give, in whatever form Keras takes them, as batches of arrays."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -151,3 +151,25 @@ def check_by_task(what: str, data, tasks: Iterable[str], example: str) -> None:
         f"{what} is a dict by task name, and it {found}. The tasks are "
         f"{', '.join(map(repr, known))}; write {what}={{{known[0]!r}: {example}}}."
     )
+
+
+def check_shapes(task: str, feed: Mapping[str, np.ndarray], inputs: Sequence) -> None:
+    """Refuses a batch of calibration that is not what a task takes.
+
+    Args:
+        task: its name.
+        feed: by the name of the ONNX input, an array (batch, ...).
+        inputs: the Keras inputs, in the same order.
+
+    Raises:
+        ValueError: a shape is another one.
+    """
+    for (name, array), tensor in zip(feed.items(), inputs, strict=True):
+        given, wanted = array.shape[1:], tuple(tensor.shape[1:])
+        fits = [size in (None, other) for size, other in zip(wanted, given, strict=False)]
+        if len(given) != len(wanted) or not all(fits):
+            raise ValueError(
+                f"calibration has inputs of shape {('batch', *given)} for '{name}', and task "
+                f"'{task}' takes {('batch', *wanted)}. Give them as the task was trained on them, "
+                "resized and scaled, whatever the file does by itself."
+            )

@@ -9,7 +9,7 @@ import numpy as np
 
 from packnet_tf.export import manifest as manifests
 from packnet_tf.export.batches import check_by_task
-from packnet_tf.export.constants import float_constants
+from packnet_tf.export.constants import calculated_constants
 from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.runtime import session
 from packnet_tf.export.shared_file import digest
@@ -163,7 +163,7 @@ def _check(
 
 def _check_shared(path: pathlib.Path, graph: TaskGraph, verdict: Verdict) -> None:
     """Checks that a graph reads the pack's weights, masked as its task sees them."""
-    found = {digest(array) for array in float_constants(path)}
+    found = {digest(array) for array in calculated_constants(path)}
     for name, layout in graph.converted.laid.items():
         weight = graph.packed.get(layout.source)
         if weight is None:

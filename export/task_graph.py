@@ -11,7 +11,7 @@ import numpy as np
 
 from packnet_tf.cloning import full_precision, packed_kernels
 from packnet_tf.export import manifest as manifests
-from packnet_tf.export.batches import input_batches
+from packnet_tf.export.batches import check_shapes, input_batches
 from packnet_tf.export.comparison import Comparison, Difference
 from packnet_tf.export.convert import input_names, to_onnx
 from packnet_tf.export.files import is_large, save
@@ -178,16 +178,8 @@ class TaskGraph:
             return None
         batches = input_batches(self.view, calibration, self.options.batch_size)
         feeds = [dict(zip(self.names, batch, strict=True)) for batch, _ in batches]
-        wanted = [tuple(tensor.shape[1:]) for tensor in keras.tree.flatten(self.view.inputs)]
-        for name, shape in zip(self.names, wanted, strict=True):
-            given = feeds[0][name].shape[1:] if feeds else shape
-            fits = [size in (None, other) for size, other in zip(shape, given, strict=False)]
-            if len(given) != len(shape) or not all(fits):
-                raise ValueError(
-                    f"calibration has inputs of shape {('batch', *given)} for '{name}', and task "
-                    f"'{self.task}' takes {('batch', *shape)}. Give them as the task was trained "
-                    "on them, resized and scaled, whatever the file does by itself."
-                )
+        if feeds:
+            check_shapes(self.task, feeds[0], keras.tree.flatten(self.view.inputs))
         return feeds
 
     def _describe(self, proto) -> None:

@@ -8,6 +8,7 @@ from keras import layers
 
 from pack_helpers import compiled, conv_trunk, data, fit, values
 from packnet_tf.cloning import attach
+from packnet_tf.policy import own_weights
 
 # JAX is nothing without XLA; TensorFlow spends seconds on compiling.
 JIT_COMPILE = "auto" if keras.backend.backend() == "jax" else False
@@ -58,3 +59,10 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, place):
         batch = images()[[slice(0, 50), slice(50, 95), slice(95, 96)][place]]
         return batch, np.full(len(batch), -1)
+
+
+def committed(net):
+    """All that a pack has for good."""
+    weights = net._weights.values()
+    variables = [v for weight in weights for v in (weight.packed, weight.owner, weight.claim)]
+    return values([*variables, *(v for _, v in own_weights(net._trunk))])
