@@ -30,6 +30,11 @@ class Folder:
     unreadable: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
+def shuffled(files: list, seed: int) -> list:
+    """The pairs (path, label) in an order that mixes the classes, the same for a seed."""
+    return random.Random(seed).sample(files, len(files))
+
+
 def read_folder(directory, validation_share: float = 0.1, seed: int = 0) -> Folder:
     """Lists a task's images.
 

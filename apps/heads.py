@@ -1,63 +1,53 @@
-"""The head that a task of images gets."""
+"""The head that a task of images begins with."""
 
-import math
 from collections.abc import Callable
 
 import keras
 import numpy as np
 
-FEATURE_NORM = 30.0  # mean squared norm that features are scaled to
+from packnet_tf.apps.trunks import is_trained
+from packnet_tf.heads import collect, fitted_head, linear_accuracy, next_view, scaled_head
 
 
-def calibrated_head(trunk, images, classes: int, factor: float = 1.0) -> keras.Model:
-    """A linear head on features scaled to a mean squared norm of `FEATURE_NORM`.
+def begin_with(net, name: str, sets: dict, classes: int, factor: float):
+    """A head for the next task of a pack, and what to hold the task against.
 
-    Backbones differ a lot in the size of their features, and a linear layer on large ones is
-    unstable at learning rates that move the trunk: its step is the rate times the squared norm.
+    A linear head that has converged, where the trunk has learnt something already; else a random
+    one.
 
     Args:
-        trunk: the model that gives the features, as the task begins with it.
+        net: the pack; it is left as it was.
+        name: of the next task, for the screen.
+        sets: datasets of (images, labels), "train" and "validation", shuffled.
+        classes: number of outputs.
+        factor: see `calibrated_head`.
+
+    Returns:
+        The head, and accuracies on validation images: `chance`, and of a converged head
+        `linear_head`.
+    """
+    labels = np.concatenate([labels.numpy() for _, labels in sets["validation"]])
+    reference = {"chance": float(np.bincount(labels).max() / len(labels))}
+    with next_view(net) as features_of:
+        if not net.tasks and not is_trained(net._trunk):
+            return calibrated_head(features_of, sets["train"], classes, factor), reference
+        head = fitted_head(*collect(features_of, sets["train"]), classes)
+        found = linear_accuracy(head, *collect(features_of, sets["validation"]))
+    print(f"{name}: a linear head on the trunk gets {found:.1%} of validation images", flush=True)
+    return head, {**reference, "linear_head": found}
+
+
+def calibrated_head(features_of: Callable, images, classes: int, factor: float = 1.0):
+    """A random linear head on features of one size; see `packnet_tf.heads.scaled_head`.
+
+    Args:
+        features_of: from images to features, as the task begins with them.
         images: dataset of (images, labels), of which the first 8 batches are looked at.
         classes: number of outputs.
         factor: what the rate of the training is multiplied by, see `rates.factors`. The head
             begins with values that much smaller: random ones would push the trunk that much
             harder before they have learnt anything.
     """
-    features = [keras.ops.convert_to_numpy(trunk(batch)) for batch, _ in images.take(8)]
-    norm = float(np.mean(np.sum(np.square(np.concatenate(features)), axis=-1)))
-    scale = math.sqrt(FEATURE_NORM / norm) if norm > 0 else 1.0
-    width = features[0].shape[-1]
+    features, _ = collect(features_of, images.take(8))
     begin = keras.initializers.VarianceScaling(factor**-2, "fan_avg", "uniform")  # Glorot's at 1
-    dense = keras.layers.Dense(classes, kernel_initializer=begin)
-    return keras.Sequential(
-        [keras.Input((width,)), keras.layers.Rescaling(scale), dense], name="head"
-    )
-
-
-def head_of_next_task(net, name: str, make: Callable[[Callable], keras.layers.Layer]):
-    """A head made for the trunk as the next task of a pack begins with it.
-
-    Args:
-        net: the pack; it is left as it was.
-        name: of the next task.
-        make: gets what answers as that view of the trunk does, and returns the head.
-    """
-    probe = net.add_task(name, keras.layers.Dense(1))
-    try:
-        return make(as_in_training(probe.trunk) if net.tasks else probe.trunk)
-    finally:
-        net.discard()
-
-
-def as_in_training(trunk: keras.Model) -> Callable:
-    """From images to a trunk's features as training sees them; looking changes nothing.
-
-    Training normalises by each batch. The statistics that a later task starts with are the trunk's,
-    not those of its weights, and by them its features come out several times too large.
-    """
-
-    def features(images):
-        with keras.StatelessScope():  # moving statistics stay as they are
-            return trunk(images, training=True)
-
-    return features
+    return scaled_head(features, classes, kernel_initializer=begin)

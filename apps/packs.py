@@ -5,11 +5,12 @@ import pathlib
 import keras
 
 import packnet_tf
-from packnet_tf.apps.trunks import load_trunk
+from packnet_tf.apps.trunks import is_trained, load_trunk
 from packnet_tf.cloning import computing_in
 from packnet_tf.export.preprocessing import noted_range
 
 POLICIES = ("biases", "norms", "restart")
+BASE = "base"  # the task that a pretrained trunk is kept as
 
 
 def open_pack(plan) -> packnet_tf.PackNet:
@@ -53,6 +54,9 @@ def _opened(plan) -> packnet_tf.PackNet:
     chosen = {name: getattr(plan, name) for name in POLICIES if getattr(plan, name) is not None}
     net = packnet_tf.PackNet(trunk, **chosen)
     net.notes["pixel_range"] = "0,255"
+    base = BASE if plan.adopt == "auto" and is_trained(trunk) else plan.adopt
+    if base not in ("auto", "none"):
+        net.notes["base"] = base
     return net
 
 
@@ -71,7 +75,7 @@ def _check_fits(net, plan) -> None:
             f"The pack '{plan.pack}' takes inputs of shape {shape}, and this command says "
             f"--image_size={plan.image_size}. Leave --image_size out, or make a new pack."
         )
-    if plan.adopt and net.tasks and net.tasks[0] != plan.adopt:
+    if plan.adopt not in ("auto", "none") and net.tasks and net.tasks[0] != plan.adopt:
         raise ValueError(
             f"--adopt={plan.adopt} makes the trunk the first task of a new pack, and "
             f"'{plan.pack}' has the tasks {', '.join(net.tasks)}. Leave --adopt out, or make a new "

@@ -65,8 +65,9 @@ flags.DEFINE_enum(
 flags.DEFINE_enum(
     "norms",
     None,
-    ["shared", "per_task"],
-    "For a new pack: the same for normalisation; default per_task.",
+    ["shared", "per_task", "affine"],
+    "For a new pack: the same for normalisation; affine: gain and bias per task, statistics of "
+    "the trunk. Default: affine beside an adopted trunk, else per_task.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
@@ -116,23 +117,30 @@ flags.DEFINE_float(
 )
 flags.DEFINE_string(
     "adopt",
-    None,
-    "For a new pack: name to keep the pretrained trunk under, as its first task, repaired on the "
-    "images of the first --data after pruning.",
+    "auto",
+    "For a new pack: the name to keep the pretrained trunk under, as a first task that all others "
+    "see, pruned a little and repaired on images of the first --data. auto: base, where the trunk "
+    "is pretrained. none: the first task may change the whole trunk.",
     flag_values=FLAGS,
 )
 flags.DEFINE_float(
-    "adopt_ratio", 0.5, "Fraction of the adopted trunk to release.", 0, 1, flag_values=FLAGS
-)
-flags.DEFINE_integer("adopt_epochs", 5, "Epochs of its repair.", 0, flag_values=FLAGS)
+    "adopt_ratio", 0.2, "Fraction of the adopted trunk to release for tasks.", 0, 1,
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer("adopt_epochs", 2, "Epochs of its repair.", 0, flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", 32, "Images per step.", 1, flag_values=FLAGS)
 flags.DEFINE_enum(
-    "optimizer", "sgd", ["sgd", "adam", "adamw"], "SGD has momentum 0.9.", flag_values=FLAGS
+    "optimizer",
+    "auto",
+    ["auto", "sgd", "adam", "adamw"],
+    "auto: adam for tasks beside an adopted trunk, which train few weights, and sgd for others. SGD "
+    "has momentum 0.9.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_float(
     "learning_rate",
     0.003,
-    "At the start of training, for a task that trains all weights.",
+    "At the start of training; see --scale_rate.",
     0,
     flag_values=FLAGS,
 )

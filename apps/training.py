@@ -10,8 +10,9 @@ import keras
 
 import packnet_tf
 from packnet_tf.apps import rates
-from packnet_tf.apps.folders import Folder, read_folder, readable
-from packnet_tf.apps.heads import calibrated_head, head_of_next_task
+from packnet_tf.apps.base import BASE_IMAGES, adopt
+from packnet_tf.apps.folders import Folder, read_folder, readable, shuffled
+from packnet_tf.apps.heads import begin_with
 from packnet_tf.apps.packs import check_shapes, open_pack, pixel_range
 from packnet_tf.apps.pipeline import Pipeline
 from packnet_tf.atomic import replacing
@@ -29,6 +30,8 @@ class Plan:
     Attributes:
         task, data: one task and its folder; or, instead,
         tasks: pairs (task, folder), packed in this order.
+        adopt: "auto", "none", or a name, see `packs.open_pack`.
+        optimizer: "auto" is "adam" beside an adopted trunk, else "sgd".
         prune: "ratio" (`prune_ratio`), "auto", "equal_shares", or ratios with commas between them,
             one per task.
         gradual: whether to come to the ratio a little at a time, see `rates.pruning`.
@@ -49,9 +52,9 @@ class Plan:
     norms: str | None = None
     restart: str | None = None
     precision: str | None = None
-    adopt: str | None = None
-    adopt_ratio: float = 0.5
-    adopt_epochs: int = 5
+    adopt: str = "auto"
+    adopt_ratio: float = 0.2
+    adopt_epochs: int = 2
     epochs: int = 15
     prune_epoch: int = 10
     prune_ratio: float = 0.75
@@ -61,7 +64,7 @@ class Plan:
     max_drop: float = 0.01
     claim_ratio: float = 1.0
     batch_size: int = 32
-    optimizer: str = "sgd"
+    optimizer: str = "auto"
     learning_rate: float = 0.003
     retrain_learning_rate: float | None = None
     decay: bool = True
@@ -134,7 +137,7 @@ def train_all(plan: Plan) -> list[Report]:
     """
     pairs = plan.pairs()
     folders = {task: read_folder(data, plan.validation_share, plan.seed) for task, data in pairs}
-    if len({*folders, plan.adopt}) < len(pairs) + 1:
+    if len(folders) < len(pairs) or plan.adopt in folders:
         raise ValueError("Two tasks of this command have the same name. Give each one its own.")
     keras.utils.set_random_seed(plan.seed)
     progress = _Progress(plan)
@@ -148,8 +151,8 @@ def train_all(plan: Plan) -> list[Report]:
             )
         if task not in net.tasks:
             net.check_name(task)
-    if plan.adopt and not net.tasks:
-        net.check_name(plan.adopt)
+    if "base" in net.notes and not net.tasks:
+        net.check_name(net.notes["base"])
     ways = _ways(plan, len(pairs))
     chief = is_chief(strategy_of(net))
     if chief:
@@ -198,24 +201,24 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
         plan.cache,
         pixel_range(net, plan.pack),
     )
-    sets = {split: pipeline.evaluation(files) for split, files in folder.files.items()}
+    # Shuffled: batches that are normalised must not be of one class each.
+    files = {split: shuffled(files, plan.seed) for split, files in folder.files.items()}
+    sets = {split: pipeline.evaluation(found) for split, found in files.items()}
     training = pipeline.training(folder.files["train"], plan.flip, plan.crop)
-    if plan.adopt and not net.tasks:
-        images = sets["train"].map(lambda images, labels: images)
-        print(net.adopt(plan.adopt, plan.adopt_ratio, images=images, epochs=plan.adopt_epochs))
+    base = net.notes.get("base")
+    if base and not net.tasks:
+        images = pipeline.evaluation(files["train"][:BASE_IMAGES])
+        adopt(net, base, images, plan.adopt_ratio, plan.adopt_epochs)
         net.save(progress.pack)
-    factors = rates.factors(
-        net, plan.optimizer, way, plan.gradual, plan.claim_ratio, plan.scale_rate
-    )
-    head = head_of_next_task(
-        net,
-        task,
-        lambda trunk: calibrated_head(trunk, sets["train"], len(folder.classes), factors[0]),
-    )
+    optimizer = plan.optimizer
+    if optimizer == "auto":
+        optimizer = "adam" if base else "sgd"
+    factors = rates.factors(net, optimizer, way, plan.gradual, plan.claim_ratio, plan.scale_rate)
+    head, reference = begin_with(net, task, sets, len(folder.classes), factors[0])
     steps = math.ceil(len(folder.files["train"]) / plan.batch_size)
     trainer = packnet_tf.PackTrainer(
         net,
-        rates.optimizer(plan.optimizer, plan.accumulation),
+        rates.optimizer(optimizer, plan.accumulation),
         epochs=plan.prune_epoch,
         retrain_epochs=plan.epochs - plan.prune_epoch,
         prune=rates.pruning(way, plan.prune_epoch, steps, plan.gradual),
@@ -226,8 +229,9 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
         **_rates(plan, factors),
     )
     job = packnet_tf.Task(
-        task, head, training, sets["validation"], sets.get("test"), folder.classes, plan.claim_ratio
-    )
+        task, head, training, sets["validation"], sets.get("test"), folder.classes,
+        plan.claim_ratio, reference,
+    )  # fmt: skip
     return trainer.fit([job])[task]
 
 
@@ -261,7 +265,9 @@ class _Progress:
         self.folder = pathlib.Path(f"{plan.pack}.progress")
         self.pack = self.folder / PACK
         plain = json.loads(json.dumps(dataclasses.asdict(plan)))  # as it will be read back
-        self._settings = {**plain, "pack": None, "fresh": None}
+        # A run that diverged goes on at another rate.
+        free = ("pack", "fresh", "learning_rate", "retrain_learning_rate")
+        self._settings = {**plain, **dict.fromkeys(free)}
         self._note = self.folder / "settings.json"
         if plan.fresh:
             self.done()

@@ -36,6 +36,27 @@ def application_scale(name: str) -> str:
     return max(fits)[1] if fits else "bytes"
 
 
+def is_trained(trunk) -> bool:
+    """Whether a trunk's weights are more than its initializers gave.
+
+    Training moves biases, gains and statistics away from the constants that they begin with. A
+    trunk that has none of them is taken for trained.
+    """
+    found = False
+    for layer in trunk._flatten_layers():
+        for name in ("bias", "beta", "gamma", "moving_mean", "moving_variance"):
+            variable, start = (
+                getattr(layer, name, None),
+                getattr(layer, f"{name}_initializer", None),
+            )
+            if variable is None or type(start).__name__ not in ("Zeros", "Ones"):
+                continue
+            found = True
+            if (variable.numpy() != float(type(start).__name__ == "Ones")).any():
+                return True
+    return not found
+
+
 def scale_pixels(pixels, scale: str):
     """Scales pixels of 0 to 255 inside the graph.
 

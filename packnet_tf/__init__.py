@@ -13,15 +13,19 @@ from packnet_tf.registering import register_with_keras
 if TYPE_CHECKING:
     from packnet_tf.callback import PackNetCallback as PackNetCallback
     from packnet_tf.capacity import Capacity as Capacity
+    from packnet_tf.heads import linear_head as linear_head
     from packnet_tf.layers import Packed as Packed
     from packnet_tf.net import PackNet as PackNet
     from packnet_tf.optimizers import reset_optimizer as reset_optimizer
     from packnet_tf.packable import register_packed as register_packed
     from packnet_tf.planning import equal_shares as equal_shares
+    from packnet_tf.planning import erk_ratios as erk_ratios
     from packnet_tf.plotting import plot_capacity as plot_capacity
     from packnet_tf.pruning import magnitude as magnitude
+    from packnet_tf.quality import shortfalls as shortfalls
     from packnet_tf.schedules import constant_sparsity as constant_sparsity
     from packnet_tf.schedules import polynomial_decay as polynomial_decay
+    from packnet_tf.statistics import update_statistics as update_statistics
     from packnet_tf.storage import load as load
     from packnet_tf.trainer.auto import Auto as Auto
     from packnet_tf.trainer.pack_trainer import PackTrainer as PackTrainer
@@ -38,13 +42,17 @@ _HOMES = {
     "Packed": "layers",
     "Task": "trainer.task",
     "equal_shares": "planning",
+    "erk_ratios": "planning",
     "constant_sparsity": "schedules",
+    "linear_head": "heads",
     "load": "storage",
     "magnitude": "pruning",
     "plot_capacity": "plotting",
     "polynomial_decay": "schedules",
     "register_packed": "packable",
     "reset_optimizer": "optimizers",
+    "shortfalls": "quality",
+    "update_statistics": "statistics",
 }
 __all__ = ["__version__", *_HOMES]
 

@@ -9,14 +9,15 @@ one. So the values that free weights start from are then trained to the same end
 import dataclasses
 import math
 import numbers
+import warnings
 
 import keras
 
 from packnet_tf import cloning
-from packnet_tf.matching import match
-from packnet_tf.packed_weight import clear, values_of
+from packnet_tf.matching import match, rate_for_damage
+from packnet_tf.packed_weight import assign_values, clear, values_of
 from packnet_tf.policy import own_weights
-from packnet_tf.pruning import check_ratio
+from packnet_tf.pruning import check_ratios
 from packnet_tf.tables import text_table
 
 
@@ -63,7 +64,7 @@ def adopt(
     """Does what `PackNet.adopt` says."""
     net.check_name(name)
     check_first(name, net.tasks)
-    prune_ratio = check_ratio(prune_ratio)
+    prune_ratio = check_ratios(prune_ratio, net._weights)
     check_settings(epochs, learning_rate)
     given = keras.layers.Identity(name="features") if head is None else head
     model = net.add_task(name, given, classes)
@@ -71,13 +72,18 @@ def adopt(
     start = list(zip(start, values_of(start), strict=True))
     fitting = {"epochs": epochs, "learning_rate": learning_rate, "verbose": verbose}
     before = after = following = None
+    repaired = True
     try:
         check_has_values(name, given, model.head)
         teacher = None if images is None else cloning.plain_trunk(net._trunk, model.trunk)
         released = sum(net.prune(prune_ratio, criterion).values())
         if teacher is not None:
+            pruned = values_of(model.trunk.trainable_variables)
             before, after = match(model.trunk, teacher, images, **fitting)
-            check_repaired(name, before, after, learning_rate)
+            if not after <= before:  # NaN included
+                assign_values(model.trunk.trainable_variables, pruned)
+                warn_of_repair(name, before, after, learning_rate)
+                after, repaired = before, False
         net.commit()
         if teacher is not None and net.policy.restart == "trunk":
             following = complete(net, teacher, images, **fitting)
@@ -90,7 +96,7 @@ def adopt(
             variable.assign(value)
         raise
     share = released / net.capacity().sum()["total"]
-    return Adoption(name, share, epochs if before else 0, before, after, following)
+    return Adoption(name, share, epochs if before and repaired else 0, before, after, following)
 
 
 def complete(net, teacher, images, **fitting) -> float:
@@ -137,7 +143,7 @@ def check_first(name: str, tasks) -> None:
         )
 
 
-def check_settings(epochs: int, learning_rate: float) -> None:
+def check_settings(epochs: int, learning_rate: float | None) -> None:
     """Refuses epochs and rates that are none.
 
     Raises:
@@ -149,6 +155,8 @@ def check_settings(epochs: int, learning_rate: float) -> None:
             f"epochs is how often the repair goes over the images, a whole number; got {epochs!r}. "
             "Write epochs=5, or epochs=0 to measure the damage and not repair it."
         )
+    if learning_rate is None:
+        return
     rate = float(learning_rate) if isinstance(learning_rate, numbers.Real) else math.nan
     if not 0 < rate < math.inf:
         raise ValueError(
@@ -176,15 +184,11 @@ def check_has_values(name: str, head, own) -> None:
         )
 
 
-def check_repaired(name: str, before: float, after: float, learning_rate: float) -> None:
-    """Refuses a repair that made it worse, NaN included.
-
-    Raises:
-        ValueError: it did.
-    """
-    if not after <= before:
-        raise ValueError(
-            f"Cannot adopt task '{name}': the repair made the features worse, from a relative "
-            f"error of {before:.4g} to {after:.4g}. Give a learning_rate below {learning_rate:g}, "
-            "or leave the images out to prune without repair."
-        )
+def warn_of_repair(name: str, before: float, after: float, learning_rate: float | None) -> None:
+    """Says that a repair made it worse, and was taken back."""
+    warnings.warn(
+        f"The repair of task '{name}' made the features worse, from a relative error of "
+        f"{before:.4g} to {after:.4g}, so the trunk stays as the prune left it. For a better one, "
+        f"give a learning_rate below {learning_rate or rate_for_damage(before):g}.",
+        stacklevel=4,
+    )

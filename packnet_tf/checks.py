@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import keras
 
 from packnet_tf.capacity import Capacity
-from packnet_tf.layers import Packed
+from packnet_tf.layers import Packed, plain_class
 from packnet_tf.packed_weight import MAX_TASKS, PackedWeight, is_finite
 from packnet_tf.records import TaskRecord
 from packnet_tf.task_model import TaskModel
@@ -184,7 +184,7 @@ def _check_layers(model) -> None:
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.Lambda):
             _check_lambda(layer)
-        cls = type(layer)
+        cls = plain_class(layer)
         known = cls.__module__.partition(".")[0] in ("keras", "keras_hub", "packnet_tf")
         if not known and keras.saving.get_registered_name(cls) == cls.__name__:
             warnings.warn(

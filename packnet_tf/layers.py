@@ -207,8 +207,8 @@ def _view_property(name: str) -> property:
 
 
 def plain_class(layer) -> type:
-    """The Keras class of a layer, packed or not."""
-    return layer.plain if isinstance(layer, Packed) else type(layer)
+    """The Keras class of a layer, whether or not this package has given it one of its own."""
+    return getattr(type(layer), "plain", type(layer))
 
 
 def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:

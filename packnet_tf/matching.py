@@ -21,7 +21,7 @@ def match(student, teacher, images, epochs, learning_rate, layerwise=True, verbo
         teacher: a plain trunk of the same structure.
         images: what `fit` can go over several times; labels in it are not looked at.
         epochs: passes over the images, at a rate that falls along half a cosine.
-        learning_rate: Adam's, in the first epoch.
+        learning_rate: Adam's, in the first epoch; None: `rate_for_damage`.
         layerwise: whether what every packed layer takes in is matched too, or the features alone.
         verbose: as for `fit`.
 
@@ -33,22 +33,36 @@ def match(student, teacher, images, epochs, learning_rate, layerwise=True, verbo
     """
     matching = Matching(student, teacher, layerwise)
     # Before anything is traced: compiling throws away what was.
-    matching.compile(keras.optimizers.Adam(learning_rate), jit_compile=_jit_compile())
+    matching.compile(keras.optimizers.Adam(), jit_compile=_jit_compile())
     try:
         before = matching.measure(images)
         if before == 0.0 or epochs == 0:  # nothing is damaged, or to be repaired
             return before, before
+        rate = rate_for_damage(before) if learning_rate is None else learning_rate
         matching.fit(
             images,
             epochs=epochs,
             verbose=verbose,
             shuffle=not hasattr(images, "element_spec"),  # tf.data shuffles itself, or Keras warns
-            callbacks=[keras.callbacks.LearningRateScheduler(cosine(learning_rate, epochs))],
+            callbacks=[keras.callbacks.LearningRateScheduler(cosine(rate, epochs))],
         )
         return before, matching.measure(images)
     finally:
         if keras.backend.backend() == "jax":  # where it stops half way, variables are empty
             matching.jax_state_sync()
+
+
+def rate_for_damage(error: float) -> float:
+    """Adam's learning rate for a repair: small where little is to be repaired, or it harms.
+
+    Args:
+        error: relative error of the features before it.
+
+    Example:
+        >>> rate_for_damage(0.5), rate_for_damage(0.01)
+        (0.0003, 3e-05)
+    """
+    return 3e-4 * min(1.0, error / 0.1)
 
 
 def cosine(rate: float, epochs: int):

@@ -1,6 +1,6 @@
 """PackNet: one trunk, many tasks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 
@@ -15,9 +15,9 @@ from packnet_tf.checks import (
     rolled_back,
 )
 from packnet_tf.pack_state import PackState
-from packnet_tf.packed_weight import Criterion, PackedWeight, clear, copy_value, release_chosen
+from packnet_tf.packed_weight import Criterion, clear, copy_value, release_chosen
 from packnet_tf.policy import Policy, own_weights
-from packnet_tf.pruning import check_ratio, magnitude
+from packnet_tf.pruning import check_ratio, check_ratios, magnitude
 from packnet_tf.records import Head, TaskRecord
 from packnet_tf.restart import fresh_values
 from packnet_tf.task_model import COMMITTED, RETRAINING, TaskModel, as_given
@@ -31,7 +31,9 @@ class PackNet(PackState):
             left untouched.
         biases: "shared": biases train with the first task and are frozen afterwards; "per_task":
             every task has its own.
-        norms: the same for normalisation layers, moving statistics included.
+        norms: the same for normalisation layers, moving statistics included; or "affine", for a
+            pretrained trunk: every task has its own gain and bias, and all normalise by the trunk's
+            moving statistics, in training too.
         restart: what freed weights start a later task from: "trunk", the values the trunk came
             with; "zero"; or "fresh", drawn anew from the layers' initializers. The paper's rules
             are `norms="shared", restart="zero"`.
@@ -135,11 +137,11 @@ class PackNet(PackState):
     def adopt(
         self,
         name: str,
-        prune_ratio: float = 0.5,
+        prune_ratio: float | Mapping[str, float] = 0.5,
         head: keras.layers.Layer | None = None,
         images=None,
         epochs: int = 5,
-        learning_rate: float = 3e-4,
+        learning_rate: float | None = None,
         classes: Sequence[str] | None = None,
         criterion: Criterion = magnitude,
         verbose: str | int = "auto",
@@ -154,13 +156,15 @@ class PackNet(PackState):
 
         Args:
             name: as for `add_task`.
-            prune_ratio: fraction of every layer to release for later tasks, 0 to 1.
+            prune_ratio: fraction of every layer to release for later tasks, 0 to 1; or by the path
+                of each packed weight: `packnet_tf.erk_ratios(net, 0.2)` harms small trunks less.
             head: the built output layers that belong to the trunk; they keep their values. Without
                 it the task answers with the trunk's features.
             images: what `fit` takes and can go over several times: an array, or a dataset of
                 batches, whose labels are not looked at. None: no repair.
             epochs: passes over the images, in each of the two; 0 measures the damage only.
-            learning_rate: Adam's, in the first epoch; it falls along half a cosine.
+            learning_rate: Adam's, in the first epoch; it falls along half a cosine. Default: 3e-4,
+                and less in proportion where the features are off by less than a tenth.
             classes: as for `add_task`.
             criterion: as for `prune`.
             verbose: as for `fit`.
@@ -169,8 +173,7 @@ class PackNet(PackState):
             What was released, and the errors of the features before and after the repair.
 
         Raises:
-            ValueError: an argument cannot be used, or the repair made it worse. The pack is then as
-                it was.
+            ValueError: an argument cannot be used. The pack is then as it was.
             RuntimeError: the pack has a task already.
 
         Example:
@@ -183,11 +186,15 @@ class PackNet(PackState):
             verbose,
         )  # fmt: skip
 
-    def prune(self, ratio: float, criterion: Criterion = magnitude) -> dict[str, int]:
+    def prune(
+        self, ratio: float | Mapping[str, float], criterion: Criterion = magnitude
+    ) -> dict[str, int]:
         """Releases the smallest `ratio` of the open task's claim, in every layer.
 
         Args:
-            ratio: fraction to release, 0 to 1. Released weights count as 0 from now on.
+            ratio: fraction to release, 0 to 1, of every layer or by the path of each packed weight
+                (the keys of `capacity()`), see `packnet_tf.erk_ratios`. Released weights count as
+                0 from now on.
             criterion: which weights go, a function `(weights, claim, ratio) -> released` of
                 NumPy arrays, called once per packed weight; see `packnet_tf.magnitude`.
 
@@ -199,8 +206,7 @@ class PackNet(PackState):
                 does not choose that many of the claim.
             RuntimeError: no task is open.
         """
-        ratio = check_ratio(ratio)
-        return self._prune(lambda weight: ratio, criterion)
+        return self._prune(check_ratios(ratio, self._weights), criterion)
 
     def prune_to(self, sparsity: float, criterion: Criterion = magnitude) -> dict[str, int]:
         """Releases what is missing until `sparsity` of what the open task began with is released.
@@ -220,17 +226,21 @@ class PackNet(PackState):
         """
         sparsity = check_ratio(sparsity, "sparsity")
         record, _ = self._need_open("prune")
-        return self._prune(lambda weight: weight.share_to(sparsity, record.claim_ratio), criterion)
+        ratios = {
+            path: weight.share_to(sparsity, record.claim_ratio)
+            for path, weight in self._weights.items()
+        }
+        return self._prune(ratios, criterion)
 
-    def _prune(
-        self, ratio_of: Callable[[PackedWeight], float], criterion: Criterion
-    ) -> dict[str, int]:
+    def _prune(self, ratios: Mapping[str, float], criterion: Criterion) -> dict[str, int]:
         record, model = self._need_open("prune")
         try:
-            counts = release_chosen(self._weights, ratio_of, criterion)
+            counts = release_chosen(self._weights, ratios, criterion)
         except ValueError as error:
             raise ValueError(f"Cannot prune task '{record.name}': {error}") from error
         model.phase.assign(RETRAINING)
+        if any(counts.values()):
+            model.batches_seen.assign(0.0)  # the statistics of before are another network's
         self._was_pruned = True
         return counts
 
@@ -260,6 +270,14 @@ class PackNet(PackState):
         self._open = None
         model.phase.assign(COMMITTED)
         model.close()
+
+    def note_results(self, name: str, **results: float) -> None:
+        """Keeps accuracies with a committed task, beside those it has; see `results`.
+
+        Raises:
+            ValueError: there is no committed task of that name.
+        """
+        self._record(name).results |= {key: float(value) for key, value in results.items()}
 
     def discard(self) -> None:
         """Drops the open task: its claim is free again, as if it had never been added.

@@ -11,6 +11,7 @@ from packnet_tf import checks, cloning
 from packnet_tf.capacity import Capacity
 from packnet_tf.policy import Policy, own_weights
 from packnet_tf.records import TaskRecord
+from packnet_tf.statistics import fix_statistics
 from packnet_tf.summary import summarize
 from packnet_tf.task_model import COMMITTED, PHASES, TaskModel
 from packnet_tf.task_names import model_name
@@ -50,6 +51,18 @@ class PackState:
     def classes(self, name: str) -> list[str] | None:
         """Class names of a task in output order, where `add_task` was given them."""
         return self._record(name).classes
+
+    def results(self, name: str) -> dict[str, float]:
+        """Accuracies of a committed task, 0 to 1, as far as they were measured.
+
+        `PackTrainer` and `packnet train` note them: on validation data `linear_head` (a converged
+        one on the frozen trunk), `before_prune`, `after_prune`, `retrained`, and `chance` (the
+        share of the commonest class); on test data `test`. `packnet_tf.shortfalls` judges them.
+
+        Raises:
+            ValueError: there is no committed task of that name.
+        """
+        return dict(self._record(name).results)
 
     def task_model(self, name: str) -> TaskModel:
         """The frozen Keras model of a committed task; of the open task, the one it trains.
@@ -180,6 +193,8 @@ class PackState:
             trunk, head or record.head.layer, model_name(record.name), TaskModel
         )
         model.belong(self, record.name, trunk, own_head)
+        if self.policy.norms == "affine":
+            fix_statistics(trunk)
         self._models.add(model)
         return model
 

@@ -121,10 +121,10 @@ class PackedWeight:
 
 def release_chosen(
     weights: Mapping[str, PackedWeight],
-    ratio_of: Callable[[PackedWeight], float],
+    ratios: Mapping[str, float],
     criterion: Criterion,
 ) -> dict[str, int]:
-    """Releases the chosen ratio of every claim, of all weights or of none.
+    """Releases its ratio of every claim, of all weights or of none.
 
     Returns:
         How many were released, by path.
@@ -135,7 +135,7 @@ def release_chosen(
     chosen = {}
     for path, weight in weights.items():
         try:
-            chosen[path] = weight.choose(ratio_of(weight), criterion)
+            chosen[path] = weight.choose(ratios[path], criterion)
         except ValueError as error:
             raise ValueError(f"layer '{path}': {error}") from error
     for path, weight in weights.items():

@@ -1,6 +1,7 @@
 """How the capacity of a trunk divides among tasks."""
 
 import dataclasses
+import math
 import numbers
 from collections.abc import Sequence
 
@@ -35,6 +36,57 @@ def equal_shares(num_tasks: int) -> list[float]:
             "equal_shares(3) for three."
         )
     return [(num_tasks - t) / (num_tasks - t + 1) for t in range(1, int(num_tasks) + 1)]
+
+
+def erk_ratios(net, ratio: float, power: float = 0.5) -> dict[str, float]:
+    """Ratios that release the same share of the whole trunk, but less of its small layers.
+
+    A uniform ratio takes as much of a depthwise kernel, of a first layer and of others with few
+    weights a channel as of the large ones, and they bear it worst: releasing a fifth of
+    MobileNetV2 uniformly changes its features four times as much. See docs/adoption.md.
+
+    Args:
+        net: the pack; its packed weights and their shapes count, not who owns them.
+        ratio: fraction of all packed weights to release, 0 to 1.
+        power: how far to go: 0 is uniform, 1 is Erdős–Rényi-kernel, whose densities are
+            proportional to the sum of a kernel's sides over their product.
+
+    Returns:
+        By the path of every packed weight its ratio, as `net.prune` and `net.adopt` take it.
+
+    Raises:
+        ValueError: the ratio is out of range.
+
+    Example:
+        >>> net.adopt("base", packnet_tf.erk_ratios(net, 0.2), images=images)
+
+    Source: Evci et al., Rigging the Lottery, ICML 2020, section 3.
+    """
+    shapes = {path: owner.shape for path, owner in net.owners().items()}
+    return dict(zip(shapes, ratios_for_shapes(list(shapes.values()), ratio, power), strict=True))
+
+
+def ratios_for_shapes(
+    shapes: Sequence[Sequence[int]], ratio: float, power: float = 0.5
+) -> list[float]:
+    """The same for shapes of weights, in their order.
+
+    Example:
+        >>> [round(r, 3) for r in ratios_for_shapes([(3, 3, 8, 1), (1, 1, 64, 64)], 0.5)]
+        [0.0, 0.509]
+    """
+    ratio = check_ratio(ratio)
+    sizes = [math.prod(shape) for shape in shapes]
+    raw = [(sum(shape) / size) ** power for shape, size in zip(shapes, sizes, strict=True)]
+    keep, dense = (1.0 - ratio) * sum(sizes), set()
+    while True:  # a layer cannot be denser than dense: what it does not take goes to the others
+        open_ = [i for i in range(len(sizes)) if i not in dense]
+        left = keep - sum(sizes[i] for i in dense)
+        factor = left / sum(raw[i] * sizes[i] for i in open_) if open_ and left > 0 else 0.0
+        full = {i for i in open_ if factor * raw[i] > 1.0}
+        if not full:
+            return [0.0 if i in dense else 1.0 - factor * raw[i] for i in range(len(sizes))]
+        dense |= full
 
 
 def rate_for_share(rate: float, share: float) -> float:

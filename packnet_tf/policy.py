@@ -34,7 +34,8 @@ class Policy:
 
     Attributes:
         biases: "shared" (train with the first task, then frozen) or "per_task".
-        norms: the same for normalisation layers: gain, bias and moving statistics.
+        norms: the same for normalisation layers: gain, bias and moving statistics; or "affine":
+            gain and bias per task, and the trunk's moving statistics for all, in training too.
         restart: what freed weights start a later task from, "trunk" (the values the trunk came
             with), "zero", or "fresh" (drawn anew from the layers' initializers).
         embeddings: "shared", or "packed" as kernels are.
@@ -51,7 +52,7 @@ class Policy:
     def __post_init__(self):
         known = {
             "biases": ("shared", "per_task"),
-            "norms": ("shared", "per_task"),
+            "norms": ("shared", "per_task", "affine"),
             "restart": ("trunk", "zero", "fresh"),
             "embeddings": ("shared", "packed"),
         }
@@ -64,7 +65,8 @@ class Policy:
     def shares(self, layer, variable) -> bool:
         """Whether a weight trains with the first task only."""
         if isinstance(layer, NORMS):
-            return self.norms == "shared"
+            moves = any(variable is moving for moving in layer._non_trainable_variables)
+            return self.norms == "shared" or (self.norms == "affine" and moves)
         if variable.name == "bias":
             return self.biases == "shared"
         return True

@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -32,6 +32,29 @@ def check_ratio(ratio: float, name: str = "prune_ratio") -> float:
             f"Write {name}=0.75 for three quarters."
         )
     return value
+
+
+def check_ratios(ratio: float | Mapping[str, float], paths: Iterable[str]) -> dict[str, float]:
+    """Returns the ratio of every packed weight, by path.
+
+    Args:
+        ratio: what a user gave, one for all or one for each.
+        paths: of the packed weights.
+
+    Raises:
+        ValueError: one is out of range, or the paths are not these.
+    """
+    paths = list(paths)
+    if not isinstance(ratio, Mapping):
+        return dict.fromkeys(paths, check_ratio(ratio))
+    strange = sorted(set(paths) ^ set(ratio))
+    if strange:
+        raise ValueError(
+            f"Ratios by layer need one for every packed weight and no other; '{strange[0]}' is "
+            f"{'missing' if strange[0] in paths else 'no packed weight'}. Write {{path: 0.5 for path "
+            "in net.capacity()}}, or take packnet_tf.erk_ratios(net, 0.5)."
+        )
+    return {path: check_ratio(ratio[path]) for path in paths}
 
 
 def magnitude(weights: np.ndarray, claim: np.ndarray, ratio: float) -> np.ndarray:

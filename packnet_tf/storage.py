@@ -29,11 +29,11 @@ FORMAT = 5
 class Archive(keras.layers.Layer):
     """The saved form of a pack: what `PackNet.save` gives Keras to write."""
 
-    def __init__(self, trunk, facts: dict, tasks: list[TaskRecord], phase: int = 0, **kwargs):
+    def __init__(self, trunk, facts: dict, tasks: list[TaskRecord], phase=0, seen=0.0, **kwargs):
         super().__init__(name="pack", **kwargs)
         self.trunk = trunk
         self.facts = facts
-        self.phase = phase
+        self.phase, self.batches_seen = phase, seen
         # Kept from Keras's attribute tracking: the heads here are templates without weights.
         self.__dict__["tasks"] = tasks
         self.built = True
@@ -47,12 +47,14 @@ class Archive(keras.layers.Layer):
                 "head": task.head.config,
                 "head_weights": task.head_weights,
                 "own_places": task.own_places,
+                "results": task.results,
             }
             for task in self.tasks
         ]
         return {
             "facts": dict(self.facts),
             "phase": self.phase,
+            "batches_seen": self.batches_seen,
             "trunk": keras.saving.serialize_keras_object(self.trunk),
             # One string: Keras goes through lists item by item, and this one is long.
             "tasks": json.dumps(tasks),
@@ -73,9 +75,10 @@ class Archive(keras.layers.Layer):
                 head.layer  # noqa: B018  what cannot be trusted is refused here and now
             record = TaskRecord(task["name"], number, head, task["classes"], task["claim_ratio"])
             record.head_weights, record.own_places = task["head_weights"], task["own_places"]
+            record.results = task.get("results", {})  # files of 0.1 may lack them
             tasks.append(record)
         trunk = keras.saving.deserialize_keras_object(config["trunk"])
-        return cls(trunk, config["facts"], tasks, config["phase"])
+        return cls(trunk, config["facts"], tasks, config["phase"], config.get("batches_seen", 0.0))
 
     def save_own_variables(self, store):
         # One array for all: HDF5 takes half a kilobyte and a third of a millisecond for every one.
@@ -118,10 +121,11 @@ def save(net: PackNet, path) -> None:
     path = pathlib.Path(path)
     if path.suffix != ".keras":
         raise ValueError(f"A pack is saved as a .keras file; got '{path}'. Write 'pack.keras'.")
-    tasks, phase = list(net._records), 0
+    tasks, phase, seen = list(net._records), 0, 0.0
     if net._open:
         record, model = net._open
         phase = model.current_phase
+        seen = float(keras.ops.convert_to_numpy(model.batches_seen))
         record.keep(model)
         tasks.append(record)
     policy = net.policy
@@ -136,7 +140,7 @@ def save(net: PackNet, path) -> None:
         "notes": {str(key): str(value) for key, value in net.notes.items()},
     }
     with replacing(path) as temporary:
-        keras.saving.save_model(Archive(net._trunk, facts, tasks, phase), temporary)
+        keras.saving.save_model(Archive(net._trunk, facts, tasks, phase, seen), temporary)
 
 
 def load(path) -> PackNet:
@@ -272,6 +276,7 @@ def _restore(archive: Archive) -> PackNet:
         model = net._build(record)
         record.assign_to(model)
         model.phase.assign(archive.phase)
+        model.batches_seen.assign(archive.batches_seen)
         net._open = (record, model)
         net._was_pruned = archive.phase == RETRAINING
     return net

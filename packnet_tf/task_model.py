@@ -12,6 +12,7 @@ from packnet_tf.layers import check_new_values
 from packnet_tf.multi_worker import fitting_model
 from packnet_tf.optimizers import refuse_strange
 from packnet_tf.packed_trunk import PackedTrunk
+from packnet_tf.statistics import as_plain, follow_steps, momentum_after
 
 keep_tf_keras()
 TRAINING, RETRAINING, COMMITTED = 0, 1, 2
@@ -33,6 +34,8 @@ class TaskModel(fitting_model()):
         pack: the `PackNet` it belongs to; None for a model read from a file of its own.
         task_name: its task's name; None for a model read from a file of its own.
         released: whether its task's weights have been given back.
+        batches_seen: float32 variable: batches trained on since the task or its prune began, which
+            the moving statistics of normalisation are an average over.
     """
 
     pack = task_name = None
@@ -45,14 +48,26 @@ class TaskModel(fitting_model()):
             shape=(), initializer="zeros", dtype="int32", trainable=False, autocast=False,
             name="phase",
         )  # fmt: skip
+        self.batches_seen = self.add_weight(
+            shape=(), initializer="zeros", dtype="float32", trainable=False, autocast=False,
+            name="batches_seen",
+        )  # fmt: skip
+        seen = self.batches_seen
+        follow_steps(self, lambda own: momentum_after(seen.value, own))
 
     def belong(self, pack, task: str, trunk, head) -> None:
         """Makes this the model of a task of `pack`."""
         self.pack, self.task_name = pack, task
         self._parts = (trunk.name, head.name)
 
+    def call(self, inputs, training=None, mask=None, **kwargs):
+        if training:
+            self.batches_seen.assign(self.batches_seen + 1.0)
+        return super().call(inputs, training=training, mask=mask, **kwargs)
+
     def get_config(self):
-        return {**super().get_config(), "parts": self._parts}
+        with as_plain(self):
+            return {**super().get_config(), "parts": self._parts}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -93,11 +108,12 @@ class TaskModel(fitting_model()):
 
     def fit(self, *args, **kwargs):
         """`keras.Model.fit`; a `PackNetCallback` works wherever it stands among the callbacks."""
-        from packnet_tf.callback import in_working_order
+        from packnet_tf.callback import TrainingData, prepared
 
         call = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs)
         if "callbacks" in call.arguments:
-            call.arguments["callbacks"] = in_working_order(call.arguments["callbacks"])
+            data = TrainingData.of(**call.arguments)
+            call.arguments["callbacks"] = prepared(call.arguments["callbacks"], data)
         return super().fit(*call.args[1:], **call.kwargs)
 
     def __call__(self, *args, **kwargs):

@@ -10,12 +10,13 @@ METHODS = {
     "packnet": Packing,
     "individual": NoOptions,
     "classifier_only": NoOptions,
+    "guide": NoOptions,
     "fine_tuning": NoOptions,
     "lwf": Distillation,
     "joint": NoOptions,
 }
 # Methods that learn every task alone, or all at once.
-UNORDERED = ("individual", "classifier_only", "joint")
+UNORDERED = ("individual", "classifier_only", "guide", "joint")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,14 @@ from keras import ops
 
 from packnet_tf.apps import rates
 from packnet_tf.apps.comparison.job import Job, TaskData
-from packnet_tf.apps.comparison.plain import LOSS, fit, frozen, progress_of, with_heads
+from packnet_tf.apps.comparison.plain import (
+    LOSS,
+    fit,
+    frozen,
+    plain_optimizer,
+    progress_of,
+    with_heads,
+)
 from packnet_tf.apps.comparison.settings import Distillation
 from packnet_tf.distribution import has_accelerator
 from packnet_tf.policy import NORMS
@@ -81,7 +88,7 @@ def _warm_up(task: TaskData, trunk: keras.Model, head, epochs: int) -> float:
     settings = task.settings
     with frozen(trunk):
         model = with_heads(trunk, [head])
-        optimizer = rates.optimizer(settings.optimizer)(settings.learning_rate)
+        optimizer = rates.optimizer(plain_optimizer(settings))(settings.learning_rate)
         model.compile(optimizer, LOSS, jit_compile=has_accelerator())
         began = time.perf_counter()
         model.fit(data, epochs=epochs, verbose=0, shuffle=False)

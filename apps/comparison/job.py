@@ -5,17 +5,20 @@ import functools
 import math
 import pathlib
 import tempfile
+from collections.abc import Callable
 
 import keras
 import numpy as np
 
+from packnet_tf.apps.base import BASE_IMAGES
 from packnet_tf.apps.comparison.runs import Run, folder_of
 from packnet_tf.apps.comparison.settings import Settings
-from packnet_tf.apps.folders import Folder, readable
+from packnet_tf.apps.folders import Folder, readable, shuffled
 from packnet_tf.apps.heads import calibrated_head
 from packnet_tf.apps.pipeline import Pipeline
 from packnet_tf.apps.trunks import load_trunk, pretrained_head
 from packnet_tf.cloning import attach
+from packnet_tf.heads import collect, fitted_head
 
 
 @dataclasses.dataclass
@@ -63,8 +66,13 @@ class TaskData:
 
     @functools.cached_property
     def plain(self):
-        """The same of the training images."""
-        return self.pipeline.evaluation(self.folder.files["train"])
+        """The training images, not augmented, in an order that mixes the classes."""
+        return self.pipeline.evaluation(shuffled(self.folder.files["train"], self.pipeline.seed))
+
+    def repair_images(self):
+        """Training images for the repair of a base, as `plain`."""
+        files = shuffled(self.folder.files["train"], self.pipeline.seed)
+        return self.pipeline.evaluation(files[:BASE_IMAGES])
 
 
 class Job:
@@ -115,8 +123,17 @@ class Job:
         """The random numbers that the task at a place begins with."""
         keras.utils.set_random_seed(self.run.seed + place)
 
-    def head(self, task: TaskData, trunk, factor: float = 1.0) -> keras.layers.Layer:
-        """A head for a task, of the kind that its settings say; `factor` as `calibrated_head`'s."""
+    def head(
+        self, task: TaskData, features_of: Callable, trained: bool, factor: float = 1.0
+    ) -> keras.layers.Layer:
+        """A head for a task, of the kind that its settings say.
+
+        Args:
+            task: the task.
+            features_of: from images to the features that the head is trained on.
+            trained: whether these are of a trunk that has learnt something.
+            factor: see `calibrated_head`.
+        """
         if task.settings.head == "pretrained":
             given = self.run.trunk
             head = pretrained_head(
@@ -131,7 +148,9 @@ class Job:
             return head
         if task.settings.head == "linear":
             return keras.layers.Dense(task.classes)
-        return calibrated_head(trunk, task.plain, task.classes, factor)
+        if trained:
+            return fitted_head(*collect(features_of, task.plain), task.classes)
+        return calibrated_head(features_of, task.plain, task.classes, factor)
 
 
 def accuracy(model: keras.Model, task: TaskData, split: str) -> float:

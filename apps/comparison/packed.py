@@ -1,16 +1,20 @@
 """PackNet itself, by `PackTrainer`."""
 
 import json
+import time
 
 import numpy as np
 from keras import ops
 
 import packnet_tf
 from packnet_tf.apps import rates
+from packnet_tf.apps.base import adopt
 from packnet_tf.apps.comparison.job import Job, TaskData, accuracy, network_bytes
 from packnet_tf.apps.comparison.settings import Packing
-from packnet_tf.apps.heads import head_of_next_task
+from packnet_tf.apps.packs import BASE
+from packnet_tf.apps.trunks import is_trained
 from packnet_tf.atomic import replacing
+from packnet_tf.heads import next_view
 from packnet_tf.trainer.history import History
 from packnet_tf.trainer.run import HISTORY, PACK
 
@@ -29,10 +33,13 @@ def pack_tasks(job: Job) -> dict:
     for task, way in zip(job.tasks, _ways(options, len(job.tasks)), strict=True):
         if task.name not in net.tasks:
             job.seed(task.place)
+            optimizer = task.settings.optimizer
+            if optimizer == "auto":
+                optimizer = "adam" if BASE in net.notes else "sgd"
             factors = rates.factors(
-                net, task.settings.optimizer, way, options.gradual, scale_rate=options.scale_rate
+                net, optimizer, way, options.gradual, scale_rate=options.scale_rate
             )
-            trainer = _trainer(net, task, way, options, factors, directory, job.run.seed)
+            trainer = _trainer(net, task, way, options, optimizer, factors, directory, job.run.seed)
             trainer.fit([_task(net, job, task, factors[0])])
         if len(state["test"]) == task.place:
             seen = job.tasks[: task.place + 1]
@@ -44,16 +51,25 @@ def pack_tasks(job: Job) -> dict:
         filters[f"task {name}"] = _first_filters(net, number)
     np.savez(job.folder / "filters.npz", **filters)
     net.save(job.folder / "pack.keras")
-    return {**state, **_measured(net, History.read(directory / HISTORY), job.folder)}
+    return {**state, **_measured(net, job, History.read(directory / HISTORY))}
 
 
 def _open(job: Job, directory) -> packnet_tf.PackNet:
     if (directory / PACK).exists():
         return packnet_tf.load(directory / PACK)
-    options = Packing(**job.run.options)
-    return packnet_tf.PackNet(
-        job.trunk(), biases=options.biases, norms=options.norms, restart=options.restart
+    options, trunk = Packing(**job.run.options), job.trunk()
+    net = packnet_tf.PackNet(
+        trunk, biases=options.biases, norms=options.norms, restart=options.restart
     )
+    first = job.tasks[0]
+    if options.base is None or first.settings.head == "pretrained" or not is_trained(trunk):
+        return net
+    began = time.perf_counter()
+    adopt(net, BASE, first.repair_images(), options.base, options.base_epochs)
+    net.notes[BASE] = str(time.perf_counter() - began)
+    directory.mkdir(parents=True, exist_ok=True)
+    net.save(directory / PACK)
+    return net
 
 
 def _ways(options: Packing, count: int) -> list:
@@ -69,13 +85,15 @@ def _ways(options: Packing, count: int) -> list:
     return ratios if isinstance(ratios, list) else [ratios] * (count - 1) + [0.0]
 
 
-def _trainer(net, task: TaskData, way, options: Packing, factors, directory, seed: int):
+def _trainer(
+    net, task: TaskData, way, options: Packing, optimizer: str, factors, directory, seed: int
+):
     s = task.settings
     first, then, after = s.learning_rate, s.rate_after, s.epochs - s.prune_epoch
     first, then = first * factors[0], then * factors[1]
     return packnet_tf.PackTrainer(
         net,
-        rates.optimizer(s.optimizer),
+        rates.optimizer(optimizer),
         epochs=s.prune_epoch,
         retrain_epochs=after,
         learning_rate=rates.decayed(first, s.prune_epoch, s.decay, s.decay_every),
@@ -89,29 +107,32 @@ def _trainer(net, task: TaskData, way, options: Packing, factors, directory, see
 
 
 def _task(net, job: Job, task: TaskData, factor: float) -> packnet_tf.Task:
-    head = head_of_next_task(net, task.name, lambda trunk: job.head(task, trunk, factor))
+    with next_view(net) as features_of:
+        head = job.head(task, features_of, bool(net.tasks) or is_trained(net._trunk), factor)
     return packnet_tf.Task(
         task.name, head, task.train, task.validation, classes=task.folder.classes
     )
 
 
-def _measured(net, history: History, folder) -> dict:
-    plain = [net.unpack(name) for name in net.tasks]
+def _measured(net, job: Job, history: History) -> dict:
+    folder, names = job.folder, [task.name for task in job.tasks]
+    plain = [net.unpack(name) for name in names]
     trunk_of = [model.layers[1] for model in plain]
     heads = [model.layers[-1] for model in plain]
     one, every = network_bytes(trunk_of[0], heads)
     moments = ("before_prune", "after_prune", "retrained")
     return {
         "seconds": {
-            name: sum(epoch["seconds"] for epoch in history[name]["epochs"]) for name in net.tasks
+            **({BASE: float(net.notes[BASE])} if BASE in net.notes else {}),
+            **{name: sum(epoch["seconds"] for epoch in history[name]["epochs"]) for name in names},
         },
         "bytes": (folder / "pack.keras").stat().st_size,
         "one_network_bytes": one,
         "network_per_task_bytes": every,
-        "ratios": {name: history[name]["prune_ratio"] for name in net.tasks},
+        "ratios": {name: history[name]["prune_ratio"] for name in names},
         "moments": {
             name: {m: history[name][m]["accuracy"] for m in moments if history[name][m]}
-            for name in net.tasks
+            for name in names
         },
         "capacity": net.capacity().to_dict(),
     }

@@ -11,11 +11,16 @@ import keras
 from packnet_tf.apps import rates
 from packnet_tf.apps.comparison.job import Job, TaskData, accuracy, network_bytes, saved_bytes
 from packnet_tf.apps.comparison.settings import Settings
+from packnet_tf.apps.trunks import is_trained
 from packnet_tf.atomic import replacing
 from packnet_tf.distribution import has_accelerator
+from packnet_tf.heads import as_in_training
 from packnet_tf.optimizers import reset_optimizer
+from packnet_tf.policy import NORMS
+from packnet_tf.statistics import moves_statistics, update_statistics
 from packnet_tf.trainer import checkpoint
 
+GUIDE_RATE = 1e-4
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 # Trains a network on a task: the job, the task, the trunk, the heads so far, its own the last. The
 # answer is how many seconds that took.
@@ -35,7 +40,7 @@ def learn_in_sequence(job: Job, learn: Learn) -> dict:
     trunk, heads, state = _resumed(job)
     for task in job.tasks[len(heads) :]:
         job.seed(task.place)
-        heads.append(new_head(job, task, trunk))
+        heads.append(new_head(job, task, trunk, bool(heads)))
         learnt = task.settings.head == "pretrained"
         state["seconds"][task.name] = 0.0 if learnt else learn(job, task, trunk, heads)
         for split in ("validation", "test"):
@@ -52,9 +57,16 @@ def learn_in_sequence(job: Job, learn: Learn) -> dict:
     }
 
 
-def new_head(job: Job, task: TaskData, trunk: keras.Model) -> keras.layers.Layer:
-    """The head of a task, under a name that no other head of the network has."""
-    head = job.head(task, trunk)
+def new_head(
+    job: Job, task: TaskData, trunk: keras.Model, learnt: bool = False
+) -> keras.layers.Layer:
+    """The head of a task, under a name that no other head of the network has.
+
+    It begins on the features that its training sees; `learnt` says that the trunk has had a task.
+    """
+    frozen_trunk = job.run.kind in ("classifier_only", "guide")
+    features_of = trunk if frozen_trunk or not moves_statistics(trunk) else as_in_training(trunk)
+    head = job.head(task, features_of, learnt or is_trained(trunk))
     head.name = f"head_{task.place}"
     return head
 
@@ -64,10 +76,54 @@ def train_everything(job: Job, task: TaskData, trunk: keras.Model, heads: list) 
     return fit(with_heads(trunk, heads[-1:]), task, job.folder)
 
 
+def train_own(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> float:
+    """Trains all weights for one task; keeps a linear head on the old trunk where that is better.
+
+    Better on validation images: whoever trains a network of their own would see that.
+    """
+    seconds = train_everything(job, task, trunk, heads)
+    came = job.trunk()
+    if task.settings.head == "new" and is_trained(came):
+        head = job.head(task, came, True)
+        if accuracy(with_heads(came, [head]), task, "validation") > accuracy(
+            with_heads(trunk, heads[-1:]), task, "validation"
+        ):
+            print(f"{task.name}: the linear head is better than all weights trained", flush=True)
+            trunk.set_weights(came.get_weights())
+            heads[-1].set_weights(head.get_weights())
+    return seconds
+
+
 def train_head(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> float:
-    """Trains the head on a frozen trunk."""
+    """Trains the head on a frozen trunk; one that began converged is trained already."""
+    if task.settings.head == "new" and is_trained(trunk):
+        return 0.0
     with frozen(trunk):
         return fit(with_heads(trunk, heads[-1:]), task, job.folder)
+
+
+def follow_guide(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> float:
+    """Keras's guide to transfer learning: the head first, then everything at a low rate.
+
+    A third of the epochs for a new head on the frozen trunk with Adam, the others for all weights
+    at `GUIDE_RATE`, normalisation in inference mode throughout.
+
+    Source: https://keras.io/guides/transfer_learning/, whose rate of 1e-5 does worse here.
+    """
+    dense = heads[-1].layers[-1] if isinstance(heads[-1], keras.Sequential) else heads[-1]
+    dense.set_weights([keras.initializers.GlorotUniform()(dense.kernel.shape), dense.bias * 0])
+    first = max(1, task.settings.epochs // 3)
+    began = time.perf_counter()
+    for part, epochs, rate in (
+        (keras.layers.Layer, first, 1e-3),
+        (NORMS, task.settings.epochs - first, GUIDE_RATE),
+    ):
+        with frozen(trunk, part):
+            model = with_heads(trunk, heads[-1:])
+            model.compile(keras.optimizers.Adam(rate), LOSS, jit_compile=has_accelerator())
+            model.fit(task.train, epochs=epochs, verbose=0, shuffle=False)
+    print(f"{task.name}: trained by the guide", flush=True)
+    return time.perf_counter() - began
 
 
 @contextlib.contextmanager
@@ -108,7 +164,7 @@ def fit(model: keras.Model, task: TaskData, folder, loss=LOSS, metrics=("accurac
     """
     settings = task.settings
     model.compile(
-        rates.optimizer(settings.optimizer)(settings.learning_rate),
+        rates.optimizer(plain_optimizer(settings))(settings.learning_rate),
         loss,
         metrics=list(metrics),
         jit_compile=has_accelerator(),
@@ -125,7 +181,14 @@ def fit(model: keras.Model, task: TaskData, folder, loss=LOSS, metrics=("accurac
         data, initial_epoch=first, epochs=settings.epochs, callbacks=[phases], verbose=0,
         shuffle=False,
     )  # fmt: skip
-    return phases.seconds
+    began = time.perf_counter()
+    update_statistics(model, data)
+    return phases.seconds + time.perf_counter() - began
+
+
+def plain_optimizer(settings: Settings) -> str:
+    """The optimizer of methods that train whole networks."""
+    return "sgd" if settings.optimizer == "auto" else settings.optimizer
 
 
 def progress_of(task: TaskData, folder: pathlib.Path) -> pathlib.Path:

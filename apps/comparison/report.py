@@ -16,6 +16,7 @@ from packnet_tf.apps.comparison.results import Line, collect, lines, write_csv
 from packnet_tf.apps.comparison.runs import Entry
 from packnet_tf.apps.comparison.worker import RESULT
 from packnet_tf.atomic import replacing
+from packnet_tf.quality import FLOOR
 from packnet_tf.tables import count_bytes, text_table
 
 PACKAGES = ("keras", "tensorflow", "numpy")
@@ -56,7 +57,8 @@ def write_report(comparison: Comparison, entries: Sequence[Entry], output: pathl
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     with replacing(output / "results.csv") as temporary:
         write_csv(temporary, found)
-    said = [*_chosen(titled), *missing(entries, output / "runs")]
+    said = [*_chosen(titled), *below_the_floor(comparison, titled)]
+    said += missing(entries, output / "runs")
     head, rows = table(comparison, titled)
     text = text_table(head, rows)
     texts, pictures = _pictures(titled, output)
@@ -69,6 +71,31 @@ def write_report(comparison: Comparison, entries: Sequence[Entry], output: pathl
         ["", text, "", *NOTES, *said, "", f"Report: {output / 'report.html'}",
          f"Results: {output / 'results.json'}, {output / 'results.csv'}"]
     )  # fmt: skip
+
+
+def below_the_floor(comparison: Comparison, titled: Sequence[tuple[str, Line]]) -> list[str]:
+    """A sentence for every line of packed or individual networks that a linear head beats.
+
+    Individual networks that are too weak flatter everything that is held against them.
+    """
+    kinds = {method.label: method.kind for method in comparison.methods}
+    heads = [line for _, line in titled if kinds[line.label] == "classifier_only"]
+    said = []
+    for title, line in titled if heads else ():
+        if kinds[line.label] not in ("packnet", "individual", "guide"):
+            continue
+        below = [
+            f"{name} ({line.tasks[name][0]:.1%} against {heads[0].tasks[name][0]:.1%})"
+            for name in line.tasks
+            if line.tasks[name][0] < heads[0].tasks[name][0] - FLOOR
+        ]
+        if below:
+            weak = ", so gaps to it flatter packing" if kinds[line.label] == "individual" else ""
+            said.append(
+                f"WARNING: {title} is below a linear head on the frozen trunk in {', '.join(below)}"
+                f"{weak}. Train longer or at another learning rate; see docs/low_accuracy.md."
+            )
+    return said
 
 
 def title_of(line: Line, comparison: Comparison) -> str:

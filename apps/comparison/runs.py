@@ -17,7 +17,7 @@ from packnet_tf.apps.comparison.definition import (
 )
 from packnet_tf.apps.folders import Folder, read_folder
 
-ALONE = ("individual", "classifier_only")  # a run per task
+ALONE = ("individual", "classifier_only", "guide")  # a run per task
 
 
 @dataclasses.dataclass(frozen=True)

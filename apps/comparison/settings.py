@@ -15,13 +15,13 @@ LEAST = {
     "validation_share": 0.001,
     "temperature": 0.001,
 }
-MOST = {"validation_share": 0.9, "max_drop": 1}
+MOST = {"validation_share": 0.9, "max_drop": 1, "base": 1}
 CHOICES = {
-    "optimizer": ("sgd", "adam", "adamw"),
+    "optimizer": ("auto", "sgd", "adam", "adamw"),
     "decay": ("cosine", "step", "none"),
     "head": ("new", "linear", "pretrained"),
     "biases": ("shared", "per_task"),
-    "norms": ("shared", "per_task"),
+    "norms": ("shared", "per_task", "affine"),
     "restart": ("trunk", "zero", "fresh"),
 }
 
@@ -39,7 +39,8 @@ class Settings:
         retrain_learning_rate: of epoch `prune_epoch`; None: a tenth of `learning_rate`.
         decay: of both, to a tenth: "cosine" along half a cosine, "step" after every
             `decay_every` epochs, or "none".
-        optimizer: "sgd" (momentum 0.9), "adam" or "adamw".
+        optimizer: "sgd" (momentum 0.9), "adam" or "adamw"; "auto": "adam" for packing beside a
+            base, where tasks train few weights, else "sgd".
         flip: mirror half of the training images left to right.
         crop: pad training images by a sixteenth and crop them at random; with `shorter_side`, cut
             a random part of 8 to 100 % of the image and resize it.
@@ -47,8 +48,9 @@ class Settings:
             centre; None: stretch them to the size of the network.
         validation_share: of the training images, where a task has no validation folder.
         cache: whether to keep decoded images in memory.
-        head: "new", a linear layer on features scaled to a common size, as in `packnet train`;
-            "linear", on the features as they are, as in the paper; or "pretrained", the network's
+        head: "new", as in `packnet train`: a linear layer on features scaled to a common size,
+            which begins converged where the trunk is trained; "linear", a random one on the
+            features as they are, as in the paper; or "pretrained", the network's
             own classifier for the task that it was trained on. Such a network is trained no
             further, but for the retraining after a prune.
     """
@@ -60,7 +62,7 @@ class Settings:
     retrain_learning_rate: float | None = None
     decay: str = "cosine"
     decay_every: int = 10
-    optimizer: str = "sgd"
+    optimizer: str = "auto"
     flip: bool = False
     crop: bool = True
     shorter_side: int | None = None
@@ -96,6 +98,9 @@ class Packing:
             head that is as much smaller.
         max_drop: for "auto", how far validation accuracy may fall.
         biases, norms, restart: see `packnet_tf.PackNet`.
+        base: share of a pretrained trunk to release for the tasks; the rest is kept for all, as
+            `packnet train` does by default. None: the first task may change the whole trunk.
+        base_epochs: epochs of the base's repair.
     """
 
     prune: str | float | list[float] = 0.75
@@ -105,6 +110,8 @@ class Packing:
     biases: str = "shared"
     norms: str = "per_task"
     restart: str = "trunk"
+    base: float | None = 0.2
+    base_epochs: int = 2
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,13 +39,20 @@ def work(folder: pathlib.Path) -> dict:
     from packnet_tf.apps.comparison.job import Job
     from packnet_tf.apps.comparison.joint import learn_together
     from packnet_tf.apps.comparison.packed import pack_tasks
-    from packnet_tf.apps.comparison.plain import learn_in_sequence, train_everything, train_head
+    from packnet_tf.apps.comparison.plain import (
+        follow_guide,
+        learn_in_sequence,
+        train_everything,
+        train_head,
+        train_own,
+    )
     from packnet_tf.apps.comparison.runs import Run
 
     methods = {
         "packnet": pack_tasks,
-        "individual": lambda job: learn_in_sequence(job, train_everything),
+        "individual": lambda job: learn_in_sequence(job, train_own),
         "classifier_only": lambda job: learn_in_sequence(job, train_head),
+        "guide": lambda job: learn_in_sequence(job, follow_guide),
         "fine_tuning": lambda job: learn_in_sequence(job, train_everything),
         "lwf": lambda job: learn_in_sequence(job, distil),
         "joint": learn_together,

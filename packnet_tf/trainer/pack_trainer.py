@@ -1,5 +1,6 @@
 """PackTrainer: a list of tasks into a pack, unattended."""
 
+import math
 import shlex
 import sys
 import time
@@ -10,14 +11,22 @@ from typing import Any
 import keras
 from keras import ops
 
-from packnet_tf.distribution import has_accelerator, is_chief, scope_of, strategy_of
+from packnet_tf.distribution import (
+    has_accelerator,
+    has_workers,
+    is_chief,
+    scope_of,
+    strategy_of,
+)
 from packnet_tf.net import PackNet
 from packnet_tf.optimizers import steps_of, take_averages
 from packnet_tf.packed_weight import Criterion
 from packnet_tf.phases import Gradual, OneShot, Phases
 from packnet_tf.planning import equal_shares
 from packnet_tf.pruning import check_ratio, magnitude
+from packnet_tf.quality import shortfalls
 from packnet_tf.schedules import Schedule
+from packnet_tf.statistics import update_statistics
 from packnet_tf.task_model import TaskModel
 from packnet_tf.trainer.arguments import check_choice, check_rates, check_tasks, check_whole
 from packnet_tf.trainer.auto import Auto, Searching
@@ -133,8 +142,6 @@ class PackTrainer:
         self._settings = {
             "epochs": epochs,
             "retrain_epochs": retrain_epochs,
-            "learning_rate": _plain(learning_rate),
-            "retrain_learning_rate": _plain(retrain_learning_rate),
             "prune": _plain(prune),
             "batch_size": batch_size,
             "seed": seed,
@@ -149,6 +156,8 @@ class PackTrainer:
         Raises:
             ValueError: the tasks or the settings do not fit together, or not to the interrupted
                 run in the directory.
+            FloatingPointError: the loss has become NaN or infinite. The run goes on from its last
+                good epoch, at a lower learning rate.
             SystemExit: Ctrl-C, with the status 130, once the screen says how to continue.
         """
         tasks = [tasks] if isinstance(tasks, Task) else list(tasks)
@@ -177,13 +186,13 @@ class PackTrainer:
     def _pack(self, task: Task, prune: Prune) -> None:
         model = self._open(task)
         try:
-            phases = self._phases(model, task, prune)
+            passes = Passes(task.train, self.batch_size, self.seed, model.distribute_strategy)
+            phases = self._phases(model, task, prune, passes)
             saved = self._run.resume(task.name, model, phases)
         except ValueError:  # nothing is trained that could be lost
             self.net.discard()
             raise
         loop = Loop(model, self._compiles(), self.steps_per_execution)
-        passes = Passes(task.train, self.batch_size, self.seed, model.distribute_strategy)
         entry = {"epochs": [], "seconds": 0.0}
         if saved is not None:
             entry = saved
@@ -211,8 +220,10 @@ class PackTrainer:
         model.test_on_batch(*blank_batch(task.train, self.batch_size))  # makes the metrics
         return model
 
-    def _phases(self, model: TaskModel, task: Task, prune: Prune) -> Phases:
-        common = {"criterion": self.criterion}
+    def _phases(self, model: TaskModel, task: Task, prune: Prune, passes: Passes) -> Phases:
+        common: dict[str, Any] = {"criterion": self.criterion}
+        if not has_workers(self._strategy):  # Keras's predict does not spread over hosts
+            common["update_statistics"] = lambda: update_statistics(model, passes.data)
         if task.validation is not None:
             common["evaluate"] = lambda: self._evaluate(model, task.validation)
         if isinstance(prune, Auto):
@@ -241,6 +252,8 @@ class PackTrainer:
                 "dataset made from a generator must begin again for every iterator."
             )
         logs = _numbers(model.get_metrics_result())
+        if not math.isfinite(logs["loss"]):
+            raise self._diverged(task, epoch, rate)
         if task.validation is not None:
             measured = self._evaluate(model, task.validation)
             logs |= {f"val_{name}": value for name, value in measured.items()}
@@ -272,8 +285,17 @@ class PackTrainer:
         for moment, data in {"retrained": task.validation, "test": task.test}.items():
             if data is not None:
                 entry[moment] = self._evaluate(model, data)
+        self._judge(task, entry)
         self._run.commit(task.name, self.net, entry)
         self._board.owners(self.net)
+
+    def _judge(self, task: Task, entry: dict) -> None:
+        """Keeps the accuracies with the task, and says it where they are not what they should be."""
+        moments = ("before_prune", "after_prune", "retrained", "test")
+        found = {m: entry[m]["accuracy"] for m in moments if "accuracy" in entry[m]}
+        self.net.note_results(task.name, **task.reference, **found)
+        for sentence in shortfalls(task.name, self.net.results(task.name)):
+            self._screen.say(f"WARNING: {sentence}")
 
     # -- Inside ----------------------------------------------------------------------------------
 
@@ -341,6 +363,21 @@ class PackTrainer:
         if phases.retraining_epoch(epoch) is None:
             return phases.epoch - epoch
         return None if phases.epochs is None else phases.epochs - epoch
+
+    def _diverged(self, task: Task, epoch: int, rate: float) -> FloatingPointError:
+        """The error of a loss that is NaN or infinite; the last good epoch is in the directory."""
+        self.net.discard()
+        kept = "Nothing was kept, since the trainer has no directory: train it again"
+        if self._run.directory is not None:
+            kept = (
+                f"The epochs before it are in '{self._run.directory}': the same command goes on "
+                "from there"
+            )
+        return FloatingPointError(
+            f"Training of task '{task.name}' diverged: the loss of epoch {epoch + 1} is NaN or "
+            f"infinite, at a learning rate of {rate:g}. {kept} with a lower learning_rate, for "
+            f"instance a third of it."
+        )
 
     def _interrupted(self) -> None:
         where = "nothing was kept, since the trainer has no directory"

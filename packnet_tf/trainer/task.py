@@ -1,7 +1,7 @@
 """A task to pack: its name, its head and its data."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -21,6 +21,8 @@ class Task:
         test: the same, looked at once, when the task is committed; or None.
         classes: names of the classes in output order, kept with the task and exported.
         claim_ratio: fraction of the free weights to claim, see `PackNet.add_task`.
+        reference: accuracies to hold the task against, `linear_head` and `chance`, kept with what
+            is measured of it; see `PackNet.results`.
 
     Example:
         >>> Task("clothing", keras.layers.Dense(10), (images, labels))
@@ -33,3 +35,4 @@ class Task:
     test: Any = None
     classes: Sequence[str] | None = None
     claim_ratio: float = 1.0
+    reference: Mapping[str, float] = dataclasses.field(default_factory=dict)

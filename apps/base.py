@@ -1,0 +1,21 @@
+"""The base of a pack: its pretrained trunk, kept for all tasks, and pruned a little for them."""
+
+import packnet_tf
+
+BASE_IMAGES = 2000  # that it is repaired on; more take longer than they gain
+
+
+def adopt(net: packnet_tf.PackNet, name: str, batches, ratio: float, epochs: int) -> None:
+    """Makes the trunk of a new pack its base, and prints what that did.
+
+    Args:
+        net: a pack without tasks.
+        name: of the base, as the first task.
+        batches: dataset of (images, labels) to repair it on.
+        ratio: share of its packed weights to release.
+        epochs: of the repair.
+    """
+    ratios = packnet_tf.erk_ratios(net, ratio)
+    print(f"Keeping the pretrained trunk as task {name} ...", flush=True)
+    images = batches.map(lambda images, labels: images)
+    print(net.adopt(name, ratios, images=images, epochs=epochs, verbose=0), flush=True)

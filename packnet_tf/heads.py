@@ -1,0 +1,172 @@
+"""A head to begin with: a converged linear classifier on the features of the next task's trunk.
+
+A random head moves the trunk before it has learnt anything. Fitting it first, on features that are
+calculated once, takes seconds, and a task then starts from what a frozen trunk reaches: linear
+probing, then fine-tuning.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+import keras
+import numpy as np
+
+from packnet_tf.statistics import moves_statistics
+
+FEATURE_NORM = 30.0  # mean squared norm that features are scaled to
+MOST_IMAGES = 20_000  # that a head is fitted on; more change it little
+STRENGTH = 0.01  # inverse of the weight decay on standardised features, scikit-learn's C
+
+
+def linear_head(net, data, classes: int | None = None) -> keras.Model:
+    """A converged linear head for the next task of a pack.
+
+    Logistic regression on the features as the task begins with them; in a trunk whose
+    normalisation the task will train, features normalised by batches, as training sees them.
+
+    Args:
+        net: the pack; it is left as it was.
+        data: batches of (inputs, labels), a `tf.data.Dataset` for instance, shuffled and not
+            augmented; or two arrays. Labels are whole numbers from 0.
+        classes: number of outputs; default: one more than the largest label.
+
+    Returns:
+        A built `keras.Sequential`, from features (n,) to logits (classes,), for `net.add_task`.
+
+    Raises:
+        ValueError: the trunk does not give one feature vector an example, or the features are not
+            finite.
+        ImportError: scikit-learn is not installed.
+
+    Example:
+        >>> head = packnet_tf.linear_head(net, (images, labels))
+        >>> model = net.add_task("birds", head)
+
+    Source: Kumar et al., Fine-Tuning can Distort Pretrained Features, ICLR 2022.
+    """
+    if isinstance(data, tuple):
+        data = _batches(*data)
+    with next_view(net) as features_of:
+        features, labels = collect(features_of, data)
+    return fitted_head(features, labels, classes)
+
+
+@contextlib.contextmanager
+def next_view(net) -> Iterator[Callable]:
+    """Within it a function from inputs to the features that the next task of a pack trains on."""
+    name = "next"
+    while name in net.tasks:
+        name += "_"
+    trunk = net.add_task(name, keras.layers.Identity()).trunk
+    try:
+        training = moves_statistics(trunk)
+        yield (as_in_training(trunk) if training else lambda x: trunk(x, training=False))
+    finally:
+        net.discard()
+
+
+def as_in_training(trunk: keras.Model) -> Callable:
+    """From images to a trunk's features as training sees them; looking changes nothing.
+
+    Training normalises by each batch. The statistics that a later task starts with are the trunk's,
+    not those of its weights, and by them its features come out several times too large.
+    """
+
+    def features(images):
+        with keras.StatelessScope():  # moving statistics stay as they are
+            return trunk(images, training=True)
+
+    return features
+
+
+def collect(features_of: Callable, data: Iterable) -> tuple[np.ndarray, np.ndarray]:
+    """Features (n, width) and labels (n,) of at most `MOST_IMAGES` examples of a dataset."""
+    features, labels, count = [], [], 0
+    for x, y, *_ in data:
+        features.append(np.asarray(keras.ops.convert_to_numpy(features_of(x)), "float32"))
+        labels.append(np.asarray(y))
+        count += len(labels[-1])
+        if count >= MOST_IMAGES:
+            break
+    return np.concatenate(features), np.concatenate(labels).reshape(-1)
+
+
+def fitted_head(features: np.ndarray, labels: np.ndarray, classes: int | None = None):
+    """The head of `linear_head`, from features (n, width) and labels (n,)."""
+    if features.ndim != 2 or not np.isfinite(features).all():
+        raise ValueError(
+            f"A linear head takes one vector of finite features for each example; got features of "
+            f"shape {features.shape}. Let the trunk end in a pooling layer, and check that its "
+            "inputs have the pixel values it was trained with."
+        )
+    classes = classes or int(labels.max()) + 1
+    head = scaled_head(features, classes)
+    scale = head.layers[0].scale
+    kernel, bias = fit_linear(features * scale, labels, classes)
+    head.layers[-1].set_weights([kernel, bias])
+    return head
+
+
+def scaled_head(features: np.ndarray, classes: int, **dense) -> keras.Model:
+    """A linear head on features scaled to a mean squared norm of `FEATURE_NORM`.
+
+    Backbones differ a lot in the size of their features, and a linear layer on large ones is
+    unstable at learning rates that move the trunk: its step is the rate times the squared norm.
+    """
+    norm = float(np.mean(np.sum(np.square(features), axis=-1)))
+    scale = math.sqrt(FEATURE_NORM / norm) if norm > 0 else 1.0
+    return keras.Sequential(
+        [
+            keras.Input((features.shape[-1],)),
+            keras.layers.Rescaling(scale),
+            keras.layers.Dense(classes, **dense),
+        ],
+        name="head",
+    )
+
+
+def fit_linear(
+    features: np.ndarray, labels: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel (width, classes) and bias (classes,) of a logistic regression.
+
+    Classes that no example has get the lowest bias.
+    """
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise ImportError(
+            "A linear head is fitted by scikit-learn, which is not installed. Write pip install "
+            "'packnet_tf[apps]', or begin with a new head, keras.layers.Dense(classes)."
+        ) from error
+    mean, deviation = features.mean(0), features.std(0)
+    deviation = np.where(deviation > 0, deviation, 1.0)
+    present = np.unique(labels)
+    kernel, bias = np.zeros((features.shape[1], classes)), np.zeros(classes)
+    if len(present) > 1:
+        fit = LogisticRegression(C=STRENGTH, max_iter=1000)
+        fit.fit((features - mean) / deviation, labels)
+        slope, offset = fit.coef_, fit.intercept_
+        if len(present) == 2:  # the logit of the second; of two outputs the difference counts
+            slope, offset = np.stack([-slope[0], slope[0]]) / 2, np.array([-1, 1]) * offset / 2
+        kernel[:, present] = slope.T / deviation[:, None]
+        bias[present] = offset - slope @ (mean / deviation)
+    bias[~np.isin(np.arange(classes), present)] = bias[present].min() - 1.0
+    return kernel.astype("float32"), bias.astype("float32")
+
+
+def linear_accuracy(head: keras.Model, features: np.ndarray, labels: np.ndarray) -> float:
+    """The share of features whose largest logit is that of their label."""
+    logits = keras.ops.convert_to_numpy(head(features))
+    return float(np.mean(logits.argmax(-1) == labels))
+
+
+def _batches(x, y, size: int = 32) -> Iterator:
+    order = np.random.default_rng(0).permutation(len(y))
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        yield (
+            keras.tree.map_structure(lambda array: np.asarray(array)[rows], x),
+            np.asarray(y)[rows],
+        )

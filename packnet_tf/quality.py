@@ -1,0 +1,46 @@
+"""Whether a task came out as it should, from what was measured of it: sentences, or silence."""
+
+from collections.abc import Mapping
+
+FLOOR = 0.005  # below a linear head by more than half a point, a task has paid for nothing
+FAR = 0.05  # what retraining should bring back of the accuracy before the prune
+LUCK = 0.1  # of what chance leaves open: no better than guessing
+
+
+def shortfalls(task: str, results: Mapping[str, float]) -> list[str]:
+    """What is wrong with a task, a sentence each with the remedy; empty where nothing is.
+
+    Args:
+        task: its name.
+        results: accuracies on validation images, 0 to 1, as `net.results(task)` has them:
+            `retrained`, and where they are known `linear_head`, `before_prune`; and `chance`.
+
+    Example:
+        >>> shortfalls("pets", {"retrained": 0.2, "chance": 0.2})[0].partition(",")[0]
+        "Task 'pets' is no better than guessing"
+    """
+    reached = results.get("retrained")
+    if reached is None:
+        return []
+    chance, floor = results.get("chance", 0.0), results.get("linear_head", 0.0)
+    before, found = results.get("before_prune", 0.0), []
+    remedy = "see docs/low_accuracy.md"
+    if "chance" in results and reached <= chance + LUCK * (1.0 - chance):
+        found.append(
+            f"Task '{task}' is no better than guessing, {reached:.1%} of validation images right "
+            f"where chance is {chance:.1%}: check the labels and the pixel values that the trunk "
+            f"wants, and train longer or at a lower learning rate; {remedy}."
+        )
+    if reached < floor - FLOOR:
+        found.append(
+            f"Task '{task}' is below a linear head on the frozen trunk, {reached:.1%} of validation "
+            f"images against {floor:.1%}: pack it anew with a lower prune ratio, more epochs or "
+            f"another learning rate; {remedy}."
+        )
+    elif reached < before - FAR:
+        found.append(
+            f"Task '{task}' lost much to its prune, {before:.1%} of validation images before it and "
+            f"{reached:.1%} after retraining: pack it anew with a lower prune ratio or more epochs "
+            f"of retraining; {remedy}."
+        )
+    return found

@@ -1,0 +1,255 @@
+"""Moving statistics that are those of the network that answers.
+
+A layer that normalises by batches in training answers by moving statistics, an average whose
+momentum was chosen for long runs: with the 0.999 of `keras.applications` it needs thousands of
+steps to forget, and the 20 to 60 steps an epoch of a small task never get there. Two things mend
+that, whatever the momentum:
+
+- While a task trains, its momentum grows with the steps since the task or its prune began
+  (`momentum_after`), so that validation sees the network of now. This needs no data.
+- Before a commit the statistics are measured anew on the training data (`update_statistics`),
+  wherever those are at hand.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+from keras import ops
+
+from packnet_tf.distribution import scope_of
+from packnet_tf.layers import own_variables
+from packnet_tf.packed_weight import assign_values, values_of
+
+# An average over the last fifth of the steps: short enough to follow weights that move, long
+# enough to level out batches.
+RECENT = 5.0
+_normalizing = contextvars.ContextVar("_normalizing", default=False)
+_CLASSES: dict[type, type] = {}
+
+
+def momentum_after(steps, momentum: float, recent: float = RECENT):
+    """The momentum of the statistics' update number `steps`, at most the layer's own.
+
+    It weighs recent batches more than an equal-weighted average does (`recent=1`), which would
+    not forget the network of the first steps: polynomial-decay averaging, Shamir & Zhang 2013,
+    section 4.
+
+    Args:
+        steps: float tensor or number, from 1; at 0 nothing is known of the steps, and the momentum
+            is the layer's own.
+        momentum: the layer's own, 0 to 1.
+        recent: the average is over about the last `1 / recent` of the steps.
+
+    Example:
+        >>> [float(momentum_after(n, 0.99)) for n in (1, 6, 996)]
+        [0.0, 0.5, 0.99]
+    """
+    steps = ops.cast(steps, "float32")
+    grown = 1.0 - recent / ops.maximum(steps + (recent - 1.0), 1.0)
+    return ops.where(steps > 0, ops.minimum(grown, momentum), momentum)
+
+
+class FollowsSteps:
+    """Mixin for a `BatchNormalization` whose momentum grows with the steps while it is called.
+
+    Attributes:
+        effective_momentum: from the layer's own momentum to that of this step.
+        fixed: whether it normalises by its moving statistics in training too, and never moves them.
+    """
+
+    plain: type
+    effective_momentum: Callable
+    fixed = False
+
+    @property
+    def momentum(self):
+        own = vars(self)["momentum"]
+        # Elsewhere, in get_config above all, it is the number that the layer was given.
+        return self.effective_momentum(own) if _normalizing.get() else own
+
+    @momentum.setter
+    def momentum(self, value):
+        vars(self)["momentum"] = value
+
+    def call(self, *args, **kwargs):
+        if self.fixed:
+            kwargs["training"] = False
+        token = _normalizing.set(True)
+        try:
+            return super().call(*args, **kwargs)
+        finally:
+            _normalizing.reset(token)
+
+    @classmethod
+    def from_config(cls, config):
+        return cls.plain.from_config(config)
+
+
+def follow_steps(layer: keras.layers.Layer, effective_momentum: Callable) -> None:
+    """Has every `BatchNormalization` in a layer use another momentum while it is called."""
+    for part in layer._flatten_layers():
+        if isinstance(part, keras.layers.BatchNormalization):
+            if not isinstance(part, FollowsSteps):
+                part.__class__ = _following(type(part))
+            vars(part)["effective_momentum"] = effective_momentum
+
+
+def fix_statistics(layer: keras.layers.Layer) -> None:
+    """Has every `BatchNormalization` in a layer that follows steps answer as in inference."""
+    for part in layer._flatten_layers():
+        if isinstance(part, FollowsSteps):
+            vars(part)["fixed"] = True
+
+
+@contextlib.contextmanager
+def as_plain(layer: keras.layers.Layer) -> Iterator[None]:
+    """Within it layers have their own classes, as files are to name them."""
+    parts = [part for part in layer._flatten_layers() if isinstance(part, FollowsSteps)]
+    classes = [type(part) for part in parts]
+    for part in parts:
+        part.__class__ = part.plain
+    try:
+        yield
+    finally:
+        for part, cls in zip(parts, classes, strict=True):
+            part.__class__ = cls
+
+
+def moves_statistics(layer: keras.layers.Layer) -> bool:
+    """Whether training normalises by batches anywhere in a layer."""
+    return any(
+        isinstance(part, keras.layers.BatchNormalization)
+        and part.trainable
+        and not getattr(part, "fixed", False)
+        for part in layer._flatten_layers()
+    )
+
+
+def update_statistics(model: keras.Model, data, batch_size=None, steps=None) -> None:
+    """Measures the moving statistics of a model on data, its weights being what they are now.
+
+    One pass in training mode, in which every batch counts alike ("precise" batch normalisation).
+    Weights and random generators stay as they are. Statistics of other layers than
+    `BatchNormalization` are freed of the values they began with, if they are moving averages.
+
+    Args:
+        model: a Keras model; of a `TaskModel`, the open one. In layers that are frozen, statistics
+            stand still.
+        data: the training data, in any form that `predict` takes and that can be gone over again;
+            labels in it are not looked at.
+        batch_size: of data given as arrays; use that of the training.
+        steps: batches to look at; default: all.
+
+    Example:
+        >>> net.prune(0.75)  # and a training loop of your own
+        >>> packnet_tf.update_statistics(net.open_model, images, batch_size=32)
+        >>> net.commit()
+    """
+    others = _other_statistics(model)
+    if not others and not moves_statistics(model):
+        return
+    kept = [v for v in model.non_trainable_variables if not _is_float(v)]
+    before = values_of(kept)
+    start = values_of(others)
+    _pass_over(model, data, batch_size, steps)
+    moved = [i for i, v in enumerate(values_of(others)) if not np.array_equal(v, start[i])]
+    if moved:
+        _free_of_start(
+            [others[i] for i in moved],
+            [start[i] for i in moved],
+            lambda: _pass_over(model, data, batch_size, steps),
+        )
+    assign_values(kept, before)
+
+
+@keras.saving.register_keras_serializable("packnet_tf")
+class StatisticsPass(keras.Model):
+    """Calls a model in training mode and answers with nothing; made to `predict`."""
+
+    def __init__(self, model: keras.Model):
+        super().__init__(autocast=False)
+        self.model = model
+        self.seen = self.add_weight(
+            shape=(), initializer="zeros", dtype="float32", trainable=False, autocast=False,
+            name="seen",
+        )  # fmt: skip
+
+    def call(self, inputs):
+        self.seen.assign(self.seen + 1.0)
+        outputs = keras.tree.flatten(self.model(inputs, training=True))
+        return ops.zeros((ops.shape(outputs[0])[0], 1))
+
+
+def _pass_over(model, data, batch_size, steps) -> None:
+    strategy = getattr(model, "distribute_strategy", None)
+    with scope_of(strategy), _weighing_alike(model) as bind:
+        counting = StatisticsPass(model)
+        bind(counting.seen)
+        try:
+            counting.predict(data, batch_size=batch_size, steps=steps, verbose=0)
+        finally:
+            if keras.backend.backend() == "jax":
+                counting.jax_state_sync()
+
+
+@contextlib.contextmanager
+def _weighing_alike(model) -> Iterator[Callable]:
+    """Within it every batch counts alike in the statistics of batch normalisation."""
+    norms = [p for p in model._flatten_layers() if isinstance(p, keras.layers.BatchNormalization)]
+    old = [(type(norm), vars(norm).get("effective_momentum")) for norm in norms]
+
+    def bind(seen):
+        follow_steps(model, lambda own: momentum_after(seen.value, 1.0, recent=1.0))
+
+    try:
+        yield bind
+    finally:
+        for norm, (cls, effective) in zip(norms, old, strict=True):
+            norm.__class__ = cls
+            vars(norm)["effective_momentum"] = effective
+
+
+def _other_statistics(model) -> list[keras.Variable]:
+    """What layers besides batch normalisation may move in training."""
+    found = []
+    for layer in model._flatten_layers(include_self=False):
+        if layer.trainable and not isinstance(layer, keras.layers.BatchNormalization):
+            fixed = {id(variable) for variable in layer._non_trainable_variables}
+            found += [v for v in own_variables(layer) if id(v) in fixed and _is_float(v)]
+    return found
+
+
+def _free_of_start(
+    variables: list[keras.Variable], start: list[np.ndarray], repeat: Callable[[], None]
+) -> None:
+    """Takes what moving averages began with out of them.
+
+    After n batches of momentum m an average is `m**n * start + (1 - m**n) * mean`. A pass from
+    another start tells `m**n`. What is no average stays as the first pass has left it.
+    """
+    first = values_of(variables)
+    far = [1e3 * (1.0 + np.abs(value).max()) for value in first]
+    assign_values(variables, [value + d for value, d in zip(start, far, strict=True)])
+    repeat()
+    for variable, a, b, s, d in zip(
+        variables, first, values_of(variables), start, far, strict=True
+    ):
+        rest = (b - a) / d
+        left = float(np.mean(rest))
+        average = 0.0 <= left < 1.0 and np.allclose(rest, left, atol=1e-3)
+        variable.assign((a - left * s) / (1.0 - left) if average else a)
+
+
+def _following(cls: type) -> type:
+    """The class of a batch normalisation that follows the steps, under the name of its own."""
+    if cls not in _CLASSES:
+        names = {"plain": cls, "__doc__": cls.__doc__, "__module__": cls.__module__}
+        _CLASSES[cls] = type(cls.__name__, (FollowsSteps, cls), names)
+    return _CLASSES[cls]
+
+
+def _is_float(variable: keras.Variable) -> bool:
+    return "float" in keras.backend.standardize_dtype(variable.dtype)
