@@ -1,40 +1,10 @@
-"""The head that a task of images begins with."""
+"""The head that a task of images begins with, where the trunk has learnt nothing yet."""
 
 from collections.abc import Callable
 
 import keras
-import numpy as np
 
-from packnet_tf.apps.trunks import is_trained
-from packnet_tf.heads import collect, fitted_head, linear_accuracy, next_view, scaled_head
-
-
-def begin_with(net, name: str, sets: dict, classes: int, factor: float):
-    """A head for the next task of a pack, and what to hold the task against.
-
-    A linear head that has converged, where the trunk has learnt something already; else a random
-    one.
-
-    Args:
-        net: the pack; it is left as it was.
-        name: of the next task, for the screen.
-        sets: datasets of (images, labels), "train" and "validation", shuffled.
-        classes: number of outputs.
-        factor: see `calibrated_head`.
-
-    Returns:
-        The head, and accuracies on validation images: `chance`, and of a converged head
-        `linear_head`.
-    """
-    labels = np.concatenate([labels.numpy() for _, labels in sets["validation"]])
-    reference = {"chance": float(np.bincount(labels).max() / len(labels))}
-    with next_view(net) as features_of:
-        if not net.tasks and not is_trained(net._trunk):
-            return calibrated_head(features_of, sets["train"], classes, factor), reference
-        head = fitted_head(*collect(features_of, sets["train"]), classes)
-        found = linear_accuracy(head, *collect(features_of, sets["validation"]))
-    print(f"{name}: a linear head on the trunk gets {found:.1%} of validation images", flush=True)
-    return head, {**reference, "linear_head": found}
+from packnet_tf.heads import collect, scaled_head
 
 
 def calibrated_head(features_of: Callable, images, classes: int, factor: float = 1.0):

@@ -65,9 +65,8 @@ flags.DEFINE_enum(
 flags.DEFINE_enum(
     "norms",
     None,
-    ["shared", "per_task", "affine"],
-    "For a new pack: the same for normalisation; affine: gain and bias per task, statistics of "
-    "the trunk. Default: affine beside an adopted trunk, else per_task.",
+    ["shared", "per_task"],
+    "For a new pack: the same for normalisation; default per_task.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
@@ -124,7 +123,7 @@ flags.DEFINE_string(
     flag_values=FLAGS,
 )
 flags.DEFINE_float(
-    "adopt_ratio", 0.2, "Fraction of the adopted trunk to release for tasks.", 0, 1,
+    "adopt_ratio", 0.3, "Fraction of the adopted trunk to release for tasks.", 0, 1,
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_integer("adopt_epochs", 2, "Epochs of its repair.", 0, flag_values=FLAGS)
@@ -133,8 +132,8 @@ flags.DEFINE_enum(
     "optimizer",
     "auto",
     ["auto", "sgd", "adam", "adamw"],
-    "auto: adam for tasks beside an adopted trunk, which train few weights, and sgd for others. SGD "
-    "has momentum 0.9.",
+    "auto: adam for tasks beside an adopted trunk, which train few weights, and sgd for others. "
+    "SGD has momentum 0.9.",
     flag_values=FLAGS,
 )
 flags.DEFINE_float(

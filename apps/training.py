@@ -7,12 +7,13 @@ import pathlib
 import shutil
 
 import keras
+import numpy as np
 
 import packnet_tf
 from packnet_tf.apps import rates
 from packnet_tf.apps.base import BASE_IMAGES, adopt
+from packnet_tf.apps.beginning import Images, begin, keep_linear_head
 from packnet_tf.apps.folders import Folder, read_folder, readable, shuffled
-from packnet_tf.apps.heads import begin_with
 from packnet_tf.apps.packs import check_shapes, open_pack, pixel_range
 from packnet_tf.apps.pipeline import Pipeline
 from packnet_tf.atomic import replacing
@@ -53,7 +54,7 @@ class Plan:
     restart: str | None = None
     precision: str | None = None
     adopt: str = "auto"
-    adopt_ratio: float = 0.2
+    adopt_ratio: float = 0.3
     adopt_epochs: int = 2
     epochs: int = 15
     prune_epoch: int = 10
@@ -214,11 +215,24 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
     if optimizer == "auto":
         optimizer = "adam" if base else "sgd"
     factors = rates.factors(net, optimizer, way, plan.gradual, plan.claim_ratio, plan.scale_rate)
-    head, reference = begin_with(net, task, sets, len(folder.classes), factors[0])
+    # Not the same dataset as the training's, whose order a resumed run must find again.
+    images = Images(
+        sets["train"],
+        pipeline.training(folder.files["train"], plan.flip, plan.crop),
+        sets["validation"],
+        len(folder.classes),
+    )
+    new_optimizer = rates.optimizer(optimizer, plan.accumulation)
+    begun = begin(
+        net, task, images, new_optimizer, plan.learning_rate * factors[0], factors[0],
+        progress.chosen(task),
+    )  # fmt: skip
+    progress.choose(task, begun.statistics)
+    factors = tuple(factor * begun.rate_factor for factor in factors)
     steps = math.ceil(len(folder.files["train"]) / plan.batch_size)
     trainer = packnet_tf.PackTrainer(
         net,
-        rates.optimizer(optimizer, plan.accumulation),
+        new_optimizer,
         epochs=plan.prune_epoch,
         retrain_epochs=plan.epochs - plan.prune_epoch,
         prune=rates.pruning(way, plan.prune_epoch, steps, plan.gradual),
@@ -229,10 +243,42 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
         **_rates(plan, factors),
     )
     job = packnet_tf.Task(
-        task, head, training, sets["validation"], sets.get("test"), folder.classes,
-        plan.claim_ratio, reference,
+        task, begun.head, training, sets["validation"], sets.get("test"), folder.classes,
+        plan.claim_ratio, begun.statistics, begun.reference,
     )  # fmt: skip
-    return trainer.fit([job])[task]
+    history = trainer.fit([job])
+    if net.results(task).get("retrained", 1.0) < begun.reference.get("linear_head", 0.0) and base:
+        keep_floor(net, task, images, folder.classes, sets.get("test"), history[task])
+        history.write(progress.folder / HISTORY)
+        net.save(progress.pack)
+    return history[task]
+
+
+def keep_floor(net, task: str, images: Images, classes: list[str], test, entry: dict) -> None:
+    """Gives a task that came out below a linear head that head, and says so."""
+    trained = net.results(task)
+    reached = keep_linear_head(net, task, images, classes)
+    print(
+        f"{task}: training ended at {trained['retrained']:.1%} of validation images, below the "
+        f"linear head, so the task is that head on the pack's frozen weights, {reached:.1%}, and "
+        "takes none of the free ones. For more, see docs/low_accuracy.md.",
+        flush=True,
+    )
+    entry["retrained"] = {"accuracy": reached}
+    if test is not None:
+        entry["test"] = {"accuracy": accuracy_on(net.task_model(task), test)}
+    entry |= {"prune_ratio": 1.0, "capacity": net.capacity().free, "linear_head_kept": True}
+    found = {m: entry[m]["accuracy"] for m in ("retrained", "test") if entry[m]}
+    net.note_results(task, **{**trained, **found})
+
+
+def accuracy_on(model, data) -> float:
+    """The share of a dataset's examples that a model gets right."""
+    hits = [
+        np.asarray(model.predict_on_batch(images)).argmax(-1) == labels.numpy()
+        for images, labels in data
+    ]
+    return float(np.concatenate(hits).mean())
 
 
 def _rates(plan: Plan, factors: tuple[float, float]) -> dict:
@@ -269,6 +315,7 @@ class _Progress:
         free = ("pack", "fresh", "learning_rate", "retrain_learning_rate")
         self._settings = {**plain, **dict.fromkeys(free)}
         self._note = self.folder / "settings.json"
+        self._chosen = self.folder / "statistics.json"
         if plan.fresh:
             self.done()
         if self._note.exists():
@@ -289,6 +336,20 @@ class _Progress:
         """Puts into the pack what the interrupted run has packed."""
         if self.pack.exists():
             restore(net, self.pack)
+
+    def chosen(self, task: str) -> str | None:
+        """The statistics that an interrupted run has chosen for a task; None: it has not."""
+        return self._choices().get(task)
+
+    def choose(self, task: str, statistics: str) -> None:
+        """Notes the statistics of a task."""
+        with replacing(self._chosen) as temporary:
+            temporary.write_text(json.dumps({**self._choices(), task: statistics}), "utf-8")
+
+    def _choices(self) -> dict:
+        if not self._chosen.exists():
+            return {}
+        return json.loads(self._chosen.read_text(encoding="utf-8"))
 
     def history(self) -> History:
         """What the interrupted run has packed."""

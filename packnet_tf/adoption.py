@@ -9,12 +9,11 @@ one. So the values that free weights start from are then trained to the same end
 import dataclasses
 import math
 import numbers
-import warnings
 
 import keras
 
 from packnet_tf import cloning
-from packnet_tf.matching import match, rate_for_damage
+from packnet_tf.matching import match
 from packnet_tf.packed_weight import assign_values, clear, values_of
 from packnet_tf.policy import own_weights
 from packnet_tf.pruning import check_ratios
@@ -28,7 +27,7 @@ class Adoption:
     Attributes:
         name: the task.
         released: share of the packed weights that the prune released, 0 to 1.
-        epochs: epochs of repair.
+        epochs: epochs of repair; 0 where it would have made the features worse.
         error_pruned: relative error of the features on the images, after the prune: the mean
             squared difference from the unpruned trunk's, divided by the variance of those; None
             without images.
@@ -80,9 +79,10 @@ def adopt(
         if teacher is not None:
             pruned = values_of(model.trunk.trainable_variables)
             before, after = match(model.trunk, teacher, images, **fitting)
-            if not after <= before:  # NaN included
+            if learning_rate is not None:
+                check_repaired(name, before, after, learning_rate)
+            elif not after <= before:  # NaN included
                 assign_values(model.trunk.trainable_variables, pruned)
-                warn_of_repair(name, before, after, learning_rate)
                 after, repaired = before, False
         net.commit()
         if teacher is not None and net.policy.restart == "trunk":
@@ -184,11 +184,15 @@ def check_has_values(name: str, head, own) -> None:
         )
 
 
-def warn_of_repair(name: str, before: float, after: float, learning_rate: float | None) -> None:
-    """Says that a repair made it worse, and was taken back."""
-    warnings.warn(
-        f"The repair of task '{name}' made the features worse, from a relative error of "
-        f"{before:.4g} to {after:.4g}, so the trunk stays as the prune left it. For a better one, "
-        f"give a learning_rate below {learning_rate or rate_for_damage(before):g}.",
-        stacklevel=4,
-    )
+def check_repaired(name: str, before: float, after: float, learning_rate: float) -> None:
+    """Refuses a repair that made it worse, NaN included.
+
+    Raises:
+        ValueError: it did.
+    """
+    if not after <= before:
+        raise ValueError(
+            f"Cannot adopt task '{name}': the repair made the features worse, from a relative "
+            f"error of {before:.4g} to {after:.4g}. Give a learning_rate below {learning_rate:g}, "
+            "or leave the images out to prune without repair."
+        )

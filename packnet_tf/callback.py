@@ -1,9 +1,7 @@
 """PackNet through `model.fit`: train, prune, retrain, commit."""
 
-import dataclasses
 import numbers
 import warnings
-from typing import Any
 
 import keras
 
@@ -12,27 +10,7 @@ from packnet_tf.packed_weight import Criterion
 from packnet_tf.phases import Gradual, OneShot, Phases
 from packnet_tf.pruning import check_ratio, magnitude
 from packnet_tf.schedules import Schedule
-from packnet_tf.statistics import update_statistics
 from packnet_tf.task_model import TaskModel
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingData:
-    """What `fit` was given to train on, where that can be gone over again.
-
-    Attributes:
-        x, batch_size: as `fit` was given them.
-        steps: of an epoch, where `fit` was given them.
-    """
-
-    x: Any
-    batch_size: int | None
-    steps: int | None
-
-    @classmethod
-    def of(cls, x=None, batch_size=None, steps_per_epoch=None, **_) -> "TrainingData | None":
-        """The data of such a call of `fit`; None of generators, which are used up."""
-        return None if x is None or hasattr(x, "__next__") else cls(x, batch_size, steps_per_epoch)
 
 
 class PackNetCallback(keras.callbacks.Callback):
@@ -75,7 +53,6 @@ class PackNetCallback(keras.callbacks.Callback):
     """
 
     _phases: Phases | None = None
-    training_data: TrainingData | None = None  # which `TaskModel.fit` tells
 
     def __init__(
         self,
@@ -118,7 +95,6 @@ class PackNetCallback(keras.callbacks.Callback):
             "criterion": self.criterion,
             "retrain_learning_rate": self.retrain_learning_rate,
             "evaluate": None if self.validation_data is None else self._evaluate,
-            "update_statistics": None if self.training_data is None else self._update_statistics,
         }
         if self.schedule is not None:
             self._phases = Gradual(self.model, self.schedule, **common)
@@ -149,10 +125,6 @@ class PackNetCallback(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         self._phases.finish()
 
-    def _update_statistics(self) -> None:
-        data = self.training_data
-        update_statistics(self.model, data.x, data.batch_size, data.steps)
-
     def _evaluate(self) -> dict[str, float]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(self.validation_data)
         return self.model.evaluate(x, y, sample_weight=sample_weight, verbose=0, return_dict=True)
@@ -169,18 +141,15 @@ class ReportShares(keras.callbacks.Callback):
             logs["claimed"], logs["sparsity"] = self._net.claimed_share()
 
 
-def prepared(callbacks, training_data: TrainingData | None):
+def in_working_order(callbacks):
     """Callbacks such that logs are complete for all, and commits come after all restoring.
 
-    Those that pack are told the training data.
     A `keras.callbacks.CallbackList` is the caller's own order and stays as it is.
     """
     if callbacks is None or isinstance(callbacks, keras.callbacks.CallbackList):
         return callbacks
     flat = keras.tree.flatten(callbacks)
     packing = [callback for callback in flat if isinstance(callback, PackNetCallback)]
-    for callback in packing:
-        callback.training_data = training_data
     others = [callback for callback in flat if not isinstance(callback, PackNetCallback)]
     return [ReportShares(), *others, *packing] if packing else flat
 

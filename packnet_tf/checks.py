@@ -102,6 +102,19 @@ def check_release(name: str, tasks: Sequence[str], open_task: str | None) -> Non
         )
 
 
+def check_statistics(statistics: str) -> None:
+    """Refuses what is no choice of statistics.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if statistics not in ("task", "trunk"):
+        raise ValueError(
+            f"statistics={statistics!r} is not what a task can normalise by; write "
+            'statistics="task" or statistics="trunk".'
+        )
+
+
 def check_head(task: str, head) -> None:
     """Refuses what cannot be the head of a task.
 

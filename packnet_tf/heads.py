@@ -19,7 +19,7 @@ MOST_IMAGES = 20_000  # that a head is fitted on; more change it little
 STRENGTH = 0.01  # inverse of the weight decay on standardised features, scikit-learn's C
 
 
-def linear_head(net, data, classes: int | None = None) -> keras.Model:
+def linear_head(net, data, classes: int | None = None, statistics: str = "task") -> keras.Model:
     """A converged linear head for the next task of a pack.
 
     Logistic regression on the features as the task begins with them; in a trunk whose
@@ -30,6 +30,7 @@ def linear_head(net, data, classes: int | None = None) -> keras.Model:
         data: batches of (inputs, labels), a `tf.data.Dataset` for instance, shuffled and not
             augmented; or two arrays. Labels are whole numbers from 0.
         classes: number of outputs; default: one more than the largest label.
+        statistics: as `net.add_task` will be given it.
 
     Returns:
         A built `keras.Sequential`, from features (n,) to logits (classes,), for `net.add_task`.
@@ -47,21 +48,28 @@ def linear_head(net, data, classes: int | None = None) -> keras.Model:
     """
     if isinstance(data, tuple):
         data = _batches(*data)
-    with next_view(net) as features_of:
+    with next_view(net, statistics) as features_of:
         features, labels = collect(features_of, data)
     return fitted_head(features, labels, classes)
 
 
 @contextlib.contextmanager
-def next_view(net) -> Iterator[Callable]:
-    """Within it a function from inputs to the features that the next task of a pack trains on."""
+def next_view(net, statistics: str = "task", claim_ratio: float = 1.0) -> Iterator[Callable]:
+    """Within it a function from inputs to the features that the next task of a pack trains on.
+
+    Args:
+        net: the pack; afterwards it is as it was.
+        statistics, claim_ratio: as `net.add_task` will be given them.
+    """
     name = "next"
     while name in net.tasks:
         name += "_"
-    trunk = net.add_task(name, keras.layers.Identity()).trunk
+    trunk = net.add_task(
+        name, keras.layers.Identity(), claim_ratio=claim_ratio, statistics=statistics
+    ).trunk
     try:
         training = moves_statistics(trunk)
-        yield (as_in_training(trunk) if training else lambda x: trunk(x, training=False))
+        yield (as_in_training(trunk) if training else trunk.predict_on_batch)
     finally:
         net.discard()
 
@@ -166,7 +174,5 @@ def _batches(x, y, size: int = 32) -> Iterator:
     order = np.random.default_rng(0).permutation(len(y))
     for start in range(0, len(order), size):
         rows = order[start : start + size]
-        yield (
-            keras.tree.map_structure(lambda array: np.asarray(array)[rows], x),
-            np.asarray(y)[rows],
-        )
+        some = keras.tree.map_structure(lambda array, rows=rows: np.asarray(array)[rows], x)
+        yield some, np.asarray(y)[rows]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import keras
+from keras.ops import convert_to_numpy
 
 from packnet_tf import adoption, cloning
 from packnet_tf.checks import (
@@ -11,6 +12,7 @@ from packnet_tf.checks import (
     check_head,
     check_owners,
     check_release,
+    check_statistics,
     check_trunk,
     rolled_back,
 )
@@ -31,9 +33,7 @@ class PackNet(PackState):
             left untouched.
         biases: "shared": biases train with the first task and are frozen afterwards; "per_task":
             every task has its own.
-        norms: the same for normalisation layers, moving statistics included; or "affine", for a
-            pretrained trunk: every task has its own gain and bias, and all normalise by the trunk's
-            moving statistics, in training too.
+        norms: the same for normalisation layers, moving statistics included.
         restart: what freed weights start a later task from: "trunk", the values the trunk came
             with; "zero"; or "fresh", drawn anew from the layers' initializers. The paper's rules
             are `norms="shared", restart="zero"`.
@@ -82,6 +82,7 @@ class PackNet(PackState):
         head: keras.layers.Layer,
         classes: Sequence[str] | None = None,
         claim_ratio: float = 1.0,
+        statistics: str = "task",
     ) -> TaskModel:
         """Opens a new task, which claims all free weights, or a part of them.
 
@@ -92,13 +93,16 @@ class PackNet(PackState):
             classes: names of the classes in output order, kept with the task and exported.
             claim_ratio: fraction of the free weights of every layer to claim, 0 to 1: exactly
                 `round(claim_ratio * free)`, those with the largest values to start from.
+            statistics: what batch normalisation in the trunk normalises by: "task", batches in
+                training and statistics of the task's own in its answers; "trunk", those that the
+                trunk came with, in training too.
 
         Returns:
             A Keras model, packed trunk and head, to compile and fit.
 
         Raises:
-            ValueError: the name, the head, the class names or the claim ratio cannot be used, or
-                no weight is free.
+            ValueError: the name, the head, the class names, the claim ratio or the statistics
+                cannot be used, or no weight is free.
             RuntimeError: another task is not committed yet.
         """
         self.check_name(name)
@@ -106,11 +110,12 @@ class PackNet(PackState):
         check_head(name, head)
         check_capacity(name, self.capacity())
         claim_ratio = check_ratio(claim_ratio, "claim_ratio")
+        check_statistics(statistics)
         classes = None if classes is None else [str(label) for label in classes]
         number = len(self._records) + 1
         with as_given(head):
             record = TaskRecord(name, number, Head(cloning.copy_layer(head)), classes)
-            record.claim_ratio = claim_ratio
+            record.claim_ratio, record.statistics = claim_ratio, statistics
             try:
                 model = self._build(record, head=head)
             except ValueError as error:
@@ -164,7 +169,8 @@ class PackNet(PackState):
                 batches, whose labels are not looked at. None: no repair.
             epochs: passes over the images, in each of the two; 0 measures the damage only.
             learning_rate: Adam's, in the first epoch; it falls along half a cosine. Default: 3e-4,
-                and less in proportion where the features are off by less than a tenth.
+                and less in proportion where the features are off by less than a tenth; a repair
+                that makes them worse all the same is taken back.
             classes: as for `add_task`.
             criterion: as for `prune`.
             verbose: as for `fit`.
@@ -173,7 +179,8 @@ class PackNet(PackState):
             What was released, and the errors of the features before and after the repair.
 
         Raises:
-            ValueError: an argument cannot be used. The pack is then as it was.
+            ValueError: an argument cannot be used, or the repair at the learning rate that was
+                given made it worse. The pack is then as it was.
             RuntimeError: the pack has a task already.
 
         Example:
@@ -247,6 +254,10 @@ class PackNet(PackState):
     def commit(self) -> None:
         """Gives the open task what it claims, for good; frees nothing, changes no earlier task.
 
+        Where the task was trained since its prune, moving statistics are first measured anew on the
+        training data, if the model was given them by `fit`, `train_on_batch` or calls that were not
+        traced; else see `packnet_tf.update_statistics`.
+
         Raises:
             ValueError: the weights have become NaN.
             RuntimeError: no task is open, or its weights were rolled back to before its prune.
@@ -254,6 +265,8 @@ class PackNet(PackState):
         record, model = self._need_open("commit")
         check_owners(self._weights, self._records)
         self.check_pruned()
+        if convert_to_numpy(model.batches_seen) > 0:
+            model.seen.update_statistics(model)
         own = own_weights(model.trunk)
         check_finite(record.name, self._weights, [*(v for _, v in own), *model.head.weights])
         if record.number == 1:

@@ -193,7 +193,7 @@ class PackState:
             trunk, head or record.head.layer, model_name(record.name), TaskModel
         )
         model.belong(self, record.name, trunk, own_head)
-        if self.policy.norms == "affine":
+        if record.statistics == "trunk":
             fix_statistics(trunk)
         self._models.add(model)
         return model

@@ -31,8 +31,6 @@ class Phases:
             default: unchanged.
         criterion: which weights go, see `PackNet.prune`.
         evaluate: measures the model on validation data; None: nothing is measured.
-        update_statistics: measures the moving statistics on the training data before the commit;
-            None: they stay as training has left them.
 
     Attributes:
         around_prune: what `evaluate` measured, "before" the prune and "after" it.
@@ -49,14 +47,12 @@ class Phases:
         retrain_learning_rate: float | None = None,
         criterion: Criterion = magnitude,
         evaluate: Evaluate | None = None,
-        update_statistics: Callable[[], None] | None = None,
     ):
         self.model = model
         self.net = model.pack
         self.retrain_learning_rate = retrain_learning_rate
         self.criterion = criterion
         self.evaluate = evaluate
-        self.update_statistics = update_statistics
         self.around_prune: dict[str, dict[str, float]] = {}
         self.net.note_phase()
         if retrain_learning_rate is not None:
@@ -94,8 +90,6 @@ class Phases:
         if reason is not None:
             warnings.warn(reason, stacklevel=3)
             return False
-        if self.update_statistics is not None:
-            self.update_statistics()
         self.net.commit()
         return True
 

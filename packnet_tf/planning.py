@@ -48,7 +48,7 @@ def erk_ratios(net, ratio: float, power: float = 0.5) -> dict[str, float]:
     Args:
         net: the pack; its packed weights and their shapes count, not who owns them.
         ratio: fraction of all packed weights to release, 0 to 1.
-        power: how far to go: 0 is uniform, 1 is Erdős–Rényi-kernel, whose densities are
+        power: how far to go: 0 is uniform, 1 is Erdős-Rényi-kernel, whose densities are
             proportional to the sum of a kernel's sides over their product.
 
     Returns:

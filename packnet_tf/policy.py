@@ -34,8 +34,7 @@ class Policy:
 
     Attributes:
         biases: "shared" (train with the first task, then frozen) or "per_task".
-        norms: the same for normalisation layers: gain, bias and moving statistics; or "affine":
-            gain and bias per task, and the trunk's moving statistics for all, in training too.
+        norms: the same for normalisation layers: gain, bias and moving statistics.
         restart: what freed weights start a later task from, "trunk" (the values the trunk came
             with), "zero", or "fresh" (drawn anew from the layers' initializers).
         embeddings: "shared", or "packed" as kernels are.
@@ -52,7 +51,7 @@ class Policy:
     def __post_init__(self):
         known = {
             "biases": ("shared", "per_task"),
-            "norms": ("shared", "per_task", "affine"),
+            "norms": ("shared", "per_task"),
             "restart": ("trunk", "zero", "fresh"),
             "embeddings": ("shared", "packed"),
         }
@@ -65,8 +64,7 @@ class Policy:
     def shares(self, layer, variable) -> bool:
         """Whether a weight trains with the first task only."""
         if isinstance(layer, NORMS):
-            moves = any(variable is moving for moving in layer._non_trainable_variables)
-            return self.norms == "shared" or (self.norms == "affine" and moves)
+            return self.norms == "shared"
         if variable.name == "bias":
             return self.biases == "shared"
         return True

@@ -51,8 +51,8 @@ def check_ratios(ratio: float | Mapping[str, float], paths: Iterable[str]) -> di
     if strange:
         raise ValueError(
             f"Ratios by layer need one for every packed weight and no other; '{strange[0]}' is "
-            f"{'missing' if strange[0] in paths else 'no packed weight'}. Write {{path: 0.5 for path "
-            "in net.capacity()}}, or take packnet_tf.erk_ratios(net, 0.5)."
+            f"{'missing' if strange[0] in paths else 'no packed weight'}. Write "
+            "dict.fromkeys(net.capacity(), 0.5), or packnet_tf.erk_ratios(net, 0.5)."
         )
     return {path: check_ratio(ratio[path]) for path in paths}
 

@@ -22,25 +22,25 @@ def shortfalls(task: str, results: Mapping[str, float]) -> list[str]:
     reached = results.get("retrained")
     if reached is None:
         return []
-    chance, floor = results.get("chance", 0.0), results.get("linear_head", 0.0)
+    chance, floor = results.get("chance"), results.get("linear_head", 0.0)
     before, found = results.get("before_prune", 0.0), []
+    what = f"{reached:.1%} of validation images right"
     remedy = "see docs/low_accuracy.md"
-    if "chance" in results and reached <= chance + LUCK * (1.0 - chance):
+    if chance is not None and reached <= chance + LUCK * (1.0 - chance):
         found.append(
-            f"Task '{task}' is no better than guessing, {reached:.1%} of validation images right "
-            f"where chance is {chance:.1%}: check the labels and the pixel values that the trunk "
-            f"wants, and train longer or at a lower learning rate; {remedy}."
+            f"Task '{task}' is no better than guessing, {what} where chance is {chance:.1%}: check "
+            "the labels and the pixel values that the trunk wants, and train longer or at a lower "
+            f"learning rate; {remedy}."
         )
     if reached < floor - FLOOR:
         found.append(
-            f"Task '{task}' is below a linear head on the frozen trunk, {reached:.1%} of validation "
-            f"images against {floor:.1%}: pack it anew with a lower prune ratio, more epochs or "
-            f"another learning rate; {remedy}."
+            f"Task '{task}' is below a linear head on the frozen trunk, {what} where that has "
+            f"{floor:.1%}: pack it anew with a lower prune ratio, more epochs or another learning "
+            f"rate; {remedy}."
         )
     elif reached < before - FAR:
         found.append(
-            f"Task '{task}' lost much to its prune, {before:.1%} of validation images before it and "
-            f"{reached:.1%} after retraining: pack it anew with a lower prune ratio or more epochs "
-            f"of retraining; {remedy}."
+            f"Task '{task}' lost much to its prune, {what} where {before:.1%} were before it: pack "
+            f"it anew with a lower prune ratio or more epochs of retraining; {remedy}."
         )
     return found

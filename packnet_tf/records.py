@@ -63,6 +63,7 @@ class TaskRecord:
         head_weights: shape and dtype of each of the head's weights.
         values: its own values and its head's weights, one after another.
         owned: how many weights of each packed weight it owns, once committed.
+        statistics: what the trunk normalises by, see `PackNet.add_task`.
         results: accuracies by name, see `PackNet.results`.
     """
 
@@ -75,6 +76,7 @@ class TaskRecord:
     head_weights: list[tuple[list[int], str]] = dataclasses.field(default_factory=list)
     values: bytes = b""
     owned: list[int] = dataclasses.field(default_factory=list)
+    statistics: str = "task"
     results: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def keep(self, model: TaskModel, shared=None) -> None:

@@ -23,9 +23,9 @@ from packnet_tf.distribution import scope_of
 from packnet_tf.layers import own_variables
 from packnet_tf.packed_weight import assign_values, values_of
 
-# An average over the last fifth of the steps: short enough to follow weights that move, long
+# An average over the last eighth of the steps: short enough to follow weights that move, long
 # enough to level out batches.
-RECENT = 5.0
+RECENT = 8.0
 _normalizing = contextvars.ContextVar("_normalizing", default=False)
 _CLASSES: dict[type, type] = {}
 
@@ -44,7 +44,7 @@ def momentum_after(steps, momentum: float, recent: float = RECENT):
         recent: the average is over about the last `1 / recent` of the steps.
 
     Example:
-        >>> [float(momentum_after(n, 0.99)) for n in (1, 6, 996)]
+        >>> [float(momentum_after(n, 0.99)) for n in (1, 9, 996)]
         [0.0, 0.5, 0.99]
     """
     steps = ops.cast(steps, "float32")
@@ -68,7 +68,12 @@ class FollowsSteps:
     def momentum(self):
         own = vars(self)["momentum"]
         # Elsewhere, in get_config above all, it is the number that the layer was given.
-        return self.effective_momentum(own) if _normalizing.get() else own
+        if not _normalizing.get():
+            return own
+        # The precision that Keras normalises in.
+        return ops.cast(
+            self.effective_momentum(own), keras.backend.result_type(self.compute_dtype, "float32")
+        )
 
     @momentum.setter
     def momentum(self, value):
@@ -148,21 +153,25 @@ def update_statistics(model: keras.Model, data, batch_size=None, steps=None) -> 
         >>> packnet_tf.update_statistics(net.open_model, images, batch_size=32)
         >>> net.commit()
     """
-    others = _other_statistics(model)
+    others = _statistics(model, of_norms=False)
     if not others and not moves_statistics(model):
         return
-    kept = [v for v in model.non_trainable_variables if not _is_float(v)]
-    before = values_of(kept)
-    start = values_of(others)
-    _pass_over(model, data, batch_size, steps)
-    moved = [i for i, v in enumerate(values_of(others)) if not np.array_equal(v, start[i])]
-    if moved:
-        _free_of_start(
-            [others[i] for i in moved],
-            [start[i] for i in moved],
-            lambda: _pass_over(model, data, batch_size, steps),
-        )
-    assign_values(kept, before)
+    generators = [v for v in model.non_trainable_variables if not _is_float(v)]
+    every = [*generators, *_statistics(model)]
+    before, start = values_of(every), values_of(others)
+    try:
+        _pass_over(model, data, batch_size, steps)
+        moved = [i for i, v in enumerate(values_of(others)) if not np.array_equal(v, start[i])]
+        if moved:
+            _free_of_start(
+                [others[i] for i in moved],
+                [start[i] for i in moved],
+                lambda: _pass_over(model, data, batch_size, steps),
+            )
+    except BaseException:
+        assign_values(every, before)
+        raise
+    assign_values(generators, before[: len(generators)])
 
 
 @keras.saving.register_keras_serializable("packnet_tf")
@@ -212,11 +221,11 @@ def _weighing_alike(model) -> Iterator[Callable]:
             vars(norm)["effective_momentum"] = effective
 
 
-def _other_statistics(model) -> list[keras.Variable]:
-    """What layers besides batch normalisation may move in training."""
+def _statistics(model, of_norms: bool = True) -> list[keras.Variable]:
+    """What layers may move in training; those of batch normalisation among it, or not."""
     found = []
     for layer in model._flatten_layers(include_self=False):
-        if layer.trainable and not isinstance(layer, keras.layers.BatchNormalization):
+        if layer.trainable and (of_norms or not isinstance(layer, keras.layers.BatchNormalization)):
             fixed = {id(variable) for variable in layer._non_trainable_variables}
             found += [v for v in own_variables(layer) if id(v) in fixed and _is_float(v)]
     return found

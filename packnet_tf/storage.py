@@ -48,6 +48,7 @@ class Archive(keras.layers.Layer):
                 "head_weights": task.head_weights,
                 "own_places": task.own_places,
                 "results": task.results,
+                "statistics": task.statistics,
             }
             for task in self.tasks
         ]
@@ -75,7 +76,8 @@ class Archive(keras.layers.Layer):
                 head.layer  # noqa: B018  what cannot be trusted is refused here and now
             record = TaskRecord(task["name"], number, head, task["classes"], task["claim_ratio"])
             record.head_weights, record.own_places = task["head_weights"], task["own_places"]
-            record.results = task.get("results", {})  # files of 0.1 may lack them
+            record.results = task.get("results", {})  # older files lack both
+            record.statistics = task.get("statistics", "task")
             tasks.append(record)
         trunk = keras.saving.deserialize_keras_object(config["trunk"])
         return cls(trunk, config["facts"], tasks, config["phase"], config.get("batches_seen", 0.0))

@@ -13,6 +13,7 @@ from packnet_tf.multi_worker import fitting_model
 from packnet_tf.optimizers import refuse_strange
 from packnet_tf.packed_trunk import PackedTrunk
 from packnet_tf.statistics import as_plain, follow_steps, momentum_after
+from packnet_tf.training_data import SeenData
 
 keep_tf_keras()
 TRAINING, RETRAINING, COMMITTED = 0, 1, 2
@@ -36,6 +37,7 @@ class TaskModel(fitting_model()):
         released: whether its task's weights have been given back.
         batches_seen: float32 variable: batches trained on since the task or its prune began, which
             the moving statistics of normalisation are an average over.
+        seen: the training data, as far as the model has been given them.
     """
 
     pack = task_name = None
@@ -52,8 +54,9 @@ class TaskModel(fitting_model()):
             shape=(), initializer="zeros", dtype="float32", trainable=False, autocast=False,
             name="batches_seen",
         )  # fmt: skip
-        seen = self.batches_seen
-        follow_steps(self, lambda own: momentum_after(seen.value, own))
+        count = self.batches_seen
+        follow_steps(self, lambda own: momentum_after(count.value, own))
+        self.seen = SeenData()
 
     def belong(self, pack, task: str, trunk, head) -> None:
         """Makes this the model of a task of `pack`."""
@@ -108,18 +111,25 @@ class TaskModel(fitting_model()):
 
     def fit(self, *args, **kwargs):
         """`keras.Model.fit`; a `PackNetCallback` works wherever it stands among the callbacks."""
-        from packnet_tf.callback import TrainingData, prepared
+        from packnet_tf.callback import in_working_order
 
         call = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs)
         if "callbacks" in call.arguments:
-            data = TrainingData.of(**call.arguments)
-            call.arguments["callbacks"] = prepared(call.arguments["callbacks"], data)
+            call.arguments["callbacks"] = in_working_order(call.arguments["callbacks"])
+        x, batch_size, steps = map(call.arguments.get, ("x", "batch_size", "steps_per_epoch"))
+        self.seen.remember_fit(x, batch_size, steps)
         return super().fit(*call.args[1:], **call.kwargs)
 
-    def __call__(self, *args, **kwargs):
+    def train_on_batch(self, x, *args, **kwargs):
+        self.seen.remember_batch(x)
+        return super().train_on_batch(x, *args, **kwargs)
+
+    def __call__(self, inputs, *args, **kwargs):
         self._refuse_released()
         self._hold_policy()  # a trace keeps how normalisation was called
-        return super().__call__(*args, **kwargs)
+        if kwargs.get("training"):
+            self.seen.remember_batch(inputs)
+        return super().__call__(inputs, *args, **kwargs)
 
     def make_test_function(self, force=False):
         self._refuse_released()

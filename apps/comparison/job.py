@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from packnet_tf.apps.base import BASE_IMAGES
+from packnet_tf.apps.beginning import Images
 from packnet_tf.apps.comparison.runs import Run, folder_of
 from packnet_tf.apps.comparison.settings import Settings
 from packnet_tf.apps.folders import Folder, readable, shuffled
@@ -68,6 +69,16 @@ class TaskData:
     def plain(self):
         """The training images, not augmented, in an order that mixes the classes."""
         return self.pipeline.evaluation(shuffled(self.folder.files["train"], self.pipeline.seed))
+
+    def images(self) -> Images:
+        """The data that the task begins with; augmented anew, not as `train` is."""
+        files, settings = self.folder.files, self.settings
+        return Images(
+            self.plain,
+            self.pipeline.training(files["train"], settings.flip, settings.crop),
+            self.pipeline.evaluation(shuffled(files["validation"], self.pipeline.seed)),
+            self.classes,
+        )
 
     def repair_images(self):
         """Training images for the repair of a base, as `plain`."""

@@ -9,6 +9,7 @@ from keras import ops
 import packnet_tf
 from packnet_tf.apps import rates
 from packnet_tf.apps.base import adopt
+from packnet_tf.apps.beginning import Beginning, begin, keep_linear_head
 from packnet_tf.apps.comparison.job import Job, TaskData, accuracy, network_bytes
 from packnet_tf.apps.comparison.settings import Packing
 from packnet_tf.apps.packs import BASE
@@ -39,8 +40,7 @@ def pack_tasks(job: Job) -> dict:
             factors = rates.factors(
                 net, optimizer, way, options.gradual, scale_rate=options.scale_rate
             )
-            trainer = _trainer(net, task, way, options, optimizer, factors, directory, job.run.seed)
-            trainer.fit([_task(net, job, task, factors[0])])
+            _learn(net, job, task, way, options, optimizer, factors, directory)
         if len(state["test"]) == task.place:
             seen = job.tasks[: task.place + 1]
             views |= {t.name: net.task_model(t.name) for t in seen if t.name not in views}
@@ -51,7 +51,7 @@ def pack_tasks(job: Job) -> dict:
         filters[f"task {name}"] = _first_filters(net, number)
     np.savez(job.folder / "filters.npz", **filters)
     net.save(job.folder / "pack.keras")
-    return {**state, **_measured(net, job, History.read(directory / HISTORY))}
+    return {**state, **_measured(net, job, directory)}
 
 
 def _open(job: Job, directory) -> packnet_tf.PackNet:
@@ -85,6 +85,51 @@ def _ways(options: Packing, count: int) -> list:
     return ratios if isinstance(ratios, list) else [ratios] * (count - 1) + [0.0]
 
 
+def _learn(
+    net, job: Job, task: TaskData, way, options: Packing, optimizer: str, factors, directory
+) -> None:
+    """Trains and commits a task; one that comes out below a linear head becomes that."""
+    kept, began = directory / f"{task.name}.json", time.perf_counter()
+    begun = {"statistics": None}
+    if kept.exists():  # the run was interrupted
+        begun = json.loads(kept.read_text(encoding="utf-8"))
+    images = task.images()
+    if task.settings.head == "new":
+        beginning = begin(
+            net, task.name, images, rates.optimizer(optimizer),
+            task.settings.learning_rate * factors[0], factors[0], begun["statistics"],
+        )  # fmt: skip
+    else:
+        with next_view(net) as features_of:
+            head = job.head(task, features_of, False, factors[0])
+        beginning = Beginning(head, "task", {})
+    if not kept.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        begun = {"statistics": beginning.statistics, "seconds": time.perf_counter() - began}
+        with replacing(kept) as temporary:
+            temporary.write_text(json.dumps(begun), encoding="utf-8")
+    factors = [factor * beginning.rate_factor for factor in factors]
+    trainer = _trainer(net, task, way, options, optimizer, factors, directory, job.run.seed)
+    trainer.fit(
+        [
+            packnet_tf.Task(
+                task.name,
+                beginning.head,
+                task.train,
+                task.validation,
+                classes=task.folder.classes,
+                statistics=beginning.statistics,
+                reference=beginning.reference,
+            )
+        ]
+    )
+    floor = beginning.reference.get("linear_head", 0.0)
+    if BASE in net.notes and net.results(task.name)["retrained"] < floor:
+        keep_linear_head(net, task.name, images, task.folder.classes)
+        net.save(directory / PACK)
+        print(f"{task.name}: the linear head is better, and is kept", flush=True)
+
+
 def _trainer(
     net, task: TaskData, way, options: Packing, optimizer: str, factors, directory, seed: int
 ):
@@ -106,16 +151,9 @@ def _trainer(
     )
 
 
-def _task(net, job: Job, task: TaskData, factor: float) -> packnet_tf.Task:
-    with next_view(net) as features_of:
-        head = job.head(task, features_of, bool(net.tasks) or is_trained(net._trunk), factor)
-    return packnet_tf.Task(
-        task.name, head, task.train, task.validation, classes=task.folder.classes
-    )
-
-
-def _measured(net, job: Job, history: History) -> dict:
+def _measured(net, job: Job, directory) -> dict:
     folder, names = job.folder, [task.name for task in job.tasks]
+    history = History.read(directory / HISTORY)
     plain = [net.unpack(name) for name in names]
     trunk_of = [model.layers[1] for model in plain]
     heads = [model.layers[-1] for model in plain]
@@ -124,7 +162,7 @@ def _measured(net, job: Job, history: History) -> dict:
     return {
         "seconds": {
             **({BASE: float(net.notes[BASE])} if BASE in net.notes else {}),
-            **{name: sum(epoch["seconds"] for epoch in history[name]["epochs"]) for name in names},
+            **{name: _seconds(history[name], directory, name) for name in names},
         },
         "bytes": (folder / "pack.keras").stat().st_size,
         "one_network_bytes": one,
@@ -136,6 +174,12 @@ def _measured(net, job: Job, history: History) -> dict:
         },
         "capacity": net.capacity().to_dict(),
     }
+
+
+def _seconds(entry: dict, directory, name: str) -> float:
+    """Of a task's epochs, and of what came before them."""
+    begun = json.loads((directory / f"{name}.json").read_text(encoding="utf-8"))
+    return begun["seconds"] + sum(epoch["seconds"] for epoch in entry["epochs"])
 
 
 def _first_filters(net, task: int) -> np.ndarray:

@@ -65,7 +65,8 @@ def new_head(
     It begins on the features that its training sees; `learnt` says that the trunk has had a task.
     """
     frozen_trunk = job.run.kind in ("classifier_only", "guide")
-    features_of = trunk if frozen_trunk or not moves_statistics(trunk) else as_in_training(trunk)
+    moves = moves_statistics(trunk) and not frozen_trunk
+    features_of = as_in_training(trunk) if moves else trunk.predict_on_batch
     head = job.head(task, features_of, learnt or is_trained(trunk))
     head.name = f"head_{task.place}"
     return head
@@ -84,7 +85,7 @@ def train_own(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> floa
     seconds = train_everything(job, task, trunk, heads)
     came = job.trunk()
     if task.settings.head == "new" and is_trained(came):
-        head = job.head(task, came, True)
+        head = job.head(task, came.predict_on_batch, True)
         if accuracy(with_heads(came, [head]), task, "validation") > accuracy(
             with_heads(trunk, heads[-1:]), task, "validation"
         ):

@@ -21,7 +21,7 @@ CHOICES = {
     "decay": ("cosine", "step", "none"),
     "head": ("new", "linear", "pretrained"),
     "biases": ("shared", "per_task"),
-    "norms": ("shared", "per_task", "affine"),
+    "norms": ("shared", "per_task"),
     "restart": ("trunk", "zero", "fresh"),
 }
 
@@ -110,7 +110,7 @@ class Packing:
     biases: str = "shared"
     norms: str = "per_task"
     restart: str = "trunk"
-    base: float | None = 0.2
+    base: float | None = 0.3
     base_epochs: int = 2
 
 

@@ -13,7 +13,6 @@ from keras import ops
 
 from packnet_tf.distribution import (
     has_accelerator,
-    has_workers,
     is_chief,
     scope_of,
     strategy_of,
@@ -26,7 +25,6 @@ from packnet_tf.planning import equal_shares
 from packnet_tf.pruning import check_ratio, magnitude
 from packnet_tf.quality import shortfalls
 from packnet_tf.schedules import Schedule
-from packnet_tf.statistics import update_statistics
 from packnet_tf.task_model import TaskModel
 from packnet_tf.trainer.arguments import check_choice, check_rates, check_tasks, check_whole
 from packnet_tf.trainer.auto import Auto, Searching
@@ -187,7 +185,7 @@ class PackTrainer:
         model = self._open(task)
         try:
             passes = Passes(task.train, self.batch_size, self.seed, model.distribute_strategy)
-            phases = self._phases(model, task, prune, passes)
+            phases = self._phases(model, task, prune)
             saved = self._run.resume(task.name, model, phases)
         except ValueError:  # nothing is trained that could be lost
             self.net.discard()
@@ -203,12 +201,15 @@ class PackTrainer:
             self._epoch(len(entry["epochs"]), task, model, phases, loop, passes, entry)
             entry["seconds"] += time.perf_counter() - began
             self._run.checkpoint(task.name, model, phases, entry)
+        model.seen.remember_fit(passes.data)
         self._commit(task, model, phases, entry)
 
     def _open(self, task: Task) -> TaskModel:
         if self.seed is not None:
             keras.utils.set_random_seed(self.seed + len(self.net.tasks))
-        model = self.net.add_task(task.name, task.head, task.classes, task.claim_ratio)
+        model = self.net.add_task(
+            task.name, task.head, task.classes, task.claim_ratio, task.statistics
+        )
         _BEGUN.add(model)
         model.compile(
             self.optimizer(self._rate(self.learning_rate, 0)),
@@ -220,10 +221,8 @@ class PackTrainer:
         model.test_on_batch(*blank_batch(task.train, self.batch_size))  # makes the metrics
         return model
 
-    def _phases(self, model: TaskModel, task: Task, prune: Prune, passes: Passes) -> Phases:
-        common: dict[str, Any] = {"criterion": self.criterion}
-        if not has_workers(self._strategy):  # Keras's predict does not spread over hosts
-            common["update_statistics"] = lambda: update_statistics(model, passes.data)
+    def _phases(self, model: TaskModel, task: Task, prune: Prune) -> Phases:
+        common = {"criterion": self.criterion}
         if task.validation is not None:
             common["evaluate"] = lambda: self._evaluate(model, task.validation)
         if isinstance(prune, Auto):
@@ -290,7 +289,7 @@ class PackTrainer:
         self._board.owners(self.net)
 
     def _judge(self, task: Task, entry: dict) -> None:
-        """Keeps the accuracies with the task, and says it where they are not what they should be."""
+        """Keeps the accuracies with the task, and says where they fall short."""
         moments = ("before_prune", "after_prune", "retrained", "test")
         found = {m: entry[m]["accuracy"] for m in moments if "accuracy" in entry[m]}
         self.net.note_results(task.name, **task.reference, **found)

@@ -21,6 +21,7 @@ class Task:
         test: the same, looked at once, when the task is committed; or None.
         classes: names of the classes in output order, kept with the task and exported.
         claim_ratio: fraction of the free weights to claim, see `PackNet.add_task`.
+        statistics: what the trunk normalises by, see `PackNet.add_task`.
         reference: accuracies to hold the task against, `linear_head` and `chance`, kept with what
             is measured of it; see `PackNet.results`.
 
@@ -35,4 +36,5 @@ class Task:
     test: Any = None
     classes: Sequence[str] | None = None
     claim_ratio: float = 1.0
+    statistics: str = "task"
     reference: Mapping[str, float] = dataclasses.field(default_factory=dict)

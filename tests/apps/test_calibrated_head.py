@@ -8,12 +8,8 @@ from keras import layers
 
 import packnet_tf
 from pack_helpers import jolt
-from packnet_tf.apps.heads import (
-    FEATURE_NORM,
-    as_in_training,
-    calibrated_head,
-    head_of_next_task,
-)
+from packnet_tf.apps.heads import calibrated_head
+from packnet_tf.heads import FEATURE_NORM, as_in_training, next_view
 from packnet_tf.policy import own_weights
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (64, 8, 8, 3)).astype("float32")
@@ -77,7 +73,8 @@ def test_a_later_task_is_scaled_by_the_features_that_its_training_sees():
     lasting = [v for weight in net._weights.values() for v in (weight.packed, weight.owner)]
     lasting += [variable for _, variable in own_weights(net._trunk)]
     before = [np.array(variable) for variable in lasting]
-    head = head_of_next_task(net, "second", lambda trunk: calibrated_head(trunk, DATA, 3))
+    with next_view(net) as features_of:
+        head = calibrated_head(features_of, DATA, 3)
     assert net.open_model is None
     for old, variable in zip(before, lasting, strict=True):
         np.testing.assert_array_equal(old, np.array(variable))

@@ -1,0 +1,157 @@
+"""What a task of images begins with: its head, and the statistics that it normalises by.
+
+A trunk that has learnt something gives a linear head that has converged before training begins. And
+beside a base there is a choice. By the trunk's own statistics a task starts exactly as the frozen
+trunk, which suits photographs like those it was trained on; by the statistics of the task's batches
+it can move further, which suits other images. No figure was found that tells beforehand, so an
+epoch of each is tried, and validation images choose.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from packnet_tf.apps.heads import calibrated_head
+from packnet_tf.apps.trunks import is_trained
+from packnet_tf.distribution import scope_of, strategy_of
+from packnet_tf.heads import collect, fitted_head, linear_accuracy, next_view
+from packnet_tf.statistics import moves_statistics
+
+TRIAL_STEPS = 100  # of a trial, at most
+# Without the batches' statistics, which hold back steps that are too large.
+TRUNK_RATE = 1 / 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Datasets of batches (images, labels) of one task.
+
+    Attributes:
+        fitting: training images, not augmented, in an order that mixes the classes.
+        training: the same as training sees them.
+        validation: validation images, mixed too.
+        classes: how many there are.
+    """
+
+    fitting: object
+    training: object
+    validation: object
+    classes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Beginning:
+    """What a task begins with.
+
+    Attributes:
+        head: built, or to be built.
+        statistics: see `PackNet.add_task`.
+        reference: accuracies on validation images: `chance`, and of a linear head on the frozen
+            trunk `linear_head`, where it is trained.
+    """
+
+    head: keras.layers.Layer
+    statistics: str
+    reference: dict[str, float]
+
+    @property
+    def rate_factor(self) -> float:
+        """What to multiply learning rates by."""
+        return TRUNK_RATE if self.statistics == "trunk" else 1.0
+
+
+def begin(
+    net, name: str, images: Images, new_optimizer: Callable, rate: float, factor: float,
+    statistics: str | None = None,
+) -> Beginning:  # fmt: skip
+    """The beginning of the next task of a pack, which is left as it was.
+
+    Args:
+        net: the pack.
+        name: of the task, for the screen.
+        images: its data.
+        new_optimizer: makes an optimizer of a learning rate.
+        rate: of the training.
+        factor: see `heads.calibrated_head`.
+        statistics: what was chosen before, in a run that was interrupted.
+    """
+    labels = np.concatenate([labels.numpy() for _, labels in images.validation])
+    reference = {"chance": float(np.bincount(labels).max() / len(labels))}
+    if not net.tasks and not is_trained(net._trunk):
+        with next_view(net) as features_of:
+            head = calibrated_head(features_of, images.fitting, images.classes, factor)
+        return Beginning(head, "task", reference)
+    moves = net.policy.norms == "per_task" and moves_statistics(net._trunk)
+    if "base" not in net.notes or not moves:
+        head, reference["linear_head"] = _fitted(net, images, "task")
+        return Beginning(head, "task", reference)
+    heads = {}
+    heads["trunk"], reference["linear_head"] = _fitted(net, images, "trunk")
+    heads["task"], _ = _fitted(net, images, "task")
+    print(
+        f"{name}: a linear head on the frozen trunk gets {reference['linear_head']:.1%} of "
+        "validation images",
+        flush=True,
+    )
+    if statistics is None:
+        tried = {}
+        with scope_of(strategy_of(net)):
+            for kind, head in heads.items():
+                begun = Beginning(head, kind, reference)
+                tried[kind] = _try(net, name, begun, images, new_optimizer, rate)
+        statistics = max(tried, key=tried.get)  # of equals the trunk's
+        print(
+            f"{name}: an epoch by the trunk's statistics gets {tried['trunk']:.1%}, by those of "
+            f"batches {tried['task']:.1%}: going on with the {_NAMES[statistics]}",
+            flush=True,
+        )
+    return Beginning(heads[statistics], statistics, reference)
+
+
+_NAMES = {"trunk": "trunk's", "task": "batches'"}
+
+
+def keep_linear_head(net, name: str, images: Images, classes: list[str]) -> float:
+    """Packs a task anew as a linear head on what the pack has; it takes no weights.
+
+    Args:
+        net: the pack; the task is its last one.
+        name: of the task.
+        images: its data.
+        classes: their names.
+
+    Returns:
+        Its accuracy on validation images.
+    """
+    net.release(name)
+    with next_view(net, "trunk", claim_ratio=0.0) as features_of:
+        head = fitted_head(*collect(features_of, images.fitting), images.classes)
+        found = linear_accuracy(head, *collect(features_of, images.validation))
+    net.add_task(name, head, classes, claim_ratio=0.0, statistics="trunk")
+    net.commit()
+    return found
+
+
+def _fitted(net, images: Images, statistics: str) -> tuple[keras.Model, float]:
+    """A converged head, and its accuracy on validation images."""
+    with next_view(net, statistics) as features_of:
+        head = fitted_head(*collect(features_of, images.fitting), images.classes)
+        return head, linear_accuracy(head, *collect(features_of, images.validation))
+
+
+def _try(net, name: str, begun: Beginning, images: Images, new_optimizer, rate: float) -> float:
+    """Accuracy on validation images after an epoch."""
+    model = net.add_task(name, begun.head, statistics=begun.statistics)
+    try:
+        model.compile(
+            new_optimizer(rate * begun.rate_factor),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            jit_compile=False,
+        )
+        model.fit(images.training.take(TRIAL_STEPS), verbose=0, shuffle=False)
+        return model.evaluate(images.validation, verbose=0, return_dict=True)["accuracy"]
+    finally:
+        net.discard()
