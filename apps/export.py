@@ -101,6 +101,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     _check(values)
     cli.start_keras()
     import packnet_tf
+    from packnet_tf.apps import shortfalls
     from packnet_tf.apps.export_data import calibration_images, labelled_images
     from packnet_tf.export import export_all, export_bundle
 
@@ -123,6 +124,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     print()
     print(files_table(manifest))
     print(f"\nManifest: {pathlib.Path(values.output) / 'manifest.json'}")
+    shortfalls.warn(net)
 
 
 def _check(values: flags.FlagValues) -> None:

@@ -9,7 +9,7 @@ Example:
 from absl import flags
 
 from packnet_tf.apps import cli
-from packnet_tf.planning import equal_shares, plan, plan_table
+from packnet_tf.planning import equal_shares, plan, plan_table, too_little
 from packnet_tf.pruning import check_ratio
 
 FLAGS = cli.new_flags()
@@ -44,6 +44,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     shares = plan(ratios if ratios is not None else equal_shares(values.tasks), free)
     print(plan_table(shares, first=taken + 1))
     print("\nShares of all packed weights; every layer divides alike.")
+    for sentence in too_little(shares, first=taken + 1):
+        print(f"WARNING: {sentence}")
 
 
 def _ratios(values: flags.FlagValues) -> list[float] | None:

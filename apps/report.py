@@ -26,6 +26,7 @@ flags.DEFINE_string(
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     cli.start_keras()
     import packnet_tf
+    from packnet_tf.apps import shortfalls
 
     path = pathlib.Path(values.pack)
     net = packnet_tf.load(path)
@@ -36,6 +37,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         print(f"Task '{net.open_model.task_name}' is still open.")
     print()
     print(tasks_table(net))
+    shortfalls.warn(net)
     print()
     print(net.capacity())
     print()
@@ -46,16 +48,30 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         print(f"\nPicture: {picture}")
 
 
+MOMENTS = ("linear_head", "before_prune", "retrained", "test")
+
+
 def tasks_table(net) -> str:
-    """One row per task: its outputs, the layers of its head, its classes."""
+    """One row per task: its outputs, the layers of its head, its accuracies, its classes."""
     rows = []
     for number, name in enumerate(net.tasks, start=1):
         model = net.task_model(name)
         classes = net.classes(name)
         shown = ", ".join(classes) if classes else "-"
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        rows.append([name, str(number), str(model.output_shape[-1]), _head(model.head), shown])
-    return text_table(["task", "number", "outputs", "head", "classes"], rows)
+        found = net.results(name)
+        rows.append(
+            [
+                name,
+                str(number),
+                str(model.output_shape[-1]),
+                _head(model.head),
+                *(f"{found[m]:.1%}" if m in found else "-" for m in MOMENTS),
+                shown,
+            ]
+        )
+    moments = [moment.replace("_", " ") for moment in MOMENTS]
+    return text_table(["task", "number", "outputs", "head", *moments, "classes"], rows)
 
 
 def _head(head) -> str:

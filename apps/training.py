@@ -18,6 +18,8 @@ from packnet_tf.apps.packs import check_shapes, open_pack, pixel_range
 from packnet_tf.apps.pipeline import Pipeline
 from packnet_tf.atomic import replacing
 from packnet_tf.distribution import is_chief, strategy_of
+from packnet_tf.planning import plan as planned
+from packnet_tf.planning import plan_table, too_little
 from packnet_tf.storage import restore
 from packnet_tf.tables import count_bytes, text_table
 from packnet_tf.trainer.history import MOMENTS, History
@@ -155,6 +157,7 @@ def train_all(plan: Plan) -> list[Report]:
     if "base" in net.notes and not net.tasks:
         net.check_name(net.notes["base"])
     ways = _ways(plan, len(pairs))
+    _say_plan(plan, net, ways)
     chief = is_chief(strategy_of(net))
     if chief:
         progress.begin()
@@ -302,6 +305,18 @@ def _ways(plan: Plan, count: int) -> list:
     if plan.prune in named:
         return named[plan.prune]
     return [float(ratio) for ratio in plan.prune.split(",")]
+
+
+def _say_plan(plan: Plan, net, ways: list) -> None:
+    """Prints what every task will get, and warns where that is less than it can live with."""
+    if plan.claim_ratio < 1.0 or any(isinstance(way, packnet_tf.Auto) for way in ways):
+        return
+    coming = "base" in net.notes and not net.tasks
+    free = plan.adopt_ratio if coming else net.capacity().free
+    shares, first = planned(ways, free), len(net.tasks) + coming + 1
+    print(plan_table(shares, first), flush=True)
+    for sentence in too_little(shares, first):
+        print(f"WARNING: {sentence}", flush=True)
 
 
 class _Progress:

@@ -31,6 +31,7 @@ flags.DEFINE_integer("count", 32, "How many of them to take.", 1, flag_values=FL
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     cli.start_keras()
     import packnet_tf
+    from packnet_tf.apps import shortfalls
     from packnet_tf.apps.export_data import calibration_images
     from packnet_tf.export import verify
 
@@ -54,6 +55,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
             "says:\n  " + "\n  ".join(problems) + "\nWrite them again with packnet export."
         )
     print(f"All {len(verdicts)} tasks are as the pack says.")
+    shortfalls.warn(net)
     checked = {verdict.task for verdict in verdicts}
     others = [name for name in net.tasks if name not in checked]
     if others:

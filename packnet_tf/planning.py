@@ -9,6 +9,8 @@ from packnet_tf.pruning import check_ratio
 from packnet_tf.tables import text_table
 
 LEAST_SHARE = 0.5  # below it the learning rate rises no further
+# What a task needs, as shares of the packed weights; see docs/comparison.md.
+LEAST_SEEN, LEAST_OWNED = 1 / 3, 0.005
 
 
 def equal_shares(num_tasks: int) -> list[float]:
@@ -159,6 +161,34 @@ def plan(ratios: Sequence[float], free: float = 1.0) -> list[Share]:
         claimed, free = free, free * ratio
         shares.append(Share(ratio, claimed, claimed - free, 1.0 - free, free))
     return shares
+
+
+def too_little(shares: Sequence[Share], first: int = 1) -> list[str]:
+    """A sentence for every task of a plan that gets less than it can live with.
+
+    Args:
+        shares: the plan.
+        first: number of its first task.
+
+    Example:
+        >>> too_little(plan([0.9, 0.0]))[0].partition(":")[0]
+        'Task 1 will see 10.0% of the packed weights'
+    """
+    found = []
+    for number, share in enumerate(shares, start=first):
+        if share.seen < LEAST_SEEN:
+            found.append(
+                f"Task {number} will see {share.seen:.1%} of the packed weights: small trunks "
+                "lose much of what they know below a third. Keep a pretrained trunk as the base "
+                "(--adopt, net.adopt), plan fewer tasks, or take a lower ratio for this one."
+            )
+        elif share.owned < LEAST_OWNED:
+            found.append(
+                f"Task {number} will own {share.owned:.2%} of the packed weights, and learns little "
+                "beyond its head and normalisation. Plan fewer tasks, or higher ratios for those "
+                "before it."
+            )
+    return found
 
 
 def plan_table(shares: Sequence[Share], first: int = 1) -> str:

@@ -243,7 +243,12 @@ class PackTrainer:
         first = steps_of(model.optimizer)
         model.reset_metrics()  # evaluate leaves its own in them
         began = time.perf_counter()
-        steps, examples = loop.epoch(iterator, phases, first, self._screen.steps)
+        try:
+            steps, examples = loop.epoch(iterator, phases, first, self._screen.steps)
+        except ValueError as error:  # a prune within the epoch cannot rank what is NaN
+            if all(weight.claim_is_finite() for weight in self.net._weights.values()):
+                raise
+            raise self._diverged(task, epoch, rate) from error
         seconds = time.perf_counter() - began
         if steps == 0:
             raise ValueError(

@@ -255,14 +255,44 @@ def test_a_task_of_the_same_name_and_a_missing_trunk_are_errors(place, trained):
         train(plan(trained))
 
 
-def test_the_head_of_a_task_at_twice_the_rate_begins_with_half_the_values(trained):
+def test_a_later_task_begins_with_a_converged_head_whatever_its_rate(trained):
     pack, kernels = (trained / "pack.keras").read_bytes(), []
     for scale_rate in (False, True):  # at such a rate it stays as it began
         (trained / "pack.keras").write_bytes(pack)
         train(plan(trained, task="greys", learning_rate=1e-30, scale_rate=scale_rate))
         net = packnet_tf.load(trained / "pack.keras")
         kernels.append(net.unpack("greys").layers[-1].get_weights()[0])
-    np.testing.assert_allclose(kernels[1], kernels[0] / 2, rtol=1e-6)
+    np.testing.assert_array_equal(kernels[1], kernels[0])
+    found = net.results("greys")
+    assert found["linear_head"] > found["chance"]
+    assert "linear_head" not in net.results("shades")  # its trunk had learnt nothing
+
+
+def test_a_pretrained_trunk_is_kept_as_the_base_unless_told_not_to(place):
+    trunk = keras.saving.load_model(place / "small.keras")
+    for norm in trunk._flatten_layers():
+        if isinstance(norm, keras.layers.BatchNormalization):
+            norm.gamma.assign(norm.gamma * 0.9)
+    trunk.save(place / "small.keras")
+    train(plan(place))
+    net = packnet_tf.load(place / "pack.keras")
+    assert net.tasks == ("base", "shades")
+    assert {"chance", "linear_head", "before_prune", "retrained", "test"} <= set(
+        net.results("shades")
+    )
+    assert net.results("shades")["retrained"] >= net.results("shades")["linear_head"]
+    (place / "pack.keras").unlink()
+    train(plan(place, adopt="none"))
+    assert packnet_tf.load(place / "pack.keras").tasks == ("shades",)
+
+
+def test_a_diverged_run_says_how_to_go_on_and_goes_on_at_a_lower_rate(place):
+    with pytest.raises(FloatingPointError, match=r"diverged: .* a lower learning_rate") as error:
+        train(plan(place, learning_rate=1e30))
+    assert "pack.keras.progress" in str(error.value)
+    assert not list(place.glob("*.progress/checkpoint.npz"))  # no epoch of NaN is kept
+    report = train(plan(place, learning_rate=0.05))
+    assert report.accuracy["retrained"] > 0
 
 
 def test_rates_fall_to_a_tenth_along_a_cosine():

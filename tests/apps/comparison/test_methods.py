@@ -79,17 +79,6 @@ def test_packing_forgets_nothing_and_reports_the_prune(place):
         assert not np.any(first[owner != 1])
 
 
-def test_a_task_that_keeps_three_quarters_begins_with_a_head_of_three_quarters(place, tmp_path):
-    kernels = []
-    for scale_rate in (False, True):  # at such a rate it stays as it began
-        options = {"method": "packnet", "learning_rate": 1e-30, "scale_rate": scale_rate}
-        prepared(place, tmp_path / str(scale_rate), options)
-        work(tmp_path / str(scale_rate))
-        net = packnet_tf.load(tmp_path / str(scale_rate) / "pack.keras")
-        kernels.append(net.unpack("greys").layers[-1].get_weights()[0])
-    np.testing.assert_allclose(kernels[1], kernels[0] * 0.75, rtol=1e-6)
-
-
 def test_what_packing_reports_is_what_the_views_answer(place):
     result, folder = result_of(place, "packnet")
     net = packnet_tf.load(folder / "pack.keras")
@@ -178,7 +167,7 @@ def test_without_forgetting_the_old_answers_move_less_than_with_fine_tuning(plac
 def test_a_run_that_was_stopped_goes_on_after_the_last_task(place, tmp_path, monkeypatch, kind):
     expected, _ = result_of(place, kind)
     prepared(place, tmp_path, {"method": kind})
-    module, name = {"packnet": (packed, "_task"), "fine_tuning": (plain, "fit")}[kind]
+    module, name = {"packnet": (packed, "_learn"), "fine_tuning": (plain, "fit")}[kind]
     real, calls = getattr(module, name), []
 
     def power_cut(*arguments, **more):

@@ -1,0 +1,76 @@
+"""A head to begin with is a linear classifier that has converged on the task's own features."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from sklearn.linear_model import LogisticRegression
+
+import packnet_tf
+from packnet_tf.heads import FEATURE_NORM, fit_linear, fitted_head, linear_accuracy
+
+RANDOM = np.random.default_rng(0)
+LABELS = RANDOM.integers(0, 3, 300)
+FEATURES = (
+    RANDOM.normal(size=(3, 6))[LABELS] * 20 + RANDOM.normal(size=(300, 6)) * [1, 9, 30, 1, 5, 2]
+).astype("float32")
+
+
+def test_it_answers_as_scikit_learn_on_standardised_features():
+    standard = (FEATURES - FEATURES.mean(0)) / FEATURES.std(0)
+    expected = LogisticRegression(C=0.01, max_iter=1000).fit(standard, LABELS)
+    kernel, bias = fit_linear(FEATURES, LABELS, 3)
+    logits = FEATURES @ kernel + bias
+    wanted = expected.decision_function(standard)
+    difference = (logits - logits.mean(1, keepdims=True)) - wanted
+    assert np.abs(difference).max() < 0.01
+    assert linear_accuracy(fitted_head(FEATURES, LABELS), FEATURES, LABELS) > 0.9
+
+
+@pytest.mark.parametrize(("present", "classes"), [((0, 1), 2), ((0, 2), 4), ((1,), 3)])
+def test_two_classes_and_classes_without_examples_are_ordinary_cases(present, classes):
+    rows = np.isin(LABELS, present)
+    kernel, bias = fit_linear(FEATURES[rows], LABELS[rows], classes)
+    answers = (FEATURES[rows] @ kernel + bias).argmax(-1)
+    assert kernel.shape == (6, classes)
+    assert np.mean(answers == LABELS[rows]) > 0.9
+
+
+def test_two_classes_have_the_logits_of_a_softmax():
+    rows = LABELS < 2
+    standard = (FEATURES[rows] - FEATURES[rows].mean(0)) / FEATURES[rows].std(0)
+    expected = LogisticRegression(C=0.01, max_iter=1000).fit(standard, LABELS[rows])
+    kernel, bias = fit_linear(FEATURES[rows], LABELS[rows], 2)
+    logits = FEATURES[rows] @ kernel + bias
+    np.testing.assert_allclose(
+        logits[:, 1] - logits[:, 0], expected.decision_function(standard), atol=0.01
+    )
+
+
+def test_features_are_scaled_to_one_norm_within_the_head():
+    head = fitted_head(FEATURES, LABELS)
+    scaled = np.asarray(head.layers[0](FEATURES))
+    assert np.mean(np.sum(scaled**2, -1)) == pytest.approx(FEATURE_NORM, rel=1e-4)
+
+
+@pytest.mark.parametrize("statistics", ["task", "trunk"])
+def test_a_task_starts_as_good_as_its_head_and_looking_changes_nothing(statistics):
+    inputs = keras.Input((6,))
+    x = layers.BatchNormalization(name="norm")(layers.Dense(8, activation="relu")(inputs))
+    net = packnet_tf.PackNet(keras.Model(inputs, x))
+    before = {path: owner.copy() for path, owner in net.owners().items()}
+    head = packnet_tf.linear_head(net, (FEATURES, LABELS), statistics=statistics)
+    assert net.open_model is None
+    for path, owner in net.owners().items():
+        np.testing.assert_array_equal(owner, before[path])
+    model = net.add_task("a", head, statistics=statistics)
+    logits = np.asarray(model(FEATURES, training=True))
+    assert np.mean(logits.argmax(-1) == LABELS) > 0.85
+
+
+def test_features_that_are_no_vectors_are_refused():
+    inputs = keras.Input((4, 4, 1))
+    net = packnet_tf.PackNet(keras.Model(inputs, layers.Conv2D(2, 3)(inputs)))
+    images, labels = np.zeros((8, 4, 4, 1), "float32"), np.arange(8) % 2
+    with pytest.raises(ValueError, match="one vector of finite features for each example"):
+        packnet_tf.linear_head(net, (images, labels))
