@@ -27,8 +27,8 @@ def linear_head(net, data, classes: int | None = None, statistics: str = "task")
 
     Args:
         net: the pack; it is left as it was.
-        data: batches of (inputs, labels), a `tf.data.Dataset` for instance, shuffled and not
-            augmented; or two arrays. Labels are whole numbers from 0.
+        data: batches of (inputs, labels), a `tf.data.Dataset` or a `PyDataset` for instance,
+            shuffled and not augmented; or two arrays. Labels are whole numbers from 0.
         classes: number of outputs; default: one more than the largest label.
         statistics: as `net.add_task` will be given it.
 
@@ -91,6 +91,8 @@ def as_in_training(trunk: keras.Model) -> Callable:
 def collect(features_of: Callable, data: Iterable) -> tuple[np.ndarray, np.ndarray]:
     """Features (n, width) and labels (n,) of at most `MOST_IMAGES` examples of a dataset."""
     features, labels, count = [], [], 0
+    if isinstance(data, keras.utils.PyDataset):  # which need not end by itself
+        data = (data[place] for place in range(data.num_batches))
     for x, y, *_ in data:
         features.append(np.asarray(keras.ops.convert_to_numpy(features_of(x)), "float32"))
         labels.append(np.asarray(y))

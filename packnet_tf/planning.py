@@ -184,9 +184,9 @@ def too_little(shares: Sequence[Share], first: int = 1) -> list[str]:
             )
         elif share.owned < LEAST_OWNED:
             found.append(
-                f"Task {number} will own {share.owned:.2%} of the packed weights, and learns little "
-                "beyond its head and normalisation. Plan fewer tasks, or higher ratios for those "
-                "before it."
+                f"Task {number} will own {share.owned:.2%} of the packed weights, and learns "
+                "little beyond its head and normalisation. Plan fewer tasks, or higher ratios for "
+                "those before it."
             )
     return found
 

@@ -1,11 +1,22 @@
 """How the capacity of a trunk divides among tasks."""
 
+import keras
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import packnet_tf
-from packnet_tf.planning import Share, plan, plan_table, rate_for_share
+from pack_helpers import conv_trunk
+from packnet_tf.planning import (
+    Share,
+    equal_shares,
+    plan,
+    plan_table,
+    rate_for_share,
+    ratios_for_shapes,
+    too_little,
+)
 
 
 def test_equal_shares_are_worked_out_by_hand():
@@ -61,3 +72,41 @@ def test_a_task_that_trains_less_learns_at_a_higher_rate_up_to_twice_that():
         "share is the fraction of all packed weights that the task trains, a number from 0 to 1; "
         "got 25. Write share=0.75 for three quarters."
     )
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.2, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_ratios_by_layer_release_the_share_of_the_whole(ratio, power):
+    shapes = [(3, 3, 3, 8), (3, 3, 8, 1), (1, 1, 8, 64), (3, 3, 64, 64), (64, 10)]
+    sizes = [int(np.prod(shape)) for shape in shapes]
+    ratios = ratios_for_shapes(shapes, ratio, power)
+    assert all(0.0 <= r <= 1.0 for r in ratios)
+    released = sum(r * size for r, size in zip(ratios, sizes, strict=True))
+    assert released == pytest.approx(ratio * sum(sizes))
+    if power == 0.0:
+        assert ratios == pytest.approx([ratio] * 5)
+    elif 0.0 < ratio < 1.0:
+        assert ratios[1] < ratios[3]  # the smallest layer keeps more than the largest
+
+
+def test_a_pack_is_pruned_by_ratios_of_its_layers():
+    net = packnet_tf.PackNet(conv_trunk())
+    ratios = packnet_tf.erk_ratios(net, 0.5)
+    assert list(ratios) == list(net.capacity())
+    net.add_task("one", keras.layers.Dense(3))
+    released = net.prune(ratios)
+    for path, entry in net.capacity().items():
+        assert released[path] == round(ratios[path] * entry["total"])
+    with pytest.raises(ValueError, match="'fc' is missing"):
+        net.prune({path: 0.5 for path in ratios if path != "fc"})
+    with pytest.raises(ValueError, match="'other' is no packed weight"):
+        net.prune({**ratios, "other": 0.5})
+
+
+def test_tasks_that_get_too_little_are_said():
+    assert too_little(plan([0.5, 0.0])) == []
+    (sentence,) = too_little(plan([0.9, 0.0]))
+    assert sentence.startswith("Task 1 will see 10.0% of the packed weights")
+    ten = too_little(plan(equal_shares(10)))
+    assert [text.split(" will")[0] for text in ten] == ["Task 1", "Task 2", "Task 3"]
+    assert "beyond its head" in too_little(plan([0.5, 0.99, 0.0], free=0.3), first=2)[1]

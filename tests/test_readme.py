@@ -30,13 +30,17 @@ def test_the_readmes_example_runs(tmp_path, monkeypatch):
         for name, classes in [("birds", 200), ("cars", 196)]
     }
     monkeypatch.chdir(tmp_path)
-    space = {"tasks": {n: (iter_data(d), v, c) for n, (d, v, c) in tasks.items()}}
+    space = {
+        "tasks": {n: (iter_data(d), v, c) for n, (d, v, c) in tasks.items()},
+        "photos": images,
+    }
     exec(code, space)
-    assert space["net"].tasks == ("birds", "cars")
+    assert space["net"].tasks == ("base", "birds", "cars")
     assert sorted(path.name for path in (tmp_path / "onnx").iterdir()) == [
         "manifest.json",
         "model_task1.onnx",
         "model_task2.onnx",
+        "model_task3.onnx",
     ]
     assert (tmp_path / "pack.keras").exists()
 

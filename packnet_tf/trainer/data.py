@@ -18,9 +18,6 @@ class Passes:
         batch_size: for arrays.
         seed: for arrays, of their order.
         strategy: the `tf.distribute.Strategy` to spread batches over.
-
-    Attributes:
-        data: the dataset of the last epoch; of a function, before the first epoch, that of epoch 0.
     """
 
     def __init__(self, source, batch_size: int, seed: int | None, strategy):
@@ -28,22 +25,27 @@ class Passes:
         self._made = 0
         self._of_epoch = source if _is_function(source) else None
         if self._of_epoch is not None:
-            self.data = dataset_of_epoch(source, 0)
+            self._data = dataset_of_epoch(source, 0)
         else:
-            self.data = batches(source, batch_size, shuffle_seed=seed)
-            self._spread = strategy.experimental_distribute_dataset(self.data)
+            self._data = batches(source, batch_size, shuffle_seed=seed)
+            self._spread = strategy.experimental_distribute_dataset(self._data)
+
+    @property
+    def data(self) -> tf.data.Dataset:
+        """The dataset of the last epoch; of a function, before the first one, that of epoch 0."""
+        return self._data
 
     def start(self, epoch: int) -> tuple[Iterator, int | None]:
         """An iterator over the batches of an epoch, and how many they are, where that is known."""
         if self._of_epoch is not None:
-            self.data = dataset_of_epoch(self._of_epoch, epoch)
-            self._spread = self._strategy.experimental_distribute_dataset(self.data)
+            self._data = dataset_of_epoch(self._of_epoch, epoch)
+            self._spread = self._strategy.experimental_distribute_dataset(self._data)
             self._made = epoch
         while self._made < epoch:
             iter(self._spread)
             self._made += 1
         self._made += 1
-        steps = int(self.data.cardinality())
+        steps = int(self._data.cardinality())
         return iter(self._spread), steps if steps >= 0 else None
 
 
