@@ -1,5 +1,9 @@
 """The base of a pack: its pretrained trunk, kept for all tasks, and pruned a little for them."""
 
+import contextlib
+import warnings
+from collections.abc import Iterator
+
 import packnet_tf
 
 BASE_IMAGES = 2000  # that it is repaired on; more take longer than they gain
@@ -19,3 +23,11 @@ def adopt(net: packnet_tf.PackNet, name: str, batches, ratio: float, epochs: int
     print(f"Keeping the pretrained trunk as task {name} ...", flush=True)
     images = batches.map(lambda images, labels: images)
     print(net.adopt(name, ratios, images=images, epochs=epochs, verbose=0), flush=True)
+
+
+@contextlib.contextmanager
+def kept_whole() -> Iterator[None]:
+    """Within it nobody is told that layers which the base keeps whole have no free weights."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Task '.*' cannot train every layer")
+        yield

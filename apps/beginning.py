@@ -3,8 +3,8 @@
 A trunk that has learnt something gives a linear head that has converged before training begins. And
 beside a base there is a choice. By the trunk's own statistics a task starts exactly as the frozen
 trunk, which suits photographs like those it was trained on; by the statistics of the task's batches
-it can move further, which suits other images. No figure was found that tells beforehand, so an
-epoch of each is tried, and validation images choose.
+it can move further, which suits other images. No figure was found that tells beforehand, so both
+are tried for some steps, and validation images choose.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from packnet_tf.distribution import scope_of, strategy_of
 from packnet_tf.heads import collect, fitted_head, linear_accuracy, next_view
 from packnet_tf.statistics import moves_statistics
 
-TRIAL_STEPS = 100  # of a trial, at most
+TRIAL_STEPS = 100  # of a trial; in fewer, batches' statistics have not caught up yet
 # Without the batches' statistics, which hold back steps that are too large.
 TRUNK_RATE = 1 / 3
 
@@ -103,8 +103,8 @@ def begin(
                 tried[kind] = _try(net, name, begun, images, new_optimizer, rate)
         statistics = max(tried, key=tried.get)  # of equals the trunk's
         print(
-            f"{name}: an epoch by the trunk's statistics gets {tried['trunk']:.1%}, by those of "
-            f"batches {tried['task']:.1%}: going on with the {_NAMES[statistics]}",
+            f"{name}: {TRIAL_STEPS} steps by the trunk's statistics get {tried['trunk']:.1%}, by "
+            f"those of batches {tried['task']:.1%}: going on with the {_NAMES[statistics]}",
             flush=True,
         )
     return Beginning(heads[statistics], statistics, reference)
@@ -142,7 +142,7 @@ def _fitted(net, images: Images, statistics: str) -> tuple[keras.Model, float]:
 
 
 def _try(net, name: str, begun: Beginning, images: Images, new_optimizer, rate: float) -> float:
-    """Accuracy on validation images after an epoch."""
+    """Accuracy on validation images after some steps of training."""
     model = net.add_task(name, begun.head, statistics=begun.statistics)
     try:
         model.compile(
@@ -151,7 +151,8 @@ def _try(net, name: str, begun: Beginning, images: Images, new_optimizer, rate: 
             metrics=["accuracy"],
             jit_compile=False,
         )
-        model.fit(images.training.take(TRIAL_STEPS), verbose=0, shuffle=False)
+        data = images.training.repeat().take(TRIAL_STEPS)
+        model.fit(data, verbose=0, shuffle=False)
         return model.evaluate(images.validation, verbose=0, return_dict=True)["accuracy"]
     finally:
         net.discard()

@@ -1,5 +1,6 @@
 """What `packnet train` does: tasks, from folders of images into a pack."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -11,7 +12,7 @@ import numpy as np
 
 import packnet_tf
 from packnet_tf.apps import rates
-from packnet_tf.apps.base import BASE_IMAGES, adopt
+from packnet_tf.apps.base import BASE_IMAGES, adopt, kept_whole
 from packnet_tf.apps.beginning import Images, begin, keep_linear_head
 from packnet_tf.apps.folders import Folder, read_folder, readable, shuffled
 from packnet_tf.apps.packs import check_shapes, open_pack, pixel_range
@@ -163,7 +164,8 @@ def train_all(plan: Plan) -> list[Report]:
         progress.begin()
     reports = []
     for (task, _), way in zip(pairs, ways, strict=True):
-        reports.append(_train(plan, progress, net, task, readable(folders[task]), way))
+        with kept_whole() if "base" in net.notes else contextlib.nullcontext():
+            reports.append(_train(plan, progress, net, task, readable(folders[task]), way))
         if chief:
             net.save(plan.pack)
             reports[-1].pack_bytes = pathlib.Path(plan.pack).stat().st_size

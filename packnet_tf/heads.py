@@ -92,7 +92,7 @@ def collect(features_of: Callable, data: Iterable) -> tuple[np.ndarray, np.ndarr
     """Features (n, width) and labels (n,) of at most `MOST_IMAGES` examples of a dataset."""
     features, labels, count = [], [], 0
     if isinstance(data, keras.utils.PyDataset):  # which need not end by itself
-        data = (data[place] for place in range(data.num_batches))
+        data = map(data.__getitem__, range(data.num_batches))
     for x, y, *_ in data:
         features.append(np.asarray(keras.ops.convert_to_numpy(features_of(x)), "float32"))
         labels.append(np.asarray(y))

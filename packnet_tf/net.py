@@ -254,9 +254,9 @@ class PackNet(PackState):
     def commit(self) -> None:
         """Gives the open task what it claims, for good; frees nothing, changes no earlier task.
 
-        Where the task was trained since its prune, moving statistics are first measured anew on the
-        training data, if the model was given them by `fit`, `train_on_batch` or calls that were not
-        traced; else see `packnet_tf.update_statistics`.
+        Where `train_on_batch` or calls that were not traced have trained the task since its prune,
+        moving statistics are first measured on their last batches; `fit` has done so at its end.
+        For loops whose steps are traced see `packnet_tf.update_statistics`.
 
         Raises:
             ValueError: the weights have become NaN.

@@ -144,8 +144,9 @@ def update_statistics(model: keras.Model, data, batch_size=None, steps=None) -> 
         model: a Keras model; of a `TaskModel`, the open one. In layers that are frozen, statistics
             stand still.
         data: the training data, in any form that `predict` takes and that can be gone over again;
-            labels in it are not looked at.
-        batch_size: of data given as arrays; use that of the training.
+            labels in it are not looked at. Arrays are mixed, as `fit` does: sorted by class, they
+            would be normalised class by class.
+        batch_size: of data given as arrays; use that of the training. Default: 32.
         steps: batches to look at; default: all.
 
     Example:
@@ -153,11 +154,15 @@ def update_statistics(model: keras.Model, data, batch_size=None, steps=None) -> 
         >>> packnet_tf.update_statistics(net.open_model, images, batch_size=32)
         >>> net.commit()
     """
+    if _are_arrays(data):
+        data, batch_size = Mixed(data, batch_size or 32), None
     others = _statistics(model, of_norms=False)
     if not others and not moves_statistics(model):
         return
-    generators = [v for v in model.non_trainable_variables if not _is_float(v)]
-    every = [*generators, *_statistics(model)]
+    # Random generators, and what the model counts itself.
+    own = {id(variable) for variable in model._non_trainable_variables}
+    counters = [v for v in model.non_trainable_variables if not _is_float(v) or id(v) in own]
+    every = [*counters, *_statistics(model)]
     before, start = values_of(every), values_of(others)
     try:
         _pass_over(model, data, batch_size, steps)
@@ -171,7 +176,24 @@ def update_statistics(model: keras.Model, data, batch_size=None, steps=None) -> 
     except BaseException:
         assign_values(every, before)
         raise
-    assign_values(generators, before[: len(generators)])
+    assign_values(counters, before[: len(counters)])
+
+
+class Mixed(keras.utils.PyDataset):
+    """Batches of arrays, in a random order that is always the same."""
+
+    def __init__(self, x, batch_size: int):
+        super().__init__()
+        self._x, self._size = x, batch_size
+        self._order = np.random.default_rng(0).permutation(len(keras.tree.flatten(x)[0]))
+
+    def __len__(self) -> int:
+        return -(-len(self._order) // self._size)
+
+    def __getitem__(self, place: int) -> tuple:
+        rows = self._order[place * self._size : (place + 1) * self._size]
+        take = lambda array: ops.convert_to_numpy(array)[rows]  # noqa: E731
+        return (keras.tree.map_structure(take, self._x),)
 
 
 @keras.saving.register_keras_serializable("packnet_tf")
@@ -258,6 +280,11 @@ def _following(cls: type) -> type:
         names = {"plain": cls, "__doc__": cls.__doc__, "__module__": cls.__module__}
         _CLASSES[cls] = type(cls.__name__, (FollowsSteps, cls), names)
     return _CLASSES[cls]
+
+
+def _are_arrays(data) -> bool:
+    leaves = keras.tree.flatten(data)
+    return all(isinstance(leaf, np.ndarray) or ops.is_tensor(leaf) for leaf in leaves)
 
 
 def _is_float(variable: keras.Variable) -> bool:

@@ -110,7 +110,11 @@ class TaskModel(fitting_model()):
         self.trainable = False
 
     def fit(self, *args, **kwargs):
-        """`keras.Model.fit`; a `PackNetCallback` works wherever it stands among the callbacks."""
+        """`keras.Model.fit`; a `PackNetCallback` works wherever it stands among the callbacks.
+
+        At its end moving statistics are measured on the training data: they are those of the
+        network as it is then.
+        """
         from packnet_tf.callback import in_working_order
 
         call = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs)
@@ -118,7 +122,10 @@ class TaskModel(fitting_model()):
             call.arguments["callbacks"] = in_working_order(call.arguments["callbacks"])
         x, batch_size, steps = map(call.arguments.get, ("x", "batch_size", "steps_per_epoch"))
         self.seen.remember_fit(x, batch_size, steps)
-        return super().fit(*call.args[1:], **call.kwargs)
+        history = super().fit(*call.args[1:], **call.kwargs)
+        if self.open:
+            self.seen.update_statistics(self)
+        return history
 
     def train_on_batch(self, x, *args, **kwargs):
         self.seen.remember_batch(x)

@@ -8,6 +8,7 @@ import numpy as np
 from packnet_tf.statistics import update_statistics
 
 MOST_BATCHES = 64  # of a loop of one's own; references, not copies
+MOST_STEPS = 256  # of a pass: more change statistics little, and large data take long
 
 
 class SeenData:
@@ -26,6 +27,7 @@ class SeenData:
         self._batches.clear()
         self._fit = None
         if x is not None and not hasattr(x, "__next__"):
+            steps = MOST_STEPS if steps is None else min(steps, MOST_STEPS)
             self._fit = (x, batch_size, steps)
 
     def remember_batch(self, x) -> None:

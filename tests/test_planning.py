@@ -109,4 +109,4 @@ def test_tasks_that_get_too_little_are_said():
     assert sentence.startswith("Task 1 will see 10.0% of the packed weights")
     ten = too_little(plan(equal_shares(10)))
     assert [text.split(" will")[0] for text in ten] == ["Task 1", "Task 2", "Task 3"]
-    assert "beyond its head" in too_little(plan([0.5, 0.99, 0.0], free=0.3), first=2)[1]
+    assert "beyond its head" in too_little(plan([0.5, 0.99, 0.0], free=0.3), first=2)[0]

@@ -200,7 +200,8 @@ def test_update_statistics_weighs_every_batch_alike_and_leaves_weights():
     before = [np.array(ops.convert_to_numpy(variable)) for variable in fixed]
     update_statistics(model, x, batch_size=16)
     np.testing.assert_allclose(norm.moving_mean, x.mean(0), rtol=1e-5)
-    variance = x.reshape(4, 16, 3).var(1).mean(0)
+    mixed = x[np.random.default_rng(0).permutation(64)]
+    variance = mixed.reshape(4, 16, 3).var(1).mean(0)
     np.testing.assert_allclose(norm.moving_variance, variance, rtol=1e-5)
     assert type(norm) is layers.BatchNormalization
     assert norm.momentum == 0.999
@@ -237,3 +238,25 @@ def test_an_open_model_is_saved_and_read_as_plain_keras_layers(tmp_path):
     np.testing.assert_array_equal(loaded.predict(IMAGES[:4]), model.predict(IMAGES[:4]))
     norms = [part for part in loaded.trunk._flatten_layers() if isinstance(part, OwnNorm)]
     assert [norm.get_config()["momentum"] for norm in norms] == [0.999, 0.999]
+
+
+@any_backend
+def test_data_that_are_sorted_by_class_are_mixed_as_fit_does():
+    order = np.argsort(LABELS)
+    net = packnet_tf.PackNet(trunk(0.999))
+    model = net.add_task("a", layers.Dense(4))
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), LOSS)
+    packing = packnet_tf.PackNetCallback(0.5, 2)
+    model.fit(IMAGES[order], LABELS[order], epochs=3, callbacks=[packing], verbose=0)
+    check(net)
+
+
+@any_backend
+def test_a_commit_after_fit_changes_no_answer():
+    net = packnet_tf.PackNet(trunk(0.999))
+    model = net.add_task("a", layers.Dense(4))
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), LOSS)
+    model.fit(IMAGES, LABELS, epochs=1, verbose=0)
+    answers = model.predict(IMAGES, verbose=0)
+    net.commit()
+    np.testing.assert_array_equal(net.task_model("a").predict(IMAGES, verbose=0), answers)

@@ -1,5 +1,6 @@
 """PackNet itself, by `PackTrainer`."""
 
+import contextlib
 import json
 import time
 
@@ -8,7 +9,7 @@ from keras import ops
 
 import packnet_tf
 from packnet_tf.apps import rates
-from packnet_tf.apps.base import adopt
+from packnet_tf.apps.base import adopt, kept_whole
 from packnet_tf.apps.beginning import Beginning, begin, keep_linear_head
 from packnet_tf.apps.comparison.job import Job, TaskData, accuracy, network_bytes
 from packnet_tf.apps.comparison.settings import Packing
@@ -40,7 +41,8 @@ def pack_tasks(job: Job) -> dict:
             factors = rates.factors(
                 net, optimizer, way, options.gradual, scale_rate=options.scale_rate
             )
-            _learn(net, job, task, way, options, optimizer, factors, directory)
+            with kept_whole() if BASE in net.notes else contextlib.nullcontext():
+                _learn(net, job, task, way, options, optimizer, factors, directory)
         if len(state["test"]) == task.place:
             seen = job.tasks[: task.place + 1]
             views |= {t.name: net.task_model(t.name) for t in seen if t.name not in views}
