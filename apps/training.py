@@ -91,8 +91,8 @@ class Report:
     """What came of a task; prints as a summary.
 
     Attributes:
-        accuracy: by moment, "before the prune", "after it", "retrained" (validation images) and
-            "test", 0 to 1.
+        accuracy: by moment, "of a linear head" where the trunk was trained, "before the prune",
+            "after it", "retrained" (validation images) and "test", 0 to 1.
         prune_ratio: share of its claim that the task released.
         unreadable: by path, why an image was skipped.
     """
@@ -182,12 +182,14 @@ def _train(plan: Plan, progress, net, task: str, folder: Folder, way) -> Report:
     else:
         entry = _pack(plan, progress, net, task, folder, way)
     moments = {**MOMENTS, "test": "test"}
+    floor = net.results(task).get("linear_head")
+    found = {} if floor is None else {"of a linear head": floor}
     return Report(
         task,
         plan.pack,
         folder.classes,
         {split: len(files) for split, files in folder.files.items()},
-        {moment: entry[key]["accuracy"] for moment, key in moments.items() if entry[key]},
+        found | {moment: entry[key]["accuracy"] for moment, key in moments.items() if entry[key]},
         entry["prune_ratio"],
         entry["capacity"],
         0,

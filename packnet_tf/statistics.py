@@ -21,7 +21,7 @@ from keras import ops
 
 from packnet_tf.distribution import scope_of
 from packnet_tf.layers import own_variables
-from packnet_tf.packed_weight import assign_values, values_of
+from packnet_tf.packed_weight import assign_values, copy_value, values_of
 
 # An average over the last eighth of the steps: short enough to follow weights that move, long
 # enough to level out batches.
@@ -156,6 +156,8 @@ def update_statistics(model: keras.Model, data, batch_size=None, steps=None) -> 
     """
     if _are_arrays(data):
         data, batch_size = Mixed(data, batch_size or 32), None
+    if steps is not None and 0 <= _known_batches(data) <= steps:
+        steps = None  # Keras warns of data that end before
     others = _statistics(model, of_norms=False)
     if not others and not moves_statistics(model):
         return
@@ -219,6 +221,10 @@ def _pass_over(model, data, batch_size, steps) -> None:
     with scope_of(strategy), _weighing_alike(model) as bind:
         counting = StatisticsPass(model)
         bind(counting.seen)
+        if keras.backend.backend() == "jax":
+            # Predicting overwrites the memory of variables, which averages of weights may share.
+            for variable in model.variables:
+                copy_value(variable, variable)
         try:
             counting.predict(data, batch_size=batch_size, steps=steps, verbose=0)
         finally:
@@ -280,6 +286,13 @@ def _following(cls: type) -> type:
         names = {"plain": cls, "__doc__": cls.__doc__, "__module__": cls.__module__}
         _CLASSES[cls] = type(cls.__name__, (FollowsSteps, cls), names)
     return _CLASSES[cls]
+
+
+def _known_batches(data) -> int:
+    """How many batches there are; negative where that is not known."""
+    if isinstance(data, keras.utils.PyDataset):
+        return -1 if data.num_batches is None else data.num_batches
+    return int(data.cardinality()) if hasattr(data, "cardinality") else -1
 
 
 def _are_arrays(data) -> bool:

@@ -5,6 +5,7 @@ import collections
 import keras
 import numpy as np
 
+from packnet_tf.distribution import has_workers
 from packnet_tf.statistics import update_statistics
 
 MOST_BATCHES = 64  # of a loop of one's own; references, not copies
@@ -39,7 +40,10 @@ class SeenData:
 
     def update_statistics(self, model: keras.Model) -> None:
         """Measures a model's moving statistics on the data, and forgets them."""
+        several = has_workers(getattr(model, "distribute_strategy", None))
         try:
+            if several:  # Keras's predict does not spread over hosts
+                return
             if self._fit is not None:
                 x, batch_size, steps = self._fit
                 update_statistics(model, x, batch_size, steps)
