@@ -55,7 +55,10 @@ class TaskModel(fitting_model()):
             name="batches_seen",
         )  # fmt: skip
         count = self.batches_seen
-        follow_steps(self, lambda own: momentum_after(count.value, own))
+        # At 0 the trunk is called by itself, and nothing is known of the steps.
+        follow_steps(
+            self, lambda own: ops.where(count.value > 0, momentum_after(count.value, own), own)
+        )
         self.seen = SeenData()
 
     def belong(self, pack, task: str, trunk, head) -> None:
