@@ -234,7 +234,9 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
         net, task, images, new_optimizer, plan.learning_rate * factors[0], factors[0],
         progress.chosen(task),
     )  # fmt: skip
-    progress.choose(task, begun.statistics)
+    chief = is_chief(strategy_of(net))
+    if chief:
+        progress.choose(task, begun.statistics)
     factors = tuple(factor * begun.rate_factor for factor in factors)
     steps = math.ceil(len(folder.files["train"]) / plan.batch_size)
     trainer = packnet_tf.PackTrainer(
@@ -256,8 +258,9 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
     history = trainer.fit([job])
     if net.results(task).get("retrained", 1.0) < begun.reference.get("linear_head", 0.0) and base:
         keep_floor(net, task, images, folder.classes, sets.get("test"), history[task])
-        history.write(progress.folder / HISTORY)
-        net.save(progress.pack)
+        if chief:
+            history.write(progress.folder / HISTORY)
+            net.save(progress.pack)
     return history[task]
 
 
@@ -281,11 +284,8 @@ def keep_floor(net, task: str, images: Images, classes: list[str], test, entry: 
 
 def accuracy_on(model, data) -> float:
     """The share of a dataset's examples that a model gets right."""
-    hits = [
-        np.asarray(model.predict_on_batch(images)).argmax(-1) == labels.numpy()
-        for images, labels in data
-    ]
-    return float(np.concatenate(hits).mean())
+    labels = np.concatenate([labels.numpy() for _, labels in data])
+    return float(np.mean(model.predict(data, verbose=0).argmax(-1) == labels))
 
 
 def _rates(plan: Plan, factors: tuple[float, float]) -> dict:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 import keras
 import numpy as np
 
+from packnet_tf.distribution import strategy_of
 from packnet_tf.statistics import moves_statistics
 
 FEATURE_NORM = 30.0  # mean squared norm that features are scaled to
@@ -68,8 +69,12 @@ def next_view(net, statistics: str = "task", claim_ratio: float = 1.0) -> Iterat
         name, keras.layers.Identity(), claim_ratio=claim_ratio, statistics=statistics
     ).trunk
     try:
-        training = moves_statistics(trunk)
-        yield (as_in_training(trunk) if training else trunk.predict_on_batch)
+        if moves_statistics(trunk):
+            yield as_in_training(trunk)
+        elif strategy_of(net) is None:
+            yield trunk.predict_on_batch
+        else:  # which would answer once for every replica
+            yield lambda x: trunk(x, training=False)
     finally:
         net.discard()
 
