@@ -163,6 +163,7 @@ def pack(way: str, place: int) -> dict:
             trunk=str(data / file),
             trunk_output=features,
             image_size=FLAGS.image_size,
+            adopt="none",  # done here, or not to be done
             epochs=FLAGS.epochs,
             prune_epoch=FLAGS.prune_epoch,
             prune_ratio=equal_shares(len(FLAGS.tasks))[place],

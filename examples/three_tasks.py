@@ -58,6 +58,7 @@ def plan(way: str, place: int):
         trunk=str(data / "tiny_darknet.keras"),
         trunk_output="leaky_re_lu_15",  # the last layer before its ImageNet head
         image_size=FLAGS.image_size,
+        adopt="none",  # the first task may change the whole trunk, as in the paper
         epochs=FLAGS.epochs,
         prune_epoch=FLAGS.prune_epoch,
         prune_ratio=0.0 if way == "alone" else float(FLAGS.prune_ratios[place]),
