@@ -50,11 +50,14 @@ class Beginning:
         statistics: see `PackNet.add_task`.
         reference: accuracies on validation images: `chance`, and of a linear head on the frozen
             trunk `linear_head`, where it is trained.
+        kept_head: that of a linear head on what the pack has become, which is what can be packed;
+            0 where the pack has no base.
     """
 
     head: keras.layers.Layer
     statistics: str
     reference: dict[str, float]
+    kept_head: float = 0.0
 
     @property
     def rate_factor(self) -> float:
@@ -88,7 +91,13 @@ def begin(
         head, reference["linear_head"] = _fitted(net, images, "task")
         return Beginning(head, "task", reference)
     heads = {}
-    heads["trunk"], reference["linear_head"] = _fitted(net, images, "trunk")
+    heads["trunk"], kept = _fitted(net, images, "trunk")
+    # Earlier tasks may have changed what this one sees: the floor is what the base alone gives.
+    reference["linear_head"] = kept
+    if len(net.tasks) > 1:
+        base = net.task_model(net.tasks[0]).trunk
+        alone = base.predict_on_batch if strategy_of(net) is None else base
+        reference["linear_head"] = max(kept, _on(alone, images)[1])
     heads["task"], _ = _fitted(net, images, "task")
     print(
         f"{name}: a linear head on the frozen trunk gets {reference['linear_head']:.1%} of "
@@ -107,7 +116,7 @@ def begin(
             f"those of batches {tried['task']:.1%}: going on with the {_NAMES[statistics]}",
             flush=True,
         )
-    return Beginning(heads[statistics], statistics, reference)
+    return Beginning(heads[statistics], statistics, reference, kept)
 
 
 _NAMES = {"trunk": "trunk's", "task": "batches'"}
@@ -137,8 +146,12 @@ def keep_linear_head(net, name: str, images: Images, classes: list[str]) -> floa
 def _fitted(net, images: Images, statistics: str) -> tuple[keras.Model, float]:
     """A converged head, and its accuracy on validation images."""
     with next_view(net, statistics) as features_of:
-        head = fitted_head(*collect(features_of, images.fitting), images.classes)
-        return head, linear_accuracy(head, *collect(features_of, images.validation))
+        return _on(features_of, images)
+
+
+def _on(features_of: Callable, images: Images) -> tuple[keras.Model, float]:
+    head = fitted_head(*collect(features_of, images.fitting), images.classes)
+    return head, linear_accuracy(head, *collect(features_of, images.validation))
 
 
 def _try(net, name: str, begun: Beginning, images: Images, new_optimizer, rate: float) -> float:

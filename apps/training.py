@@ -256,7 +256,7 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
         plan.claim_ratio, begun.statistics, begun.reference,
     )  # fmt: skip
     history = trainer.fit([job])
-    if net.results(task).get("retrained", 1.0) < begun.reference.get("linear_head", 0.0) and base:
+    if net.results(task).get("retrained", 1.0) < begun.kept_head:
         keep_floor(net, task, images, folder.classes, sets.get("test"), history[task])
         if chief:
             history.write(progress.folder / HISTORY)

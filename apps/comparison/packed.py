@@ -125,8 +125,7 @@ def _learn(
             )
         ]
     )
-    floor = beginning.reference.get("linear_head", 0.0)
-    if BASE in net.notes and net.results(task.name)["retrained"] < floor:
+    if net.results(task.name).get("retrained", 1.0) < beginning.kept_head:
         keep_linear_head(net, task.name, images, task.folder.classes)
         net.save(directory / PACK)
         print(f"{task.name}: the linear head is better, and is kept", flush=True)
