@@ -33,7 +33,7 @@ from packnet_tf.trainer.data import Passes, batches, blank_batch
 from packnet_tf.trainer.history import History
 from packnet_tf.trainer.loop import Loop
 from packnet_tf.trainer.metrics import new_metric
-from packnet_tf.trainer.progress import Screen
+from packnet_tf.trainer.progress import Screen, epoch_line
 from packnet_tf.trainer.run import Run
 from packnet_tf.trainer.task import Task
 
@@ -268,7 +268,7 @@ class PackTrainer:
         entry["epochs"].append(row)
         phases.epoch_ends(epoch, logs)
         self._board.epoch(task.name, row)
-        self._screen.say(_line(task.name, row, phases.epochs))
+        self._screen.say(epoch_line(task.name, row, phases.epochs))
 
     def _commit(self, task: Task, model: TaskModel, phases: Phases, entry: dict) -> None:
         take_averages(model.optimizer, model)
@@ -404,17 +404,3 @@ def _plain(value):
     if callable(value) and not isinstance(value, Auto):
         return "a function"
     return value if value is None or isinstance(value, (int, float, str)) else repr(value)
-
-
-def _line(task: str, row: dict, epochs: int | None) -> str:
-    of = f"/{epochs}" if epochs else ""
-    numbers = {
-        name: value
-        for name, value in row.items()
-        if name == "loss" or name.startswith("val_") or "acc" in name
-    }
-    text = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
-    return (
-        f"{task}, {row['phase']}, epoch {row['epoch'] + 1}{of}: {text}  sparsity "
-        f"{row['sparsity']:.3f}  {row['examples_per_second']:.0f} examples/s"
-    )

@@ -61,3 +61,18 @@ class Screen:
     def say(self, text: str) -> None:
         """Prints a line, above the bar where there is one."""
         self._console.print(text, markup=False)
+
+
+def epoch_line(task: str, row: dict, epochs: int | None) -> str:
+    """What is said of an epoch: its place, loss, accuracies and speed."""
+    of = f"/{epochs}" if epochs else ""
+    numbers = {
+        name: value
+        for name, value in row.items()
+        if name == "loss" or name.startswith("val_") or "acc" in name
+    }
+    text = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
+    return (
+        f"{task}, {row['phase']}, epoch {row['epoch'] + 1}{of}: {text}  sparsity "
+        f"{row['sparsity']:.3f}  {row['examples_per_second']:.0f} examples/s"
+    )
