@@ -54,3 +54,12 @@ def check_tasks(tasks: list) -> None:
             raise ValueError(
                 f"Two of these tasks are named '{task.name}'. Give each one a name of its own."
             )
+
+
+def plain_setting(value):
+    """A setting as a checkpoint notes it, to notice that it has changed."""
+    if isinstance(value, (list, tuple)):
+        return [plain_setting(part) for part in value]
+    if callable(value):
+        return "a function"
+    return value if value is None or isinstance(value, (int, float, str)) else repr(value)

@@ -27,3 +27,8 @@ def new_metric(metric):
         if all(p.kind != p.VAR_KEYWORD for p in given):  # Keras's own tells of a dtype
             config = {name: value for name, value in config.items() if name in named}
     return cls.from_config(config)
+
+
+def as_numbers(results: dict) -> dict[str, float]:
+    """Results of metrics as Python's floats, which JSON can hold."""
+    return {name: float(value) for name, value in results.items()}

@@ -26,13 +26,19 @@ from packnet_tf.pruning import check_ratio, magnitude
 from packnet_tf.quality import shortfalls
 from packnet_tf.schedules import Schedule
 from packnet_tf.task_model import TaskModel
-from packnet_tf.trainer.arguments import check_choice, check_rates, check_tasks, check_whole
+from packnet_tf.trainer.arguments import (
+    check_choice,
+    check_rates,
+    check_tasks,
+    check_whole,
+    plain_setting,
+)
 from packnet_tf.trainer.auto import Auto, Searching
 from packnet_tf.trainer.board import Board
 from packnet_tf.trainer.data import Passes, batches, blank_batch
 from packnet_tf.trainer.history import History
 from packnet_tf.trainer.loop import Loop
-from packnet_tf.trainer.metrics import new_metric
+from packnet_tf.trainer.metrics import as_numbers, new_metric
 from packnet_tf.trainer.progress import Screen, epoch_line
 from packnet_tf.trainer.run import Run
 from packnet_tf.trainer.task import Task
@@ -140,7 +146,7 @@ class PackTrainer:
         self._settings = {
             "epochs": epochs,
             "retrain_epochs": retrain_epochs,
-            "prune": _plain(prune),
+            "prune": plain_setting(prune),
             "batch_size": batch_size,
             "seed": seed,
         }
@@ -255,7 +261,7 @@ class PackTrainer:
                 f"The training data of task '{task.name}' have no batches in epoch {epoch}. A "
                 "dataset made from a generator must begin again for every iterator."
             )
-        logs = _numbers(model.get_metrics_result())
+        logs = as_numbers(model.get_metrics_result())
         if not math.isfinite(logs["loss"]):
             raise self._diverged(task, epoch, rate)
         if task.validation is not None:
@@ -331,7 +337,7 @@ class PackTrainer:
 
     def _evaluate(self, model: TaskModel, data) -> dict[str, float]:
         data = batches(data, self.batch_size)
-        return _numbers(model.evaluate(data, verbose=0, return_dict=True))
+        return as_numbers(model.evaluate(data, verbose=0, return_dict=True))
 
     def _compiles(self) -> bool:
         replicas = 1 if self._strategy is None else self._strategy.num_replicas_in_sync
@@ -391,16 +397,3 @@ class PackTrainer:
             where += f"\n  {command}"
         self._screen.say(f"Interrupted; {where}")
         raise SystemExit(130) from None
-
-
-def _numbers(results: dict) -> dict[str, float]:
-    return {name: float(value) for name, value in results.items()}
-
-
-def _plain(value):
-    """A setting as a checkpoint notes it, to notice that it has changed."""
-    if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
-    if callable(value) and not isinstance(value, Auto):
-        return "a function"
-    return value if value is None or isinstance(value, (int, float, str)) else repr(value)
