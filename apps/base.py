@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import packnet_tf
 
+BASE = "base"  # a note with the name of a pack's base, and the name where nobody gives one
 BASE_IMAGES = 2000  # that it is repaired on; more take longer than they gain
 
 
@@ -23,6 +24,19 @@ def adopt(net: packnet_tf.PackNet, name: str, batches, ratio: float, epochs: int
     print(f"Keeping the pretrained trunk as task {name} ...", flush=True)
     images = batches.map(lambda images, labels: images)
     print(net.adopt(name, ratios, images=images, epochs=epochs, verbose=0), flush=True)
+
+
+def reused(net: packnet_tf.PackNet, reuse: str) -> str | list[str]:
+    """What a setting means for the next task of a pack, as `PackNet.add_task` takes it.
+
+    Args:
+        net: the pack.
+        reuse: "auto" is the base alone, where there is one, and else all earlier tasks; "all",
+            "none", or names with commas between them.
+    """
+    if reuse == "auto":
+        return [net.notes[BASE]] if BASE in net.notes else "all"
+    return reuse if reuse in ("all", "none") else reuse.split(",")
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ are tried for some steps, and validation images choose.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -17,6 +17,7 @@ from packnet_tf.apps.heads import calibrated_head
 from packnet_tf.apps.trunks import is_trained
 from packnet_tf.distribution import scope_of, strategy_of
 from packnet_tf.heads import collect, fitted_head, linear_accuracy, next_view
+from packnet_tf.reuse import seen_numbers
 from packnet_tf.statistics import moves_statistics
 
 TRIAL_STEPS = 100  # of a trial; in fewer, batches' statistics have not caught up yet
@@ -67,7 +68,7 @@ class Beginning:
 
 def begin(
     net, name: str, images: Images, new_optimizer: Callable, rate: float, factor: float,
-    statistics: str | None = None,
+    reuse: str | Sequence[str] = "all", statistics: str | None = None,
 ) -> Beginning:  # fmt: skip
     """The beginning of the next task of a pack, which is left as it was.
 
@@ -78,27 +79,27 @@ def begin(
         new_optimizer: makes an optimizer of a learning rate.
         rate: of the training.
         factor: see `heads.calibrated_head`.
+        reuse: see `PackNet.add_task`.
         statistics: what was chosen before, in a run that was interrupted.
     """
     labels = np.concatenate([labels.numpy() for _, labels in images.validation])
     reference = {"chance": float(np.bincount(labels).max() / len(labels))}
     if not net.tasks and not is_trained(net._trunk):
-        with next_view(net) as features_of:
+        with next_view(net, reuse=reuse) as features_of:
             head = calibrated_head(features_of, images.fitting, images.classes, factor)
         return Beginning(head, "task", reference)
     moves = net.policy.norms == "per_task" and moves_statistics(net._trunk)
     if "base" not in net.notes or not moves:
-        head, reference["linear_head"] = _fitted(net, images, "task")
+        head, reference["linear_head"] = _fitted(net, images, "task", reuse)
         return Beginning(head, "task", reference)
     heads = {}
-    heads["trunk"], kept = _fitted(net, images, "trunk")
-    # Earlier tasks may have changed what this one sees: the floor is what the base alone gives.
+    heads["trunk"], kept = _fitted(net, images, "trunk", reuse)
     reference["linear_head"] = kept
-    if len(net.tasks) > 1:
-        base = net.task_model(net.tasks[0]).trunk
-        alone = base.predict_on_batch if strategy_of(net) is None else base
-        reference["linear_head"] = max(kept, _on(alone, images)[1])
-    heads["task"], _ = _fitted(net, images, "task")
+    base = net.notes["base"]
+    if seen_numbers(reuse, net.tasks) != seen_numbers([base], net.tasks):
+        # Earlier tasks may have made worse what this one sees: the base alone is the floor.
+        reference["linear_head"] = max(kept, _fitted(net, images, "trunk", [base])[1])
+    heads["task"], _ = _fitted(net, images, "task", reuse)
     print(
         f"{name}: a linear head on the frozen trunk gets {reference['linear_head']:.1%} of "
         "validation images",
@@ -109,7 +110,7 @@ def begin(
         with scope_of(strategy_of(net)):
             for kind, head in heads.items():
                 begun = Beginning(head, kind, reference)
-                tried[kind] = _try(net, name, begun, images, new_optimizer, rate)
+                tried[kind] = _try(net, name, begun, images, new_optimizer, rate, reuse)
         statistics = max(tried, key=tried.get)  # of equals the trunk's
         print(
             f"{name}: {TRIAL_STEPS} steps by the trunk's statistics get {tried['trunk']:.1%}, by "
@@ -122,7 +123,9 @@ def begin(
 _NAMES = {"trunk": "trunk's", "task": "batches'"}
 
 
-def keep_linear_head(net, name: str, images: Images, classes: list[str]) -> float:
+def keep_linear_head(
+    net, name: str, images: Images, classes: list[str], reuse: str | Sequence[str] = "all"
+) -> float:
     """Packs a task anew as a linear head on what the pack has; it takes no weights.
 
     Args:
@@ -130,33 +133,30 @@ def keep_linear_head(net, name: str, images: Images, classes: list[str]) -> floa
         name: of the task.
         images: its data.
         classes: their names.
+        reuse: see `PackNet.add_task`.
 
     Returns:
         Its accuracy on validation images.
     """
     net.release(name)
-    with next_view(net, "trunk", claim_ratio=0.0) as features_of:
-        head = fitted_head(*collect(features_of, images.fitting), images.classes)
-        found = linear_accuracy(head, *collect(features_of, images.validation))
-    net.add_task(name, head, classes, claim_ratio=0.0, statistics="trunk")
+    head, found = _fitted(net, images, "trunk", reuse, claim_ratio=0.0)
+    net.add_task(name, head, classes, 0.0, "trunk", reuse)
     net.commit()
     return found
 
 
-def _fitted(net, images: Images, statistics: str) -> tuple[keras.Model, float]:
-    """A converged head, and its accuracy on validation images."""
-    with next_view(net, statistics) as features_of:
-        return _on(features_of, images)
+def _fitted(net, images: Images, *given, **more) -> tuple[keras.Model, float]:
+    """A converged head on `next_view(net, ...)`, and its accuracy on validation images."""
+    with next_view(net, *given, **more) as features_of:
+        head = fitted_head(*collect(features_of, images.fitting), images.classes)
+        return head, linear_accuracy(head, *collect(features_of, images.validation))
 
 
-def _on(features_of: Callable, images: Images) -> tuple[keras.Model, float]:
-    head = fitted_head(*collect(features_of, images.fitting), images.classes)
-    return head, linear_accuracy(head, *collect(features_of, images.validation))
-
-
-def _try(net, name: str, begun: Beginning, images: Images, new_optimizer, rate: float) -> float:
+def _try(
+    net, name: str, begun: Beginning, images: Images, new_optimizer, rate: float, reuse
+) -> float:
     """Accuracy on validation images after some steps of training."""
-    model = net.add_task(name, begun.head, statistics=begun.statistics)
+    model = net.add_task(name, begun.head, statistics=begun.statistics, reuse=reuse)
     try:
         model.compile(
             new_optimizer(rate * begun.rate_factor),

@@ -5,12 +5,12 @@ import pathlib
 import keras
 
 import packnet_tf
+from packnet_tf.apps.base import BASE
 from packnet_tf.apps.trunks import is_trained, load_trunk
 from packnet_tf.cloning import computing_in
 from packnet_tf.export.preprocessing import noted_range
 
 POLICIES = ("biases", "norms", "restart")
-BASE = "base"  # the task that a pretrained trunk is kept as
 
 
 def open_pack(plan) -> packnet_tf.PackNet:
@@ -56,7 +56,7 @@ def _opened(plan) -> packnet_tf.PackNet:
     net.notes["pixel_range"] = "0,255"
     base = BASE if plan.adopt == "auto" and is_trained(trunk) else plan.adopt
     if base not in ("auto", "none"):
-        net.notes["base"] = base
+        net.notes[BASE] = base
     return net
 
 

@@ -127,6 +127,13 @@ flags.DEFINE_float(
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_integer("adopt_epochs", 2, "Epochs of its repair.", 0, flag_values=FLAGS)
+flags.DEFINE_string(
+    "reuse",
+    "auto",
+    "Which earlier tasks' weights a task sees: all, none, or names with commas between them. auto: "
+    "the adopted trunk's alone, so that no task depends on another; all where there is none.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer("batch_size", 32, "Images per step.", 1, flag_values=FLAGS)
 flags.DEFINE_enum(
     "optimizer",

@@ -12,7 +12,7 @@ import numpy as np
 
 import packnet_tf
 from packnet_tf.apps import rates
-from packnet_tf.apps.base import BASE_IMAGES, adopt, kept_whole
+from packnet_tf.apps.base import BASE, BASE_IMAGES, adopt, kept_whole, reused
 from packnet_tf.apps.beginning import Images, begin, keep_linear_head
 from packnet_tf.apps.folders import Folder, read_folder, readable, shuffled
 from packnet_tf.apps.packs import check_shapes, open_pack, pixel_range
@@ -35,6 +35,7 @@ class Plan:
         task, data: one task and its folder; or, instead,
         tasks: pairs (task, folder), packed in this order.
         adopt: "auto", "none", or a name, see `packs.open_pack`.
+        reuse: see `base.reused`.
         optimizer: "auto" is "adam" beside an adopted trunk, else "sgd".
         prune: "ratio" (`prune_ratio`), "auto", "equal_shares", or ratios with commas between them,
             one per task.
@@ -59,6 +60,7 @@ class Plan:
     adopt: str = "auto"
     adopt_ratio: float = 0.3
     adopt_epochs: int = 2
+    reuse: str = "auto"
     epochs: int = 15
     prune_epoch: int = 10
     prune_ratio: float = 0.75
@@ -155,8 +157,8 @@ def train_all(plan: Plan) -> list[Report]:
             )
         if task not in net.tasks:
             net.check_name(task)
-    if "base" in net.notes and not net.tasks:
-        net.check_name(net.notes["base"])
+    if BASE in net.notes and not net.tasks:
+        net.check_name(net.notes[BASE])
     ways = _ways(plan, len(pairs))
     _say_plan(plan, net, ways)
     chief = is_chief(strategy_of(net))
@@ -164,7 +166,7 @@ def train_all(plan: Plan) -> list[Report]:
         progress.begin()
     reports = []
     for (task, _), way in zip(pairs, ways, strict=True):
-        with kept_whole() if "base" in net.notes else contextlib.nullcontext():
+        with kept_whole() if BASE in net.notes else contextlib.nullcontext():
             reports.append(_train(plan, progress, net, task, readable(folders[task]), way))
         if chief:
             net.save(plan.pack)
@@ -213,7 +215,7 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
     files = {split: shuffled(files, plan.seed) for split, files in folder.files.items()}
     sets = {split: pipeline.evaluation(found) for split, found in files.items()}
     training = pipeline.training(folder.files["train"], plan.flip, plan.crop)
-    base = net.notes.get("base")
+    base = net.notes.get(BASE)
     if base and not net.tasks:
         images = pipeline.evaluation(files["train"][:BASE_IMAGES])
         adopt(net, base, images, plan.adopt_ratio, plan.adopt_epochs)
@@ -230,9 +232,10 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
         len(folder.classes),
     )
     new_optimizer = rates.optimizer(optimizer, plan.accumulation)
+    reuse = reused(net, plan.reuse)
     begun = begin(
         net, task, images, new_optimizer, plan.learning_rate * factors[0], factors[0],
-        progress.chosen(task),
+        reuse, progress.chosen(task),
     )  # fmt: skip
     chief = is_chief(strategy_of(net))
     if chief:
@@ -253,21 +256,23 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
     )
     job = packnet_tf.Task(
         task, begun.head, training, sets["validation"], sets.get("test"), folder.classes,
-        plan.claim_ratio, begun.statistics, begun.reference,
+        plan.claim_ratio, begun.statistics, reuse, begun.reference,
     )  # fmt: skip
     history = trainer.fit([job])
     if net.results(task).get("retrained", 1.0) < begun.kept_head:
-        keep_floor(net, task, images, folder.classes, sets.get("test"), history[task])
+        keep_floor(net, task, images, folder.classes, reuse, sets.get("test"), history[task])
         if chief:
             history.write(progress.folder / HISTORY)
             net.save(progress.pack)
     return history[task]
 
 
-def keep_floor(net, task: str, images: Images, classes: list[str], test, entry: dict) -> None:
+def keep_floor(
+    net, task: str, images: Images, classes: list[str], reuse, test, entry: dict
+) -> None:
     """Gives a task that came out below a linear head that head, and says so."""
     trained = net.results(task)
-    reached = keep_linear_head(net, task, images, classes)
+    reached = keep_linear_head(net, task, images, classes, reuse)
     print(
         f"{task}: training ended at {trained['retrained']:.1%} of validation images, below the "
         f"linear head, so the task is that head on the pack's frozen weights, {reached:.1%}, and "
@@ -315,7 +320,7 @@ def _say_plan(plan: Plan, net, ways: list) -> None:
     """Prints what every task will get, and warns where that is less than it can live with."""
     if plan.claim_ratio < 1.0 or any(isinstance(way, packnet_tf.Auto) for way in ways):
         return
-    coming = "base" in net.notes and not net.tasks
+    coming = BASE in net.notes and not net.tasks
     free = plan.adopt_ratio if coming else net.capacity().free
     shares, first = planned(ways, free), len(net.tasks) + coming + 1
     print(plan_table(shares, first), flush=True)

@@ -50,8 +50,9 @@ def verify(
 
     Checked are: that all files are there, whole and unchanged (size and SHA-256); that each is a
     valid ONNX model of its task and classes, with the operator set, inputs and outputs of the
-    manifest; that weights which are free or of later tasks are exactly 0; and that its answers are
-    Keras's, on random inputs and samples, as far apart as at the export at most.
+    manifest; that weights which its task does not see (free ones, those of later tasks) are exactly
+    0; and that its answers are Keras's, on random inputs and samples, as far apart as at the export
+    at most.
 
     Args:
         net: the pack.
@@ -170,7 +171,7 @@ def _check_shared(path: pathlib.Path, graph: TaskGraph, verdict: Verdict) -> Non
             continue
         owner = layout(keras.ops.convert_to_numpy(weight.owner))
         values = layout(keras.ops.convert_to_numpy(weight.packed).astype(np.float32, copy=False))
-        seen = (owner >= 1) & (owner <= graph.number)
+        seen = np.isin(owner, graph.sees)
         if digest(np.where(seen, values, np.float32(0))) not in found:
             verdict.problems.append(
                 f"the weight '{name}' that it reads and masks is not what the pack gives for this "
@@ -179,7 +180,7 @@ def _check_shared(path: pathlib.Path, graph: TaskGraph, verdict: Verdict) -> Non
 
 
 def _zeros(proto, graph: TaskGraph, verdict: Verdict) -> int:
-    """Checks weights that are free or of later tasks; returns how many there are."""
+    """Checks weights that a task does not see; returns how many there are."""
     from onnx import numpy_helper
 
     held = {tensor.name: tensor for tensor in proto.graph.initializer}
@@ -192,11 +193,11 @@ def _zeros(proto, graph: TaskGraph, verdict: Verdict) -> int:
             verdict.problems.append(f"it lacks the weight '{name}'")
             continue
         owner = layout(keras.ops.convert_to_numpy(weight.owner))
-        unseen = (owner == 0) | (owner > graph.number)
+        unseen = ~np.isin(owner, graph.sees)
         wrong = int(np.count_nonzero(numpy_helper.to_array(held[name])[unseen]))
         if wrong:
             verdict.problems.append(
-                f"{wrong} weights of '{name}' are not 0, though they are free or of later tasks"
+                f"{wrong} weights of '{name}' are not 0, though the task does not see them"
             )
         count += int(unseen.sum())
     return count

@@ -9,7 +9,7 @@ from packnet_tf.policy import own_weights
 
 
 def own_digest(net: PackNet, task: str) -> str:
-    """Hexadecimal SHA-256 of a task's head, classes, and weights that are not packed.
+    """Hexadecimal SHA-256 of a task's head, classes, weights that are not packed, and reuse.
 
     Args:
         net: the pack.
@@ -21,6 +21,8 @@ def own_digest(net: PackNet, task: str) -> str:
         variable for place, (_, variable) in enumerate(own_weights(net._trunk)) if place not in mine
     )
     facts = [record.head.config, record.head_weights, record.own_places, record.classes]
+    if record.sees != tuple(range(1, record.number + 1)):  # else as bundles of old say it
+        facts.append(record.sees)
     facts = json.loads(json.dumps(facts))  # as they come back from a file
     found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for part in (record.values, *shared):

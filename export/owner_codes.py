@@ -43,31 +43,31 @@ def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
     return packed
 
 
-def table(bits: int, first: int, last: int) -> np.ndarray:
-    """By the value of a byte, which of its codes are `first` to `last`: bool (256, 8 // bits)."""
+def table(bits: int, chosen: Sequence[int]) -> np.ndarray:
+    """By the value of a byte, which of its codes are chosen ones: bool (256, 8 // bits)."""
     shifts = bits * np.arange(8 // bits)
     codes = (np.arange(256)[:, None] >> shifts) & (2**bits - 1)
-    return (codes >= first) & (codes <= last)
+    return np.isin(codes, chosen)
 
 
 def masks(
-    builder, packed: str, bits: int, shapes: Sequence[tuple[int, ...]], first: int, last: int
+    builder, packed: str, bits: int, shapes: Sequence[tuple[int, ...]], chosen: Sequence[int]
 ) -> list[str]:
-    """Adds the nodes that tell which weights have codes `first` to `last`.
+    """Adds the nodes that tell which weights have chosen codes.
 
     Args:
         builder: a `GraphBuilder`.
         packed: name of the packed codes of all kernels, each beginning with a byte of its own.
         bits: per code.
         shapes: of the kernels.
-        first, last: codes.
+        chosen: the codes.
 
     Returns:
         The names of the masks, bool of these shapes.
     """
     from onnx import TensorProto
 
-    rows = builder.constant(table(bits, first, last))
+    rows = builder.constant(table(bits, chosen))
     index = builder.node("Cast", packed, to=TensorProto.INT32)
     seen = builder.node("Gather", rows, index)  # a row of the table for each byte
     sizes = [int(np.prod(shape, dtype=np.int64)) for shape in shapes]

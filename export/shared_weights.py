@@ -2,7 +2,7 @@
 
 import collections
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from keras import ops
@@ -37,15 +37,15 @@ class SharedWeights(SharedFile):
         kernels: list[str | None],
         values: list[np.ndarray],
         owners: list[np.ndarray],
-        task: int,
+        sees: Sequence[int],
     ) -> list[str]:
-        """Adds the packed weights as task number `task` sees them; returns their names.
+        """Adds the packed weights as a task sees them; returns their names.
 
         Args:
             builder: of the task's graph.
             kernels: names of what earlier files gave.
             values, owners: of the weights, in the graph's layout.
-            task: number of the task.
+            sees: numbers of the tasks whose weights the task sees.
 
         Raises:
             KeyError: the file is complete, and does not hold them.
@@ -54,7 +54,7 @@ class SharedWeights(SharedFile):
         shapes = [owner.shape for owner in owners]
         if self.first == 1:
             codes = [owner_codes.codes_of(owner, self.last) for owner in owners]
-            seen = self._masks(builder, codes, shapes, 0, task - 1)
+            seen = self._masks(builder, codes, shapes, [number - 1 for number in sees])
             wholes = (
                 np.where(h, v, np.zeros((), v.dtype)) for h, v in zip(here, values, strict=True)
             )
@@ -62,7 +62,7 @@ class SharedWeights(SharedFile):
                 owner_codes.masked(builder, self._external(builder, whole), mask, whole.dtype)
                 for whole, mask in zip(wholes, seen, strict=True)
             ]
-        kernels, seen = list(kernels), self._masks(builder, here, shapes, 1, 1)
+        kernels, seen = list(kernels), self._masks(builder, here, shapes, [1])
         for place, (mask, own) in enumerate(zip(seen, here, strict=True)):
             if own.any():
                 some = np.append(values[place][own], np.zeros(1, values[place].dtype))
@@ -72,10 +72,10 @@ class SharedWeights(SharedFile):
                 )
         return kernels
 
-    def _masks(self, builder: GraphBuilder, codes: list, shapes, first: int, last: int):
+    def _masks(self, builder: GraphBuilder, codes: list, shapes, chosen: Sequence[int]):
         packed = [owner_codes.pack_codes(part, self.bits) for part in codes]
         packed = self._external(builder, np.concatenate(packed))
-        return owner_codes.masks(builder, packed, self.bits, shapes, first, last)
+        return owner_codes.masks(builder, packed, self.bits, shapes, chosen)
 
     def _external(self, builder: GraphBuilder, array: np.ndarray) -> str:
         return builder.external(self.name, self.put(array), array)
@@ -131,9 +131,9 @@ def _share_weights(task: TaskGraph, files: list[SharedWeights]):
     owners = [layout(ops.convert_to_numpy(weight.owner)) for layout, weight in weights]
     builder, kernels = GraphBuilder(proto.graph), [None] * len(shared)
     for file in files if shared else ():
-        if file.first <= task.number:
+        if file.first == 1 or file.first in task.sees:
             try:
-                kernels = file.add(builder, kernels, values, owners, task.number)
+                kernels = file.add(builder, kernels, values, owners, task.sees)
             except KeyError:
                 raise another_pack(file.path.name) from None
     for name, kernel in zip(shared, kernels, strict=True):

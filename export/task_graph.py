@@ -52,7 +52,8 @@ class TaskGraph:
     Attributes:
         converted: the graph and the weights that it lacks.
         packed: by the names of those weights, the packed ones among them.
-        number: the task's place in the order of packing, from 1.
+        sees: numbers of the tasks whose weights it sees, ascending.
+        number: the last of these, its own: its place in the order of packing, from 1.
 
     Raises:
         ValueError: there is no such task, or an option does not fit its model.
@@ -61,7 +62,8 @@ class TaskGraph:
     def __init__(self, net: PackNet, task: str, options: ExportOptions):
         self.net, self.task, self.options = net, task, options
         self.model, self.view = net.unpack(task), net.task_model(task)
-        self.number, head = net.tasks.index(task) + 1, self.view.head
+        self.sees, head = net._record(task).sees, self.view.head
+        self.number = self.sees[-1]
         _check_inputs(task, self.model)
         dtypes = {x.compute_dtype for x in self.model._flatten_layers()}
         if dtypes & {"float16", "bfloat16", "float64"}:

@@ -113,7 +113,7 @@ def complete(net, teacher, images, **fitting) -> float:
     Returns:
         The relative error of the features that the next task starts from.
     """
-    view = cloning.view_trunk(net._trunk, 2, frozen=False)
+    view = cloning.view_trunk(net._trunk, (1, 2), frozen=False)
     for _, variable in own_weights(view):
         variable.trainable = False
     for weight in net._weights.values():

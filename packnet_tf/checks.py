@@ -81,17 +81,17 @@ def check_capacity(name: str, capacity: Capacity) -> None:
 
 
 def check_release(name: str, tasks: Sequence[str], open_task: str | None) -> None:
-    """Refuses to release a task whose weights another one sees.
+    """Refuses to release a task that others were packed after.
 
     Raises:
-        ValueError: later tasks depend on it.
-        RuntimeError: the open task does.
+        ValueError: there are such.
+        RuntimeError: the open task is one.
     """
     later = tasks[tasks.index(name) + 1 :]
     if later:
         raise ValueError(
-            f"Cannot release task '{name}': tasks packed after it depend on its weights: "
-            f"{', '.join(map(repr, later))}. Release those first, the last one first: "
+            f"Cannot release task '{name}': others were packed after it, and may depend on its "
+            f"weights: {', '.join(map(repr, later))}. Release those first, the last one first: "
             f"net.release('{later[-1]}')."
         )
     if open_task is not None:

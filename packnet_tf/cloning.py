@@ -6,7 +6,7 @@ nothing of packing; then the values are copied, layer by layer, and what is pack
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 
@@ -30,12 +30,18 @@ def pack_trunk(trunk, embeddings: bool = False) -> PackedTrunk:
     return _as(PackedTrunk, clone)
 
 
-def view_trunk(store: PackedTrunk, task: int, frozen: bool) -> PackedTrunk:
-    """Copies a packed trunk as the view of one task, on the same packed variables."""
+def view_trunk(store: PackedTrunk, sees: Sequence[int], frozen: bool) -> PackedTrunk:
+    """Copies a packed trunk as the view of one task, on the same packed variables.
+
+    Args:
+        store: the packed trunk.
+        sees: numbers of the tasks whose weights the task sees, its own the last.
+        frozen: whether the view can only be looked at.
+    """
     view, pairs = _clone(store, zeros)
     for source, target in pairs:
         if isinstance(source, Packed):
-            pack_layer(target, task, frozen, source)
+            pack_layer(target, sees, frozen, source)
         _copy_own(own_variables(source), own_variables(target))
     _finish(pairs)
     for layer in view._flatten_layers(include_self=False):

@@ -7,7 +7,7 @@ probing, then fine-tuning.
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -20,7 +20,13 @@ MOST_IMAGES = 20_000  # that a head is fitted on; more change it little
 STRENGTH = 0.01  # inverse of the weight decay on standardised features, scikit-learn's C
 
 
-def linear_head(net, data, classes: int | None = None, statistics: str = "task") -> keras.Model:
+def linear_head(
+    net,
+    data,
+    classes: int | None = None,
+    statistics: str = "task",
+    reuse: str | Sequence[str] = "all",
+) -> keras.Model:
     """A converged linear head for the next task of a pack.
 
     Logistic regression on the features as the task begins with them; in a trunk whose
@@ -31,14 +37,14 @@ def linear_head(net, data, classes: int | None = None, statistics: str = "task")
         data: batches of (inputs, labels), a `tf.data.Dataset` or a `PyDataset` for instance,
             shuffled and not augmented; or two arrays. Labels are whole numbers from 0.
         classes: number of outputs; default: one more than the largest label.
-        statistics: as `net.add_task` will be given it.
+        statistics, reuse: as `net.add_task` will be given them.
 
     Returns:
         A built `keras.Sequential`, from features (n,) to logits (classes,), for `net.add_task`.
 
     Raises:
-        ValueError: the trunk does not give one feature vector an example, or the features are not
-            finite.
+        ValueError: the trunk does not give one feature vector an example, the features are not
+            finite, or `net.add_task` would not take the arguments.
         ImportError: scikit-learn is not installed.
 
     Example:
@@ -49,25 +55,29 @@ def linear_head(net, data, classes: int | None = None, statistics: str = "task")
     """
     if isinstance(data, tuple):
         data = _batches(*data)
-    with next_view(net, statistics) as features_of:
+    with next_view(net, statistics, reuse) as features_of:
         features, labels = collect(features_of, data)
     return fitted_head(features, labels, classes)
 
 
 @contextlib.contextmanager
-def next_view(net, statistics: str = "task", claim_ratio: float = 1.0) -> Iterator[Callable]:
+def next_view(
+    net,
+    statistics: str = "task",
+    reuse: str | Sequence[str] = "all",
+    claim_ratio: float = 1.0,
+) -> Iterator[Callable]:
     """Within it a function from inputs to the features that the next task of a pack trains on.
 
     Args:
         net: the pack; afterwards it is as it was.
-        statistics, claim_ratio: as `net.add_task` will be given them.
+        statistics, reuse, claim_ratio: as `net.add_task` will be given them.
     """
     name = "next"
     while name in net.tasks:
         name += "_"
-    trunk = net.add_task(
-        name, keras.layers.Identity(), claim_ratio=claim_ratio, statistics=statistics
-    ).trunk
+    given = {"claim_ratio": claim_ratio, "statistics": statistics, "reuse": reuse}
+    trunk = net.add_task(name, keras.layers.Identity(), **given).trunk
     try:
         training = moves_statistics(trunk)
         if keras.backend.backend() == "tensorflow" and strategy_of(net) is None:

@@ -35,8 +35,9 @@ class Packed:
         packed_names: the weights to pack: attributes that hold a variable once the layer is built.
         plain: the Keras class that this one packs.
         packed: dict from a packed name to its `PackedWeight`.
-        task: number of the task whose view the layer shows, from 1; 0 shows no weight at all. A
-            layer shows one task for all its life, which is what lets views be used in turn.
+        sees: numbers of the tasks whose weights the layer shows, ascending; the last is that of
+            its own task, whose claim it shows too. Empty shows no weight at all. A layer shows one
+            task for all its life, which is what lets views be used in turn.
         frozen: whether the view can only be looked at: it then has no trainable weight or claim.
         closed: whether the layer's task is committed or discarded.
         shared: whether the variables are those of another layer.
@@ -45,7 +46,7 @@ class Packed:
     packed_names: tuple[str, ...] = ()
     plain: type
     packed: dict[str, PackedWeight]
-    task = 0
+    sees: tuple[int, ...] = ()
     frozen = closed = shared = False
 
     def __init_subclass__(cls, **kwargs):
@@ -200,8 +201,8 @@ def _view_property(name: str) -> property:
     def view(layer):
         weight = layer.packed[name]
         if layer.frozen or layer.closed:
-            return weight.view(layer.task)
-        return training_view(weight, layer.task)
+            return weight.view(layer.sees)
+        return training_view(weight, layer.sees)
 
     return property(view)
 
@@ -220,14 +221,17 @@ def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
 
 
 def pack_layer(
-    layer: keras.layers.Layer, task: int = 0, frozen: bool = False, source: Packed | None = None
+    layer: keras.layers.Layer,
+    sees: Sequence[int] = (),
+    frozen: bool = False,
+    source: Packed | None = None,
 ) -> None:
     """Makes a built layer of a class in `PACKED_CLASSES` a packed one, in place.
 
     Args:
         layer: the plain layer. Its kernel becomes the trainable variable, with its constraint and
             regularizer, and its values the restart values of free weights.
-        task: number of the task whose view it shows.
+        sees: numbers of the tasks whose weights it shows, see `Packed`.
         frozen: whether the view can only be looked at.
         source: a packed layer whose variables it uses, instead of having its own.
     """
@@ -255,7 +259,8 @@ def pack_layer(
     layer._tracker.lock()
     layer.__class__ = cls
     del layer.quantize  # Keras puts the class's method, wrapped, on every instance
-    layer.packed, layer.task, layer.frozen, layer.shared = packed, task, frozen, bool(source)
+    layer.packed, layer.sees = packed, tuple(sees)
+    layer.frozen, layer.shared = frozen, bool(source)
 
 
 def _new_weight(layer, name: str, kernel: keras.Variable, frozen: bool) -> PackedWeight:

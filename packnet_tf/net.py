@@ -22,6 +22,7 @@ from packnet_tf.policy import Policy, own_weights
 from packnet_tf.pruning import check_ratio, check_ratios, magnitude
 from packnet_tf.records import Head, TaskRecord
 from packnet_tf.restart import fresh_values
+from packnet_tf.reuse import seen_numbers
 from packnet_tf.task_model import COMMITTED, RETRAINING, TaskModel, as_given
 
 
@@ -83,6 +84,7 @@ class PackNet(PackState):
         classes: Sequence[str] | None = None,
         claim_ratio: float = 1.0,
         statistics: str = "task",
+        reuse: str | Sequence[str] = "all",
     ) -> TaskModel:
         """Opens a new task, which claims all free weights, or a part of them.
 
@@ -96,13 +98,16 @@ class PackNet(PackState):
             statistics: what batch normalisation in the trunk normalises by: "task", batches in
                 training and statistics of the task's own in its answers; "trunk", those that the
                 trunk came with, in training too.
+            reuse: which earlier tasks' weights it sees: "all", as in the paper; "none"; or a list
+                of their names. Weights of the others count as 0 for it, so what they have learnt,
+                right or wrong for this one, makes no difference to it.
 
         Returns:
             A Keras model, packed trunk and head, to compile and fit.
 
         Raises:
-            ValueError: the name, the head, the class names, the claim ratio or the statistics
-                cannot be used, or no weight is free.
+            ValueError: the name, the head, the class names, the claim ratio, the statistics or
+                `reuse` cannot be used, or no weight is free.
             RuntimeError: another task is not committed yet.
         """
         self.check_name(name)
@@ -112,9 +117,9 @@ class PackNet(PackState):
         claim_ratio = check_ratio(claim_ratio, "claim_ratio")
         check_statistics(statistics)
         classes = None if classes is None else [str(label) for label in classes]
-        number = len(self._records) + 1
+        sees = seen_numbers(reuse, self.tasks)
         with as_given(head):
-            record = TaskRecord(name, number, Head(cloning.copy_layer(head)), classes)
+            record = TaskRecord(name, sees, Head(cloning.copy_layer(head)), classes)
             record.claim_ratio, record.statistics = claim_ratio, statistics
             try:
                 model = self._build(record, head=head)
@@ -129,13 +134,13 @@ class PackNet(PackState):
                 f"Cannot add task '{name}': {len(classes)} class names for {width} outputs. Give "
                 "one name per output of the head."
             )
-        if self.policy.restart == "fresh" and number > 1:
+        if self.policy.restart == "fresh" and record.number > 1:
             for weight, values in zip(
                 self._weights.values(), fresh_values(self._trunk), strict=True
             ):
                 weight.restart(values)
         for weight in self._weights.values():
-            weight.open(number, claim_ratio)
+            weight.open(record.number, claim_ratio)
         self._open, self._was_pruned = (record, model), False
         return model
 
@@ -315,7 +320,7 @@ class PackNet(PackState):
             name: the committed task to release; models of it answer no more.
 
         Raises:
-            ValueError: there is no such task, or later tasks depend on its weights.
+            ValueError: there is no such task, or it is not the last one.
             RuntimeError: a task is open, which would lose weights that it sees.
         """
         record = self._record(name)

@@ -9,33 +9,37 @@ on JAX nothing is done: the bandwidth is there, or the step is compiled.
 
 import functools
 import math
+from collections.abc import Sequence
 
 import keras
 from keras import ops
 
 from packnet_tf.distribution import compiles_on_cpu
-from packnet_tf.packed_weight import PackedWeight, select
+from packnet_tf.packed_weight import PackedWeight, own_number, ranges, select
 
 LARGE = 1 << 18  # weights
 
 
-def training_view(weight: PackedWeight, task: int):
-    """`weight.view(task)`, bit for bit, for the task that trains it."""
+def training_view(weight: PackedWeight, sees: Sequence[int]):
+    """`weight.view(sees)`, bit for bit, for the task that trains it."""
     if math.prod(weight.packed.shape) < LARGE or not compiles_on_cpu():
-        return weight.view(task)
+        return weight.view(sees)
     import tensorflow as tf  # one of its functions is what XLA compiles
 
     values = _uncast()(weight=weight)
     # The dtype of a Keras variable is the one that it is read in here and now.
     view, own = _compiled(tuple(weight.packed.shape), values[0].dtype, weight.packed.dtype)
-    number = tf.constant(task, weight.owner.dtype)
+    # As tensors, so that other tasks need no compiling anew.
+    number, seen = tf.nest.map_structure(
+        lambda value: tf.constant(value, weight.owner.dtype), (own_number(sees), ranges(sees))
+    )
 
     @tf.custom_gradient
     def kernel(trainable, packed, owner, claim):
         def gradients(upstream):
             return own(upstream, claim, number), None, None, None
 
-        return view(trainable, packed, owner, claim, number), gradients
+        return view(trainable, packed, owner, claim, number, seen), gradients
 
     return kernel(*values)
 
@@ -51,8 +55,8 @@ def _compiled(shape: tuple[int, ...], stored, read):
     """
     import tensorflow as tf
 
-    def view(trainable, packed, owner, claim, task):
-        return ops.cast(select(trainable, packed, owner, claim, task), read)
+    def view(trainable, packed, owner, claim, task, seen):
+        return ops.cast(select(trainable, packed, owner, claim, task, seen), read)
 
     def own(upstream, claim, task):
         return ops.cast(ops.where(ops.equal(claim, task), upstream, 0.0), stored)

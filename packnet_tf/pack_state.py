@@ -52,6 +52,14 @@ class PackState:
         """Class names of a task in output order, where `add_task` was given them."""
         return self._record(name).classes
 
+    def reused(self, name: str) -> tuple[str, ...]:
+        """Names of the earlier tasks whose weights a committed task sees; see `add_task`.
+
+        Raises:
+            ValueError: there is no committed task of that name.
+        """
+        return tuple(self.tasks[number - 1] for number in self._record(name).sees[:-1])
+
     def results(self, name: str) -> dict[str, float]:
         """Accuracies of a committed task, 0 to 1, as far as they were measured.
 
@@ -186,7 +194,7 @@ class PackState:
         return model
 
     def _build(self, record: TaskRecord, head=None, frozen: bool = False) -> TaskModel:
-        trunk = cloning.view_trunk(self._trunk, record.number, frozen)
+        trunk = cloning.view_trunk(self._trunk, record.sees, frozen)
         if record.number > 1 and not frozen:
             self.policy.freeze_shared(trunk)
         model, own_head = cloning.attach(

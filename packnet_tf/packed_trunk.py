@@ -21,7 +21,7 @@ class PackedTrunk(keras.Model):
     attention, the cell of a recurrent layer) are in no configuration of their own.
     """
 
-    def pack_layers(self, places: list[int], task: int, frozen: bool) -> None:
+    def pack_layers(self, places: list[int], sees: Sequence[int], frozen: bool) -> None:
         """Packs the layers at these places of `_flatten_layers()`.
 
         Raises:
@@ -35,7 +35,7 @@ class PackedTrunk(keras.Model):
                     f"trunk '{self.name}' has no layer to pack at place {place} but {layer!r}; if "
                     "it is a layer of your own, call packnet_tf.register_packed for it first"
                 )
-            pack_layer(layer, task, frozen)
+            pack_layer(layer, sees, frozen)
 
     def packed_layers(self) -> list[Packed]:
         """Its packed layers, in the order of its structure."""
@@ -93,14 +93,16 @@ class PackedTrunk(keras.Model):
         layers = self._flatten_layers()
         places = [place for place, layer in enumerate(layers) if isinstance(layer, Packed)]
         one = layers[places[0]] if places else Packed
-        packed = {"places": places, "task": one.task, "frozen": one.frozen}
+        packed = {"places": places, "sees": list(one.sees), "frozen": one.frozen}
         config = {**repair(super().get_config(), self), "packed": packed}
         return config | {"still": _still(layers)}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = changed(config, undrawn)
-        packed, still = config.pop("packed"), config.pop("still")
+        packed, still = dict(config.pop("packed")), config.pop("still")
+        if "task" in packed:  # as files of format 5 have it
+            packed["sees"] = range(1, packed.pop("task") + 1)
         trunk = super().from_config(config, custom_objects)
         layers = trunk._flatten_layers()
         give_back_initializers(layers)

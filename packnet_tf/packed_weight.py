@@ -1,7 +1,8 @@
 """One packed weight: the four variables that several tasks share."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -46,9 +47,14 @@ class PackedWeight:
         every = (self.trainable, self.packed, self.owner, self.claim)
         return tuple(None if variable is None else variable.value for variable in every)
 
-    def view(self, task: int):
-        """The kernel as task number `task` sees it: owners 1 to `task`, and its own claim."""
-        return select(*self.values, task)
+    def view(self, sees: Sequence[int]):
+        """The kernel as a task sees it.
+
+        Args:
+            sees: numbers of the tasks whose weights it sees, ascending; the last is its own, which
+                is also the claim that it sees. Empty: no weight at all.
+        """
+        return select(*self.values, own_number(sees), ranges(sees))
 
     def restart(self, values: np.ndarray) -> None:
         """Gives free weights other values to start the next task from."""
@@ -143,18 +149,50 @@ def release_chosen(
     return {path: int(np.count_nonzero(mask)) for path, mask in chosen.items()}
 
 
-def select(trainable, packed, owner, claim, task):
+def own_number(sees: Sequence[int]) -> int:
+    """Number of the task that sees the weights of these; 0 where it sees none."""
+    return sees[-1] if sees else 0
+
+
+def ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Ascending numbers as ranges, first and last of each.
+
+    Example:
+        >>> ranges([1, 2, 3, 5])
+        [(1, 3), (5, 5)]
+    """
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        if found and found[-1][1] == number - 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found
+
+
+def select(trainable, packed, owner, claim, task, seen: Sequence[tuple]):
     """The kernel as a task sees it, of the values of a `PackedWeight`.
 
     Selects and never multiplies: 0 * NaN of a diverged task would reach all others.
+
+    Args:
+        trainable, packed, owner, claim: as in `PackedWeight.values`.
+        task: number of the task.
+        seen: ranges of owners, numbers or scalars of the owners' dtype.
     """
     # Beside a Python number, TensorFlow would compare copies of owners and claims in int32.
-    first, task = ops.cast(1, owner.dtype), ops.cast(task, owner.dtype)
-    seen = ops.logical_and(ops.greater_equal(owner, first), ops.less_equal(owner, task))
-    kernel = ops.where(seen, packed, 0.0)
+    bounds = [(ops.cast(first, owner.dtype), ops.cast(last, owner.dtype)) for first, last in seen]
+    within = [
+        ops.logical_and(ops.greater_equal(owner, first), ops.less_equal(owner, last))
+        for first, last in bounds
+    ]
+    if within:
+        kernel = ops.where(functools.reduce(ops.logical_or, within), packed, 0.0)
+    else:
+        kernel = ops.zeros_like(packed)
     if trainable is None:
         return kernel
-    return ops.where(ops.equal(claim, task), trainable, kernel)
+    return ops.where(ops.equal(claim, ops.cast(task, owner.dtype)), trainable, kernel)
 
 
 def clear(variable: keras.Variable) -> None:

@@ -55,7 +55,9 @@ class TaskRecord:
     """What a task has besides its packed weights.
 
     Attributes:
-        name, number: its name, and its place in the order of packing, from 1.
+        name: its name.
+        sees: numbers of the tasks whose weights it sees, ascending, from 1; the last is its own,
+            its place in the order of packing.
         head: the output layers.
         classes: names of its classes in output order, where they are known.
         claim_ratio: fraction of the free weights that it claimed.
@@ -68,7 +70,7 @@ class TaskRecord:
     """
 
     name: str
-    number: int
+    sees: tuple[int, ...]
     head: Head
     classes: list[str] | None = None
     claim_ratio: float = 1.0
@@ -78,6 +80,11 @@ class TaskRecord:
     owned: list[int] = dataclasses.field(default_factory=list)
     statistics: str = "task"
     results: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        """Its place in the order of packing, from 1."""
+        return self.sees[-1]
 
     def keep(self, model: TaskModel, shared=None) -> None:
         """Takes the values of a trained model: its head's, and those it does not share.

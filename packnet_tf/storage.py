@@ -22,7 +22,8 @@ from packnet_tf.task_model import RETRAINING
 from packnet_tf.task_names import check_usable
 from packnet_tf.usage import bytes_in
 
-FORMAT = 5
+FORMAT = 6
+READABLE = (5, FORMAT)  # in 5 every task sees all earlier ones
 
 
 @keras.saving.register_keras_serializable("packnet_tf")
@@ -48,6 +49,7 @@ class Archive(keras.layers.Layer):
                 "head_weights": task.head_weights,
                 "own_places": task.own_places,
                 "results": task.results,
+                "sees": task.sees,
                 "statistics": task.statistics,
             }
             for task in self.tasks
@@ -64,7 +66,7 @@ class Archive(keras.layers.Layer):
     @classmethod
     def from_config(cls, config):
         version = config["facts"]["format"]
-        if version != FORMAT:
+        if version not in READABLE:
             raise ValueError(
                 f"it has format {version}, and this packnet_tf reads format {FORMAT}: install the "
                 "packnet_tf that wrote it"
@@ -74,7 +76,8 @@ class Archive(keras.layers.Layer):
             head = Head(config=task["head"])
             if not _is_of_keras(task["head"]):
                 head.layer  # noqa: B018  what cannot be trusted is refused here and now
-            record = TaskRecord(task["name"], number, head, task["classes"], task["claim_ratio"])
+            sees = tuple(task.get("sees", range(1, number + 1)))  # files of format 5 lack it
+            record = TaskRecord(task["name"], sees, head, task["classes"], task["claim_ratio"])
             record.head_weights, record.own_places = task["head_weights"], task["own_places"]
             record.results = task.get("results", {})  # older files lack both
             record.statistics = task.get("statistics", "task")

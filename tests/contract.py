@@ -12,7 +12,7 @@ JAX = keras.backend.backend() == "jax"
 
 
 def check_contract(trunk, paths, folder, **policy):
-    """Packs three tasks into a trunk and holds it to the promises.
+    """Packs three tasks into a trunk and holds it to the promises; the third sees the first alone.
 
     Args:
         trunk: a plain Keras model.
@@ -32,7 +32,8 @@ def check_contract(trunk, paths, folder, **policy):
 
     held, answers = {}, {}
     for number, name in enumerate(["one", "two", "three"], start=1):
-        model = net.add_task(name, head_for(trunk, CLASSES))
+        reuse = ["one"] if number == 3 else "all"
+        model = net.add_task(name, head_for(trunk, CLASSES), reuse=reuse)
         if number == 1:  # packing changes nothing
             after = [np.array(t) for t in keras.tree.flatten(model.trunk(x, training=False))]
             assert same(before, after)

@@ -117,9 +117,9 @@ def jolt(model, seed=0, scale=0.5):
             layer.moving_variance.assign_add(step)
 
 
-def pack_task(net, name, ratio=0.5, classes=3, seed=0, scale=0.5):
+def pack_task(net, name, ratio=0.5, classes=3, seed=0, scale=0.5, **kwargs):
     """Adds, "trains", prunes and commits a task; returns its model."""
-    model = net.add_task(name, layers.Dense(classes, name="logits"))
+    model = net.add_task(name, layers.Dense(classes, name="logits"), **kwargs)
     jolt(model, seed, scale)
     net.prune(ratio)
     jolt(model, seed + 1, scale / 5)

@@ -75,7 +75,7 @@ def test_a_kernel_and_its_gradient_are_those_of_the_view(compilations):
     upstream[0] = np.nan
     [layer] = net.open_model.trunk.packed_layers()
     found = []
-    for kernel_of in (lambda: layer.kernel, lambda: weight.view(2)):
+    for kernel_of in (lambda: layer.kernel, lambda: weight.view((1, 2))):
         with tf.GradientTape() as tape:
             kernel = kernel_of()
             total = tf.reduce_sum(kernel * upstream)

@@ -9,16 +9,17 @@ from keras import ops
 
 import packnet_tf
 from packnet_tf.apps import rates
-from packnet_tf.apps.base import adopt, kept_whole
+from packnet_tf.apps.base import BASE, adopt, kept_whole, reused
 from packnet_tf.apps.beginning import Beginning, begin, keep_linear_head
 from packnet_tf.apps.comparison.job import Job, TaskData, accuracy, network_bytes
 from packnet_tf.apps.comparison.settings import Packing
-from packnet_tf.apps.packs import BASE
 from packnet_tf.apps.trunks import is_trained
 from packnet_tf.atomic import replacing
 from packnet_tf.heads import next_view
 from packnet_tf.trainer.history import History
 from packnet_tf.trainer.run import HISTORY, PACK
+
+SECONDS = "base_seconds"  # a note: what the base took
 
 
 def pack_tasks(job: Job) -> dict:
@@ -30,7 +31,7 @@ def pack_tasks(job: Job) -> dict:
     """
     directory = job.folder / "progress"
     net, options = _open(job, directory), Packing(**job.run.options)
-    filters = {"trunk": _first_filters(net, 0)}
+    filters = {"trunk": _first_filters(net)}
     state, views = _read(job), {}  # views answer for their task whatever is packed later
     for task, way in zip(job.tasks, _ways(options, len(job.tasks)), strict=True):
         if task.name not in net.tasks:
@@ -49,8 +50,8 @@ def pack_tasks(job: Job) -> dict:
             for split in ("validation", "test"):
                 state[split].append([accuracy(views[t.name], t, split) for t in seen])
             _write(job, state)
-    for number, name in enumerate(net.tasks, start=1):
-        filters[f"task {name}"] = _first_filters(net, number)
+    for name in net.tasks:
+        filters[f"task {name}"] = _first_filters(net, name)
     np.savez(job.folder / "filters.npz", **filters)
     net.save(job.folder / "pack.keras")
     return {**state, **_measured(net, job, directory)}
@@ -68,7 +69,7 @@ def _open(job: Job, directory) -> packnet_tf.PackNet:
         return net
     began = time.perf_counter()
     adopt(net, BASE, first.repair_images(), options.base, options.base_epochs)
-    net.notes[BASE] = str(time.perf_counter() - began)
+    net.notes[BASE], net.notes[SECONDS] = BASE, str(time.perf_counter() - began)
     directory.mkdir(parents=True, exist_ok=True)
     net.save(directory / PACK)
     return net
@@ -95,14 +96,14 @@ def _learn(
     begun = {"statistics": None}
     if kept.exists():  # the run was interrupted
         begun = json.loads(kept.read_text(encoding="utf-8"))
-    images = task.images()
+    images, reuse = task.images(), reused(net, options.reuse)
     if task.settings.head == "new":
         beginning = begin(
             net, task.name, images, rates.optimizer(optimizer),
-            task.settings.learning_rate * factors[0], factors[0], begun["statistics"],
+            task.settings.learning_rate * factors[0], factors[0], reuse, begun["statistics"],
         )  # fmt: skip
     else:
-        with next_view(net) as features_of:
+        with next_view(net, reuse=reuse) as features_of:
             head = job.head(task, features_of, False, factors[0])
         beginning = Beginning(head, "task", {})
     if not kept.exists():
@@ -121,12 +122,13 @@ def _learn(
                 task.validation,
                 classes=task.folder.classes,
                 statistics=beginning.statistics,
+                reuse=reuse,
                 reference=beginning.reference,
             )
         ]
     )
     if net.results(task.name).get("retrained", 1.0) < beginning.kept_head:
-        keep_linear_head(net, task.name, images, task.folder.classes)
+        keep_linear_head(net, task.name, images, task.folder.classes, reuse)
         net.save(directory / PACK)
         print(f"{task.name}: the linear head is better, and is kept", flush=True)
 
@@ -162,7 +164,7 @@ def _measured(net, job: Job, directory) -> dict:
     moments = ("before_prune", "after_prune", "retrained")
     return {
         "seconds": {
-            **({BASE: float(net.notes[BASE])} if BASE in net.notes else {}),
+            **({BASE: float(net.notes[SECONDS])} if BASE in net.notes else {}),
             **{name: _seconds(history[name], directory, name) for name in names},
         },
         "bytes": (folder / "pack.keras").stat().st_size,
@@ -183,10 +185,10 @@ def _seconds(entry: dict, directory, name: str) -> float:
     return begun["seconds"] + sum(epoch["seconds"] for epoch in entry["epochs"])
 
 
-def _first_filters(net, task: int) -> np.ndarray:
-    """The first packed weight as a task sees it; for task 0 what the trunk came with."""
+def _first_filters(net, task: str | None = None) -> np.ndarray:
+    """The first packed weight as a task sees it; without one what the trunk came with."""
     weight = next(iter(net._trunk.packed_weights().values()))
-    return ops.convert_to_numpy(weight.view(task) if task else weight.packed)
+    return ops.convert_to_numpy(weight.view(net._record(task).sees) if task else weight.packed)
 
 
 def _read(job: Job) -> dict:

@@ -101,6 +101,7 @@ class Packing:
         base: share of a pretrained trunk to release for the tasks; the rest is kept for all, as
             `packnet train` does by default. None: the first task may change the whole trunk.
         base_epochs: epochs of the base's repair.
+        reuse: which earlier tasks' weights a task sees, see `base.reused`.
     """
 
     prune: str | float | list[float] = 0.75
@@ -112,6 +113,7 @@ class Packing:
     restart: str = "trunk"
     base: float | None = 0.3
     base_epochs: int = 2
+    reuse: str = "auto"
 
 
 @dataclasses.dataclass(frozen=True)

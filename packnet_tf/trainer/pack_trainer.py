@@ -214,7 +214,7 @@ class PackTrainer:
         if self.seed is not None:
             keras.utils.set_random_seed(self.seed + len(self.net.tasks))
         model = self.net.add_task(
-            task.name, task.head, task.classes, task.claim_ratio, task.statistics
+            task.name, task.head, task.classes, task.claim_ratio, task.statistics, task.reuse
         )
         _BEGUN.add(model)
         model.compile(

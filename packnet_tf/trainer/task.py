@@ -22,6 +22,7 @@ class Task:
         classes: names of the classes in output order, kept with the task and exported.
         claim_ratio: fraction of the free weights to claim, see `PackNet.add_task`.
         statistics: what the trunk normalises by, see `PackNet.add_task`.
+        reuse: which earlier tasks' weights it sees, see `PackNet.add_task`.
         reference: accuracies to hold the task against, `linear_head` and `chance`, kept with what
             is measured of it; see `PackNet.results`.
 
@@ -37,4 +38,5 @@ class Task:
     classes: Sequence[str] | None = None
     claim_ratio: float = 1.0
     statistics: str = "task"
+    reuse: str | Sequence[str] = "all"
     reference: Mapping[str, float] = dataclasses.field(default_factory=dict)

@@ -41,6 +41,25 @@ def test_every_task_answers_bit_for_bit_as_its_baked_file(tmp_path):
         assert task["relative_difference"] < 1e-6
 
 
+@pytest.mark.parametrize("reuse", ["none", ["one"], ["one", "three"]])
+def test_a_task_that_sees_some_of_the_others_answers_as_its_baked_file(reuse, tmp_path):
+    net = packed(conv_trunk(), one=0.5, two=0.5)
+    export_bundle(net, tmp_path / "bundle")
+    pack_task(net, "three", seed=20)
+    pack_task(net, "four", seed=30, reuse=reuse)
+    pack_task(net, "five", 0, seed=40)
+    export_bundle(net, tmp_path / "bundle", update_from=tmp_path / "bundle")
+    export_bundle(net, tmp_path / "whole")
+    manifest = export_all(net, tmp_path / "baked")
+    x = images(net)
+    for task in manifest["tasks"]:
+        expected = answer(tmp_path / "baked" / task["file"], x)
+        for folder in ("bundle", "whole"):
+            assert np.array_equal(answer(tmp_path / folder / task["file"], x), expected)
+    for folder in ("bundle", "baked"):
+        assert not [v.problems for v in verify(net, tmp_path / folder) if v.problems]
+
+
 @pytest.mark.parametrize("tasks", [1, 2, 5, 17])
 def test_any_number_of_tasks_fits(tasks, tmp_path):
     net = packed(mlp_trunk(), **{f"task{number}": 0.9 for number in range(tasks)})

@@ -116,7 +116,7 @@ def test_a_weight_that_should_be_zero_is_found(net, folder):
 
     rewritten(folder / "files" / "model_task1.onnx", change)
     assert problems(net, folder / "files")["model_task1.onnx"] == [
-        "1 weights of 'fc/kernel' are not 0, though they are free or of later tasks"
+        "1 weights of 'fc/kernel' are not 0, though the task does not see them"
     ]
 
 

@@ -1,0 +1,32 @@
+"""Which earlier tasks' weights a task sees."""
+
+from collections.abc import Sequence
+
+
+def seen_numbers(reuse: str | Sequence[str], tasks: Sequence[str]) -> tuple[int, ...]:
+    """Numbers of the tasks whose weights a new task sees, ascending; the last is its own.
+
+    Args:
+        reuse: "all", "none", or names of earlier tasks.
+        tasks: names of the earlier tasks, in the order they were packed.
+
+    Raises:
+        ValueError: `reuse` is none of these.
+
+    Example:
+        >>> seen_numbers(["base"], ["base", "birds", "cars"])
+        (1, 4)
+    """
+    names = {"all": tasks, "none": ()}.get(reuse) if isinstance(reuse, str) else list(reuse)
+    if names is None:
+        hint = f"; for one task write reuse=[{reuse!r}]" if reuse in tasks else ""
+        raise ValueError(
+            f'reuse={reuse!r} is not "all", "none" or a list of names of earlier tasks{hint}.'
+        )
+    for name in names:
+        if name not in tasks:
+            known = ", ".join(map(repr, tasks)) or "none yet"
+            raise ValueError(
+                f"reuse names {name!r}, which is not a committed task of the pack: {known}."
+            )
+    return (*sorted({tasks.index(name) + 1 for name in names}), len(tasks) + 1)
