@@ -26,6 +26,15 @@ def adopt(net: packnet_tf.PackNet, name: str, batches, ratio: float, epochs: int
     print(net.adopt(name, ratios, images=images, epochs=epochs, verbose=0), flush=True)
 
 
+def default_restart(has_base: bool) -> str:
+    """What freed weights restart from, see `PackNet`, where nobody has chosen it.
+
+    The base is repaired to be whole without what it released. Weights that start from 0 beside it
+    change nothing until they have learnt something, and what has learnt least is pruned.
+    """
+    return "zero" if has_base else "trunk"
+
+
 def reused(net: packnet_tf.PackNet, reuse: str) -> str | list[str]:
     """What a setting means for the next task of a pack, as `PackNet.add_task` takes it.
 

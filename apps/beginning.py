@@ -18,8 +18,9 @@ from packnet_tf.apps.trunks import is_trained
 from packnet_tf.distribution import scope_of, strategy_of
 from packnet_tf.heads import collect, fitted_head, linear_accuracy, next_view
 from packnet_tf.reuse import seen_numbers
-from packnet_tf.statistics import moves_statistics
+from packnet_tf.statistics import moves_statistics, update_statistics
 
+STATISTICS_STEPS = 16  # that statistics are measured on after a trial
 TRIAL_STEPS = 100  # of a trial; in fewer, batches' statistics have not caught up yet
 # Without the batches' statistics, which hold back steps that are too large.
 TRUNK_RATE = 1 / 3
@@ -164,8 +165,10 @@ def _try(
             metrics=["accuracy"],
             jit_compile=False,
         )
-        data = images.training.repeat().take(TRIAL_STEPS)
-        model.fit(data, verbose=0, shuffle=False)
+        model.optimizer.build(model.trainable_variables)  # within a trace it takes as long again
+        data = images.training.repeat()
+        keras.Model.fit(model, data.take(TRIAL_STEPS), verbose=0, shuffle=False)
+        update_statistics(model, data.take(STATISTICS_STEPS))
         return model.evaluate(images.validation, verbose=0, return_dict=True)["accuracy"]
     finally:
         net.discard()

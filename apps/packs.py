@@ -5,7 +5,7 @@ import pathlib
 import keras
 
 import packnet_tf
-from packnet_tf.apps.base import BASE
+from packnet_tf.apps.base import BASE, default_restart
 from packnet_tf.apps.trunks import is_trained, load_trunk
 from packnet_tf.cloning import computing_in
 from packnet_tf.export.preprocessing import noted_range
@@ -52,10 +52,11 @@ def _opened(plan) -> packnet_tf.PackNet:
     if plan.precision not in (None, "float32"):
         trunk = computing_in(trunk, plan.precision)  # a file has policies of its own
     chosen = {name: getattr(plan, name) for name in POLICIES if getattr(plan, name) is not None}
-    net = packnet_tf.PackNet(trunk, **chosen)
-    net.notes["pixel_range"] = "0,255"
     base = BASE if plan.adopt == "auto" and is_trained(trunk) else plan.adopt
-    if base not in ("auto", "none"):
+    has_base = base not in ("auto", "none")
+    net = packnet_tf.PackNet(trunk, **{"restart": default_restart(has_base), **chosen})
+    net.notes["pixel_range"] = "0,255"
+    if has_base:
         net.notes[BASE] = base
     return net
 

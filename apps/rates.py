@@ -6,11 +6,13 @@ from collections.abc import Callable
 import keras
 
 import packnet_tf
+from packnet_tf.apps.base import BASE
 from packnet_tf.planning import rate_for_share
 from packnet_tf.schedules import Schedule
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 DECAYS = ("cosine", "step", "none")
+BESIDE_BASE = 2.0  # what few weights that start from 0 bear, on both trunks of docs/comparison.md
 GRADUAL = (0.125, 0.75)  # shares of the training between which gradual pruning goes on
 
 
@@ -68,7 +70,8 @@ def factors(
 ) -> tuple[float, float]:
     """What to multiply the rates of the next task of a pack by, in training and in retraining.
 
-    See `packnet_tf.planning.rate_for_share`. Where that does not hold, they are 1.
+    Of SGD see `packnet_tf.planning.rate_for_share`; of Adam beside a base they are `BESIDE_BASE`.
+    Where neither holds, they are 1.
 
     Args:
         net: the pack.
@@ -79,8 +82,10 @@ def factors(
         claim_ratio: of the free weights that it claims.
         scale_rate: False: they are 1 in any case.
     """
-    if not scale_rate or optimizer != "sgd" or net.policy.norms == "shared":
+    if not scale_rate or net.policy.norms == "shared":
         return 1.0, 1.0
+    if optimizer != "sgd":
+        return (BESIDE_BASE, BESIDE_BASE) if BASE in net.notes else (1.0, 1.0)
     claimed = net.capacity().free * claim_ratio
     kept = claimed if isinstance(way, packnet_tf.Auto) else claimed * (1.0 - way)
     return rate_for_share(1.0, kept if gradual else claimed), rate_for_share(1.0, kept)

@@ -73,7 +73,8 @@ flags.DEFINE_enum(
     "restart",
     None,
     ["trunk", "zero", "fresh"],
-    "For a new pack: what freed weights restart from; default trunk, the values it came with.",
+    "For a new pack: what freed weights restart from; default zero beside an adopted trunk, else "
+    "trunk, the values it came with.",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
@@ -153,9 +154,9 @@ flags.DEFINE_float(
 flags.DEFINE_boolean(
     "scale_rate",
     True,
-    "With SGD and norms per task: raise both rates where a task trains a part of the weights, by "
-    "twice for half of them or less, so that it learns as fast as a whole network; its head "
-    "begins that much smaller.",
+    "With norms per task: raise both rates where a task trains a part of the weights, so that it "
+    "learns as fast as a whole network; by twice beside an adopted trunk, and with SGD for half of "
+    "the weights or less. A random head begins that much smaller.",
     flag_values=FLAGS,
 )
 flags.DEFINE_float(

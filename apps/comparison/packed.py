@@ -9,7 +9,7 @@ from keras import ops
 
 import packnet_tf
 from packnet_tf.apps import rates
-from packnet_tf.apps.base import BASE, adopt, kept_whole, reused
+from packnet_tf.apps.base import BASE, adopt, default_restart, kept_whole, reused
 from packnet_tf.apps.beginning import Beginning, begin, keep_linear_head
 from packnet_tf.apps.comparison.job import Job, TaskData, accuracy, network_bytes
 from packnet_tf.apps.comparison.settings import Packing
@@ -60,12 +60,12 @@ def pack_tasks(job: Job) -> dict:
 def _open(job: Job, directory) -> packnet_tf.PackNet:
     if (directory / PACK).exists():
         return packnet_tf.load(directory / PACK)
-    options, trunk = Packing(**job.run.options), job.trunk()
-    net = packnet_tf.PackNet(
-        trunk, biases=options.biases, norms=options.norms, restart=options.restart
-    )
-    first = job.tasks[0]
-    if options.base is None or first.settings.head == "pretrained" or not is_trained(trunk):
+    options, trunk, first = Packing(**job.run.options), job.trunk(), job.tasks[0]
+    has_base = options.base is not None and first.settings.head != "pretrained"
+    has_base = has_base and is_trained(trunk)
+    restart = default_restart(has_base) if options.restart == "auto" else options.restart
+    net = packnet_tf.PackNet(trunk, biases=options.biases, norms=options.norms, restart=restart)
+    if not has_base:
         return net
     began = time.perf_counter()
     adopt(net, BASE, first.repair_images(), options.base, options.base_epochs)

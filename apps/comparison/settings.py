@@ -22,7 +22,7 @@ CHOICES = {
     "head": ("new", "linear", "pretrained"),
     "biases": ("shared", "per_task"),
     "norms": ("shared", "per_task"),
-    "restart": ("trunk", "zero", "fresh"),
+    "restart": ("auto", "trunk", "zero", "fresh"),
 }
 
 
@@ -97,7 +97,8 @@ class Packing:
         scale_rate: learn at a higher rate where a task trains less, see `rates.factors`, from a
             head that is as much smaller.
         max_drop: for "auto", how far validation accuracy may fall.
-        biases, norms, restart: see `packnet_tf.PackNet`.
+        biases, norms, restart: see `packnet_tf.PackNet`; restart "auto": "zero" beside a base, else
+            "trunk".
         base: share of a pretrained trunk to release for the tasks; the rest is kept for all, as
             `packnet train` does by default. None: the first task may change the whole trunk.
         base_epochs: epochs of the base's repair.
@@ -110,7 +111,7 @@ class Packing:
     max_drop: float = 0.01
     biases: str = "shared"
     norms: str = "per_task"
-    restart: str = "trunk"
+    restart: str = "auto"
     base: float | None = 0.3
     base_epochs: int = 2
     reuse: str = "auto"

@@ -281,9 +281,17 @@ def test_a_pretrained_trunk_is_kept_as_the_base_unless_told_not_to(place):
         net.results("shades")
     )
     assert net.results("shades")["retrained"] >= net.results("shades")["linear_head"]
+    assert net.policy.restart == "zero"
+    train(plan(place, task="greys"))
+    train(plan(place, task="again", data=str(place / "greys"), reuse="all"))
+    net = packnet_tf.load(place / "pack.keras")
+    assert net.reused("greys") == ("base",)
+    assert net.reused("again") == ("base", "shades", "greys")
     (place / "pack.keras").unlink()
     train(plan(place, adopt="none"))
-    assert packnet_tf.load(place / "pack.keras").tasks == ("shades",)
+    net = packnet_tf.load(place / "pack.keras")
+    assert net.tasks == ("shades",)
+    assert net.policy.restart == "trunk"
 
 
 def test_a_diverged_run_says_how_to_go_on_and_goes_on_at_a_lower_rate(place):

@@ -51,7 +51,8 @@ def test_packing_has_our_defaults_and_any_of_them_can_be_another():
     ours, paper = (method_options(method, {}) for method in comparison.methods)
     assert ours == {
         "prune": 0.75, "gradual": True, "scale_rate": True, "max_drop": 0.01,
-        "biases": "shared", "norms": "per_task", "restart": "trunk", "base": 0.3, "base_epochs": 2,
+        "biases": "shared", "norms": "per_task", "restart": "auto", "base": 0.3, "base_epochs": 2,
+        "reuse": "auto",
     }  # fmt: skip
     assert paper == {**ours, "norms": "shared"}
 
