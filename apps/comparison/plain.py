@@ -77,24 +77,6 @@ def train_everything(job: Job, task: TaskData, trunk: keras.Model, heads: list) 
     return fit(with_heads(trunk, heads[-1:]), task, job.folder)
 
 
-def train_own(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> float:
-    """Trains all weights for one task; keeps a linear head on the old trunk where that is better.
-
-    Better on validation images: whoever trains a network of their own would see that.
-    """
-    seconds = train_everything(job, task, trunk, heads)
-    came = job.trunk()
-    if task.settings.head == "new" and is_trained(came):
-        head = job.head(task, came.predict_on_batch, True)
-        if accuracy(with_heads(came, [head]), task, "validation") > accuracy(
-            with_heads(trunk, heads[-1:]), task, "validation"
-        ):
-            print(f"{task.name}: the linear head is better than all weights trained", flush=True)
-            trunk.set_weights(came.get_weights())
-            heads[-1].set_weights(head.get_weights())
-    return seconds
-
-
 def train_head(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> float:
     """Trains the head on a frozen trunk; one that began converged is trained already."""
     if task.settings.head == "new" and is_trained(trunk):

@@ -36,6 +36,7 @@ PROGRESS = "training_*.npz"  # of plain networks, a file per task
 def work(folder: pathlib.Path) -> dict:
     """Does the run of a folder, or goes on with it; returns and keeps its result."""
     from packnet_tf.apps.comparison.distillation import distil
+    from packnet_tf.apps.comparison.individual import train_own
     from packnet_tf.apps.comparison.job import Job
     from packnet_tf.apps.comparison.joint import learn_together
     from packnet_tf.apps.comparison.packed import pack_tasks
@@ -44,7 +45,6 @@ def work(folder: pathlib.Path) -> dict:
         learn_in_sequence,
         train_everything,
         train_head,
-        train_own,
     )
     from packnet_tf.apps.comparison.runs import Run
 

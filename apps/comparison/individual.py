@@ -1,0 +1,98 @@
+"""The best network of its own that a task gets for the same epochs: what packing is held against.
+
+It has what a packed task has: a converged head to begin with, a choice between the statistics of
+batches and those of the trunk by the same trial, and a linear head to fall back on.
+"""
+
+import dataclasses
+import json
+import time
+
+import keras
+
+from packnet_tf.apps import rates
+from packnet_tf.apps.beginning import STATISTICS_STEPS, TRIAL_STEPS
+from packnet_tf.apps.comparison.job import Job, TaskData, accuracy
+from packnet_tf.apps.comparison.plain import (
+    GUIDE_RATE,
+    LOSS,
+    fit,
+    frozen,
+    plain_optimizer,
+    train_everything,
+    with_heads,
+)
+from packnet_tf.apps.comparison.settings import Settings
+from packnet_tf.apps.trunks import is_trained
+from packnet_tf.atomic import replacing
+from packnet_tf.cloning import copy_layer
+from packnet_tf.distribution import has_accelerator
+from packnet_tf.policy import NORMS
+from packnet_tf.statistics import moves_statistics, update_statistics
+
+
+def train_own(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> float:
+    """Trains all weights for one task, the way that validation images prefer.
+
+    A linear head on the trunk as it came is kept where that is better in the end: whoever trains
+    a network of their own would see it. Returns seconds, those of the trial included.
+    """
+    came = job.trunk()
+    if task.settings.head != "new" or not is_trained(came):
+        return train_everything(job, task, trunk, heads)
+    began = time.perf_counter()
+    linear = job.head(task, came.predict_on_batch, True)
+    linear.name = heads[-1].name
+    floor = accuracy(with_heads(came, [linear]), task, "validation")
+    way = _chosen(job, task, heads[-1], linear) if moves_statistics(came) else "task"
+    if way == "trunk":
+        heads[-1] = copy_layer(linear)
+    seconds = time.perf_counter() - began
+    settings, still = _way(task.settings, way)
+    with frozen(trunk, still):
+        model = with_heads(trunk, heads[-1:])
+        seconds += fit(model, dataclasses.replace(task, settings=settings), job.folder)
+    if floor > accuracy(with_heads(trunk, heads[-1:]), task, "validation"):
+        print(f"{task.name}: the linear head is better than all weights trained", flush=True)
+        trunk.set_weights(came.get_weights())
+        heads[-1] = linear
+    return seconds
+
+
+def _way(settings: Settings, way: str) -> tuple[Settings, tuple]:
+    """Settings, and what stands still: by the trunk's statistics it is Keras's guide's way."""
+    if way == "task":
+        return settings, ()
+    guide = {"optimizer": "adam", "learning_rate": GUIDE_RATE, "retrain_learning_rate": None}
+    return dataclasses.replace(settings, **guide), NORMS
+
+
+def _chosen(job: Job, task: TaskData, batches_head, linear_head) -> str:
+    """ "task" or "trunk", whichever is better after some steps; kept for a run that goes on."""
+    kept = job.folder / f"statistics_{task.place}.json"
+    if kept.exists():
+        return json.loads(kept.read_text(encoding="utf-8"))
+    tried = {
+        way: _try(job, task, way, copy_layer(head))
+        for way, head in (("trunk", linear_head), ("task", batches_head))
+    }
+    print(f"{task.name}: after {TRIAL_STEPS} steps, by statistics: {tried}", flush=True)
+    way = max(tried, key=tried.get)  # of equals the trunk's, as in packing
+    with replacing(kept) as temporary:
+        temporary.write_text(json.dumps(way), encoding="utf-8")
+    return way
+
+
+def _try(job: Job, task: TaskData, way: str, head: keras.Model) -> float:
+    """Accuracy on validation images after some steps of training a new copy of the trunk."""
+    trunk, (settings, still) = job.trunk(), _way(task.settings, way)
+    job.seed(task.place)
+    with frozen(trunk, still):
+        model = with_heads(trunk, [head])
+        new_optimizer = rates.optimizer(plain_optimizer(settings))
+        model.compile(new_optimizer(settings.learning_rate), LOSS, jit_compile=has_accelerator())
+        model.optimizer.build(model.trainable_variables)
+        data = task.images().training.repeat()
+        model.fit(data.take(TRIAL_STEPS), verbose=0, shuffle=False)
+        update_statistics(model, data.take(STATISTICS_STEPS))
+        return accuracy(model, task, "validation")
