@@ -1,12 +1,8 @@
 """The base of a pack: its pretrained trunk, kept for all tasks, and pruned a little for them."""
 
-import contextlib
-import warnings
-from collections.abc import Iterator
-
 import packnet_tf
 
-BASE = "base"  # a note with the name of a pack's base, and the name where nobody gives one
+BASE = "base"  # its name where nobody gives one, and the note by which a new pack is to get one
 BASE_IMAGES = 2000  # that it is repaired on; more take longer than they gain
 
 
@@ -24,6 +20,11 @@ def adopt(net: packnet_tf.PackNet, name: str, batches, ratio: float, epochs: int
     print(f"Keeping the pretrained trunk as task {name} ...", flush=True)
     images = batches.map(lambda images, labels: images)
     print(net.adopt(name, ratios, images=images, epochs=epochs, verbose=0), flush=True)
+
+
+def coming_base(net: packnet_tf.PackNet) -> str | None:
+    """Name of the base that a pack without tasks is to get; else None."""
+    return None if net.tasks else net.notes.get(BASE)
 
 
 def default_restart(has_base: bool) -> str:
@@ -44,13 +45,5 @@ def reused(net: packnet_tf.PackNet, reuse: str) -> str | list[str]:
             "none", or names with commas between them.
     """
     if reuse == "auto":
-        return [net.notes[BASE]] if BASE in net.notes else "all"
+        return [net.base] if net.base else "all"
     return reuse if reuse in ("all", "none") else reuse.split(",")
-
-
-@contextlib.contextmanager
-def kept_whole() -> Iterator[None]:
-    """Within it nobody is told that layers which the base keeps whole have no free weights."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Task '.*' cannot train every layer")
-        yield

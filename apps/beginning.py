@@ -90,16 +90,15 @@ def begin(
             head = calibrated_head(features_of, images.fitting, images.classes, factor)
         return Beginning(head, "task", reference)
     moves = net.policy.norms == "per_task" and moves_statistics(net._trunk)
-    if "base" not in net.notes or not moves:
+    if net.base is None or not moves:
         head, reference["linear_head"] = _fitted(net, images, "task", reuse)
         return Beginning(head, "task", reference)
     heads = {}
     heads["trunk"], kept = _fitted(net, images, "trunk", reuse)
     reference["linear_head"] = kept
-    base = net.notes["base"]
-    if seen_numbers(reuse, net.tasks) != seen_numbers([base], net.tasks):
+    if seen_numbers(reuse, net.tasks) != seen_numbers([net.base], net.tasks):
         # Earlier tasks may have made worse what this one sees: the base alone is the floor.
-        reference["linear_head"] = max(kept, _fitted(net, images, "trunk", [base])[1])
+        reference["linear_head"] = max(kept, _fitted(net, images, "trunk", [net.base])[1])
     heads["task"], _ = _fitted(net, images, "task", reuse)
     print(
         f"{name}: a linear head on the frozen trunk gets {reference['linear_head']:.1%} of "

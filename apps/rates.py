@@ -6,7 +6,6 @@ from collections.abc import Callable
 import keras
 
 import packnet_tf
-from packnet_tf.apps.base import BASE
 from packnet_tf.planning import rate_for_share
 from packnet_tf.schedules import Schedule
 
@@ -85,7 +84,7 @@ def factors(
     if not scale_rate or net.policy.norms == "shared":
         return 1.0, 1.0
     if optimizer != "sgd":
-        return (BESIDE_BASE, BESIDE_BASE) if BASE in net.notes else (1.0, 1.0)
+        return (BESIDE_BASE, BESIDE_BASE) if net.base else (1.0, 1.0)
     claimed = net.capacity().free * claim_ratio
     kept = claimed if isinstance(way, packnet_tf.Auto) else claimed * (1.0 - way)
     return rate_for_share(1.0, kept if gradual else claimed), rate_for_share(1.0, kept)

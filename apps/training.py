@@ -1,6 +1,5 @@
 """What `packnet train` does: tasks, from folders of images into a pack."""
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -12,7 +11,7 @@ import numpy as np
 
 import packnet_tf
 from packnet_tf.apps import rates
-from packnet_tf.apps.base import BASE, BASE_IMAGES, adopt, kept_whole, reused
+from packnet_tf.apps.base import BASE_IMAGES, adopt, coming_base, reused
 from packnet_tf.apps.beginning import Images, begin, keep_linear_head
 from packnet_tf.apps.folders import Folder, read_folder, readable, shuffled
 from packnet_tf.apps.packs import check_shapes, open_pack, pixel_range
@@ -157,8 +156,8 @@ def train_all(plan: Plan) -> list[Report]:
             )
         if task not in net.tasks:
             net.check_name(task)
-    if BASE in net.notes and not net.tasks:
-        net.check_name(net.notes[BASE])
+    if coming_base(net):
+        net.check_name(coming_base(net))
     ways = _ways(plan, len(pairs))
     _say_plan(plan, net, ways)
     chief = is_chief(strategy_of(net))
@@ -166,8 +165,7 @@ def train_all(plan: Plan) -> list[Report]:
         progress.begin()
     reports = []
     for (task, _), way in zip(pairs, ways, strict=True):
-        with kept_whole() if BASE in net.notes else contextlib.nullcontext():
-            reports.append(_train(plan, progress, net, task, readable(folders[task]), way))
+        reports.append(_train(plan, progress, net, task, readable(folders[task]), way))
         if chief:
             net.save(plan.pack)
             reports[-1].pack_bytes = pathlib.Path(plan.pack).stat().st_size
@@ -215,14 +213,13 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
     files = {split: shuffled(files, plan.seed) for split, files in folder.files.items()}
     sets = {split: pipeline.evaluation(found) for split, found in files.items()}
     training = pipeline.training(folder.files["train"], plan.flip, plan.crop)
-    base = net.notes.get(BASE)
-    if base and not net.tasks:
+    if coming_base(net):
         images = pipeline.evaluation(files["train"][:BASE_IMAGES])
-        adopt(net, base, images, plan.adopt_ratio, plan.adopt_epochs)
+        adopt(net, coming_base(net), images, plan.adopt_ratio, plan.adopt_epochs)
         net.save(progress.pack)
     optimizer = plan.optimizer
     if optimizer == "auto":
-        optimizer = "adam" if base else "sgd"
+        optimizer = "adam" if net.base else "sgd"
     factors = rates.factors(net, optimizer, way, plan.gradual, plan.claim_ratio, plan.scale_rate)
     # Not the same dataset as the training's, whose order a resumed run must find again.
     images = Images(
@@ -320,7 +317,7 @@ def _say_plan(plan: Plan, net, ways: list) -> None:
     """Prints what every task will get, and warns where that is less than it can live with."""
     if plan.claim_ratio < 1.0 or any(isinstance(way, packnet_tf.Auto) for way in ways):
         return
-    coming = BASE in net.notes and not net.tasks
+    coming = coming_base(net) is not None
     free = plan.adopt_ratio if coming else net.capacity().free
     shares, first = planned(ways, free), len(net.tasks) + coming + 1
     print(plan_table(shares, first), flush=True)

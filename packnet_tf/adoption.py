@@ -85,6 +85,7 @@ def adopt(
                 assign_values(model.trunk.trainable_variables, pruned)
                 after, repaired = before, False
         net.commit()
+        net._records[0].adopted = True
         if teacher is not None and net.policy.restart == "trunk":
             following = complete(net, teacher, images, **fitting)
     except BaseException:

@@ -63,19 +63,30 @@ def check_name(name: str, taken: Sequence[str]) -> None:
         )
 
 
-def check_capacity(name: str, capacity: Capacity) -> None:
+def check_capacity(name: str, capacity: Capacity, base: str | None = None) -> None:
     """Refuses a new task where no layer has a free weight, warns where some layers have none.
+
+    Args:
+        name: of the new task.
+        capacity: of the pack.
+        base: name of the adopted trunk, which is meant to keep some layers whole.
 
     Raises:
         ValueError: no layer has one.
     """
     full = [path for path, entry in capacity.items() if entry["free"] == 0]
+    nothing_left = len(full) == len(capacity)
+    if not nothing_left:
+        kept = {
+            path for path in full if capacity[path]["owned"].get(base) == capacity[path]["total"]
+        }
+        full = [path for path in full if path not in kept]
     if not full:
         return
     others = f" (nor have {len(full) - 1} other layers)" if len(full) > 1 else ""
     message = f"layer '{full[0]}' has no free weights left (capacity 0.0){others}."
     remedy = "Use a higher prune_ratio for earlier tasks or a wider trunk."
-    if len(full) == len(capacity):
+    if nothing_left:
         raise ValueError(f"Cannot add task '{name}': {message} {remedy}")
     warnings.warn(f"Task '{name}' cannot train every layer: {message} {remedy}", stacklevel=4)
 

@@ -113,7 +113,7 @@ class PackNet(PackState):
         self.check_name(name)
         check_owners(self._weights, self._records)
         check_head(name, head)
-        check_capacity(name, self.capacity())
+        check_capacity(name, self.capacity(), self.base)
         claim_ratio = check_ratio(claim_ratio, "claim_ratio")
         check_statistics(statistics)
         classes = None if classes is None else [str(label) for label in classes]

@@ -44,6 +44,11 @@ class PackState:
         return tuple(record.name for record in self._records)
 
     @property
+    def base(self) -> str | None:
+        """Name of the task that the pretrained trunk was adopted as; None where it was not."""
+        return self._records[0].name if self._records and self._records[0].adopted else None
+
+    @property
     def open_model(self) -> TaskModel | None:
         """The model of the task being trained; None when every task is committed."""
         return self._open[1] if self._open else None

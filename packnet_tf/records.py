@@ -67,6 +67,7 @@ class TaskRecord:
         owned: how many weights of each packed weight it owns, once committed.
         statistics: what the trunk normalises by, see `PackNet.add_task`.
         results: accuracies by name, see `PackNet.results`.
+        adopted: whether it is the trunk as it came, see `PackNet.adopt`.
     """
 
     name: str
@@ -80,6 +81,7 @@ class TaskRecord:
     owned: list[int] = dataclasses.field(default_factory=list)
     statistics: str = "task"
     results: dict[str, float] = dataclasses.field(default_factory=dict)
+    adopted: bool = False
 
     @property
     def number(self) -> int:

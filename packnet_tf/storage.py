@@ -50,6 +50,7 @@ class Archive(keras.layers.Layer):
                 "own_places": task.own_places,
                 "results": task.results,
                 "sees": task.sees,
+                "adopted": task.adopted,
                 "statistics": task.statistics,
             }
             for task in self.tasks
@@ -79,7 +80,8 @@ class Archive(keras.layers.Layer):
             sees = tuple(task.get("sees", range(1, number + 1)))  # files of format 5 lack it
             record = TaskRecord(task["name"], sees, head, task["classes"], task["claim_ratio"])
             record.head_weights, record.own_places = task["head_weights"], task["own_places"]
-            record.results = task.get("results", {})  # older files lack both
+            record.adopted = task.get("adopted", False)  # older files lack these
+            record.results = task.get("results", {})
             record.statistics = task.get("statistics", "task")
             tasks.append(record)
         trunk = keras.saving.deserialize_keras_object(config["trunk"])

@@ -280,3 +280,21 @@ def test_what_was_measured_prints_as_a_table():
         "feature error the next task starts from    0.03",
     ]
     assert "not measured" in str(adoption.Adoption("imagenet", 0.5, 0, None, None))
+
+
+def test_the_base_of_a_pack_is_the_adopted_trunk_and_layers_that_it_keeps_are_not_warned_of(
+    tmp_path, recwarn
+):
+    net = packnet_tf.PackNet(mlp_trunk())
+    first, *others = net.capacity()
+    assert net.base is None
+    net.adopt("base", {first: 0.0, **dict.fromkeys(others, 0.5)})
+    assert net.base == "base"
+    recwarn.clear()
+    pack_task(net, "one", 0.5)
+    assert not recwarn.list
+    net.save(tmp_path / "pack.keras")
+    assert packnet_tf.load(tmp_path / "pack.keras").base == "base"
+    net.release("one")
+    net.release("base")
+    assert net.base is None

@@ -1,6 +1,5 @@
 """PackNet itself, by `PackTrainer`."""
 
-import contextlib
 import json
 import time
 
@@ -9,7 +8,7 @@ from keras import ops
 
 import packnet_tf
 from packnet_tf.apps import rates
-from packnet_tf.apps.base import BASE, adopt, default_restart, kept_whole, reused
+from packnet_tf.apps.base import BASE, adopt, default_restart, reused
 from packnet_tf.apps.beginning import Beginning, begin, keep_linear_head
 from packnet_tf.apps.comparison.job import Job, TaskData, accuracy, network_bytes
 from packnet_tf.apps.comparison.settings import Packing
@@ -38,12 +37,11 @@ def pack_tasks(job: Job) -> dict:
             job.seed(task.place)
             optimizer = task.settings.optimizer
             if optimizer == "auto":
-                optimizer = "adam" if BASE in net.notes else "sgd"
+                optimizer = "adam" if net.base else "sgd"
             factors = rates.factors(
                 net, optimizer, way, options.gradual, scale_rate=options.scale_rate
             )
-            with kept_whole() if BASE in net.notes else contextlib.nullcontext():
-                _learn(net, job, task, way, options, optimizer, factors, directory)
+            _learn(net, job, task, way, options, optimizer, factors, directory)
         if len(state["test"]) == task.place:
             seen = job.tasks[: task.place + 1]
             views |= {t.name: net.task_model(t.name) for t in seen if t.name not in views}
@@ -69,7 +67,7 @@ def _open(job: Job, directory) -> packnet_tf.PackNet:
         return net
     began = time.perf_counter()
     adopt(net, BASE, first.repair_images(), options.base, options.base_epochs)
-    net.notes[BASE], net.notes[SECONDS] = BASE, str(time.perf_counter() - began)
+    net.notes[SECONDS] = str(time.perf_counter() - began)
     directory.mkdir(parents=True, exist_ok=True)
     net.save(directory / PACK)
     return net
@@ -164,7 +162,7 @@ def _measured(net, job: Job, directory) -> dict:
     moments = ("before_prune", "after_prune", "retrained")
     return {
         "seconds": {
-            **({BASE: float(net.notes[SECONDS])} if BASE in net.notes else {}),
+            **({net.base: float(net.notes[SECONDS])} if net.base else {}),
             **{name: _seconds(history[name], directory, name) for name in names},
         },
         "bytes": (folder / "pack.keras").stat().st_size,
