@@ -35,8 +35,8 @@ def shortfalls(task: str, results: Mapping[str, float]) -> list[str]:
     if reached < floor - FLOOR:
         found.append(
             f"Task '{task}' is below a linear head on the frozen trunk, {what} where that has "
-            f"{floor:.1%}: pack it anew before the tasks that change the trunk most, with a lower "
-            f"prune ratio or more epochs; {remedy}."
+            f"{floor:.1%}: pack it anew from packnet_tf.linear_head, beside the base alone "
+            f"(reuse=...), with a lower prune ratio or more epochs; {remedy}."
         )
     elif reached < before - FAR:
         found.append(
