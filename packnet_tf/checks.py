@@ -91,24 +91,26 @@ def check_capacity(name: str, capacity: Capacity, base: str | None = None) -> No
     warnings.warn(f"Task '{name}' cannot train every layer: {message} {remedy}", stacklevel=4)
 
 
-def check_release(name: str, tasks: Sequence[str], open_task: str | None) -> None:
+def check_release(record: TaskRecord, records: Sequence[TaskRecord], open_task: str | None) -> None:
     """Refuses to release a task that others were packed after.
 
     Raises:
         ValueError: there are such.
         RuntimeError: the open task is one.
     """
-    later = tasks[tasks.index(name) + 1 :]
+    later = records[record.number :]
     if later:
+        depend = [task.name for task in later if record.number in task.sees]
+        why = "tasks packed after it depend on its weights" if depend else "it is not the last one"
+        names = depend or [task.name for task in later]
         raise ValueError(
-            f"Cannot release task '{name}': others were packed after it, and may depend on its "
-            f"weights: {', '.join(map(repr, later))}. Release those first, the last one first: "
-            f"net.release('{later[-1]}')."
+            f"Cannot release task '{record.name}': {why}: {', '.join(map(repr, names))}. Release "
+            f"those first, the last one first: net.release('{later[-1].name}')."
         )
     if open_task is not None:
         raise RuntimeError(
-            f"Cannot release task '{name}': the open task '{open_task}' trains on top of its "
-            "weights. Finish that with net.prune(ratio) and net.commit(), or drop it with "
+            f"Cannot release task '{record.name}': the open task '{open_task}' trains on top of "
+            "its weights. Finish that with net.prune(ratio) and net.commit(), or drop it with "
             "net.discard()."
         )
 

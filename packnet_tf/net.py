@@ -324,7 +324,7 @@ class PackNet(PackState):
             RuntimeError: a task is open, which would lose weights that it sees.
         """
         record = self._record(name)
-        check_release(name, self.tasks, self._open and self._open[0].name)
+        check_release(record, self._records, self._open and self._open[0].name)
         check_owners(self._weights, self._records)
         for weight in self._weights.values():
             weight.give_back(record.number, keep_values=self.policy.restart != "zero")

@@ -126,3 +126,17 @@ def test_a_linear_head_is_fitted_on_what_the_task_will_see():
         other = net.add_task("next", heads[reuse], reuse={"all": "none", "none": "all"}[reuse])
         assert right > np.mean(logits(other, x).argmax(-1) == y)
         net.discard()
+
+
+def test_only_the_last_task_is_released_and_the_others_are_named():
+    net = packed(mlp_trunk(), one=0.5, two=0.5)
+    pack_task(net, "three", seed=20, reuse=["two"])
+    with pytest.raises(
+        ValueError, match=r"'one': tasks packed after it depend on its .*: 'two'. R"
+    ):
+        net.release("one")
+    pack_task(net, "four", seed=30, reuse=["one"])
+    with pytest.raises(ValueError, match=r"'three': it is not the last one: 'four'. Release"):
+        net.release("three")
+    net.release("four")
+    net.release("three")
