@@ -52,7 +52,7 @@ class Beginning:
         statistics: see `PackNet.add_task`.
         reference: accuracies on validation images: `chance`, and of a linear head on the frozen
             trunk `linear_head`, where it is trained.
-        kept_head: that of a linear head on what the pack has become, which is what can be packed;
+        kept_head: that of a linear head on what the task sees, which is what can be packed instead;
             0 where the pack has no base.
     """
 
@@ -158,16 +158,21 @@ def _try(
     """Accuracy on validation images after some steps of training."""
     model = net.add_task(name, begun.head, statistics=begun.statistics, reuse=reuse)
     try:
-        model.compile(
-            new_optimizer(rate * begun.rate_factor),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-            jit_compile=False,
-        )
-        model.optimizer.build(model.trainable_variables)  # within a trace it takes as long again
-        data = images.training.repeat()
-        keras.Model.fit(model, data.take(TRIAL_STEPS), verbose=0, shuffle=False)
-        update_statistics(model, data.take(STATISTICS_STEPS))
-        return model.evaluate(images.validation, verbose=0, return_dict=True)["accuracy"]
+        return trial(model, new_optimizer(rate * begun.rate_factor), images)
     finally:
         net.discard()
+
+
+def trial(model: keras.Model, optimizer: keras.optimizers.Optimizer, images: Images) -> float:
+    """Accuracy of any model on validation images after `TRIAL_STEPS` of training."""
+    model.compile(
+        optimizer,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    optimizer.build(model.trainable_variables)  # within a trace it takes as long again
+    data = images.training.repeat()
+    keras.Model.fit(model, data.take(TRIAL_STEPS), verbose=0, shuffle=False)
+    update_statistics(model, data.take(STATISTICS_STEPS))
+    return model.evaluate(images.validation, verbose=0, return_dict=True)["accuracy"]

@@ -1,10 +1,8 @@
 """What `packnet train` does: tasks, from folders of images into a pack."""
 
 import dataclasses
-import json
 import math
 import pathlib
-import shutil
 
 import keras
 import numpy as np
@@ -16,14 +14,14 @@ from packnet_tf.apps.beginning import Images, begin, keep_linear_head
 from packnet_tf.apps.folders import Folder, read_folder, readable, shuffled
 from packnet_tf.apps.packs import check_shapes, open_pack, pixel_range
 from packnet_tf.apps.pipeline import Pipeline
-from packnet_tf.atomic import replacing
+from packnet_tf.apps.progress_folder import ProgressFolder
 from packnet_tf.distribution import is_chief, strategy_of
 from packnet_tf.planning import plan as planned
 from packnet_tf.planning import plan_table, too_little
-from packnet_tf.storage import restore
+from packnet_tf.reuse import seen_numbers
 from packnet_tf.tables import count_bytes, text_table
-from packnet_tf.trainer.history import MOMENTS, History
-from packnet_tf.trainer.run import HISTORY, PACK
+from packnet_tf.trainer.history import MOMENTS
+from packnet_tf.trainer.run import HISTORY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +143,7 @@ def train_all(plan: Plan) -> list[Report]:
     if len(folders) < len(pairs) or plan.adopt in folders:
         raise ValueError("Two tasks of this command have the same name. Give each one its own.")
     keras.utils.set_random_seed(plan.seed)
-    progress = _Progress(plan)
+    progress = ProgressFolder(plan.pack, dataclasses.asdict(plan), plan.fresh)
     net = open_pack(plan)
     progress.continue_with(net)
     for task, _ in pairs:
@@ -158,6 +156,7 @@ def train_all(plan: Plan) -> list[Report]:
             net.check_name(task)
     if coming_base(net):
         net.check_name(coming_base(net))
+    _check_reuse(plan, net)
     ways = _ways(plan, len(pairs))
     _say_plan(plan, net, ways)
     chief = is_chief(strategy_of(net))
@@ -173,6 +172,15 @@ def train_all(plan: Plan) -> list[Report]:
         return []
     progress.done()
     return reports
+
+
+def _check_reuse(plan: Plan, net) -> None:
+    """Refuses names in --reuse that will be of no earlier task, before hours of work."""
+    known = list(net.tasks) or [name for name in [coming_base(net)] if name]
+    for task, _ in plan.pairs():
+        if task not in known:
+            seen_numbers(reused(net, plan.reuse), known)
+            known.append(task)
 
 
 def _train(plan: Plan, progress, net, task: str, folder: Folder, way) -> Report:
@@ -323,63 +331,3 @@ def _say_plan(plan: Plan, net, ways: list) -> None:
     print(plan_table(shares, first), flush=True)
     for sentence in too_little(shares, first):
         print(f"WARNING: {sentence}", flush=True)
-
-
-class _Progress:
-    """The folder beside a pack where a command that was interrupted is kept."""
-
-    def __init__(self, plan: Plan):
-        self.folder = pathlib.Path(f"{plan.pack}.progress")
-        self.pack = self.folder / PACK
-        plain = json.loads(json.dumps(dataclasses.asdict(plan)))  # as it will be read back
-        # A run that diverged goes on at another rate.
-        free = ("pack", "fresh", "learning_rate", "retrain_learning_rate")
-        self._settings = {**plain, **dict.fromkeys(free)}
-        self._note = self.folder / "settings.json"
-        self._chosen = self.folder / "statistics.json"
-        if plan.fresh:
-            self.done()
-        if self._note.exists():
-            before = json.loads(self._note.read_text(encoding="utf-8"))
-            changed = [
-                n for n, value in self._settings.items() if n in before and value != before[n]
-            ]
-            if changed:
-                name = changed[0]
-                raise ValueError(
-                    f"An interrupted run had --{name}={before.get(name)}, this one has "
-                    f"--{name}={self._settings[name]}. Repeat the old command to continue it, or "
-                    "add --fresh to start over."
-                )
-            print(f"Continuing the interrupted run in '{self.folder}'.", flush=True)
-
-    def continue_with(self, net) -> None:
-        """Puts into the pack what the interrupted run has packed."""
-        if self.pack.exists():
-            restore(net, self.pack)
-
-    def chosen(self, task: str) -> str | None:
-        """The statistics that an interrupted run has chosen for a task; None: it has not."""
-        return self._choices().get(task)
-
-    def choose(self, task: str, statistics: str) -> None:
-        """Notes the statistics of a task."""
-        with replacing(self._chosen) as temporary:
-            temporary.write_text(json.dumps({**self._choices(), task: statistics}), "utf-8")
-
-    def _choices(self) -> dict:
-        if not self._chosen.exists():
-            return {}
-        return json.loads(self._chosen.read_text(encoding="utf-8"))
-
-    def history(self) -> History:
-        """What the interrupted run has packed."""
-        return History.read(self.folder / HISTORY)
-
-    def begin(self) -> None:
-        """Notes the settings: from here on there is something to continue."""
-        with replacing(self._note) as temporary:
-            temporary.write_text(json.dumps(self._settings), encoding="utf-8")
-
-    def done(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)

@@ -23,7 +23,7 @@ from packnet_tf.task_names import check_usable
 from packnet_tf.usage import bytes_in
 
 FORMAT = 6
-READABLE = (5, FORMAT)  # in 5 every task sees all earlier ones
+READABLE = (FORMAT, 5)  # in 5 every task sees all earlier ones
 
 
 @keras.saving.register_keras_serializable("packnet_tf")
@@ -69,8 +69,8 @@ class Archive(keras.layers.Layer):
         version = config["facts"]["format"]
         if version not in READABLE:
             raise ValueError(
-                f"it has format {version}, and this packnet_tf reads format {FORMAT}: install the "
-                "packnet_tf that wrote it"
+                f"it has format {version}, and this packnet_tf reads format "
+                f"{' and '.join(map(str, READABLE))}: install the packnet_tf that wrote it"
             )
         tasks = []
         for number, task in enumerate(json.loads(config["tasks"]), start=1):
@@ -78,6 +78,8 @@ class Archive(keras.layers.Layer):
             if not _is_of_keras(task["head"]):
                 head.layer  # noqa: B018  what cannot be trusted is refused here and now
             sees = tuple(task.get("sees", range(1, number + 1)))  # files of format 5 lack it
+            if sees != (*sorted({*sees} & {*range(1, number)}), number):
+                raise ValueError(f"its task number {number} sees the tasks {sees}")
             record = TaskRecord(task["name"], sees, head, task["classes"], task["claim_ratio"])
             record.head_weights, record.own_places = task["head_weights"], task["own_places"]
             record.adopted = task.get("adopted", False)  # older files lack these

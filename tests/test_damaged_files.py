@@ -122,6 +122,28 @@ def test_a_newer_format_is_refused(saved):
     assert f"it has format 99, and this packnet_tf reads format {FORMAT}" in refused(path)
 
 
+def test_a_file_of_format_5_is_read_and_every_task_of_it_sees_all_earlier_ones(saved):
+    net, path = saved
+
+    def as_of_format_5(config):
+        config = config["config"]
+        config["facts"]["format"] = 5
+        tasks = json.loads(config["tasks"])
+        for task in tasks:
+            del task["sees"], task["adopted"]
+        config["tasks"] = json.dumps(tasks)
+        packed_ = config["trunk"]["config"]["packed"]
+        del packed_["sees"]
+        packed_["task"] = 0
+
+    configure(path, as_of_format_5)
+    loaded = packnet_tf.load(path)
+    x, _ = data(conv_trunk())
+    assert [loaded.reused(name) for name in loaded.tasks] == [(), ("one",)]
+    for name in net.tasks:
+        assert np.array_equal(logits(loaded.task_model(name), x), logits(net.task_model(name), x))
+
+
 def first_task(config):
     """What the configuration says of the first task."""
     return json.loads(config["config"]["tasks"])[0]
@@ -149,12 +171,15 @@ def describe(config, **changes):
         lambda config: describe(config, own_places=[99]),
         lambda config: describe(config, name="../x"),
         lambda config: describe(config, name="two"),
+        lambda config: describe(config, sees=[]),
+        lambda config: describe(config, sees=[2]),
+        lambda config: describe(config, sees=[2, 1]),
         lambda config: config["config"].update(trunk=first_task(config)["head"]),
     ],
     ids=[
         "no_facts", "no_format", "one_committed", "none_committed", "policy", "no_restart",
         "tasks_missing", "no_json", "head_weights", "a_head_weight_missing", "own_places", "name",
-        "name_taken", "trunk",
+        "name_taken", "sees_none", "sees_a_later_one", "sees_out_of_order", "trunk",
     ],
 )  # fmt: skip
 def test_a_configuration_that_does_not_fit_is_refused(saved, change):

@@ -11,11 +11,10 @@ import time
 import keras
 
 from packnet_tf.apps import rates
-from packnet_tf.apps.beginning import STATISTICS_STEPS, TRIAL_STEPS
+from packnet_tf.apps.beginning import TRIAL_STEPS, trial
 from packnet_tf.apps.comparison.job import Job, TaskData, accuracy
 from packnet_tf.apps.comparison.plain import (
     GUIDE_RATE,
-    LOSS,
     fit,
     frozen,
     plain_optimizer,
@@ -26,9 +25,8 @@ from packnet_tf.apps.comparison.settings import Settings
 from packnet_tf.apps.trunks import is_trained
 from packnet_tf.atomic import replacing
 from packnet_tf.cloning import copy_layer
-from packnet_tf.distribution import has_accelerator
 from packnet_tf.policy import NORMS
-from packnet_tf.statistics import moves_statistics, update_statistics
+from packnet_tf.statistics import moves_statistics
 
 
 def train_own(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> float:
@@ -68,7 +66,7 @@ def _way(settings: Settings, way: str) -> tuple[Settings, tuple]:
 
 
 def _chosen(job: Job, task: TaskData, batches_head, linear_head) -> str:
-    """ "task" or "trunk", whichever is better after some steps; kept for a run that goes on."""
+    """The statistics that are better after some steps; kept for a run that goes on."""
     kept = job.folder / f"statistics_{task.place}.json"
     if kept.exists():
         return json.loads(kept.read_text(encoding="utf-8"))
@@ -89,10 +87,5 @@ def _try(job: Job, task: TaskData, way: str, head: keras.Model) -> float:
     job.seed(task.place)
     with frozen(trunk, still):
         model = with_heads(trunk, [head])
-        new_optimizer = rates.optimizer(plain_optimizer(settings))
-        model.compile(new_optimizer(settings.learning_rate), LOSS, jit_compile=has_accelerator())
-        model.optimizer.build(model.trainable_variables)
-        data = task.images().training.repeat()
-        model.fit(data.take(TRIAL_STEPS), verbose=0, shuffle=False)
-        update_statistics(model, data.take(STATISTICS_STEPS))
-        return accuracy(model, task, "validation")
+        optimizer = rates.optimizer(plain_optimizer(settings))(settings.learning_rate)
+        return trial(model, optimizer, task.images())

@@ -59,8 +59,8 @@ def _open(job: Job, directory) -> packnet_tf.PackNet:
     if (directory / PACK).exists():
         return packnet_tf.load(directory / PACK)
     options, trunk, first = Packing(**job.run.options), job.trunk(), job.tasks[0]
-    has_base = options.base is not None and first.settings.head != "pretrained"
-    has_base = has_base and is_trained(trunk)
+    new_head = first.settings.head != "pretrained"
+    has_base = options.base is not None and new_head and is_trained(trunk)
     restart = default_restart(has_base) if options.restart == "auto" else options.restart
     net = packnet_tf.PackNet(trunk, biases=options.biases, norms=options.norms, restart=restart)
     if not has_base:

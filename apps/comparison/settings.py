@@ -22,6 +22,7 @@ CHOICES = {
     "head": ("new", "linear", "pretrained"),
     "biases": ("shared", "per_task"),
     "norms": ("shared", "per_task"),
+    "reuse": ("auto", "all", "none"),
     "restart": ("auto", "trunk", "zero", "fresh"),
 }
 

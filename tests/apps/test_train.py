@@ -248,6 +248,12 @@ def test_the_adopted_trunk_has_a_name_of_its_own(place):
     assert not list(place.glob("*.progress"))
 
 
+def test_names_to_reuse_are_checked_before_anything_is_done(place):
+    with pytest.raises(ValueError, match="reuse names 'birds', which is not a committed task"):
+        train(plan(place, reuse="birds"))
+    assert not list(place.glob("*.progress"))
+
+
 def test_a_task_of_the_same_name_and_a_missing_trunk_are_errors(place, trained):
     with pytest.raises(ValueError, match=r"no pack .*and no trunk.*Add --trunk=FILE.keras"):
         train(plan(place, trunk=None))
