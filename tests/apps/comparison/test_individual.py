@@ -52,7 +52,7 @@ def test_either_kind_of_statistics_trains_all_kernels(learn, way, monkeypatch):
 
 def test_a_network_that_diverges_is_the_linear_head_on_the_trunk_as_it_came(learn, monkeypatch):
     monkeypatch.setattr(individual, "_chosen", lambda *_: "task")
-    floor, reached, moved = learn(1e6)
+    floor, reached, moved = learn(1e38)  # no float32 bears it: NaN on any machine
     assert reached == floor
     assert not moved
 
