@@ -1,6 +1,7 @@
 """`packnet`: the entry point, which finds the command and runs it."""
 
 import importlib
+import signal
 import sys
 
 import packnet_tf
@@ -41,6 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # names of files need not be UTF-8
         if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    if argv is None:  # asked to end, a process ends as after Ctrl-C, and its own processes with it
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = _dispatch(argv)
         sys.stdout.flush()

@@ -18,6 +18,7 @@ from packnet_tf.packed_weight import assign_values, clear, values_of
 from packnet_tf.policy import own_weights
 from packnet_tf.pruning import check_ratios
 from packnet_tf.tables import text_table
+from packnet_tf.transaction import Transaction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +67,11 @@ def adopt(
     prune_ratio = check_ratios(prune_ratio, net._weights)
     check_settings(epochs, learning_rate)
     given = keras.layers.Identity(name="features") if head is None else head
-    model = net.add_task(name, given, classes)
-    start = [*(w.packed for w in net._weights.values()), *(v for _, v in own_weights(net._trunk))]
-    start = list(zip(start, values_of(start), strict=True))
     fitting = {"epochs": epochs, "learning_rate": learning_rate, "verbose": verbose}
     before = after = following = None
     repaired = True
-    try:
+    with Transaction(net):
+        model = net.add_task(name, given, classes)
         check_has_values(name, given, model.head)
         teacher = None if images is None else cloning.plain_trunk(net._trunk, model.trunk)
         released = sum(net.prune(prune_ratio, criterion).values())
@@ -88,14 +87,6 @@ def adopt(
         net._records[0].adopted = True
         if teacher is not None and net.policy.restart == "trunk":
             following = complete(net, teacher, images, **fitting)
-    except BaseException:
-        if net.open_model is None:
-            net.release(name)
-        else:
-            net.discard()
-        for variable, value in start:
-            variable.assign(value)
-        raise
     share = released / net.capacity().sum()["total"]
     return Adoption(name, share, epochs if before and repaired else 0, before, after, following)
 

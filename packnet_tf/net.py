@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import keras
+import numpy as np
 from keras.ops import convert_to_numpy
 
 from packnet_tf import adoption, cloning
@@ -17,17 +18,21 @@ from packnet_tf.checks import (
     rolled_back,
 )
 from packnet_tf.pack_state import PackState
-from packnet_tf.packed_weight import Criterion, clear, copy_value, release_chosen
+from packnet_tf.packed_weight import Criterion, choose_all, clear, copy_value
 from packnet_tf.policy import Policy, own_weights
 from packnet_tf.pruning import check_ratio, check_ratios, magnitude
 from packnet_tf.records import Head, TaskRecord
 from packnet_tf.restart import fresh_values
 from packnet_tf.reuse import seen_numbers
 from packnet_tf.task_model import COMMITTED, RETRAINING, TaskModel, as_given
+from packnet_tf.transaction import Transaction
 
 
 class PackNet(PackState):
     """Packs task after task into one trunk; earlier tasks never change.
+
+    A verb that raises, by Ctrl-C at any moment too, leaves the pack as it was before it, or as it
+    is after it.
 
     Args:
         trunk: a built Functional or Sequential `keras.Model`, pretrained or not. It is copied and
@@ -134,14 +139,15 @@ class PackNet(PackState):
                 f"Cannot add task '{name}': {len(classes)} class names for {width} outputs. Give "
                 "one name per output of the head."
             )
-        if self.policy.restart == "fresh" and record.number > 1:
-            for weight, values in zip(
-                self._weights.values(), fresh_values(self._trunk), strict=True
-            ):
-                weight.restart(values)
-        for weight in self._weights.values():
-            weight.open(record.number, claim_ratio)
-        self._open, self._was_pruned = (record, model), False
+        with Transaction(self):
+            if self.policy.restart == "fresh" and record.number > 1:
+                for weight, values in zip(
+                    self._weights.values(), fresh_values(self._trunk), strict=True
+                ):
+                    weight.restart(values)
+            for weight in self._weights.values():
+                weight.open(record.number, claim_ratio)
+            self._open, self._was_pruned = (record, model), False
         return model
 
     def adopt(
@@ -247,13 +253,17 @@ class PackNet(PackState):
     def _prune(self, ratios: Mapping[str, float], criterion: Criterion) -> dict[str, int]:
         record, model = self._need_open("prune")
         try:
-            counts = release_chosen(self._weights, ratios, criterion)
+            chosen = choose_all(self._weights, ratios, criterion)
         except ValueError as error:
             raise ValueError(f"Cannot prune task '{record.name}': {error}") from error
-        model.phase.assign(RETRAINING)
-        if any(counts.values()):
-            model.batches_seen.assign(0.0)  # the statistics of before are another network's
-        self._was_pruned = True
+        counts = {path: int(np.count_nonzero(mask)) for path, mask in chosen.items()}
+        with Transaction(self):
+            for path, weight in self._weights.items():
+                weight.release(chosen[path])
+            model.phase.assign(RETRAINING)
+            if any(counts.values()):
+                model.batches_seen.assign(0.0)  # the statistics of before are another network's
+            self._was_pruned = True
         return counts
 
     def commit(self) -> None:
@@ -274,20 +284,24 @@ class PackNet(PackState):
             model.seen.update_statistics(model)
         own = own_weights(model.trunk)
         check_finite(record.name, self._weights, [*(v for _, v in own), *model.head.weights])
-        if record.number == 1:
-            for (layer, variable), (_, start) in zip(own, own_weights(self._trunk), strict=True):
-                if self.policy.shares(layer, variable):
-                    copy_value(variable, start)
-        for weight in self._weights.values():
-            weight.commit(record.number, keep_restart_values=self.policy.restart != "zero")
-        record.keep(model, self._trunk)
-        record.owned = [
-            weight.owner_counts(record.number)[record.number] for weight in self._weights.values()
-        ]
-        self._records.append(record)
-        self._open = None
-        model.phase.assign(COMMITTED)
-        model.close()
+        with Transaction(self):
+            if record.number == 1:
+                for (layer, variable), (_, start) in zip(
+                    own, own_weights(self._trunk), strict=True
+                ):
+                    if self.policy.shares(layer, variable):
+                        copy_value(variable, start)
+            for weight in self._weights.values():
+                weight.commit(record.number, keep_restart_values=self.policy.restart != "zero")
+            record.keep(model, self._trunk)
+            record.owned = [
+                weight.owner_counts(record.number)[record.number]
+                for weight in self._weights.values()
+            ]
+            self._records = [*self._records, record]
+            self._open = None
+            model.phase.assign(COMMITTED)
+            model.close()
 
     def note_results(self, name: str, **results: float) -> None:
         """Keeps accuracies with a committed task, beside those it has; see `results`.
@@ -304,10 +318,11 @@ class PackNet(PackState):
             RuntimeError: no task is open.
         """
         _, model = self._need_open("discard")
-        for weight in self._weights.values():
-            clear(weight.claim)
-        self._open = None
-        model.close()
+        with Transaction(self):
+            for weight in self._weights.values():
+                clear(weight.claim)
+            self._open = None
+            model.close()
 
     def release(self, name: str) -> None:
         """Gives the weights of the last task back to the free ones; the task is gone.
@@ -326,11 +341,12 @@ class PackNet(PackState):
         record = self._record(name)
         check_release(record, self._records, self._open and self._open[0].name)
         check_owners(self._weights, self._records)
-        for weight in self._weights.values():
-            weight.give_back(record.number, keep_values=self.policy.restart != "zero")
-        self._records.remove(record)
-        for model in self._models:
-            model.released |= model.task_name == name
+        with Transaction(self):
+            for weight in self._weights.values():
+                weight.give_back(record.number, keep_values=self.policy.restart != "zero")
+            self._records = self._records[:-1]
+            for model in self._models:
+                model.released |= model.task_name == name
 
     def hold_policy(self, model: TaskModel) -> None:
         """Freezes what the open task's model shares with earlier tasks."""

@@ -125,15 +125,12 @@ class PackedWeight:
         return is_finite(ops.where(ops.greater(self.claim, 0), self.trainable.value, 0.0))
 
 
-def release_chosen(
+def choose_all(
     weights: Mapping[str, PackedWeight],
     ratios: Mapping[str, float],
     criterion: Criterion,
-) -> dict[str, int]:
-    """Releases its ratio of every claim, of all weights or of none.
-
-    Returns:
-        How many were released, by path.
+) -> dict[str, np.ndarray]:
+    """Which weights pruning every claim by its ratio would release, bool arrays by path.
 
     Raises:
         ValueError: the choice cannot be made; the message names the layer.
@@ -144,9 +141,7 @@ def release_chosen(
             chosen[path] = weight.choose(ratios[path], criterion)
         except ValueError as error:
             raise ValueError(f"layer '{path}': {error}") from error
-    for path, weight in weights.items():
-        weight.release(chosen[path])
-    return {path: int(np.count_nonzero(mask)) for path, mask in chosen.items()}
+    return chosen
 
 
 def own_number(sees: Sequence[int]) -> int:

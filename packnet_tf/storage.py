@@ -224,6 +224,8 @@ def restore(net: PackNet, path) -> None:
             f"tasks ({', '.join(saved.tasks) or 'none'}) differ. Use the trunk, the policy and "
             "the tasks that it was made with, or another directory."
         )
+    for model in saved._models:
+        model.pack = net
     vars(net).update(vars(saved))
 
 

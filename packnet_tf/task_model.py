@@ -1,8 +1,9 @@
 """The Keras model of one task: its view of the trunk, and its head."""
 
 import contextlib
+import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 from keras import ops
@@ -111,6 +112,17 @@ class TaskModel(fitting_model()):
             if not hasattr(part, GIVEN):
                 setattr(part, GIVEN, part.trainable)
         self.trainable = False
+
+    def flags(self) -> list[Callable[[], None]]:
+        """Functions that put back what `close` changes, to be called in this order."""
+        layers = [(layer, layer.closed) for layer in self.trunk.packed_layers()]
+        parts = [(part, part.trainable) for part in _flagged(self)]
+        unmarked = [part for part in _flagged(self.head) if not hasattr(part, GIVEN)]
+        return [
+            *(functools.partial(setattr, layer, "closed", flag) for layer, flag in layers),
+            *(functools.partial(setattr, part, "trainable", flag) for part, flag in parts),
+            *(functools.partial(vars(part).pop, GIVEN, None) for part in unmarked),
+        ]
 
     def fit(self, *args, **kwargs):
         """`keras.Model.fit`; a `PackNetCallback` works wherever it stands among the callbacks.

@@ -25,8 +25,7 @@ class SeenData:
 
     def remember_fit(self, x, batch_size: int | None = None, steps: int | None = None) -> None:
         """Remembers the data of a `fit`; of a generator, which is used up, nothing."""
-        self._batches.clear()
-        self._fit = None
+        self._forget()
         if x is not None and not hasattr(x, "__next__"):
             steps = MOST_STEPS if steps is None else min(steps, MOST_STEPS)
             self._fit = (x, batch_size, steps)
@@ -43,15 +42,20 @@ class SeenData:
         several = has_workers(getattr(model, "distribute_strategy", None))
         try:
             if several:  # Keras's predict does not spread over hosts
-                return
-            if self._fit is not None:
+                pass
+            elif self._fit is not None:
                 x, batch_size, steps = self._fit
                 update_statistics(model, x, batch_size, steps)
             elif self._batches:
                 update_statistics(model, _Replay(list(self._batches)))
-        finally:
-            self._fit = None
-            self._batches.clear()
+        except Exception:
+            self._forget()
+            raise
+        self._forget()  # not after Ctrl-C: a commit tried again needs them
+
+    def _forget(self) -> None:
+        self._fit = None
+        self._batches.clear()
 
 
 class _Replay(keras.utils.PyDataset):

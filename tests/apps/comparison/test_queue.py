@@ -68,7 +68,8 @@ def test_two_commands_do_not_do_the_same_run_at_once(place, capsys):
     assert compare() == 0
 
 
-def test_ctrl_c_ends_the_processes_and_the_same_command_continues(place, capsys):
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_the_processes_and_the_same_command_continues(place, asked):
     write_file(place, methods=ALONE, settings={"epochs": 300, "prune_epoch": 2, "batch_size": 8})
     command = [sys.executable, "-m", "packnet_tf.apps", "compare", "--file=small.yaml"]
     process = subprocess.Popen(
@@ -79,7 +80,7 @@ def test_ctrl_c_ends_the_processes_and_the_same_command_continues(place, capsys)
     deadline = time.monotonic() + 120
     while "epoch 3/300" not in log.read_text() and time.monotonic() < deadline:
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(asked)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert errors.endswith("packnet compare: interrupted. Repeat the command to continue\n")

@@ -1,0 +1,52 @@
+"""All or nothing: interrupted at any moment, a verb leaves a pack as before or as after."""
+
+from keras import ops
+
+from packnet_tf.policy import own_weights
+
+
+class Transaction:
+    """Undoes what a verb has changed of a pack where its block raises, Ctrl-C included.
+
+    Values are kept by reference where the backend allows it, so a block that ends well costs
+    little. Blocks may be nested. It is a class and not a generator, which an interrupt at the
+    last line of the block would close, and so undo, whenever its memory is freed.
+
+    Example:
+        >>> with Transaction(net):
+        ...     net.prune(0.5)
+        ...     net.commit()  # if this is refused, the prune is undone too
+    """
+
+    def __init__(self, net):
+        self._net = net
+
+    def __enter__(self) -> None:
+        net, model = self._net, self._net.open_model
+        self._attributes = dict(vars(net))
+        self._released = [(view, view.released) for view in net._models]
+        self._flags = [] if model is None else model.flags()
+        variables = [v for weight in net._weights.values() for v in weight.variables]
+        variables += [v for _, v in own_weights(net._trunk)]
+        variables += [] if model is None else model.variables
+        # A tensor that is assigned anew, or updated in place, leaves the one kept here alone;
+        # JAX, whose training steps overwrite, gets true copies.
+        self._values = [(v, ops.copy(v)) for v in {id(v): v for v in variables}.values()]
+
+    def __exit__(self, kind, error, trace) -> None:
+        if kind is None:
+            return
+        try:
+            self._undo()
+        except BaseException:  # a second Ctrl-C
+            self._undo()
+            raise
+
+    def _undo(self) -> None:
+        for variable, value in self._values:
+            variable.assign(value)
+        vars(self._net).update(self._attributes)
+        for view, released in self._released:
+            view.released = released
+        for restore in self._flags:
+            restore()
