@@ -31,6 +31,7 @@ REQUIRES = [
     "onnx>=1.23,<1.24",
     f"onnxruntime-gpu>=1.31,<2; {GPU_PLATFORM}",
     f"onnxruntime>=1.31,<2; {OTHER_PLATFORM}",
+    "rich>=14,<16",  # as Keras asks for, in its progress bar
     "tensorflow>=2.21,<2.22",
     "tensorflow-model-optimization>=0.8.1,<0.9",
     "tf2onnx>=1.17,<1.18",

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from packnet_tf.registering import register_with_keras
 
 if TYPE_CHECKING:
+    from packnet_tf import metrics as metrics
+    from packnet_tf import planning as planning
     from packnet_tf.callback import PackNetCallback as PackNetCallback
     from packnet_tf.capacity import Capacity as Capacity
     from packnet_tf.heads import linear_head as linear_head
@@ -54,10 +56,13 @@ _HOMES = {
     "shortfalls": "quality",
     "update_statistics": "statistics",
 }
-__all__ = ["__version__", *_HOMES]
+_MODULES = ("metrics", "planning")  # of functions for those who look for them
+__all__ = ["__version__", *_HOMES, *_MODULES]
 
 
 def __getattr__(name: str):
+    if name in _MODULES:
+        return importlib.import_module(f"packnet_tf.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'packnet_tf' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"packnet_tf.{_HOMES[name]}"), name)

@@ -83,7 +83,9 @@ def check_capacity(name: str, capacity: Capacity, base: str | None = None) -> No
         full = [path for path in full if path not in kept]
     if not full:
         return
-    others = f" (nor have {len(full) - 1} other layers)" if len(full) > 1 else ""
+    count = len(full) - 1
+    others = f" (nor have {count} other layers)" if count > 1 else ""
+    others = " (nor has one other layer)" if count == 1 else others
     message = f"layer '{full[0]}' has no free weights left (capacity 0.0){others}."
     remedy = "Use a higher prune_ratio for earlier tasks or a wider trunk."
     if nothing_left:

@@ -10,6 +10,7 @@ _FRACTIONS = {
     "prune_ratio": "the task's claim that pruning releases",
     "sparsity": "what the task began with that is released",
     "claim_ratio": "the free weights that the task claims",
+    "step": "the claim that each round releases",
     "share": "all packed weights that the task trains",
 }
 _BLOCK = 1 << 18  # weights looked at in one go: temporaries stay in the processor's cache
@@ -20,7 +21,7 @@ def check_ratio(ratio: float, name: str = "prune_ratio") -> float:
 
     Args:
         ratio: what a user gave.
-        name: of the argument, `prune_ratio`, `sparsity` or `claim_ratio`.
+        name: of the argument, a key of `_FRACTIONS`.
 
     Raises:
         ValueError: it is not a number in that range.

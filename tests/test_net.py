@@ -97,8 +97,8 @@ def test_a_task_is_not_added_without_capacity():
     with pytest.raises(ValueError) as error:
         net.add_task("cars", layers.Dense(3))
     assert str(error.value) == (
-        "Cannot add task 'cars': layer 'first' has no free weights left (capacity 0.0) (nor have "
-        "1 other layers). Use a higher prune_ratio for earlier tasks or a wider trunk."
+        "Cannot add task 'cars': layer 'first' has no free weights left (capacity 0.0) (nor has "
+        "one other layer). Use a higher prune_ratio for earlier tasks or a wider trunk."
     )
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import packnet_tf
-from pack_helpers import conv_trunk
+from pack_helpers import conv_trunk, run_python
 from packnet_tf.planning import (
     Share,
     equal_shares,
@@ -110,3 +110,11 @@ def test_tasks_that_get_too_little_are_said():
     ten = too_little(plan(equal_shares(10)))
     assert [text.split(" will")[0] for text in ten] == ["Task 1", "Task 2", "Task 3"]
     assert "beyond its head" in too_little(plan([0.5, 0.99, 0.0], free=0.3), first=2)[0]
+
+
+def test_modules_of_functions_are_there_once_the_package_is_imported():
+    done = run_python(
+        "import packnet_tf; packnet_tf.planning.rate_for_share; packnet_tf.metrics.gaps; "
+        "assert {'planning', 'metrics', 'PackNet'} <= set(dir(packnet_tf))"
+    )
+    assert done.returncode == 0, done.stderr

@@ -11,13 +11,15 @@ import keras
 from packnet_tf.trainer.task import Task
 
 
-def check_whole(least: int, **values) -> None:
-    """Refuses what is no whole number from `least`."""
+def check_whole(least: int, **values) -> list[int]:
+    """Returns the values as they are in Python; refuses what is no whole number from `least`."""
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        if not whole or value < least:
             raise ValueError(
                 f"{name} is a whole number from {least}; got {value!r}. Write {name}=10."
             )
+    return [int(value) for value in values.values()]
 
 
 def check_choice(**values) -> None:

@@ -35,7 +35,7 @@ class Auto:
     monitor: str = "accuracy"
 
     def __post_init__(self):
-        check_ratio(self.step, "prune_ratio")
+        check_ratio(self.step, "step")
         if not (self.max_drop >= 0 and 0 < self.step < 1 and self.patience >= 1):
             raise ValueError(
                 f"Auto takes max_drop of at least 0, step between 0 and 1, and patience of at "

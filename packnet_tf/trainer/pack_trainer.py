@@ -116,10 +116,10 @@ class PackTrainer:
                 f"{keras.backend.backend()}. Use model.fit with a PackNetCallback there, or set "
                 "KERAS_BACKEND=tensorflow."
             )
-        check_whole(0, epochs=epochs, retrain_epochs=retrain_epochs)
-        check_whole(1, batch_size=batch_size)
+        epochs, retrain_epochs = check_whole(0, epochs=epochs, retrain_epochs=retrain_epochs)
+        (batch_size,) = check_whole(1, batch_size=batch_size)
         if steps_per_execution is not None:
-            check_whole(1, steps_per_execution=steps_per_execution)
+            (steps_per_execution,) = check_whole(1, steps_per_execution=steps_per_execution)
         check_choice(jit_compile=jit_compile, tensorboard=tensorboard)
         check_rates(learning_rate=learning_rate)
         if retrain_learning_rate is not None:

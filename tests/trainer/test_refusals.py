@@ -40,6 +40,17 @@ def test_sizes_are_whole_numbers_from_1(name, value):
     assert text == f"{name} is a whole number from 1; got {value!r}. Write {name}=10."
 
 
+def test_whole_numbers_of_numpy_are_taken_for_those_of_python():
+    net = packnet_tf.PackNet(mlp_trunk())
+    numpys = PackTrainer(net, epochs=np.int64(3), batch_size=np.int32(8))
+    assert numpys._settings == PackTrainer(net, epochs=3, batch_size=8)._settings
+
+
+def test_a_step_of_auto_is_named_where_it_is_no_fraction():
+    text = text_of(ValueError, Auto, max_drop=0.01, step=1.5)
+    assert text.startswith("step is the fraction of the claim that each round releases, a number")
+
+
 @pytest.mark.parametrize("value", ["on", 1, None])
 @pytest.mark.parametrize("name", ["jit_compile", "tensorboard"])
 def test_choices_are_true_false_or_auto(name, value):
