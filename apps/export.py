@@ -70,9 +70,6 @@ flags.DEFINE_list(
     "separated by commas. Taken are its test images, else those of validation.",
     flag_values=FLAGS,
 )
-flags.DEFINE_boolean(
-    "simplify", False, "Take out channels that pruning left without weights.", flag_values=FLAGS
-)
 flags.DEFINE_boolean("bundle", False, "Share the weights between the tasks.", flag_values=FLAGS)
 flags.DEFINE_string(
     "update_from",
@@ -92,7 +89,7 @@ flags.DEFINE_float(
     "tolerance", 1e-4, "Largest relative difference to Keras accepted.", flag_values=FLAGS
 )
 OPTIONS = (
-    *("softmax", "outputs", "top_k", "preprocessing", "channel_order", "precision", "simplify"),
+    *("softmax", "outputs", "top_k", "preprocessing", "channel_order", "precision"),
     *("opset", "batch_size", "tolerance"),
 )
 
@@ -135,9 +132,9 @@ def _check(values: flags.FlagValues) -> None:
             raise cli.UsageError(f"--{name} is for bundles; add --bundle")
     if values.calibration and values.precision != "int8":
         raise cli.UsageError("--calibration is for --precision=int8")
-    if values.bundle and (values.simplify or values.precision != "float32"):
+    if values.bundle and values.precision != "float32":
         raise cli.UsageError(
-            "a bundle shares weights as they are; leave out --simplify and --precision, or --bundle"
+            "a bundle shares weights as they are; leave out --precision, or --bundle"
         )
     from packnet_tf.export.options import ExportOptions
 

@@ -51,8 +51,8 @@ def export_bundle(
         optimized: also write `model_task1.ort`, ...: whole networks, optimized and in ONNX
             Runtime's own format, for devices that cannot afford masking at load.
         progress: called with each task's name before it is exported.
-        **options: as for `export_onnx`; weights are shared as they are, so `precision` and
-            `simplify` cannot be set.
+        **options: as for `export_onnx`; weights are shared as they are, so `precision` cannot be
+            set.
 
     Returns:
         The manifest, as written to `manifest.json`: as `export_all`'s, and `shared`, the files of
@@ -148,10 +148,9 @@ def _describe(file: SharedWeights) -> dict:
 
 
 def _check_options(options: ExportOptions) -> None:
-    own = {"precision": options.precision != "float32", "simplify": options.simplify}
-    for name in [name for name, is_set in own.items() if is_set]:
+    if options.precision != "float32":
         raise ValueError(
-            f"A bundle shares weights as they are, for all tasks; {name}="
-            f"{getattr(options, name)!r} makes each task's its own. Leave {name} out, or write a "
-            "file per task with export_all."
+            f"A bundle shares weights as they are, for all tasks; precision={options.precision!r} "
+            "makes each task's its own. Leave precision out, or write a file per task with "
+            "export_all."
         )

@@ -27,8 +27,7 @@ class Verdict:
         relative_difference: the largest difference to Keras found; None where it was not run.
         compared_inputs: on how many inputs.
         zeros: how many weights were looked at that must be 0; None in bundles, whose weights are
-            looked at masked, and where precision or simplification leaves no weight in its
-            place.
+            looked at masked, and where precision leaves no weight in its place.
     """
 
     task: str
@@ -135,7 +134,7 @@ def _check(
     graph = TaskGraph(net, task, options)
     if manifest["kind"] == manifests.BUNDLE:
         _check_shared(path, graph, verdict)
-    elif options.precision != "int8" and not options.simplify:
+    elif options.precision != "int8":
         verdict.zeros = _zeros(onnx.load(str(path)), graph, verdict)
     compared = graph.comparison
     try:

@@ -44,7 +44,6 @@ class ExportOptions:
             these.
         top_k: with "top_k", how many; default 5.
         precision: "float32", "float16" or "int8".
-        simplify: take output channels out that pruning has left without any weight.
     """
 
     softmax: bool = False
@@ -61,7 +60,6 @@ class ExportOptions:
     outputs: str = "logits"
     top_k: int | None = None
     precision: str = "float32"
-    simplify: bool = False
 
     def changed(self) -> dict:
         """Those that are not the default, without the metadata: the graph does not depend on it."""

@@ -21,7 +21,6 @@ from packnet_tf.export.own_state import own_digest
 from packnet_tf.export.precision import to_precision
 from packnet_tf.export.preprocessing import Pixels, noted_range
 from packnet_tf.export.runtime import optimize, session
-from packnet_tf.export.simplify import remove_dead_channels
 from packnet_tf.net import PackNet
 from packnet_tf.packed_weight import PackedWeight
 
@@ -119,14 +118,12 @@ class TaskGraph:
             ValueError: the graph differs from Keras by more than the tolerance.
         """
         options, entry = self.options, {}
-        if is_large(proto) and (options.simplify or options.precision != "float32"):
+        if is_large(proto) and options.precision != "float32":
             raise ValueError(
                 f"The weights of task '{self.task}' take more than 2 GB, and the tools that change "
-                "precision or take channels out handle less. Leave precision and simplify out."
+                "precision handle less. Leave precision out."
             )
         batches = self.comparison.batches(data.samples)
-        if options.simplify:
-            entry["simplified"] = dataclasses.asdict(remove_dead_channels(proto))
         if options.precision != "float32":
             self._check_plain(proto, batches)
             entry["calibrated"] = data.calibration is not None

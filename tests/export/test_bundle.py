@@ -380,5 +380,3 @@ def test_weights_of_one_tasks_own_precision_are_refused(tmp_path):
     with pytest.raises(ValueError, match="precision='float16' makes each task's its own") as caught:
         export_bundle(net, tmp_path, precision="float16")
     assert "write a file per task with export_all" in str(caught.value)
-    with pytest.raises(ValueError, match="simplify=True makes each task's its own"):
-        export_bundle(net, tmp_path, simplify=True)

@@ -25,7 +25,7 @@ def exported(net, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     export_all(net, folder / "files")
     export_all(net, folder / "half", precision="float16", outputs="top_k", top_k=2)
-    export_all(net, folder / "int8", precision="int8", simplify=True)
+    export_all(net, folder / "int8", precision="int8")
     export_bundle(net, folder / "bundle")
     return folder
 
