@@ -11,6 +11,7 @@ import concurrent.futures
 import dataclasses
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
 
@@ -99,6 +100,8 @@ def score(
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     model = Classifier(values.model, values.pixel_range, values.image_size)
     images = labelled_images(values.data, values.split, model.classes, model.count)
+    for note in images.notes:
+        print(note, file=sys.stderr)
     labels, answers, failed = answer(model, images.files)
     if not labels:
         raise OSError(f"No image of '{images.folder}' can be read: {failed[0]}")

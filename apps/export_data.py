@@ -50,10 +50,13 @@ def labelled_images(net, pack: str, tasks: Sequence[str], given: Sequence[str]) 
         )
     pipeline = _pipeline(net, pack)
     found = {
-        task: labelled.labelled_images(folder, None, net.classes(task), None).files
+        task: labelled.labelled_images(folder, None, net.classes(task), None)
         for task, folder in folders.items()
     }
-    return {task: pipeline.evaluation(_readable(files)) for task, files in found.items()}
+    for task, images in found.items():
+        for note in images.notes:
+            print(f"{task}: {note}", flush=True)
+    return {task: pipeline.evaluation(_readable(images.files)) for task, images in found.items()}
 
 
 def _readable(files: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:

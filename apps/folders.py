@@ -1,4 +1,4 @@
-"""Folders of images, `DIR/{train,validation,test}/<class>/<image>`: what is in them, checked."""
+"""Folders of images, with or without `train`, `validation` and `test`: what is in them, checked."""
 
 import concurrent.futures
 import dataclasses
@@ -7,10 +7,8 @@ import pathlib
 import random
 from collections.abc import Sequence
 
-from packnet_tf.apps.listing import class_folders, images_in
+from packnet_tf.apps.listing import LAYOUT, Classes, classes_in, split_folders
 from packnet_tf.apps.pixels import read_image
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,12 +20,14 @@ class Folder:
         files: by split, the pairs (path, label); `validation` is there always, `test` may not be.
         validation_from_train: whether validation was split off the training images.
         unreadable: by path, why an image was left out; see `readable`.
+        notes: what else was left out, a sentence each.
     """
 
     classes: list[str]
     files: dict[str, list[tuple[str, int]]]
     validation_from_train: bool
     unreadable: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 def shuffled(files: list, seed: int) -> list:
@@ -39,34 +39,44 @@ def read_folder(directory, validation_share: float = 0.1, seed: int = 0) -> Fold
     """Lists a task's images.
 
     Args:
-        directory: folder with `train/<class>/<image>` and, optionally, `validation/` and `test/`.
+        directory: folder with `train/<class>/<image>` and, optionally, `validation/` and `test/`
+            (`val`, `Train` and the like are taken for what they are); or with the class folders
+            in it, all of whose images are then for training.
         validation_share: the share of the training images of every class to validate on where
             there is no `validation/`.
         seed: decides which.
 
     Raises:
         FileNotFoundError: the folder or its `train/` is missing.
-        ValueError: there are no images, a class is empty, or a class is missing in one split.
+        ValueError: there are no images, or a class is missing in one split.
     """
     root = pathlib.Path(directory)
-    layout = "Expected {train,validation,test}/<class>/<image>; validation and test are optional."
     if not root.is_dir():
-        raise FileNotFoundError(f"There is no folder '{root}'. {layout}")
-    if not (root / "train").is_dir():
-        raise FileNotFoundError(f"'{root}' has no folder 'train'. {layout}")
-    classes = class_folders(root / "train")
-    if not classes:
-        raise ValueError(f"'{root / 'train'}' has no class folders, so no images. {layout}")
+        raise FileNotFoundError(f"There is no folder '{root}'. {LAYOUT}")
+    folders = split_folders(root) or {"train": root}
+    if "train" not in folders:
+        raise FileNotFoundError(f"'{root}' has no folder 'train'. {LAYOUT}")
+    listed = {split: classes_in(folder) for split, folder in folders.items()}
+    notes = [note for found in listed.values() for note in found.notes]
+    classes = [name for name, paths in listed["train"].files.items() if paths]
+    notes += [
+        f"Class '{name}' is left out: '{folders['train']}' has no image of it."
+        for name, paths in listed["train"].files.items()
+        if not paths
+    ]
     if len(classes) < 2:
-        raise ValueError(f"'{root / 'train'}' has one class only, '{classes[0]}'. {layout}")
+        raise ValueError(
+            f"'{folders['train']}' has {_count(classes)}. {' '.join([LAYOUT, *notes])}"
+        )
     files = {}
-    for split in SPLITS:
-        if (root / split).is_dir():
-            files[split] = _files(root / split, classes)
+    for split, found in listed.items():
+        files[split] = _files(folders[split], found, classes)
+        if split != "train":
+            notes += _missing(folders[split], found, classes)
     split_off = "validation" not in files
     if split_off:
         files["train"], files["validation"] = _split_off(files["train"], validation_share, seed)
-    return Folder(classes, files, split_off)
+    return Folder(classes, files, split_off, notes=notes)
 
 
 def readable(folder: Folder) -> Folder:
@@ -80,9 +90,9 @@ def readable(folder: Folder) -> Folder:
     for split, pairs in folder.files.items():
         files[split], found = readable_files(pairs)
         unreadable |= found
-        left = {label for _, label in files[split]}
+        lost = {label for _, label in pairs} - {label for _, label in files[split]}
         for label, name in enumerate(folder.classes):
-            if label not in left:
+            if label in lost:
                 raise ValueError(
                     f"No image of class '{name}' in '{split}' can be read: "
                     f"{next(iter(found.values()))}."
@@ -114,9 +124,13 @@ def readable_files(pairs: Sequence[tuple[str, int]]) -> tuple[list[tuple[str, in
     return [pair for pair in pairs if pair[0] not in unreadable], unreadable
 
 
-def _files(folder: pathlib.Path, classes: list[str]) -> list[tuple[str, int]]:
-    present = set(class_folders(folder))
-    missing, unknown = set(classes) - present, present - set(classes)
+def _count(classes: list[str]) -> str:
+    return f"images of one class only, '{classes[0]}'" if classes else "no images in class folders"
+
+
+def _files(folder: pathlib.Path, found: Classes, classes: list[str]) -> list[tuple[str, int]]:
+    present = {name for name, paths in found.files.items() if paths}
+    missing, unknown = set(classes) - set(found.files), present - set(classes)
     if missing or unknown:
         what = f"lacks the class '{min(missing)}'" if missing else f"has a class '{min(unknown)}'"
         where = "that 'train' has" if missing else "that 'train' lacks"
@@ -124,15 +138,13 @@ def _files(folder: pathlib.Path, classes: list[str]) -> list[tuple[str, int]]:
             f"'{folder}' {what} {where}. Every split needs the same class folders: "
             f"{', '.join(classes)}."
         )
-    files = []
-    for label, name in enumerate(classes):
-        try:
-            files += [(path, label) for path in images_in(folder / name)]
-        except FileNotFoundError as error:
-            raise ValueError(
-                f"{error} Put images there, or remove the class from every split."
-            ) from error
-    return files
+    if not present:
+        raise ValueError(f"'{folder}' has no images. {' '.join([LAYOUT, *found.notes])}")
+    return [(path, label) for label, name in enumerate(classes) for path in found.files[name]]
+
+
+def _missing(folder: pathlib.Path, found: Classes, classes: list[str]) -> list[str]:
+    return [f"'{folder}' has no image of class '{n}'." for n in classes if not found.files[n]]
 
 
 def _split_off(train, share: float, seed: int):

@@ -2,11 +2,9 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from packnet_tf.apps.listing import class_folders, images_in
-
-LAYOUT = "Expected DIR/{train,validation,test}/<class>/<image>, or DIR/<class>/<image>."
+from packnet_tf.apps.listing import LAYOUT, classes_in, composed, split_folders
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,11 +15,13 @@ class Labelled:
         folder: the folder of the class folders.
         classes: names of the classes; their order is that of the labels.
         files: pairs (path, label), sorted by label and path.
+        notes: what was left out, a sentence each.
     """
 
     folder: pathlib.Path
     classes: list[str]
     files: list[tuple[str, int]]
+    notes: list[str]
 
 
 def labelled_images(
@@ -38,15 +38,18 @@ def labelled_images(
         count: how many classes the file has, where that is known.
 
     Raises:
-        FileNotFoundError: the folder, the split, or the images of a class are missing.
+        FileNotFoundError: the folder, the split, or all images are missing.
         ValueError: the class folders are not the file's classes.
     """
     folder = _split_folder(pathlib.Path(directory), split)
-    found = class_folders(folder)
-    if not found:
-        raise FileNotFoundError(f"'{folder}' has no class folders. {LAYOUT}")
+    listed = classes_in(folder)
+    found, notes = listed.files, list(listed.notes)
+    if not any(found.values()):
+        raise FileNotFoundError(
+            f"'{folder}' has no images in class folders. {' '.join([LAYOUT, *notes])}"
+        )
     if classes is None:
-        classes = found
+        classes = list(found)
         if count not in (None, len(found)):
             raise ValueError(
                 f"'{folder}' has {len(found)} class folders ({', '.join(found)}), and the file has "
@@ -55,33 +58,36 @@ def labelled_images(
             )
     else:
         _check_names(folder, found, classes)
-    files = [
-        (path, label) for label, name in enumerate(classes) for path in images_in(folder / name)
-    ]
-    return Labelled(folder, list(classes), files)
+    pairs = [(path, label) for label, name in enumerate(classes) for path in found[composed(name)]]
+    notes += [f"'{folder}' has no image of class '{n}'." for n in classes if not found[composed(n)]]
+    return Labelled(folder, list(classes), pairs, notes)
 
 
 def _split_folder(root: pathlib.Path, split: str | None) -> pathlib.Path:
     if not root.is_dir():
         raise FileNotFoundError(f"There is no folder '{root}'. {LAYOUT}")
+    folders = split_folders(root)
     if split is not None:
-        if not (root / split).is_dir():
+        if split not in folders:
             raise FileNotFoundError(f"'{root}' has no folder '{split}'. {LAYOUT}")
-        return root / split
+        return folders[split]
     for name in ("test", "validation"):
-        if (root / name).is_dir():
-            return root / name
-    if (root / "train").is_dir():
+        if name in folders:
+            return folders[name]
+    if "train" in folders:
         raise FileNotFoundError(
-            f"'{root}' has no folder 'test' or 'validation'. Name '{root / 'train'}' to measure on "
-            "the images it was trained with."
+            f"'{root}' has no folder 'test' or 'validation'. Name '{folders['train']}' to measure "
+            "on the images it was trained with."
         )
     return root
 
 
-def _check_names(folder: pathlib.Path, found: Sequence[str], classes: Sequence[str]) -> None:
-    missing = [name for name in classes if name not in found]
-    unknown = [name for name in found if name not in classes]
+def _check_names(
+    folder: pathlib.Path, found: Mapping[str, Sequence[str]], classes: Sequence[str]
+) -> None:
+    known = [composed(name) for name in classes]
+    missing = [name for name in classes if composed(name) not in found]
+    unknown = [name for name, paths in found.items() if paths and name not in known]
     if missing or unknown:
         said = [f"lacks {_quoted(missing)}"] * bool(missing)
         said += [f"has {_quoted(unknown)}, which the file does not know"] * bool(unknown)

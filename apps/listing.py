@@ -1,18 +1,108 @@
-"""What is listed of folders of images, the same in training and on the device."""
+"""What is listed of folders of images, the same in training and on the device.
 
+People's folders are taken as they are: links are followed, hidden files and what archives leave
+behind are passed over, and whatever else is left out is said.
+"""
+
+import collections
+import dataclasses
+import functools
 import os
 import pathlib
+import unicodedata
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+from packnet_tf.apps import cli
+
+LAYOUT = "Expected DIR/{train,validation,test}/<class>/<image>, or DIR/<class>/<image>."
+SPLITS = {  # and what else their folders are called
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid", "dev"),
+    "test": ("test", "testing"),
+}
+LEFT_BY_ARCHIVES = "__MACOSX"
+KNOWN_BUT_NOT_DECODED = ("EPS", "MPEG")  # films, and what asks for another program
+MOST_SUFFIXES = 5  # to name of files that are left out
 
 
-def class_folders(folder) -> list[str]:
-    """The names of the folders in a folder, sorted: those of its classes.
+@dataclasses.dataclass(frozen=True)
+class Classes:
+    """The images of a folder, class by class.
 
-    What is hidden (its name begins with a dot) is left out.
+    Attributes:
+        files: by name of a class, in Unicode's composed form and sorted, its image files; some
+            classes may have none.
+        notes: what was left out, a sentence each.
     """
-    entries = pathlib.Path(folder).iterdir()
-    return sorted(entry.name for entry in entries if entry.is_dir() and entry.name[0] != ".")
+
+    files: dict[str, list[str]]
+    notes: list[str]
+
+
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """Suffixes of the files that Pillow decodes, in lower case with their dot."""
+    cli.need("PIL", "pillow")
+    from PIL import Image, ImageFile
+
+    def decodes(kind: str) -> bool:
+        # What reads JPEG reads MPO, several pictures in one JPEG file, and is not listed for it.
+        opener = Image.OPEN.get("JPEG" if kind == "MPO" else kind, (None,))[0]
+        stub = isinstance(opener, type) and issubclass(opener, ImageFile.StubImageFile)
+        return opener is not None and not stub and kind not in KNOWN_BUT_NOT_DECODED
+
+    return frozenset(s for s, kind in Image.registered_extensions().items() if decodes(kind))
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form (NFC): macOS and others write one name in two ways."""
+    return unicodedata.normalize("NFC", name)
+
+
+def split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
+    """The folders of a task's splits, by `train`, `validation` and `test`, as far as there are any.
+
+    A folder counts as a split by its name, in capitals or not, if it has folders in it: a class
+    may be called `train` too.
+
+    Raises:
+        ValueError: two folders are the same split.
+    """
+    found: dict[str, pathlib.Path] = {}
+    for folder in map(root.joinpath, _folders(root)):
+        split = next((s for s, names in SPLITS.items() if folder.name.lower() in names), None)
+        if split is None or not _folders(folder):
+            continue
+        if split in found:
+            raise ValueError(
+                f"'{found[split]}' and '{folder}' are both the '{split}' of '{root}'. Leave one of "
+                "them."
+            )
+        found[split] = folder
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def classes_in(folder) -> Classes:
+    """The images of the class folders in a folder."""
+    files: dict[str, list[str]] = {}
+    left: collections.Counter[str] = collections.Counter()
+    notes = []
+    for name in _folders(pathlib.Path(folder)):
+        if name == LEFT_BY_ARCHIVES:
+            notes.append(f"'{pathlib.Path(folder) / name}' is left out: an archiver put it there.")
+            continue
+        found, others = _walk(pathlib.Path(folder) / name)
+        files[composed(name)] = _sorted(files.get(composed(name), []) + found)
+        left += others
+    if left:
+        ordered = sorted(left.items(), key=lambda entry: (-entry[1], entry[0]))[:MOST_SUFFIXES]
+        kinds = [f"{suffix or 'no suffix'} ({n})" for suffix, n in ordered]
+        more = ", ..." if len(left) > MOST_SUFFIXES else ""
+        count = left.total()
+        notes.append(
+            f"{count} {'file' if count == 1 else 'files'} in '{folder}' left out, of kinds that "
+            f"Pillow does not decode: {', '.join(kinds)}{more}."
+        )
+    return Classes(dict(sorted(files.items())), notes)
 
 
 def images_in(folder) -> list[str]:
@@ -23,14 +113,43 @@ def images_in(folder) -> list[str]:
     Raises:
         FileNotFoundError: there is none.
     """
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name[0] != "."]
-        found += [
-            os.path.join(parent, name)
-            for name in files
-            if name[0] != "." and os.path.splitext(name)[1].lower() in SUFFIXES
-        ]
+    found, others = _walk(folder)
     if not found:
-        raise FileNotFoundError(f"There are no images in '{folder}' ({', '.join(SUFFIXES)}).")
-    return sorted(found, key=lambda path: path.split(os.sep))
+        seen = f"; it has files of the kinds {', '.join(sorted(others))}" if others else ""
+        raise FileNotFoundError(
+            f"There are no images in '{folder}'{seen}. Expected files that Pillow decodes, .jpg or "
+            ".png for instance."
+        )
+    return found
+
+
+def _folders(folder: pathlib.Path) -> list[str]:
+    """The names of the folders in a folder, sorted; not the hidden ones."""
+    return sorted(e.name for e in folder.iterdir() if e.is_dir() and e.name[0] != ".")
+
+
+def _walk(folder) -> tuple[list[str], collections.Counter]:
+    """Image files, sorted, and how many files of other suffixes there are."""
+    found, others = [], collections.Counter()
+    been = {os.path.realpath(folder)}  # links may lead back
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        kept = []
+        for name in folders:
+            real = os.path.realpath(os.path.join(parent, name))
+            if name[0] != "." and name != LEFT_BY_ARCHIVES and real not in been:
+                been.add(real)
+                kept.append(name)
+        folders[:] = kept
+        for name in files:
+            suffix = os.path.splitext(name)[1].lower()
+            if name[0] == ".":
+                continue
+            if suffix in suffixes():
+                found.append(os.path.join(parent, name))
+            else:
+                others[suffix] += 1
+    return _sorted(found), others
+
+
+def _sorted(paths: list[str]) -> list[str]:
+    return sorted(paths, key=lambda path: path.split(os.sep))

@@ -73,11 +73,11 @@ def _with_shorter_side(size: tuple[int, int], side: int) -> tuple[int, int]:
 def _read(path, channels: int, resized: Callable) -> np.ndarray:
     """Decodes a file; `resized` says from its (width, height) what they become."""
     cli.need("PIL", "pillow")
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
         with Image.open(path) as image:
-            upright = _in_bytes(ImageOps.exif_transpose(image), image.format)
+            upright = _in_bytes(_upright(image), image.format)
             image = upright.convert("RGB" if channels == 3 else "L")
             size = resized(image.size)
             if size != image.size:
@@ -87,6 +87,32 @@ def _read(path, channels: int, resized: Callable) -> np.ndarray:
         raise
     except Exception as error:  # damaged files raise SyntaxError, ValueError, struct.error, ...
         raise OSError(f"'{path}' is not a readable image: {error}") from error
+
+
+def _upright(image):
+    """The picture turned as its EXIF data say, of which nothing else is looked at.
+
+    Cameras and editors write all kinds of odd tags into sound photographs, and Pillow's own way
+    of turning a picture writes them anew, which fails.
+    """
+    from PIL import ExifTags, Image
+
+    turn = Image.Transpose
+    turns = {
+        2: turn.FLIP_LEFT_RIGHT,
+        3: turn.ROTATE_180,
+        4: turn.FLIP_TOP_BOTTOM,
+        5: turn.TRANSPOSE,
+        6: turn.ROTATE_270,
+        7: turn.TRANSVERSE,
+        8: turn.ROTATE_90,
+    }
+    image.load()  # some formats turn the picture themselves here, and drop the tag
+    try:
+        method = turns.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # whatever unreadable EXIF data raise: the pixels are sound
+        method = None
+    return image if method is None else image.transpose(method)
 
 
 def _in_bytes(image, kind: str):

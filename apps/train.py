@@ -1,8 +1,8 @@
 """train tasks on folders of images and add them to a pack.
 
-The first call makes the pack from a trunk; later calls add tasks to it. DIR is
-{train,validation,test}/<class>/<image>; validation and test are optional. Interrupted, the same
-command continues.
+The first call makes the pack from a trunk; later calls add tasks to it. A task's folder is
+{train,validation,test}/<class>/<image>, of which validation and test are optional, or
+<class>/<image>. What is left out of it is said. Interrupted, the same command continues.
 
 Example:
   packnet train --pack=garden.keras --task=flowers --data=flowers/ --trunk=MobileNetV2 \\

@@ -140,6 +140,9 @@ def train_all(plan: Plan) -> list[Report]:
     """
     pairs = plan.pairs()
     folders = {task: read_folder(data, plan.validation_share, plan.seed) for task, data in pairs}
+    for task, folder in folders.items():
+        for note in folder.notes:
+            print(f"{task}: {note}", flush=True)
     if len(folders) < len(pairs) or plan.adopt in folders:
         raise ValueError("Two tasks of this command have the same name. Give each one its own.")
     keras.utils.set_random_seed(plan.seed)

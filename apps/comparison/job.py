@@ -125,6 +125,8 @@ class Job:
                 shorter_side=settings.shorter_side,
             )  # fmt: skip
             folder = readable(folder_of(task, self.run.seed))
+            for note in folder.notes:
+                print(f"{task['name']}: {note}")
             for reason in sorted(folder.unreadable.values()):
                 print(f"Skipped: {reason}")
             tasks.append(TaskData(task["name"], place, settings, folder, pipeline))

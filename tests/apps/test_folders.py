@@ -1,6 +1,7 @@
 """Folders of images are checked before training starts."""
 
 import re
+import unicodedata
 
 import pytest
 from image_folders import write_task
@@ -49,6 +50,73 @@ def test_folders_within_a_class_folder_are_looked_into_as_evaluate_does(tmp_path
     )
 
 
+@pytest.mark.parametrize("names", [("Train", "val", "Test"), ("training", "valid", "testing")])
+def test_splits_are_known_by_what_people_call_them(names, tmp_path):
+    train, validation, test = names
+    some = {"cat": 2, "dog": 1}
+    fill(tmp_path, **{train: {"cat": 3, "dog": 3}, validation: some, test: some})
+    folder = read_folder(tmp_path)
+    assert {split: len(files) for split, files in folder.files.items()} == {
+        "train": 6, "validation": 3, "test": 3
+    }  # fmt: skip
+    assert not folder.validation_from_train
+    assert labelled_images(tmp_path, None, None, 2).folder == tmp_path / test
+    assert labelled_images(tmp_path, "validation", None, 2).folder == tmp_path / validation
+
+
+def test_class_folders_alone_are_all_for_training(tmp_path):
+    fill(tmp_path, pets={"train": 20, "cat": 10})  # and a class may be called like a split
+    folder = read_folder(tmp_path / "pets")
+    assert folder.classes == ["cat", "train"]
+    assert {split: len(files) for split, files in folder.files.items()} == {
+        "train": 27, "validation": 3
+    }  # fmt: skip
+
+
+def test_what_is_left_out_is_said(tmp_path):
+    fill(tmp_path, train={"dog": 2, "cat": 3, "cow": 0, "__MACOSX": 1}, test={"dog": 1, "cat": 0})
+    (tmp_path / "train" / "cat" / "film.mp4").touch()
+    (tmp_path / "train" / "dog" / "phone.HEIC").touch()
+    (tmp_path / "train" / "dog" / "LICENSE").touch()
+    folder = read_folder(tmp_path)
+    assert folder.classes == ["cat", "dog"]
+    train, test = tmp_path / "train", tmp_path / "test"
+    assert folder.notes == [
+        f"'{train / '__MACOSX'}' is left out: an archiver put it there.",
+        f"3 files in '{train}' left out, of kinds that Pillow does not decode: no suffix (1), "
+        ".heic (1), .mp4 (1).",
+        f"Class 'cow' is left out: '{train}' has no image of it.",
+        f"'{test}' has no image of class 'cat'.",
+    ]
+    assert readable(read_folder(write_task(tmp_path / "sound"))).notes == []
+
+
+def test_every_suffix_that_pillow_decodes_is_taken(tmp_path):
+    fill(tmp_path, train={"cat": 1, "dog": 1})
+    for suffix in ("jpeg", "jfif", "JPE", "avif", "jp2", "mpo", "tga", "webp", "tif"):
+        (tmp_path / "train" / "cat" / f"0.{suffix}").touch()
+        (tmp_path / "train" / "dog" / f"0.{suffix}").touch()
+    assert sum(map(len, read_folder(tmp_path).files.values())) == 20
+
+
+def test_one_name_in_two_normal_forms_is_one_class(tmp_path):
+    for split, form in (("train", "NFD"), ("test", "NFC")):
+        fill(tmp_path, **{split: {unicodedata.normalize(form, "Café"): 3, "Tee": 3}})
+    folder = read_folder(tmp_path)
+    assert folder.classes == ["Caf\xe9", "Tee"]
+    assert len(folder.files["test"]) == 6
+    of_an_older_file = [unicodedata.normalize("NFD", "Café"), "Tee"]
+    assert len(labelled_images(tmp_path, None, of_an_older_file, 2).files) == 6
+
+
+def test_links_are_followed_and_do_not_go_round(tmp_path):
+    fill(tmp_path, train={"dog": 2, "cat": 3}, store={"more": 4})
+    (tmp_path / "train" / "cat" / "linked").symlink_to(tmp_path / "store" / "more")
+    (tmp_path / "store" / "more" / "back").symlink_to(tmp_path / "store" / "more")
+    (tmp_path / "train" / "dog" / "up").symlink_to(tmp_path / "train" / "dog")
+    assert sum(map(len, read_folder(tmp_path).files.values())) == 9
+
+
 def test_validation_comes_from_a_seeded_split_of_every_class(tmp_path):
     fill(tmp_path, train={"cat": 20, "dog": 10})
     folder = read_folder(tmp_path, validation_share=0.2, seed=1)
@@ -63,10 +131,15 @@ def test_validation_comes_from_a_seeded_split_of_every_class(tmp_path):
 @pytest.mark.parametrize(
     ("splits", "text"),
     [
-        ({"validation": {"a": 1}}, "has no folder 'train'. Expected {train,validation,test}/<cla"),
-        ({"train": {}}, "has no folder 'train'"),
-        ({"train": {"a": 3}}, "has one class only, 'a'"),
-        ({"train": {"a": 3, "b": 0}}, "b' (.jpg, .jpeg, .png, .bmp, .gif"),
+        ({"validation": {"a": 1}}, "has no folder 'train'. Expected DIR/{train,validation,test}/"),
+        ({"train": {}}, "has no images in class folders. Expected DIR/{train,validation,test}/"),
+        ({"train": {"a": 3}}, "has images of one class only, 'a'"),
+        ({"train": {"a": 3, "b": 0}}, "Class 'b' is left out: "),
+        (
+            {"train": {"a": 3, "b": 3}, "Training": {"a": 3}},
+            "are both the 'train' of",
+        ),
+        ({"train": {"a": 3, "b": 3}, "val": {"a": 0, "b": 0}}, "val' has no images. Expected DIR"),
         (
             {"train": {"a": 3, "b": 3}, "validation": {"a": 1}},
             "validation' lacks the class 'b' that 'train' has. Every split needs the same class "
@@ -88,7 +161,7 @@ def test_a_missing_folder_and_one_without_images_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"There is no folder '.*nowhere'"):
         read_folder(tmp_path / "nowhere")
     (tmp_path / "train").mkdir()
-    with pytest.raises(ValueError, match="has no class folders, so no images"):
+    with pytest.raises(ValueError, match="has no images in class folders"):
         read_folder(tmp_path)
 
 

@@ -1,10 +1,12 @@
 """Picture files of every kind of pixel become bytes, or are refused."""
 
+import struct
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from packnet_tf.apps.pixels import read_image
+from packnet_tf.apps.pixels import read_image, read_whole_image
 
 LEVELS = np.arange(256).reshape(16, 16)
 
@@ -49,3 +51,26 @@ def test_pixels_of_unknown_meaning_are_refused(pixels, said, tmp_path):
         f"'{path}' is not a readable image: its pixels are {said}, of 32 bits; expected 8 or 16 "
         "bits a channel"
     )
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_whatever_else_its_exif_data_say(orientation, tmp_path):
+    """As Pillow turns a sound one; 0xA005 is an offset, here of a type that it cannot be."""
+    pixels = np.arange(1800, dtype=np.uint8).reshape(20, 30, 3)
+    entries = [struct.pack("<HHLHH", 0x112, 3, 1, orientation, 0)]
+    for name, more in (("sound", []), ("odd", [struct.pack("<HHL", 0xA005, 7, 4) + bytes(4)])):
+        ifd = struct.pack("<H", len(entries + more)) + b"".join(entries + more) + bytes(4)
+        exif = b"Exif\0\0II*\0\x08\0\0\0" + ifd
+        Image.fromarray(pixels).save(tmp_path / f"{name}.jpg", exif=exif)
+    with Image.open(tmp_path / "sound.jpg") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    assert np.array_equal(read_whole_image(tmp_path / "sound.jpg", 3), expected)
+    assert np.array_equal(read_whole_image(tmp_path / "odd.jpg", 3), expected)
+
+
+def test_exif_data_that_nobody_can_read_leave_the_picture_as_it_is(tmp_path):
+    pixels = np.zeros((4, 6, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "cut.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
+    Image.fromarray(pixels).save(tmp_path / "no.jpg", exif=b"Exif\0\0nothing of the sort")
+    assert read_whole_image(tmp_path / "cut.jpg", 3).shape == (4, 6, 3)
+    assert read_whole_image(tmp_path / "no.jpg", 3).shape == (4, 6, 3)

@@ -126,9 +126,12 @@ def test_a_folder_without_images_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         images_in(tmp_path)
     assert str(error.value) == (
-        f"There are no images in '{tmp_path}' (.jpg, .jpeg, .png, .bmp, .gif, .webp, .tif, .tiff, "
-        ".ppm, .pgm)."
+        f"There are no images in '{tmp_path}'. Expected files that Pillow decodes, .jpg or .png "
+        "for instance."
     )
+    (tmp_path / "phone.heic").touch()
+    with pytest.raises(FileNotFoundError, match=r"it has files of the kinds \.heic\. Expected"):
+        images_in(tmp_path)
 
 
 def test_an_image_is_decoded_once_for_every_size_wanted(tmp_path, capsys, monkeypatch):
