@@ -4,7 +4,7 @@ The trunk takes RGB (or grey) pixels of 0 to 255, scales them as its backbone wa
 ends in one feature vector per image, so that every model exported from it takes raw pixels.
 """
 
-import pathlib
+from packnet_tf.apps.model_files import SUFFIXES, read_model
 
 # What keras.applications' own preprocess_input does, by the start of the model's name.
 _SCALES = {
@@ -98,8 +98,8 @@ def load_trunk(
     """Makes a trunk that takes pixels of 0 to 255 and gives a feature vector.
 
     Args:
-        source: path of a `.keras` model, or the name of a keras.applications model, or VGG16_FC
-            or VGG16_BN, see `vgg.vgg16`.
+        source: path of a `.keras` or `.h5` model, or the name of a keras.applications model, or
+            VGG16_FC or VGG16_BN, see `vgg.vgg16`.
         image_size: height and width in pixels; default what the model takes, or 224.
         output: name of the layer whose output are the features, to leave out a model's own head;
             default the last one of a file; of an application, its last feature map.
@@ -116,7 +116,7 @@ def load_trunk(
     import keras
 
     backbone = _network(source, image_size, weights, output)
-    if not source.endswith(".keras"):
+    if not source.endswith(SUFFIXES):
         scale = scale or application_scale(source)
     shape = backbone.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] not in (1, 3):
@@ -183,19 +183,11 @@ def _network(source: str, image_size: int | None, weights: str, output: str | No
     """The network by its file or name; with its classifier where the output is within that."""
     import keras
 
-    if not source.endswith(".keras"):
+    if not source.endswith(SUFFIXES):
         return _application(source, image_size, weights, output)
-    if not pathlib.Path(source).exists():
-        raise FileNotFoundError(
-            f"There is no trunk '{source}'. Write the path of a .keras model, or the name of a "
-            "keras.applications model, for instance --trunk=MobileNetV2."
-        )
     from packnet_tf.storage import Archive
 
-    try:
-        found = keras.saving.load_model(source, compile=False)
-    except Exception as error:  # Keras raises many kinds
-        raise ValueError(f"Cannot read the trunk '{source}': {error}") from error
+    found = read_model(source)
     if not isinstance(found, keras.Model):
         what = (
             "a pack. To add tasks to it, write --pack"
@@ -220,8 +212,8 @@ def _application(name: str, image_size: int | None, weights: str, output: str | 
     if not callable(build):
         known = [entry for entry in dir(keras.applications) if entry[0].isupper()]
         raise ValueError(
-            f"'{name}' is neither a .keras file nor a model of keras.applications, which are: "
-            f"{', '.join(known)}."
+            f"'{name}' is neither a .keras or .h5 file nor a model of keras.applications, which "
+            f"are: {', '.join(known)}."
         )
     if output is not None and not _is_within(build, output, size):
         return build(include_top=True, weights=weights, input_shape=(size, size, 3))

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import keras
 import numpy as np
 
+from packnet_tf.datasets import check_ends
+
 BATCH = 32
 
 
@@ -63,7 +65,7 @@ def input_batches(
         ValueError: they do not fit the model.
     """
     whole = _is_one(model, given) or isinstance(given, tuple)  # a tuple is inputs and labels
-    for part in [given] if whole else given:
+    for part in [given] if whole else check_ends(given, "The inputs given"):
         part = part[0] if isinstance(part, tuple) and not _is_one(model, part) else part
         yield from _cut(as_inputs(model, part), fixed, size)
 
@@ -85,7 +87,7 @@ def labelled_batches(
         ValueError: they are no such pairs.
     """
     is_pair = isinstance(given, tuple) and len(given) in (2, 3) and not isinstance(given[0], tuple)
-    for pair in [given] if is_pair else given:
+    for pair in [given] if is_pair else check_ends(given, "The inputs and labels to evaluate on"):
         if not isinstance(pair, (tuple, list)) or len(pair) not in (2, 3):
             raise ValueError(
                 f"evaluate is pairs (inputs, labels), or one; got {type(pair).__name__}. Write "

@@ -13,6 +13,7 @@ import numbers
 import keras
 
 from packnet_tf import cloning
+from packnet_tf.datasets import check_ends
 from packnet_tf.matching import match
 from packnet_tf.packed_weight import assign_values, clear, values_of
 from packnet_tf.policy import own_weights
@@ -66,6 +67,7 @@ def adopt(
     check_first(name, net.tasks)
     prune_ratio = check_ratios(prune_ratio, net._weights)
     check_settings(epochs, learning_rate)
+    check_ends(images, "The images to adopt on")
     given = keras.layers.Identity(name="features") if head is None else head
     fitting = {"epochs": epochs, "learning_rate": learning_rate, "verbose": verbose}
     before = after = following = None

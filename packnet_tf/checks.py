@@ -63,6 +63,22 @@ def check_name(name: str, taken: Sequence[str]) -> None:
         )
 
 
+def nothing_to_pack(trunk, embeddings: str) -> ValueError:
+    """The error of a trunk that has no layer to pack."""
+    tables = [x for x in trunk._flatten_layers() if isinstance(x, keras.layers.Embedding)]
+    if tables and embeddings != "packed":
+        remedy = f"To pack its embedding '{tables[0].name}', write embeddings=\"packed\"."
+    else:
+        remedy = (
+            "Register a layer of your own with packnet_tf.register_packed; if the trunk is frozen, "
+            "set trunk.trainable = True."
+        )
+    return ValueError(
+        f"Cannot pack trunk '{trunk.name}': it has no layer that can be packed (Dense or a "
+        f"convolution, say) and is trainable. {remedy}"
+    )
+
+
 def check_capacity(name: str, capacity: Capacity, base: str | None = None) -> None:
     """Refuses a new task where no layer has a free weight, warns where some layers have none.
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import keras
 
-from packnet_tf.configs import changed, config_of
+from packnet_tf.configs import changed, config_of, impossible
 from packnet_tf.layers import Packed, guard, own_variables, pack_layer, plain_class
 from packnet_tf.packable import packable_layers
 from packnet_tf.packed_trunk import PackedTrunk
@@ -156,7 +156,10 @@ def _clone(model, change: Callable[[dict], dict] = undrawn):
 
     def copy(layer):
         config = config_of(layer) if isinstance(layer, keras.layers.Layer) else layer.get_config()
-        made = type(layer).from_config(changed(config, change))
+        try:
+            made = type(layer).from_config(changed(config, change))
+        except (TypeError, ValueError) as error:  # also some of Keras's own cannot
+            raise impossible(layer, error) from error
         graph_pairs.append((layer, made))
         return made
 

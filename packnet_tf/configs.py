@@ -20,7 +20,7 @@ def config_of(layer) -> dict:
     try:
         config = layer.get_config()
     except NotImplementedError as error:
-        raise _impossible(layer, error) from error
+        raise impossible(layer, error) from error
     try:
         type(layer).from_config(changed(config, dict))  # wrappers take their layer out of it
     except (TypeError, ValueError) as error:
@@ -33,7 +33,7 @@ def config_of(layer) -> dict:
         try:
             type(layer).from_config(changed(kept, dict))
         except (TypeError, ValueError):
-            raise _impossible(layer, error) from error
+            raise impossible(layer, error) from error
         return kept
     return config
 
@@ -47,11 +47,15 @@ def changed(config, change: Callable[[dict], dict]):
     return config
 
 
-def _impossible(layer, error: Exception) -> TypeError:
+def impossible(layer, error: Exception) -> TypeError:
+    """The error of a layer that cannot be made from its configuration."""
+    remedy = (
+        "Its get_config() must return the arguments of its __init__. If it only prepares or "
+        "augments inputs, leave it out of the trunk and apply it to the data, dataset.map(...)"
+    )
     return TypeError(
         f"Layer '{layer.name}' ({type(layer).__name__}) cannot be made from its get_config(), so "
-        "it cannot be copied for another task. Its get_config() must return the arguments of its "
-        f"__init__: {error}"
+        f"it cannot be copied for another task. {remedy}: {error}"
     )
 
 

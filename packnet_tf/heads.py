@@ -6,6 +6,7 @@ probing, then fine-tuning.
 """
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -119,7 +120,8 @@ def collect(features_of: Callable, data: Iterable) -> tuple[np.ndarray, np.ndarr
     """Features (n, width) and labels (n,) of at most `MOST_IMAGES` examples of a dataset."""
     features, labels, count = [], [], 0
     if isinstance(data, keras.utils.PyDataset):  # which need not end by itself
-        data = map(data.__getitem__, range(data.num_batches))
+        numbers = itertools.count() if data.num_batches is None else range(data.num_batches)
+        data = map(data.__getitem__, numbers)
     for x, y, *_ in data:
         features.append(np.asarray(keras.ops.convert_to_numpy(features_of(x)), "float32"))
         labels.append(np.asarray(y))

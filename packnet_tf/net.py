@@ -15,8 +15,10 @@ from packnet_tf.checks import (
     check_release,
     check_statistics,
     check_trunk,
+    nothing_to_pack,
     rolled_back,
 )
+from packnet_tf.class_names import class_names
 from packnet_tf.pack_state import PackState
 from packnet_tf.packed_weight import Criterion, choose_all, clear, copy_value
 from packnet_tf.policy import Policy, own_weights
@@ -74,11 +76,7 @@ class PackNet(PackState):
         check_trunk(trunk._trunk if isinstance(trunk, PackNet) else trunk)
         self._setup(cloning.pack_trunk(trunk, policy.embeddings == "packed"), policy)
         if not self._weights:
-            raise ValueError(
-                f"Cannot pack trunk '{trunk.name}': it has no layer that can be packed (Dense or a "
-                "convolution, say) and is trainable. Register a layer of your own with "
-                "packnet_tf.register_packed; if the trunk is frozen, set trunk.trainable = True."
-            )
+            raise nothing_to_pack(trunk, embeddings)
 
     # -- The verbs: add, prune, commit -----------------------------------------------------------
 
@@ -86,7 +84,7 @@ class PackNet(PackState):
         self,
         name: str,
         head: keras.layers.Layer,
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str] | Mapping | None = None,
         claim_ratio: float = 1.0,
         statistics: str = "task",
         reuse: str | Sequence[str] = "all",
@@ -97,7 +95,8 @@ class PackNet(PackState):
             name: unique, and usable as a file name: letters, digits, `_`, `-` and `.`.
             head: the task's own output layers, a layer or a model that takes the trunk's outputs.
                 A copy is used, with its values where it has been built.
-            classes: names of the classes in output order, kept with the task and exported.
+            classes: names of the classes in output order, or a dict such as `class_indices` of
+                Keras's generators; kept with the task and exported.
             claim_ratio: fraction of the free weights of every layer to claim, 0 to 1: exactly
                 `round(claim_ratio * free)`, those with the largest values to start from.
             statistics: what batch normalisation in the trunk normalises by: "task", batches in
@@ -121,7 +120,7 @@ class PackNet(PackState):
         check_capacity(name, self.capacity(), self.base)
         claim_ratio = check_ratio(claim_ratio, "claim_ratio")
         check_statistics(statistics)
-        classes = None if classes is None else [str(label) for label in classes]
+        classes = class_names(name, classes)
         sees = seen_numbers(reuse, self.tasks)
         with as_given(head):
             record = TaskRecord(name, sees, Head(cloning.copy_layer(head)), classes)
@@ -158,7 +157,7 @@ class PackNet(PackState):
         images=None,
         epochs: int = 5,
         learning_rate: float | None = None,
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str] | Mapping | None = None,
         criterion: Criterion = magnitude,
         verbose: str | int = "auto",
     ) -> adoption.Adoption:

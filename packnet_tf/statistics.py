@@ -13,12 +13,14 @@ that, whatever the momentum:
 
 import contextlib
 import contextvars
+import math
 from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
 from keras import ops
 
+from packnet_tf.datasets import check_ends, known_batches
 from packnet_tf.distribution import scope_of
 from packnet_tf.layers import own_variables
 from packnet_tf.packed_weight import assign_values, copy_value, values_of
@@ -157,7 +159,9 @@ def update_statistics(model: keras.Model, data, batch_size=None, steps=None) -> 
     """
     if _are_arrays(data):
         data, batch_size = Mixed(data, batch_size or 32), None
-    if steps is not None and 0 <= _known_batches(data) <= steps:
+    if steps is None:
+        check_ends(data, "The data to measure statistics on")
+    elif (known_batches(data) or math.inf) <= steps:
         steps = None  # Keras warns of data that end before
     others = _statistics(model, of_norms=False)
     if not others and not moves_statistics(model):
@@ -289,13 +293,6 @@ def _following(cls: type) -> type:
         names = {"plain": cls, "__doc__": cls.__doc__, "__module__": cls.__module__}
         _CLASSES[cls] = type(cls.__name__, (FollowsSteps, cls), names)
     return _CLASSES[cls]
-
-
-def _known_batches(data) -> int:
-    """How many batches there are; negative where that is not known."""
-    if isinstance(data, keras.utils.PyDataset):
-        return -1 if data.num_batches is None else data.num_batches
-    return int(data.cardinality()) if hasattr(data, "cardinality") else -1
 
 
 def _are_arrays(data) -> bool:

@@ -261,7 +261,9 @@ def test_a_layer_that_cannot_be_made_again_names_the_remedy():
         packnet_tf.PackNet(functional(Forgetful(4, name="lost")))
     assert str(error.value).startswith(
         "Layer 'lost' (Forgetful) cannot be made from its get_config(), so it cannot be copied for "
-        "another task. Its get_config() must return the arguments of its __init__: "
+        "another task. Its get_config() must return the arguments of its __init__. If it only "
+        "prepares or augments inputs, leave it out of the trunk and apply it to the data, "
+        "dataset.map(...): "
     )
 
 

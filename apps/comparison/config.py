@@ -16,6 +16,7 @@ from packnet_tf.apps.comparison.definition import (
     task_settings,
 )
 from packnet_tf.apps.comparison.settings import Settings, check, check_names
+from packnet_tf.apps.model_files import SUFFIXES
 from packnet_tf.task_names import check_usable
 
 TOP = ("trunk", "image_size", "tasks", "orders", "seeds", "settings", "methods", "published_errors")
@@ -106,7 +107,7 @@ def _trunk(given, data: pathlib.Path) -> Trunk:
         raise ValueError("trunk has no network; write trunk: MobileNetV2, or network: FILE.keras.")
     trunk = Trunk(**check(Trunk, given, "trunk"))
     changes = {}
-    if trunk.network.endswith(".keras"):
+    if trunk.network.endswith(SUFFIXES):
         changes["network"] = str(data / trunk.network)
     if trunk.weights not in ("imagenet", "none"):
         changes["weights"] = str(data / trunk.weights)

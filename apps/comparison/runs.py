@@ -16,6 +16,7 @@ from packnet_tf.apps.comparison.definition import (
     task_settings,
 )
 from packnet_tf.apps.folders import Folder, read_folder
+from packnet_tf.apps.model_files import SUFFIXES
 
 ALONE = ("individual", "classifier_only", "guide")  # a run per task
 
@@ -155,7 +156,7 @@ def file_digest(trunk) -> str:
             )
         with open(path, "rb") as file:
             found.update(hashlib.file_digest(file, "sha256").digest())
-    if not trunk.network.endswith(".keras"):
+    if not trunk.network.endswith(SUFFIXES):
         found.update(trunk.network.encode())
     return found.hexdigest()[:16]
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 import keras
 import tensorflow as tf
 
+from packnet_tf.datasets import check_ends
+
 
 class Passes:
     """The passes over the training data of a task.
@@ -61,7 +63,7 @@ def batches(source, batch_size: int, shuffle_seed: int | bool | None = False):
         ValueError: it is neither, or it never ends.
     """
     if isinstance(source, tf.data.Dataset):
-        return untuned(_ending(source))
+        return untuned(check_ends(source, "The data of a task"))
     if not isinstance(source, (tuple, list)) or len(source) not in (2, 3):
         raise ValueError(
             f"The data of a task are a tf.data.Dataset of batches, arrays (x, y) or (x, y, "
@@ -87,16 +89,7 @@ def dataset_of_epoch(source: Callable, epoch: int) -> tf.data.Dataset:
             f"for epoch {epoch}; expected a tf.data.Dataset of batches. Write "
             "Task(name, head, train=lambda epoch: dataset.shuffle(1000, seed=epoch).batch(32))."
         )
-    return untuned(_ending(data))
-
-
-def _ending(data: tf.data.Dataset) -> tf.data.Dataset:
-    if int(data.cardinality()) == tf.data.INFINITE_CARDINALITY:
-        raise ValueError(
-            "The data of a task never end: the dataset is repeated without limit. An epoch goes "
-            "over all of it once: leave out .repeat(), or write .repeat().take(batches)."
-        )
-    return data
+    return untuned(check_ends(data, "The data of a task"))
 
 
 def untuned(data: tf.data.Dataset) -> tf.data.Dataset:

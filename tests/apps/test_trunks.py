@@ -1,5 +1,9 @@
 """Trunks for images: raw pixels in, one feature vector out."""
 
+import json
+import zipfile
+
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -60,9 +64,9 @@ def test_an_application_becomes_a_trunk_that_packs():
     [
         (
             {"source": "nowhere.keras"},
-            r"There is no trunk 'nowhere.keras'\. Write the path of a .keras model, or the",
+            r"There is no trunk 'nowhere.keras'\. Write the path of a .keras or .h5 model, or",
         ),
-        ({"source": "MobileNetV9"}, "'MobileNetV9' is neither a .keras file nor a model of keras"),
+        ({"source": "MobileNetV9"}, "'MobileNetV9' is neither a .keras or .h5 file nor a model"),
     ],
 )
 def test_unknown_trunks_are_named(arguments, text):
@@ -87,8 +91,37 @@ def test_what_is_no_network_is_no_trunk(tmp_path):
         f"The trunk '{layer}' is to be a network, and holds a saved Dense. Save a whole model."
     )
     (tmp_path / "text.keras").write_text("no network")
-    with pytest.raises(ValueError, match=r"Cannot read the trunk '.*text\.keras': "):
+    with pytest.raises(ValueError, match=r"trunk '.*text\.keras', which an unknown program wrote"):
         load_trunk(str(tmp_path / "text.keras"))
+
+
+@pytest.mark.parametrize("name", ["old.h5", "old.hdf5", "old.keras"])
+def test_files_of_keras_2_are_read_whatever_their_suffix(name, tmp_path):
+    """Keras 2 wrote HDF5, for a while into .keras files too."""
+    write_trunk(tmp_path / "new.keras")
+    model = keras.saving.load_model(tmp_path / "new.keras")
+    model.save(tmp_path / "whole.h5")
+    (tmp_path / "whole.h5").rename(tmp_path / name)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype("float32")
+    expected = load_trunk(str(tmp_path / "new.keras"), output="features")(pixels)
+    np.testing.assert_array_equal(
+        load_trunk(str(tmp_path / name), output="features")(pixels), expected
+    )
+
+
+def test_a_file_that_keras_3_cannot_read_is_refused_in_two_lines_that_name_who_wrote_it(tmp_path):
+    path = write_trunk(tmp_path / "odd.h5")
+    with h5py.File(path, "a") as file:
+        config = file.attrs["model_config"].replace("Conv2D", "LocallyConnected2D")
+        file.attrs["model_config"], file.attrs["keras_version"] = config, "2.15.0"
+    with pytest.raises(ValueError, match=r"odd.h5', which Keras 2\.15\.0 wrote, with Ker") as error:
+        load_trunk(str(path))
+    assert len(str(error.value).split("\n")) == 2
+    assert len(str(error.value)) < 800
+    with zipfile.ZipFile(tmp_path / "odd.keras", "w") as file:
+        file.writestr("metadata.json", json.dumps({"keras_version": "2.13.1"}))
+    with pytest.raises(ValueError, match=r"odd.keras', which Keras 2\.13\.1 wrote, with Keras"):
+        load_trunk(str(tmp_path / "odd.keras"))
 
 
 def test_unknown_layers_sizes_and_scales_are_named(tmp_path):

@@ -1,0 +1,57 @@
+"""Files of Keras models, those of Keras 2 among them, or a sentence on why not."""
+
+import contextlib
+import json
+import pathlib
+import shutil
+import tempfile
+import zipfile
+
+SUFFIXES = (".keras", ".h5", ".hdf5")
+HDF5 = b"\x89HDF"  # what such a file begins with
+
+
+def read_model(source: str):
+    """What Keras reads a model file as.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it does not; the message names the Keras that wrote the file.
+    """
+    import keras
+
+    path = pathlib.Path(source)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"There is no trunk '{source}'. Write the path of a .keras or .h5 model, or the name "
+            "of a keras.applications model, for instance --trunk=MobileNetV2."
+        )
+    with contextlib.ExitStack() as stack:
+        if path.read_bytes()[:4] == HDF5 and path.suffix == ".keras":  # as tf.keras 2 wrote them
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            path = pathlib.Path(shutil.copy(path, pathlib.Path(folder) / "trunk.h5"))
+        try:
+            return keras.saving.load_model(path, compile=False)
+        except Exception as error:  # Keras raises many kinds
+            text = (str(error) or type(error).__name__).split("\n")[0]
+            raise ValueError(
+                f"Cannot read the trunk '{source}', which {_writer(path)} wrote, with Keras "
+                f"{keras.__version__}: {text[:200]}\nLoad it with the Keras that wrote it, build "
+                "the same network in Keras 3, give that the weights (set_weights(get_weights())), "
+                "and save it as a .keras file."
+            ) from error
+
+
+def _writer(path: pathlib.Path) -> str:
+    """Which Keras a model file says that it is of."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as file:
+                return f"Keras {json.loads(file.read('metadata.json'))['keras_version']}"
+        import h5py
+
+        with h5py.File(path) as file:
+            version = file.attrs["keras_version"]
+            return f"Keras {version.decode() if isinstance(version, bytes) else version}"
+    except Exception:  # it is damaged, or says nothing
+        return "an unknown program"

@@ -1,0 +1,57 @@
+"""The names of a task's classes, from the forms that people have them in."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+
+def class_names(task: str, given) -> list[str] | None:
+    """Names of classes in output order.
+
+    Args:
+        task: its name, for messages.
+        given: a sequence of names; a dict from name to output or from output to name, such as
+            `class_indices` of Keras's generators; or None.
+
+    Raises:
+        ValueError: it does not say which output is which class, or two have the same name.
+
+    Example:
+        >>> class_names("pets", {"dog": 1, "cat": 0})
+        ['cat', 'dog']
+    """
+    if given is None:
+        return None
+    if isinstance(given, Mapping):
+        names = _in_order(task, given)
+    elif isinstance(given, (str, bytes, set, frozenset)) or not isinstance(given, Iterable):
+        why = "which have no order" if isinstance(given, (set, frozenset)) else "which is no list"
+        raise ValueError(
+            f"The classes of task '{task}' are {given!r}, {why}. Give their names in output order, "
+            "for instance classes=['cat', 'dog']."
+        )
+    else:
+        names = [str(name) for name in given]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(
+            f"Two classes of task '{task}' are named '{twice}'. Give every output a name of its "
+            "own."
+        )
+    return names
+
+
+def _in_order(task: str, given: Mapping) -> list[str]:
+    whole = (int, np.integer)
+    places = list(range(len(given)))
+    for numbers, names in ((given.keys(), given.values()), (given.values(), given.keys())):
+        if all(isinstance(n, whole) and not isinstance(n, bool) for n in numbers) and (
+            sorted(numbers) == places
+        ):
+            by_place = dict(zip(numbers, names, strict=True))
+            return [str(by_place[place]) for place in places]
+    raise ValueError(
+        f"The classes of task '{task}' are {dict(given)!r}, of which neither keys nor values are "
+        f"the outputs 0 to {len(given) - 1}. Give the names in output order, for instance "
+        "classes=['cat', 'dog']."
+    )
