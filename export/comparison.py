@@ -1,14 +1,15 @@
 """Whether an ONNX file answers as the Keras model it was made from."""
 
 import dataclasses
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Sequence
 
 import keras
 import numpy as np
 
 from packnet_tf.export.batches import input_batches, labelled_batches
 from packnet_tf.export.options import ExportOptions
-from packnet_tf.export.outputs import expected_and_found, top_classes
+from packnet_tf.export.outputs import are_probabilities, expected_and_found, top_classes
 from packnet_tf.export.preprocessing import Pixels
 
 RANDOM_BATCH = 4
@@ -39,7 +40,7 @@ class Comparison:
         model: the Keras model, called in inference mode.
         options: how the files were exported.
         pixels: what they do to pictures, where they take pictures.
-        gives_probabilities: whether the model answers with probabilities.
+        in_graph: of each output, whether its graph ends in probabilities.
         pixel_range: lowest and highest value of random images.
     """
 
@@ -48,11 +49,23 @@ class Comparison:
         model: keras.Model,
         options: ExportOptions,
         pixels: Pixels | None,
-        gives_probabilities: bool,
+        in_graph: Sequence[bool],
         pixel_range: tuple[float, float] = (0.0, 1.0),
     ):
         self.model, self.options, self.pixels = model, options, pixels
-        self.gives_probabilities, self.pixel_range = gives_probabilities, pixel_range
+        self._in_graph, self.pixel_range = in_graph, pixel_range
+
+    @functools.cached_property
+    def gives_probabilities(self) -> list[bool]:
+        """Of each output, whether the model answers with probabilities."""
+        try:
+            answers = self._keras(self._random(self._shapes()))
+        except ValueError:  # it takes inputs of no length that is tried: its graph alone tells
+            return list(self._in_graph)
+        return [
+            known or are_probabilities(answer)
+            for known, answer in zip(self._in_graph, answers, strict=True)
+        ]
 
     def batches(self, samples=None) -> list[tuple[list[np.ndarray], int]]:
         """Random inputs, and samples, as batches; see `input_batches`.

@@ -16,6 +16,7 @@ from packnet_tf.export.baking import Laid, bake, lay_out
 from packnet_tf.export.canonical import settle
 from packnet_tf.export.options import DEFAULT_OPSET
 from packnet_tf.export.padding import keep_zero_padding
+from packnet_tf.export.supported import check_operators
 
 
 def input_names(model: keras.Model, names: Sequence[str] | None = None) -> list[str]:
@@ -89,6 +90,7 @@ def to_onnx(
 
     Raises:
         RuntimeError: Keras does not run on TensorFlow, which the conversion needs.
+        ValueError: the model computes with an operator that ONNX lacks.
     """
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
@@ -138,7 +140,7 @@ def to_onnx(
         input_names=inputs,
         output_names=list(outputs),
         opset=opset,
-        custom_op_handlers={"Erfc": (_erfc, [])},
+        custom_op_handlers={"Erfc": (_erfc, []), "Expm1": (_expm1, [])},
         tensors_to_rename={**dict(zip(inputs, given, strict=True)), **outputs},
     )
     try:
@@ -146,6 +148,7 @@ def to_onnx(
             graph, _ = convert()
     except Exception:  # an optimization that fails is left out only where there are copies
         graph, _ = convert()
+    check_operators(graph, model, opset)
     laid = lay_out(graph.graph, opset, kernels)
     keep_zero_padding(graph.graph)
     settle(graph.graph, set(laid))
@@ -197,3 +200,15 @@ def _erfc(context, node, name, args):
     negative = context.insert_new_node_on_output("Neg", node.output[0], utils.make_name(name))
     add = context.insert_new_node_on_output("Add", negative.output[0], utils.make_name(name))
     add.input.append(one.output[0])
+
+
+def _expm1(context, node, name, args):
+    """Expm1, which celu uses and ONNX lacks, as Exp - 1."""
+    import onnx
+    from tf2onnx import utils
+
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(context.get_dtype(node.output[0]))
+    one = context.make_const(utils.make_name(name), np.ones((), dtype))
+    node.type = "Exp"
+    minus = context.insert_new_node_on_output("Sub", node.output[0], utils.make_name(name))
+    minus.input.append(one.output[0])

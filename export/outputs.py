@@ -8,47 +8,68 @@ OUTPUTS = ("logits", "probabilities", "top_k")
 NAMES = ("logits", "probabilities", "top_classes", "top_probabilities")
 
 
-def name_outputs(proto, features: bool) -> bool:
+def ends_in_probabilities(proto) -> list[bool]:
+    """Of each output of a model, whether it ends in a softmax or a sigmoid."""
+    made_by = {name: node for node in proto.graph.node for name in node.output}
+
+    def ends(name: str) -> bool:
+        while name in made_by and made_by[name].op_type in ("Identity", "Cast"):
+            name = made_by[name].input[0]
+        return name in made_by and made_by[name].op_type in ("Softmax", "Sigmoid")
+
+    return [ends(output.name) for output in proto.graph.output]
+
+
+def are_probabilities(answer: np.ndarray) -> bool:
+    """Whether the numbers of an output are, row by row, the probabilities of classes.
+
+    However a model comes to them (an average of two softmaxes, one that is clipped or reshaped),
+    they are not below 0 and add up to 1, which logits of random inputs never do.
+    """
+    several = answer.ndim > 1 and answer.shape[-1] > 1
+    if not several or not np.issubdtype(answer.dtype, np.floating):
+        return False
+    sums = answer.sum(axis=-1, dtype=np.float64)
+    return bool((answer >= 0).all() and np.allclose(sums, 1.0, rtol=0, atol=1e-3))
+
+
+def name_outputs(proto, features: bool, gives_probabilities: list[bool]) -> None:
     """Names the outputs of a model after what they are, where they are no logits.
 
     Args:
         proto: an `onnx.ModelProto` whose outputs are named as logits, changed in place.
         features: whether it has no head, and answers with its trunk's features.
-
-    Returns:
-        Whether they are probabilities already: each ends in a softmax or a sigmoid.
+        gives_probabilities: of each output, whether it answers with probabilities already.
     """
-    made_by = {name: node for node in proto.graph.node for name in node.output}
-    gives_probabilities = all(_ends_in_probabilities(o.name, made_by) for o in proto.graph.output)
     features = features and "features" not in [entry.name for entry in proto.graph.input]
-    name = "probabilities" if gives_probabilities else "features" if features else "logits"
-    rename(proto.graph, {o.name: o.name.replace("logits", name) for o in proto.graph.output})
-    return gives_probabilities
+    otherwise = "features" if features else "logits"
+    rename(
+        proto.graph,
+        {
+            output.name: output.name.replace("logits", "probabilities" if given else otherwise)
+            for output, given in zip(proto.graph.output, gives_probabilities, strict=True)
+        },
+    )
 
 
-def _ends_in_probabilities(name: str, made_by: dict) -> bool:
-    while name in made_by and made_by[name].op_type in ("Identity", "Cast"):
-        name = made_by[name].input[0]
-    return name in made_by and made_by[name].op_type in ("Softmax", "Sigmoid")
-
-
-def check_outputs(proto, kind: str, top_k: int, gives_probabilities: bool) -> None:
+def check_outputs(proto, kind: str, top_k: int, gives_probabilities: list[bool]) -> None:
     """Refuses answers that a model cannot give.
 
     Args:
         proto: the model.
         kind, top_k: what is asked for.
-        gives_probabilities: whether it answers with probabilities already.
+        gives_probabilities: of each output, whether it answers with probabilities already.
 
     Raises:
         ValueError: the model does not classify, or has fewer classes.
     """
-    if kind == "logits" or (kind == "probabilities" and gives_probabilities):
+    if kind == "logits" or (kind == "probabilities" and all(gives_probabilities)):
         return
     outputs = proto.graph.output
     shapes = [[size.dim_value for size in o.type.tensor_type.shape.dim] for o in outputs]
     found = ", ".join(_shape_text(output) for output in outputs)
-    if any(shape[-1] == 1 for shape in shapes):
+    entries = zip(shapes, gives_probabilities, strict=True)
+    if any(shape[-1] == 1 for shape, given in entries if kind == "top_k" or not given):
         raise ValueError(
             f'outputs="{kind}" is for two classes and more; this model has {found}, and the '
             'probability of one alone is always 1. Write outputs="logits".'
@@ -61,7 +82,7 @@ def check_outputs(proto, kind: str, top_k: int, gives_probabilities: bool) -> No
         )
 
 
-def append_outputs(proto, kind: str, top_k: int, gives_probabilities: bool) -> None:
+def append_outputs(proto, kind: str, top_k: int, gives_probabilities: list[bool]) -> None:
     """Changes the end of an ONNX model to what is asked for.
 
     Args:
@@ -70,15 +91,15 @@ def append_outputs(proto, kind: str, top_k: int, gives_probabilities: bool) -> N
             are two outputs, `top_classes` int64 (batch, k) and `top_probabilities` float32
             (batch, k).
         top_k: how many.
-        gives_probabilities: whether it answers with probabilities already.
+        gives_probabilities: of each output, whether it answers with probabilities already.
     """
     from onnx import TensorProto, helper, numpy_helper
 
     if kind == "logits":
         return
     graph = proto.graph
-    if not gives_probabilities:
-        for output in graph.output:
+    for output, given in zip(graph.output, gives_probabilities, strict=True):
+        if not given:
             logits, output.name = output.name, output.name.replace("logits", "probabilities")
             graph.node.append(helper.make_node("Softmax", [logits], [output.name], axis=-1))
     if kind == "top_k":
@@ -98,7 +119,7 @@ def append_outputs(proto, kind: str, top_k: int, gives_probabilities: bool) -> N
 
 
 def expected_and_found(
-    kind: str, ours: list[np.ndarray], answers: list[np.ndarray], gives_probabilities: bool
+    kind: str, ours: list[np.ndarray], answers: list[np.ndarray], gives_probabilities: list[bool]
 ) -> list:
     """Pairs of arrays that are equal where a file answers as Keras.
 
@@ -106,11 +127,14 @@ def expected_and_found(
         kind: one of `OUTPUTS`.
         ours: Keras's answers, one array per output.
         answers: the file's.
-        gives_probabilities: whether Keras's are probabilities.
+        gives_probabilities: of each output, whether Keras's are probabilities.
     """
     if kind == "logits":
         return list(zip(ours, answers, strict=True))
-    chances = ours if gives_probabilities else [softmax(array) for array in ours]
+    chances = [
+        array if given else softmax(array)
+        for array, given in zip(ours, gives_probabilities, strict=True)
+    ]
     if kind == "probabilities":
         return list(zip(chances, answers, strict=True))
     [chance], (classes, top) = chances, answers

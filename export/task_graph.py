@@ -1,10 +1,11 @@
 """One committed task on its way from Keras to a file."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import keras
 import numpy as np
@@ -16,11 +17,17 @@ from packnet_tf.export.comparison import Comparison, Difference
 from packnet_tf.export.convert import input_names, to_onnx
 from packnet_tf.export.files import is_large, save
 from packnet_tf.export.options import FACTS, ExportOptions
-from packnet_tf.export.outputs import append_outputs, check_outputs, name_outputs
+from packnet_tf.export.outputs import (
+    append_outputs,
+    check_outputs,
+    ends_in_probabilities,
+    name_outputs,
+)
 from packnet_tf.export.own_state import own_digest
 from packnet_tf.export.precision import to_precision
 from packnet_tf.export.preprocessing import Pixels, noted_range
 from packnet_tf.export.runtime import optimize, session
+from packnet_tf.export.supported import check_inputs
 from packnet_tf.net import PackNet
 from packnet_tf.packed_weight import PackedWeight
 
@@ -63,7 +70,8 @@ class TaskGraph:
         self.model, self.view = net.unpack(task), net.task_model(task)
         self.sees, head = net._record(task).sees, self.view.head
         self.number = self.sees[-1]
-        _check_inputs(task, self.model)
+        with self._named():
+            check_inputs(self.model)
         dtypes = {x.compute_dtype for x in self.model._flatten_layers()}
         if dtypes & {"float16", "bfloat16", "float64"}:
             # Other floats are for training; devices get, and are compared with, float32.
@@ -73,21 +81,30 @@ class TaskGraph:
             inputs = keras.tree.flatten(self.model.inputs)
             self.pixels = Pixels.of(inputs, net.notes.get("pixel_range"), options)
         self.names = input_names(self.model, options.input_names)
-        self.converted = to_onnx(
-            self.model, names=self.names, opset=options.opset, batch_size=options.batch_size
-        )
+        with self._named():
+            self.converted = to_onnx(
+                self.model, names=self.names, opset=options.opset, batch_size=options.batch_size
+            )
         features = type(head) is keras.layers.Identity and not net.classes(task)  # adopted
-        self.gives_probabilities = name_outputs(self.converted.proto, features)
-        check_outputs(
-            self.converted.proto, options.outputs, options.top_k, self.gives_probabilities
-        )
         # With the view, not with the unpacked model that the graph is made from: this checks the
         # unpacking too.
         values = noted_range(net.notes.get("pixel_range")) or (0.0, 1.0)
+        proto = self.converted.proto
         self.comparison = Comparison(
-            self.view, options, self.pixels, self.gives_probabilities, values
+            self.view, options, self.pixels, ends_in_probabilities(proto), values
         )
+        self.gives_probabilities = self.comparison.gives_probabilities
+        name_outputs(proto, features, self.gives_probabilities)
+        check_outputs(proto, options.outputs, options.top_k, self.gives_probabilities)
         self.packed = self._packed()
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Within it, what is wrong with the model is said of the task."""
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(f"Cannot export task '{self.task}': {error}") from error
 
     def _packed(self) -> dict[str, PackedWeight]:
         kernels = packed_kernels(self.net._trunk, self.model.get_layer(self.net._trunk.name))
@@ -226,16 +243,6 @@ class TaskGraph:
             "notes": self._notes(),
             "made_by": manifests.made_by(),
         }
-
-
-def _check_inputs(task: str, model) -> None:
-    for tensor in keras.tree.flatten(model.inputs):
-        if keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
-            raise ValueError(
-                f"Cannot export task '{task}': its input '{tensor.name}' is bfloat16, which NumPy "
-                "and onnxruntime have no arrays of. Build the trunk on keras.Input(shape), whose "
-                "float32 its layers cast by themselves."
-            )
 
 
 def described(proto) -> dict:

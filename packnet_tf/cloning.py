@@ -121,13 +121,9 @@ def attach(trunk, head, name: str, model_class: type = keras.Model):
         name: name of the model.
         model_class: `keras.Model` or a subclass with the constructor of a functional model.
     """
+
     inputs = keras.tree.map_structure(
-        lambda x: keras.Input(
-            batch_shape=x.shape,
-            dtype=x.dtype,
-            name=f"{x.name}_input" if x.name == trunk.name else x.name,
-        ),
-        trunk.input,
+        lambda x: _same_input(x, f"{x.name}_input" if x.name == trunk.name else x.name), trunk.input
     )
     own = copy_layer(head)
     if own.name in {trunk.name, *(tensor.name for tensor in keras.tree.flatten(inputs))}:
@@ -163,8 +159,13 @@ def _clone(model, change: Callable[[dict], dict] = undrawn):
         graph_pairs.append((layer, made))
         return made
 
+    inputs = None  # Keras's own would be neither optional nor sparse
+    if not isinstance(model, keras.Sequential):
+        inputs = keras.tree.map_structure(lambda x: _same_input(x, x.name), model.input)
     with _uncompiled(model):
-        clone = keras.models.clone_model(model, clone_function=copy, recursive=True)
+        clone = keras.models.clone_model(
+            model, input_tensors=inputs, clone_function=copy, recursive=True
+        )
     pairs = [
         pair
         for source, target in graph_pairs
@@ -173,7 +174,25 @@ def _clone(model, change: Callable[[dict], dict] = undrawn):
     ]
     give_back_initializers(target for _, target in pairs)
     _check_ties(pairs)
+    for source, target in zip(_input_layers(model), _input_layers(clone), strict=True):
+        target.optional = source.optional  # of models within the model too
     return clone, pairs
+
+
+def _same_input(tensor, name: str):
+    """An input that takes what another one does."""
+    return keras.Input(
+        batch_shape=tensor.shape,
+        dtype=tensor.dtype,
+        sparse=tensor.sparse,
+        ragged=tensor.ragged,
+        optional=getattr(tensor._keras_history.operation, "optional", False),
+        name=name,
+    )
+
+
+def _input_layers(model) -> list:
+    return [x for x in model._flatten_layers() if isinstance(x, keras.layers.InputLayer)]
 
 
 def _check_ties(pairs) -> None:

@@ -139,3 +139,13 @@ def test_packed_layers_refuse_to_become_something_else(deed, text):
     for layer in packed_layers(net.task_model("one")):
         with pytest.raises(ValueError, match=f"Layer '{layer.name}' is packed: .*{text}"):
             deed(layer)
+
+
+def test_a_trunk_of_an_embedding_alone_is_told_how_to_pack_it():
+    tokens = keras.Input((9,), dtype="int32")
+    features = layers.GlobalAveragePooling1D()(layers.Embedding(50, 8, name="words")(tokens))
+    trunk = keras.Model(tokens, features)
+    with pytest.raises(ValueError, match="embedding 'words', write embeddings=\"packed\""):
+        packnet_tf.PackNet(trunk)
+    net = packnet_tf.PackNet(trunk, embeddings="packed")
+    assert list(net.capacity()) == ["words"]

@@ -267,6 +267,14 @@ def test_a_layer_that_cannot_be_made_again_names_the_remedy():
     )
 
 
+def test_a_layer_of_keras_that_cannot_be_made_again_names_the_remedy_too():
+    photo = keras.Input((12, 12, 3))
+    x = layers.Conv2D(4, 3)(layers.RandomShear(0.1, 0.1, name="shear")(photo))
+    with pytest.raises(TypeError, match="'shear' \\(RandomShear\\) cannot be made") as error:
+        packnet_tf.PackNet(keras.Model(photo, layers.Flatten()(x)))
+    assert "apply it to the data, dataset.map(...)" in str(error.value)
+
+
 class Growing(layers.Layer):
     """Holds a layer more than its configuration says."""
 
@@ -359,3 +367,44 @@ def test_a_trunk_may_have_the_name_of_its_input():
     net = packed(keras.Model(inputs, layers.Dense(4)(inputs), name="same"), one=0.5)
     x, _ = data(net.task_model("one"))
     assert np.array_equal(logits(net.task_model("one"), x), logits(net.unpack("one"), x))
+
+
+@keras.saving.register_keras_serializable("tests")
+class AddMaybe(layers.Layer):
+    """The sum of what there is."""
+
+    def call(self, x, y=None):
+        return x if y is None else x + y
+
+    def compute_output_shape(self, shape, *others):
+        return shape
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_input_that_is_optional_stays_optional(nested, tmp_path):
+    first, second = keras.Input((6,), name="a"), keras.Input((6,), name="b", optional=True)
+    trunk = keras.Model([first, second], layers.Dense(4)(AddMaybe()(first, second)), name="inner")
+    if nested:
+        inputs = [keras.Input((6,), name="c"), keras.Input((6,), name="d", optional=True)]
+        trunk = keras.Model(inputs, trunk(inputs), name="outer")
+    x = np.ones((2, 6), "float32")
+    expected = np.asarray(trunk([x, None]))
+    net = packnet_tf.PackNet(trunk)
+    model = net.add_task("one", layers.Identity())
+    assert np.array_equal(model([x, None]), expected)
+    net.commit()
+    net.save(tmp_path / "pack.keras")
+    loaded = packnet_tf.load(tmp_path / "pack.keras")
+    for answering in (net.task_model("one"), net.unpack("one"), loaded.task_model("one")):
+        assert np.array_equal(answering([x, None]), expected)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX's are other objects")
+def test_an_input_that_is_sparse_stays_sparse():
+    inputs = keras.Input((10,), sparse=True)
+    net = packnet_tf.PackNet(keras.Model(inputs, layers.Dense(4)(inputs)))
+    model = net.add_task("one", layers.Dense(3))
+    assert model.input.sparse
+    assert model.trunk.input.sparse
+    net.commit()
+    assert net.task_model("one").input.sparse

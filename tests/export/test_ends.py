@@ -41,6 +41,19 @@ def resized(picture, height, width):
     return np.asarray(image).reshape(height, width, picture.shape[-1])
 
 
+def _chance(features):
+    return layers.Dense(3, activation="softmax")(features)
+
+
+PROBABILITIES = {
+    "one output of two": lambda x: [_chance(x), layers.Dense(4)(x)],
+    "an average of two": lambda x: layers.average([_chance(x), _chance(x)]),
+    "clipped": lambda x: keras.ops.clip(_chance(x), 1e-6, 1.0),
+    "reshaped": lambda x: layers.Reshape((1, 3))(_chance(x)),
+    "by hand": lambda x: keras.ops.exp(x[:, :3]) / keras.ops.sum(keras.ops.exp(x[:, :3]), -1, True),
+}
+
+
 class TestUint8:
     """`preprocessing="uint8"`: decoded pictures of any size go in."""
 
@@ -159,6 +172,25 @@ class TestOutputs:
         classes, top = answers(tmp_path / "k.onnx", x)
         assert np.array_equal(classes[:, 0], chances.argmax(-1))
         np.testing.assert_allclose(top[:, 0], chances.max(-1), rtol=1e-5)
+
+    @pytest.mark.parametrize("made_by", PROBABILITIES.values(), ids=list(PROBABILITIES))
+    def test_probabilities_are_known_however_a_head_comes_to_them(self, made_by, tmp_path):
+        """A second softmax would make them all alike."""
+        features = keras.Input((8,))
+        net = packnet_tf.PackNet(mlp_trunk())
+        net.add_task("one", keras.Model(features, made_by(features)))
+        net.commit()
+        export_onnx(net, "one", tmp_path / "m.onnx", outputs="probabilities")
+        x = np.random.default_rng(0).random((5, 12)).astype("float32")
+        expected = [np.asarray(array) for array in keras.tree.flatten(net.task_model("one")(x))]
+        found = answers(tmp_path / "m.onnx", x)
+        np.testing.assert_allclose(found[0], expected[0], rtol=1e-5, atol=1e-6)
+        names = [entry.name for entry in onnx.load(tmp_path / "m.onnx").graph.output]
+        assert all(name.startswith("probabilities") for name in names)
+        if len(names) > 1:  # of logits, asked for as they are, the names say which are which
+            export_onnx(net, "one", tmp_path / "plain.onnx")
+            names = [entry.name for entry in onnx.load(tmp_path / "plain.onnx").graph.output]
+            assert names == ["probabilities_0", "logits_1"]
 
     def test_one_probability_is_no_softmax(self, tmp_path):
         net = packnet_tf.PackNet(mlp_trunk())
