@@ -6,11 +6,14 @@ import os
 import select
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 
 from absl import flags
 
 HELP_FLAGS = ("--help", "-help", "-h")
+INTERRUPTED = 130  # exit status after Ctrl-C
+WIDTH = 80  # columns of the help
 
 
 class UsageError(Exception):
@@ -20,27 +23,41 @@ class UsageError(Exception):
 def new_flags() -> flags.FlagValues:
     """Flags of one command, with those that every command has."""
     values = flags.FlagValues()
+    values.set_gnu_getopt()  # flags may come after other arguments
     flags.DEFINE_boolean("debug", False, "Show the traceback of an error.", flag_values=values)
     return values
 
 
 def describe(module, command: str) -> str:
-    """The help text of a command: its module's docstring, and its flags."""
-    lines = [f"packnet {command}: {module.__doc__.strip()}", "", "Flags:"]
+    """The help text of a command: its module's docstring, and its flags, those of `MAIN` first."""
     values = module.FLAGS
-    for name in sorted(set(values), key=lambda name: (name == "debug", name)):
-        flag = values[name]
-        if flag.name != name:  # an alias
-            continue
-        default = "" if flag.default in (None, "") else f" (default: {flag.default})"
-        required = " (required)" if name in getattr(module, "REQUIRED", ()) else ""
-        kind = "--[no]" if flag.boolean else "--"
-        lines += [f"  {kind}{name}{required}", f"      {flag.help}{default}"]
+    names = [name for name in sorted(set(values)) if values[name].name == name]  # but for aliases
+    main = [name for name in getattr(module, "MAIN", ()) if name in names]
+    others = sorted(set(names) - set(main), key=lambda name: (name == "debug", name))
+    lines = [f"packnet {command}: {module.__doc__.strip()}"]
+    for title, group in (("Flags:", main), ("More flags:" if main else "Flags:", others)):
+        lines += ["", title] if group else []
+        for name in group:
+            lines += _flag_lines(module, values[name])
     return "\n".join(lines)
 
 
+def _flag_lines(module, flag) -> list[str]:
+    default = "" if flag.default in (None, "") else f" (default: {flag.default})"
+    required = " (required)" if flag.name in getattr(module, "REQUIRED", ()) else ""
+    kind = "--[no]" if flag.boolean else "--"
+    text = textwrap.wrap(
+        f"{flag.help}{default}", WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6,
+        break_on_hyphens=False,
+    )  # fmt: skip
+    return [f"  {kind}{flag.name}{required}", *text]
+
+
 def run(module, command: str, arguments: list[str]) -> int:
-    """Runs a command; returns its exit status: 0 done, 1 failed, 2 wrong flags."""
+    """Runs a command; returns its exit status.
+
+    0 done, 1 failed, 2 wrong flags, 130 interrupted by Ctrl-C.
+    """
     if any(argument in HELP_FLAGS for argument in arguments):
         print(describe(module, command))
         return 0
@@ -48,7 +65,8 @@ def run(module, command: str, arguments: list[str]) -> int:
     for name in values:
         values[name].unparse()  # a process may run several commands
     try:
-        rest = values([f"packnet {command}", *arguments])[1:]
+        rest = values([f"packnet {command}", *_spelled(arguments, values)])[1:]
+        rest = _placed(module, values, rest)
         missing = [name for name in getattr(module, "REQUIRED", ()) if values[name].value is None]
         if missing:
             raise UsageError(f"--{missing[0]} is missing")
@@ -58,11 +76,12 @@ def run(module, command: str, arguments: list[str]) -> int:
     except (flags.Error, UsageError) as error:
         print(f"packnet {command}: {error}. See packnet {command} --help.", file=sys.stderr)
         return 2
-    except SystemExit:  # the trainer's, which has said how to continue
-        return 1
-    except KeyboardInterrupt:
-        print(f"\npacknet {command}: interrupted.", file=sys.stderr)
-        return 1
+    except SystemExit as ended:  # the trainer's, which has said how to continue
+        return ended.code
+    except KeyboardInterrupt as interrupt:
+        said = f" {interrupt}" if str(interrupt) else ""
+        print(f"\npacknet {command}: interrupted.{said}", file=sys.stderr)
+        return INTERRUPTED
     except Exception as error:
         if isinstance(error, BrokenPipeError) and reader_is_gone():
             return 1
@@ -72,6 +91,42 @@ def run(module, command: str, arguments: list[str]) -> int:
         print(f"packnet {command}: {text}", file=sys.stderr)
         return 1
     return 0
+
+
+def _spelled(arguments: list[str], values: flags.FlagValues) -> list[str]:
+    """Arguments with the names of flags as they are defined: --image-size is --image_size."""
+    found = []
+    for place, argument in enumerate(arguments):
+        if argument == "--":
+            return found + arguments[place:]
+        name, equals, value = argument.partition("=")
+        if name.startswith("--"):
+            name = name[2:].replace("-", "_")
+            positive = name.removeprefix("no_")
+            if name not in values and positive in values and values[positive].boolean:
+                name = f"no{positive}"
+            argument = f"--{name}{equals}{value}"
+        found.append(argument)
+    return found
+
+
+def _placed(module, values: flags.FlagValues, rest: list[str]) -> list[str]:
+    """Gives arguments without a flag to the flags of `POSITIONAL` that are not set, in order."""
+    rest = list(rest)
+    for name in getattr(module, "POSITIONAL", ()):
+        if rest and not values[name].present:
+            values[name].parse(rest.pop(0))
+    return rest
+
+
+def need_pack(path: str) -> None:
+    """Refuses a pack that is not there, before anything heavy is imported.
+
+    Raises:
+        FileNotFoundError: the message says how one is made.
+    """
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"There is no pack '{path}'. packnet train makes one.")
 
 
 def reader_is_gone() -> bool:

@@ -80,7 +80,7 @@ def _work(values, comparison, found, runs, output: pathlib.Path) -> None:
     try:
         outcome = work_off(runs, output / "runs", values.jobs)
     except KeyboardInterrupt:
-        raise RuntimeError("interrupted. Repeat the command to continue") from None
+        raise KeyboardInterrupt("Repeat the command to continue.") from None
     print(write_report(comparison, found, output))
     if outcome.failed:
         raise RuntimeError(

@@ -4,7 +4,7 @@ Needs onnxruntime, numpy and pillow; TensorFlow is not imported. The folder is t
 {train,validation,test}/<class>/<image>, or has the class folders in it.
 
 Example:
-  packnet evaluate --model=onnx/model_task2.onnx --data=leaves/
+  packnet evaluate onnx/model_task2.onnx leaves/
 """
 
 import concurrent.futures
@@ -24,7 +24,7 @@ from packnet_tf.apps.labelled import labelled_images
 from packnet_tf.tables import text_table
 
 FLAGS = cli.new_flags()
-REQUIRED = ("model", "data")
+REQUIRED = POSITIONAL = ("model", "data")
 flags.DEFINE_string("model", None, "The .onnx file of a task.", flag_values=FLAGS)
 flags.DEFINE_string(
     "data",

@@ -3,12 +3,12 @@
 A file per task, or with --bundle small graphs that share one file of weights.
 
 Example:
-  packnet export --pack=garden.keras --output=onnx/
-  packnet export --pack=garden.keras --output=onnx/ --preprocessing=uint8 --outputs=top_k
-  packnet export --pack=garden.keras --output=small/ --task=flowers --precision=int8 \\
+  packnet export garden.keras onnx/
+  packnet export garden.keras onnx/ --preprocessing=uint8 --outputs=top_k
+  packnet export garden.keras small/ --task=flowers --precision=int8 \\
       --calibration=flowers/train/ --evaluate=flowers/
-  packnet export --pack=garden.keras --output=bundle/ --bundle
-  packnet export --pack=garden.keras --output=update/ --bundle --update_from=bundle/
+  packnet export garden.keras bundle/ --bundle
+  packnet export garden.keras update/ --bundle --update_from=bundle/
 """
 
 import pathlib
@@ -19,7 +19,8 @@ from packnet_tf.apps import cli
 from packnet_tf.tables import count_bytes, text_table
 
 FLAGS = cli.new_flags()
-REQUIRED = ("pack", "output")
+REQUIRED = POSITIONAL = ("pack", "output")
+MAIN = ("pack", "output", "task", "preprocessing", "outputs", "bundle")
 flags.DEFINE_string("pack", None, "The pack, a .keras file.", flag_values=FLAGS)
 flags.DEFINE_string("output", None, "Folder for the .onnx files.", flag_values=FLAGS)
 flags.DEFINE_list("task", None, "Only these tasks, separated by commas.", flag_values=FLAGS)
@@ -96,6 +97,7 @@ OPTIONS = (
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     _check(values)
+    cli.need_pack(values.pack)
     cli.start_keras()
     import packnet_tf
     from packnet_tf.apps import shortfalls

@@ -1,5 +1,6 @@
 """`packnet`: the entry point, which finds the command and runs it."""
 
+import difflib
 import importlib
 import signal
 import sys
@@ -26,8 +27,8 @@ Commands:
 {commands}
 
 Start with:  packnet demo
-Then:        packnet train --pack=garden.keras --task=flowers --data=flowers/ --trunk=MobileNetV2
-Help:        packnet COMMAND --help
+Then:        packnet train garden.keras --task=flowers --data=flowers/ --trunk=MobileNetV2
+Help:        packnet help COMMAND
 """
 
 
@@ -60,15 +61,21 @@ def _dispatch(argv: list[str] | None) -> int:
         print(overview(), file=sys.stderr)
         return 2
     command, *rest = arguments
+    if command == "help" and rest:
+        command, *rest = rest[0], cli.HELP_FLAGS[0]
     if command in (*cli.HELP_FLAGS, "help"):
         print(overview())
         return 0
     if command == "--version":
-        print(packnet_tf.__version__)
+        print(f"packnet_tf {packnet_tf.__version__}")
         return 0
     if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, 1)
+        meant = f" Did you mean '{near[0]}'?" if near else ""
         known = ", ".join(COMMANDS)
-        print(f"packnet: there is no command '{command}'. Commands: {known}.", file=sys.stderr)
+        print(
+            f"packnet: there is no command '{command}'.{meant} Commands: {known}.", file=sys.stderr
+        )
         return 2
     return cli.run(importlib.import_module(f"packnet_tf.apps.{command}"), command, rest)
 

@@ -3,7 +3,7 @@
 Example:
   packnet plan --tasks=6
   packnet plan --ratios=0.5,0.75,0.75
-  packnet plan --tasks=2 --pack=garden.keras
+  packnet plan garden.keras --tasks=2
 """
 
 from absl import flags
@@ -13,6 +13,7 @@ from packnet_tf.planning import equal_shares, plan, plan_table, too_little
 from packnet_tf.pruning import check_ratio
 
 FLAGS = cli.new_flags()
+POSITIONAL = ("pack",)
 flags.DEFINE_integer(
     "tasks", None, "How many tasks are to come; they get equal shares.", 1, flag_values=FLAGS
 )
@@ -35,6 +36,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         raise cli.UsageError(f"--tasks={values.tasks} but --ratios has {len(ratios)}; give one")
     free, taken = 1.0, 0
     if values.pack:
+        cli.need_pack(values.pack)
         cli.start_keras()
         import packnet_tf
 

@@ -4,8 +4,8 @@ Needs onnxruntime, numpy and pillow; TensorFlow is not imported. Folders stand f
 them. With several models every image is shown to each.
 
 Example:
-  packnet predict --model=onnx/model_task3.onnx photo1.jpg photo2.jpg
-  packnet predict --model=onnx/ --json photos/ > answers.json
+  packnet predict onnx/model_task3.onnx photo1.jpg photo2.jpg
+  packnet predict onnx/ --json photos/ > answers.json
 """
 
 import json
@@ -23,7 +23,7 @@ from packnet_tf.apps.listing import images_in
 from packnet_tf.export import manifest as manifests
 
 FLAGS = cli.new_flags()
-REQUIRED = ("model",)
+REQUIRED = POSITIONAL = ("model",)
 TAKES_ARGUMENTS = True
 flags.DEFINE_multi_string(
     "model",
@@ -31,6 +31,9 @@ flags.DEFINE_multi_string(
     "The .onnx or .ort file of a task, or a folder with a manifest.json for all its tasks. May be "
     "given several times.",
     flag_values=FLAGS,
+)
+flags.DEFINE_list(
+    "task", None, "Of a folder, only these tasks, separated by commas.", flag_values=FLAGS
 )
 flags.DEFINE_integer(
     "top", 3, "How many classes to print per image.", lower_bound=1, flag_values=FLAGS
@@ -47,6 +50,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         for path in values.model
         for model in open_models(path, values.pixel_range, values.image_size)
     ]
+    if values.task is not None:
+        models = _of_tasks(models, values.task)
     images = expand(arguments)
     # Where the answers themselves scroll by, they show how far it is.
     shown = sys.stderr.isatty() and (values.json or not sys.stdout.isatty())
@@ -101,6 +106,19 @@ def open_models(path: str, pixel_range: str | None, image_size: int) -> list[Cla
     for error in left_out:
         print(f"Left out: {error}", file=sys.stderr)
     return models
+
+
+def _of_tasks(models: Sequence[Classifier], tasks: Sequence[str]) -> list[Classifier]:
+    """The classifiers of some tasks.
+
+    Raises:
+        ValueError: none is of one of them.
+    """
+    known = [model.task for model in models]
+    unknown = sorted(set(tasks) - set(known))
+    if unknown:
+        raise ValueError(f"There is no task '{unknown[0]}'; the tasks are {', '.join(known)}.")
+    return [model for model in models if model.task in tasks]
 
 
 def expand(paths: Iterable[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """show a pack: its tasks, heads, classes, capacity, storage, and a picture.
 
 Example:
-  packnet report --pack=garden.keras --picture=garden.png
+  packnet report garden.keras --picture=garden.png
 """
 
 import pathlib
@@ -12,7 +12,7 @@ from packnet_tf.apps import cli
 from packnet_tf.tables import count_bytes, text_table
 
 FLAGS = cli.new_flags()
-REQUIRED = ("pack",)
+REQUIRED = POSITIONAL = ("pack",)
 flags.DEFINE_string("pack", None, "The pack, a .keras file.", flag_values=FLAGS)
 flags.DEFINE_string(
     "picture",
@@ -24,6 +24,7 @@ flags.DEFINE_string(
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
+    cli.need_pack(values.pack)
     cli.start_keras()
     import packnet_tf
     from packnet_tf.apps import shortfalls

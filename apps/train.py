@@ -5,20 +5,22 @@ The first call makes the pack from a trunk; later calls add tasks to it. A task'
 <class>/<image>. What is left out of it is said. Interrupted, the same command continues.
 
 Example:
-  packnet train --pack=garden.keras --task=flowers --data=flowers/ --trunk=MobileNetV2 \\
-      --image_size=96 --epochs=15 --prune_epoch=10
-  packnet train --pack=garden.keras --task=leaves --data=leaves/
-  packnet train --pack=shop.keras --tasks=shoes:shoes/,hats:hats/,bags:bags/ \\
-      --trunk=MobileNetV2 --image_size=96 --prune=equal_shares
+  packnet train garden.keras --task=flowers --data=flowers/ --trunk=MobileNetV2 \\
+      --image-size=96 --epochs=15
+  packnet train garden.keras --task=leaves --data=leaves/
+  packnet train shop.keras --tasks=shoes:shoes/,hats:hats/,bags:bags/ \\
+      --trunk=MobileNetV2 --image-size=96 --prune=equal_shares
 """
 
 from absl import flags
 
 from packnet_tf.apps import cli
+from packnet_tf.apps.folders import read_folder
 from packnet_tf.pruning import check_ratio
 
 FLAGS = cli.new_flags()
-REQUIRED = ("pack",)
+REQUIRED = POSITIONAL = ("pack",)
+MAIN = ("pack", "task", "data", "trunk", "image_size", "epochs")
 flags.DEFINE_string("pack", None, "The pack, a .keras file; made if missing.", flag_values=FLAGS)
 flags.DEFINE_string("task", None, "Name of the new task.", flag_values=FLAGS)
 flags.DEFINE_string("data", None, "Folder of the task's images.", flag_values=FLAGS)
@@ -82,8 +84,9 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer(
     "prune_epoch",
-    10,
-    "The epoch whose start ends the pruning and begins the retraining.",
+    None,
+    "The epoch whose start ends the pruning and begins the retraining; default two thirds of "
+    "--epochs.",
     0,
     flag_values=FLAGS,
 )
@@ -208,6 +211,8 @@ flags.DEFINE_boolean(
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
+    if values.prune_epoch is None:
+        values.prune_epoch = min(round(values.epochs * 2 / 3), values.epochs - 1)
     if values.prune_epoch >= values.epochs:
         raise cli.UsageError(
             f"--prune_epoch={values.prune_epoch} is not below --epochs={values.epochs}: the task "
@@ -222,6 +227,10 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
             raise cli.UsageError(f"--{name} says how to read --trunk, which is missing")
     pairs = _pairs(values)
     _check_prune(values.prune, len(pairs) or 1)
+    tasks = pairs or ((values.task, values.data),)
+    print(f"Packing {', '.join(name for name, _ in tasks)} into {values.pack} ...", flush=True)
+    for _, folder in tasks:
+        read_folder(folder, values.validation_share, values.seed)  # before slow imports
     cli.start_keras()
     from packnet_tf.apps.strategies import chosen_strategy
     from packnet_tf.apps.training import Plan, train_all

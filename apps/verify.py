@@ -4,8 +4,8 @@ Checksums, inputs and outputs, classes, weights that must be 0, and answers on r
 on those of a folder. Ends with status 1 when something is wrong.
 
 Example:
-  packnet verify --pack=garden.keras --onnx=onnx/
-  packnet verify --pack=garden.keras --onnx=onnx/ --images=photos/
+  packnet verify garden.keras onnx/
+  packnet verify garden.keras onnx/ --images=photos/
 """
 
 from absl import flags
@@ -14,7 +14,7 @@ from packnet_tf.apps import cli
 from packnet_tf.tables import text_table
 
 FLAGS = cli.new_flags()
-REQUIRED = ("pack", "onnx")
+REQUIRED = POSITIONAL = ("pack", "onnx")
 flags.DEFINE_string("pack", None, "The pack, a .keras file.", flag_values=FLAGS)
 flags.DEFINE_string(
     "onnx", None, "Folder that packnet export has written, with its manifest.", flag_values=FLAGS
@@ -29,6 +29,7 @@ flags.DEFINE_integer("count", 32, "How many of them to take.", 1, flag_values=FL
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
+    cli.need_pack(values.pack)
     cli.start_keras()
     import packnet_tf
     from packnet_tf.apps import shortfalls

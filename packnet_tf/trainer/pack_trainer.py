@@ -1,6 +1,7 @@
 """PackTrainer: a list of tasks into a pack, unattended."""
 
 import math
+import os
 import shlex
 import sys
 import time
@@ -392,7 +393,8 @@ class PackTrainer:
     def _interrupted(self) -> None:
         where = "nothing was kept, since the trainer has no directory"
         if self._run.directory is not None:
-            command = shlex.join(sys.orig_argv)
+            is_packnet = os.path.basename(sys.argv[0]) == "packnet"
+            command = shlex.join(["packnet", *sys.argv[1:]] if is_packnet else sys.orig_argv)
             where = f"epochs that were finished are in '{self._run.directory}'. To continue:"
             where += f"\n  {command}"
         self._screen.say(f"Interrupted; {where}")

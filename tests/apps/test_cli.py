@@ -38,12 +38,77 @@ def test_required_flags_are_marked_in_the_help(capsys):
     _, out, _ = run(capsys, "train", "--help")
     assert "--pack (required)\n" in out
     assert "--epochs\n      All epochs, those after the prune included. (default: 15)" in out
+    flags = out[out.index("Flags:") :]
+    assert flags.index("--image_size") < flags.index("More flags:") < flags.index("--accumulation")
+    assert max(map(len, flags.splitlines())) <= 80
+
+
+def test_help_of_a_command_comes_both_ways(capsys):
+    assert run(capsys, "help", "train") == run(capsys, "train", "--help")
+    assert run(capsys, "help") == run(capsys, "--help")
+    assert "there is no command 'trian'. Did you mean 'train'?" in run(capsys, "help", "trian")[2]
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Flags and arguments that a command was run with, by the name of the command."""
+    found = {}
+
+    def watch(command):
+        module = importlib.import_module(f"packnet_tf.apps.{command}")
+        monkeypatch.setattr(
+            module, "run", lambda values, rest: found.update(values=values, rest=rest)
+        )
+        return found
+
+    return watch
+
+
+def test_packs_and_folders_go_without_a_flag_and_anywhere(seen, capsys):
+    found = seen("export")
+    assert main(["export", "garden.keras", "--precision=int8", "onnx/"]) == 0
+    assert (found["values"].pack, found["values"].output) == ("garden.keras", "onnx/")
+    assert found["values"].precision == "int8"
+    assert main(["export", "--pack=a.keras", "onnx/"]) == 0
+    assert (found["values"].pack, found["values"].output) == ("a.keras", "onnx/")
+    assert main(["export", "a.keras", "onnx/", "more"]) == 2
+    assert "unexpected argument 'more'" in capsys.readouterr().err
+    found = seen("predict")
+    assert main(["predict", "onnx/", "--task=leaves", "a.jpg", "b.jpg"]) == 0
+    assert (found["values"].model, found["values"].task) == (["onnx/"], ["leaves"])
+    assert found["rest"] == ["a.jpg", "b.jpg"]
+    assert main(["predict", "--model=a.onnx", "--model=b.onnx", "a.jpg"]) == 0
+    assert (found["values"].model, found["rest"]) == (["a.onnx", "b.onnx"], ["a.jpg"])
+
+
+def test_flags_may_have_hyphens(seen):
+    found = seen("train")
+    given = ["--image-size=96", "--no-gradual", "--nodecay", "--learning-rate", "0.1", "a-b.keras"]
+    assert main(["train", *given]) == 0
+    values = found["values"]
+    assert (values.image_size, values.gradual, values.decay) == (96, False, False)
+    assert (values.learning_rate, values.pack) == (0.1, "a-b.keras")
+
+
+def test_folders_are_looked_at_before_tensorflow_and_few_epochs_are_enough(capsys):
+    status, out, err = run(capsys, "train", "a.keras", "--task=t", "--data=gone", "--epochs=5")
+    assert (status, out) == (1, "Packing t into a.keras ...\n")
+    assert err.startswith("packnet train: There is no folder 'gone'. Expected DIR/{train,")
+
+
+def test_ctrl_c_ends_with_status_130(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("packnet_tf.apps.plan"), "run", interrupted)
+    assert run(capsys, "plan", "--tasks=2") == (130, "", "\npacknet plan: interrupted.\n")
 
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
         (["fly"], "there is no command 'fly'. Commands: demo, train, export,"),
+        (["exprot"], "there is no command 'exprot'. Did you mean 'export'? Commands: demo,"),
         (["train"], "packnet train: --pack is missing. See packnet train --help."),
         (["report", "--colour=red"], "Unknown command line flag 'colour'"),
         (["train", "--epochs=many"], "--epochs=many"),
@@ -75,7 +140,7 @@ def test_no_command_shows_the_overview_and_is_wrong(capsys):
 
 
 def test_the_version_is_the_packages(capsys):
-    assert run(capsys, "--version") == (0, f"{packnet_tf.__version__}\n", "")
+    assert run(capsys, "--version") == (0, f"packnet_tf {packnet_tf.__version__}\n", "")
 
 
 def test_a_failure_is_a_sentence_with_status_1_and_a_traceback_only_under_debug():
@@ -83,7 +148,7 @@ def test_a_failure_is_a_sentence_with_status_1_and_a_traceback_only_under_debug(
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == (
-        "packnet report: There is no pack 'nowhere.keras'. net.save(path) writes one.\n"
+        "packnet report: There is no pack 'nowhere.keras'. packnet train makes one.\n"
     )
     done = subprocess.run([*command, "--debug"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -136,6 +201,6 @@ def test_names_that_are_no_text_are_printed(tmp_path):
     )
     assert done.returncode == 1
     assert done.stderr == (
-        f"packnet report: There is no pack '{tmp_path}/gr\\udcfcn.keras'. net.save(path) writes "
+        f"packnet report: There is no pack '{tmp_path}/gr\\udcfcn.keras'. packnet train makes "
         "one.\n"
     )

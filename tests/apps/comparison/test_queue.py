@@ -82,8 +82,8 @@ def test_ctrl_c_ends_the_processes_and_the_same_command_continues(place, asked):
         time.sleep(0.2)
     process.send_signal(asked)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert errors.endswith("packnet compare: interrupted. Repeat the command to continue\n")
+    assert process.returncode == 130
+    assert errors.endswith("packnet compare: interrupted. Repeat the command to continue.\n")
     trained = log.read_text()
     time.sleep(1)
     assert log.read_text() == trained  # nobody is at work any more
