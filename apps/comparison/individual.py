@@ -49,8 +49,14 @@ def train_own(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> floa
     settings, still = _way(task.settings, way)
     with frozen(trunk, still):
         model = with_heads(trunk, heads[-1:])
-        seconds += fit(model, dataclasses.replace(task, settings=settings), job.folder)
-    if floor > accuracy(with_heads(trunk, heads[-1:]), task, "validation"):
+        began = time.perf_counter()
+        try:
+            seconds += fit(model, dataclasses.replace(task, settings=settings), job.folder)
+            reached = accuracy(with_heads(trunk, heads[-1:]), task, "validation")
+        except FloatingPointError as error:
+            print(error, flush=True)
+            seconds, reached = seconds + time.perf_counter() - began, 0.0
+    if floor > reached:
         print(f"{task.name}: the linear head is better than all weights trained", flush=True)
         trunk.set_weights(came.get_weights())
         heads[-1] = linear

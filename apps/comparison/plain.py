@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -144,6 +145,9 @@ def fit(model: keras.Model, task: TaskData, folder, loss=LOSS, metrics=("accurac
 
     Returns:
         Seconds of training, those before a stop included.
+
+    Raises:
+        FloatingPointError: the loss has become NaN or infinite.
     """
     settings = task.settings
     model.compile(
@@ -211,11 +215,18 @@ class TwoPhases(keras.callbacks.Callback):
         if epoch == turn:
             reset_optimizer(self.model.optimizer)
         rate = self._before(epoch) if epoch < turn else self._after(epoch - turn)
-        self.model.optimizer.learning_rate = rate
+        self.model.optimizer.learning_rate = self._rate = rate
         self._began = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
         self.seconds += time.perf_counter() - self._began
+        if logs and not math.isfinite(logs["loss"]):
+            raise FloatingPointError(
+                f"Training of task '{self._name}' diverged: the loss of epoch {epoch + 1} is NaN or "
+                f"infinite, at a learning rate of {self._rate:g}. Give the method a lower one in the "
+                f"file, learning_rate: {self._rate / 3:.2g}, or later: {{learning_rate: ...}} for all "
+                "tasks but the first."
+            )
         numbers = "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
         print(f"{self._name}, epoch {epoch + 1}/{self._settings.epochs}: {numbers}", flush=True)
         if self._progress is not None:

@@ -7,7 +7,7 @@ from comparison_files import write_file, write_images
 from packnet_tf.apps.comparison import individual
 from packnet_tf.apps.comparison.config import read_comparison
 from packnet_tf.apps.comparison.job import Job, accuracy
-from packnet_tf.apps.comparison.plain import new_head, with_heads
+from packnet_tf.apps.comparison.plain import new_head, train_everything, with_heads
 from packnet_tf.apps.comparison.runs import entries
 
 
@@ -55,6 +55,17 @@ def test_a_network_that_diverges_is_the_linear_head_on_the_trunk_as_it_came(lear
     floor, reached, moved = learn(1e38)  # no float32 bears it: NaN on any machine
     assert reached == floor
     assert not moved
+
+
+def test_a_baseline_that_diverges_ends_at_once_with_the_remedy(trained, tmp_path):
+    settings = {"epochs": 9, "prune_epoch": 6, "batch_size": 8, "learning_rate": 1e38}
+    path = write_file(trained, methods={"fine_tuning": None}, settings=settings)
+    job = Job(entries(read_comparison(path))[0].runs[0], tmp_path)
+    trunk = job.trunk()
+    heads = [new_head(job, job.tasks[0], trunk)]
+    with pytest.raises(FloatingPointError, match="loss of epoch 1 is NaN or infinite") as error:
+        train_everything(job, job.tasks[0], trunk, heads)
+    assert "learning_rate: 3.3e+37" in str(error.value)
 
 
 def test_the_choice_is_kept_for_a_run_that_goes_on(learn, tmp_path, monkeypatch):
