@@ -222,10 +222,10 @@ class TwoPhases(keras.callbacks.Callback):
         self.seconds += time.perf_counter() - self._began
         if logs and not math.isfinite(logs["loss"]):
             raise FloatingPointError(
-                f"Training of task '{self._name}' diverged: the loss of epoch {epoch + 1} is NaN or "
-                f"infinite, at a learning rate of {self._rate:g}. Give the method a lower one in the "
-                f"file, learning_rate: {self._rate / 3:.2g}, or later: {{learning_rate: ...}} for all "
-                "tasks but the first."
+                f"Training of task '{self._name}' diverged: the loss of epoch {epoch + 1} is NaN "
+                f"or infinite, at a learning rate of {self._rate:g}. Give the method a lower one "
+                f"in the file, learning_rate: {self._rate / 3:.2g}, or later: {{learning_rate: "
+                "...} for all tasks but the first."
             )
         numbers = "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
         print(f"{self._name}, epoch {epoch + 1}/{self._settings.epochs}: {numbers}", flush=True)
