@@ -1,6 +1,6 @@
 """Inputs that users give, in whatever form Keras takes them, as batches of arrays."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ def as_inputs(model: keras.Model, given) -> list[np.ndarray]:
         given: an array or tensor, a list of one per input, or a dict by the names of the inputs.
 
     Raises:
-        ValueError: their number, names or lengths do not fit the model.
+        ValueError: their number, names, shapes or lengths do not fit the model.
     """
     entries = keras.tree.flatten(model.inputs)
     names = [entry.name for entry in entries]
@@ -39,6 +39,8 @@ def as_inputs(model: keras.Model, given) -> list[np.ndarray]:
         np.asarray(keras.ops.convert_to_numpy(array), keras.backend.standardize_dtype(entry.dtype))
         for array, entry in zip(arrays, entries, strict=True)
     ]
+    for array, entry in zip(arrays, entries, strict=True):
+        _check_shape(array, entry)
     if len({len(array) for array in arrays}) > 1:
         counts = ", ".join(str(len(array)) for array in arrays)
         raise ValueError(f"The inputs have {counts} examples. Give as many for each.")
@@ -108,6 +110,18 @@ def labelled_batches(
             at += count
 
 
+def _check_shape(array: np.ndarray, entry) -> None:
+    given, wanted = array.shape[1:], tuple(entry.shape[1:])
+    fits = array.ndim and len(given) == len(wanted)
+    if fits and all(size in (None, other) for size, other in zip(wanted, given, strict=True)):
+        return
+    raise ValueError(
+        f"Inputs of shape {array.shape} are given for '{entry.name}', and the model takes "
+        f"{('batch', *wanted)}. Give them as the task was trained on them, resized and scaled, "
+        "whatever the file does by itself."
+    )
+
+
 def _is_one(model: keras.Model, given) -> bool:
     """Whether something is inputs, and not batches of them, or inputs with labels."""
     if isinstance(given, Mapping) or _is_array(given):
@@ -153,25 +167,3 @@ def check_by_task(what: str, data, tasks: Iterable[str], example: str) -> None:
         f"{what} is a dict by task name, and it {found}. The tasks are "
         f"{', '.join(map(repr, known))}; write {what}={{{known[0]!r}: {example}}}."
     )
-
-
-def check_shapes(task: str, feed: Mapping[str, np.ndarray], inputs: Sequence) -> None:
-    """Refuses a batch of calibration that is not what a task takes.
-
-    Args:
-        task: its name.
-        feed: by the name of the ONNX input, an array (batch, ...).
-        inputs: the Keras inputs, in the same order.
-
-    Raises:
-        ValueError: a shape is another one.
-    """
-    for (name, array), tensor in zip(feed.items(), inputs, strict=True):
-        given, wanted = array.shape[1:], tuple(tensor.shape[1:])
-        fits = [size in (None, other) for size, other in zip(wanted, given, strict=False)]
-        if len(given) != len(wanted) or not all(fits):
-            raise ValueError(
-                f"calibration has inputs of shape {('batch', *given)} for '{name}', and task "
-                f"'{task}' takes {('batch', *wanted)}. Give them as the task was trained on them, "
-                "resized and scaled, whatever the file does by itself."
-            )

@@ -81,7 +81,8 @@ def to_onnx(
     Args:
         model: a model of plain Keras layers; inputs of shape (batch, ...) and any dtype.
         names: one ONNX name per input.
-        output_name: name of the output; several outputs get `_0`, `_1`, ... appended.
+        output_name: name of the output; several outputs get `_0`, `_1`, ... appended, and a dict
+            of outputs keeps its names.
         opset: ONNX operator set version.
         batch_size: a fixed batch, or None for any.
 
@@ -115,11 +116,10 @@ def to_onnx(
         inputs = keras.tree.pack_sequence_as(model.input, tensors[: len(names)])
         state = zip(kernels.values(), tensors[len(names) :], strict=True)
         with keras.StatelessScope(state_mapping=list(state)):
-            outputs = keras.tree.flatten(model(inputs, training=False))
-        if len(outputs) == 1:
-            return {output_name: outputs[0]}
-        return {f"{output_name}_{place}": output for place, output in enumerate(outputs)}
+            outputs = model(inputs, training=False)
+        return _named(outputs, output_name, given)
 
+    given = [*names, *kernels]
     # Keras wraps grouped convolutions in functions of their own, for XLA, which the converter
     # would leave as calls: run "eagerly" they are traced into the graph like everything else.
     eagerly = tf.config.functions_run_eagerly()
@@ -131,7 +131,6 @@ def to_onnx(
     # The function's own list of inputs has the constants that it captured too (the statistics of
     # a Normalization layer); ours are the first.
     inputs = [tensor.name for tensor in function.inputs[: len(signature)]]
-    given = [*names, *kernels]
     outputs = {tensor.name: name for name, tensor in function.structured_outputs.items()}
     convert = functools.partial(
         tf2onnx.convert.from_graph_def,
@@ -153,6 +152,17 @@ def to_onnx(
     keep_zero_padding(graph.graph)
     settle(graph.graph, set(laid))
     return Converted(graph, laid, kernels)
+
+
+def _named(outputs, name: str, taken: Sequence[str]) -> dict:
+    """The outputs of a model by their names in ONNX; a dict of several keeps its own."""
+    flat = keras.tree.flatten(outputs)
+    if len(flat) == 1:
+        return {name: flat[0]}
+    if isinstance(outputs, Mapping) and len(outputs) == len(flat):
+        names = sorted(outputs)  # as they are flattened
+        return {f"{n}_output" if n in taken else n: x for n, x in zip(names, flat, strict=True)}
+    return {f"{name}_{place}": output for place, output in enumerate(flat)}
 
 
 @contextlib.contextmanager

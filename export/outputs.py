@@ -100,7 +100,10 @@ def append_outputs(proto, kind: str, top_k: int, gives_probabilities: list[bool]
     graph = proto.graph
     for output, given in zip(graph.output, gives_probabilities, strict=True):
         if not given:
-            logits, output.name = output.name, output.name.replace("logits", "probabilities")
+            logits = output.name
+            output.name = logits.replace("logits", "probabilities")
+            if output.name == logits:  # one of the head's own names
+                output.name = f"{logits}_probabilities"
             graph.node.append(helper.make_node("Softmax", [logits], [output.name], axis=-1))
     if kind == "top_k":
         [output] = graph.output

@@ -12,7 +12,7 @@ import numpy as np
 
 from packnet_tf.cloning import full_precision, packed_kernels
 from packnet_tf.export import manifest as manifests
-from packnet_tf.export.batches import check_shapes, input_batches
+from packnet_tf.export.batches import input_batches
 from packnet_tf.export.comparison import Comparison, Difference
 from packnet_tf.export.convert import input_names, to_onnx
 from packnet_tf.export.files import is_large, save
@@ -193,10 +193,7 @@ class TaskGraph:
         if calibration is None:
             return None
         batches = input_batches(self.view, calibration, self.options.batch_size)
-        feeds = [dict(zip(self.names, batch, strict=True)) for batch, _ in batches]
-        if feeds:
-            check_shapes(self.task, feeds[0], keras.tree.flatten(self.view.inputs))
-        return feeds
+        return [dict(zip(self.names, batch, strict=True)) for batch, _ in batches]
 
     def _describe(self, proto) -> None:
         """Names the task and its classes in the file's metadata."""

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from export_helpers import answers
 from keras import layers
 from onnx import numpy_helper
 
@@ -387,14 +388,38 @@ def test_input_names_must_fit_the_inputs(net, tmp_path):
         export_onnx(net, "birds", tmp_path / "m.onnx", input_names=["a", "b"])
 
 
-def test_calibration_must_have_the_shape_that_the_task_takes(net, tmp_path):
+@pytest.mark.parametrize("kind", ["samples", "calibration", "evaluate"])
+@pytest.mark.parametrize("shape", [(4, 9, 9, 1), (4,)])
+def test_what_is_given_must_have_the_shape_that_the_task_takes(kind, shape, net, tmp_path):
+    x = np.zeros(shape)
+    given = {
+        "samples": {"samples": {"birds": x}},
+        "calibration": {"calibration": x, "precision": "int8"},
+        "evaluate": {"evaluate": {"birds": (x, np.zeros(4))}},
+    }[kind]
     with pytest.raises(ValueError) as error:
-        export_onnx(
-            net, "birds", tmp_path / "m.onnx", precision="int8", calibration=np.zeros((4, 9, 9, 1))
-        )
-    shape = ("batch", *net.task_model("birds").input_shape[1:])
+        export_all(net, tmp_path, tasks=["birds"], **given)
+    wanted = ("batch", *net.task_model("birds").input_shape[1:])
     assert str(error.value) == (
-        f"calibration has inputs of shape ('batch', 9, 9, 1) for 'image', and task 'birds' takes "
-        f"{shape}. Give them as the task was trained on them, resized and scaled, whatever the "
-        "file does by itself."
+        f"Inputs of shape {shape} are given for 'image', and the model takes {wanted}. Give them "
+        "as the task was trained on them, resized and scaled, whatever the file does by itself."
     )
+
+
+@pytest.mark.parametrize("outputs", ["logits", "probabilities"])
+def test_a_head_that_gives_a_dict_keeps_its_names(outputs, tmp_path):
+    features = keras.Input((8,))
+    kind = layers.Dense(3, activation="softmax")(features)
+    net = packnet_tf.PackNet(mlp_trunk())
+    net.add_task("one", keras.Model(features, {"kind": kind, "box": layers.Dense(4)(features)}))
+    net.commit()
+    export_onnx(net, "one", tmp_path / "m.onnx", outputs=outputs)
+    box = "box" if outputs == "logits" else "box_probabilities"
+    names = [output.name for output in onnx.load(tmp_path / "m.onnx").graph.output]
+    assert names == [box, "kind"]
+    x = np.random.default_rng(0).random((5, 12)).astype("float32")
+    expected = net.task_model("one")(x)
+    found = dict(zip(names, answers(tmp_path / "m.onnx", x), strict=True))
+    np.testing.assert_allclose(found["kind"], expected["kind"], rtol=1e-5, atol=1e-6)
+    if outputs == "logits":
+        np.testing.assert_allclose(found["box"], expected["box"], rtol=1e-5, atol=1e-6)
