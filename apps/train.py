@@ -50,8 +50,8 @@ flags.DEFINE_enum(
     None,
     ["unit", "bytes", "symmetric", "torch", "caffe"],
     "For a new pack: which pixel values the trunk wants: unit 0 to 1, bytes 0 to 255, symmetric "
-    "-1 to 1, torch or caffe as for ImageNet models from there. Known for keras.applications; "
-    "default for a file: unit.",
+    "-1 to 1, torch or caffe as for ImageNet models from there. Known for keras.applications, in "
+    "files too, and for networks that scale them themselves; default for other files: unit.",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(

@@ -5,35 +5,10 @@ ends in one feature vector per image, so that every model exported from it takes
 """
 
 from packnet_tf.apps.model_files import SUFFIXES, read_model
+from packnet_tf.apps.pixel_scales import application_scale, scale_of, scale_pixels
 
-# What keras.applications' own preprocess_input does, by the start of the model's name.
-_SCALES = {
-    "caffe": ("VGG", "ResNet50", "ResNet101", "ResNet152"),
-    "torch": ("DenseNet",),
-    "symmetric": ("MobileNet", "Xception", "Inception", "NASNet"),
-    "bytes": ("EfficientNet", "ConvNeXt", "MobileNetV3"),
-}
-SCALES = ("unit", "bytes", "symmetric", "torch", "caffe")
-# By name, what `vgg.vgg16` is given, and the pixel values that published weights want.
-OWN = {
-    "VGG16_FC": ({"batch_norm": False}, "caffe"),
-    "VGG16_BN": ({"batch_norm": True}, "torch"),
-}
-
-
-def application_scale(name: str) -> str:
-    """Which pixel values a network by name wants; see `scale_pixels`."""
-    if name in OWN:
-        return OWN[name][1]
-    if name.endswith("V2") and name.startswith("ResNet"):
-        return "symmetric"
-    fits = [
-        (len(start), scale)
-        for scale, starts in _SCALES.items()
-        for start in starts
-        if name.startswith(start)
-    ]
-    return max(fits)[1] if fits else "bytes"
+# By name, what `vgg.vgg16` is given.
+OWN = {"VGG16_FC": {"batch_norm": False}, "VGG16_BN": {"batch_norm": True}}
 
 
 def is_trained(trunk) -> bool:
@@ -57,37 +32,6 @@ def is_trained(trunk) -> bool:
     return not found
 
 
-def scale_pixels(pixels, scale: str):
-    """Scales pixels of 0 to 255 inside the graph.
-
-    Args:
-        pixels: KerasTensor (batch, height, width, channels), float32.
-        scale: "unit" (0 to 1), "bytes" (as they are), "symmetric" (-1 to 1), "torch" (0 to 1,
-            then ImageNet's mean and deviation), "caffe" (BGR, ImageNet's mean subtracted).
-    """
-    import keras
-
-    if scale == "bytes":
-        return pixels
-    if scale == "unit":
-        return keras.layers.Rescaling(1 / 255, name="scale_pixels")(pixels)
-    if scale == "symmetric":
-        return keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale_pixels")(pixels)
-    if scale == "torch":
-        mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-        return keras.layers.Rescaling(
-            [1 / (255 * d) for d in deviation],
-            offset=[-m / d for m, d in zip(mean, deviation, strict=True)],
-            name="scale_pixels",
-        )(pixels)
-    if scale == "caffe":
-        mean = [-103.939, -116.779, -123.68]
-        return keras.layers.Rescaling([1.0, 1.0, 1.0], offset=mean, name="scale_pixels")(
-            keras.ops.flip(pixels, axis=-1)
-        )
-    raise ValueError(f"There is no pixel scale {scale!r}; write one of {', '.join(SCALES)}.")
-
-
 def load_trunk(
     source: str,
     image_size: int | None = None,
@@ -103,7 +47,7 @@ def load_trunk(
         image_size: height and width in pixels; default what the model takes, or 224.
         output: name of the layer whose output are the features, to leave out a model's own head;
             default the last one of a file; of an application, its last feature map.
-        scale: see `scale_pixels`; default what the application wants, or "unit".
+        scale: see `scale_pixels`; default what the application wants, in a file too, or "unit".
         weights: for applications: "imagenet", "none" (random), or a path.
 
     Returns:
@@ -116,8 +60,8 @@ def load_trunk(
     import keras
 
     backbone = _network(source, image_size, weights, output)
-    if not source.endswith(SUFFIXES):
-        scale = scale or application_scale(source)
+    if scale is None:
+        scale = _known_scale(source, backbone)
     shape = backbone.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] not in (1, 3):
         raise ValueError(
@@ -133,7 +77,7 @@ def load_trunk(
             "leave --image_size out."
         )
     pixels = keras.Input((height, width, shape[-1]), name="image")
-    features = backbone(scale_pixels(pixels, scale or "unit"))
+    features = backbone(scale_pixels(pixels, scale))
     if len(features.shape) == 4:
         features = keras.layers.GlobalAveragePooling2D(name="pool")(features)
     if len(features.shape) != 2:
@@ -143,6 +87,17 @@ def load_trunk(
             "--trunk_output."
         )
     return keras.Model(pixels, features, name="trunk")
+
+
+def _known_scale(source: str, backbone) -> str:
+    if not source.endswith(SUFFIXES):
+        return application_scale(source)
+    scale, why = scale_of(backbone) or ("unit", "nothing in it says otherwise")
+    print(
+        f"Pixel values for '{source}': {scale}, since {why}; --pixel_scale={scale} says so.",
+        flush=True,
+    )
+    return scale
 
 
 def pretrained_head(
@@ -206,7 +161,7 @@ def _application(name: str, image_size: int | None, weights: str, output: str | 
     if name in OWN:
         from packnet_tf.apps.vgg import vgg16
 
-        whole = vgg16(size, **OWN[name][0], weights=weights)
+        whole = vgg16(size, **OWN[name], weights=weights)
         return whole if output else _up_to(whole, "fc2_dropout")
     build = getattr(keras.applications, name, None)
     if not callable(build):

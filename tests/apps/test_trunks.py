@@ -11,7 +11,8 @@ from image_folders import write_trunk
 
 import packnet_tf
 from pack_helpers import mlp_trunk, packed
-from packnet_tf.apps.trunks import application_scale, load_trunk, scale_pixels
+from packnet_tf.apps.pixel_scales import application_scale, scale_of, scale_pixels
+from packnet_tf.apps.trunks import load_trunk
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,36 @@ def test_pixels_are_scaled_as_keras_applications_do(name, module):
     scaled = keras.Model(inputs, scale_pixels(inputs, application_scale(name)))(pixels)
     expected = getattr(keras.applications, module).preprocess_input(pixels.copy())
     np.testing.assert_allclose(scaled, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["MobileNet", "MobileNetV2", "MobileNetV3Small", "NASNetMobile", "EfficientNetB0", "ResNet50",
+     "ResNet50V2", "DenseNet121", "InceptionV3", "VGG16", "ConvNeXtTiny"],
+)  # fmt: skip
+def test_a_network_of_keras_applications_is_known_in_a_file_too(name):
+    network = getattr(keras.applications, name)(
+        weights=None, include_top=False, input_shape=(96, 96, 3)
+    )
+    within = keras.Sequential([keras.Input((96, 96, 3)), network, keras.layers.Flatten()])
+    assert scale_of(network)[0] == application_scale(name)
+    assert scale_of(within)[0] == application_scale(name)
+
+
+def test_a_network_that_scales_its_pixels_is_given_bytes(tmp_path, capsys):
+    model = keras.Sequential(
+        [keras.Input((16, 16, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(4, 3)]
+    )
+    assert scale_of(model)[0] == "bytes"
+    model.save(tmp_path / "own.keras")
+    trunk = load_trunk(str(tmp_path / "own.keras"))
+    assert "Pixel values for" in capsys.readouterr().out
+    pixels = np.full((1, 16, 16, 3), 255, "float32")
+    expected = np.mean(model(pixels), (1, 2))
+    np.testing.assert_allclose(trunk(pixels), expected, rtol=1e-5, atol=1e-6)
+    plain = load_trunk(str(write_trunk(tmp_path / "plain.keras")), output="features")
+    assert "unit, since nothing in it says otherwise" in capsys.readouterr().out
+    assert plain.get_layer("scale_pixels").scale == 1 / 255
 
 
 def test_a_models_own_head_is_left_out(tmp_path):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from packnet_tf.apps.trunks import application_scale
+from packnet_tf.apps.pixel_scales import application_scale
 from packnet_tf.apps.vgg import vgg16
 
 
