@@ -70,6 +70,12 @@ def load_trunk(
         )
     if output is not None:
         backbone = _up_to(backbone, output)
+    elif before := _before_classifier(backbone):
+        print(
+            f"WARNING: the trunk '{source}' ends in a classifier, whose probabilities tell little of "
+            f"other classes. Leave it out: --trunk_output={before}.",
+            flush=True,
+        )
     height, width = (side or image_size or 224 for side in shape[1:3])
     if image_size is not None and (height, width) != (image_size, image_size):
         raise ValueError(
@@ -98,6 +104,21 @@ def _known_scale(source: str, backbone) -> str:
         flush=True,
     )
     return scale
+
+
+def _before_classifier(network) -> str | None:
+    """The layer before the Dense that a softmax at a network's end is of; None without one."""
+    import keras
+
+    last, soft = network.layers[-1], False
+    while isinstance(last, (keras.layers.Dense, keras.layers.Softmax, keras.layers.Activation)):
+        soft |= isinstance(last, keras.layers.Softmax)
+        soft |= getattr(last, "activation", None) is keras.activations.softmax
+        before = last.input._keras_history.operation
+        if isinstance(last, keras.layers.Dense):
+            return before.name if soft else None
+        last = before
+    return None
 
 
 def pretrained_head(

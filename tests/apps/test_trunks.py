@@ -72,6 +72,23 @@ def test_a_network_that_scales_its_pixels_is_given_bytes(tmp_path, capsys):
     assert plain.get_layer("scale_pixels").scale == 1 / 255
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_trunk_that_ends_in_a_classifier_is_warned_of(apart, tmp_path, capsys):
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(keras.layers.Conv2D(4, 3)(inputs))
+    soft = keras.layers.Dense(3, activation=None if apart else "softmax")(x)
+    soft = keras.layers.Softmax()(soft) if apart else soft
+    keras.Model(inputs, soft).save(tmp_path / "classifier.keras")
+    load_trunk(str(tmp_path / "classifier.keras"))
+    assert "ends in a classifier" in (said := capsys.readouterr().out)
+    assert "Leave it out: --trunk_output=pool." in said
+    load_trunk(str(tmp_path / "classifier.keras"), output="pool")
+    assert "WARNING" not in capsys.readouterr().out
+    keras.Model(inputs, keras.layers.Dense(3)(x)).save(tmp_path / "features.keras")
+    load_trunk(str(tmp_path / "features.keras"))
+    assert "WARNING" not in capsys.readouterr().out
+
+
 def test_a_models_own_head_is_left_out(tmp_path):
     path = write_trunk(tmp_path / "small.keras")
     trunk = load_trunk(str(path), output="features")
