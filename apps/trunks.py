@@ -72,8 +72,8 @@ def load_trunk(
         backbone = _up_to(backbone, output)
     elif before := _before_classifier(backbone):
         print(
-            f"WARNING: the trunk '{source}' ends in a classifier, whose probabilities tell little of "
-            f"other classes. Leave it out: --trunk_output={before}.",
+            f"WARNING: the trunk '{source}' ends in a classifier, whose probabilities tell little "
+            f"of other classes. Leave it out: --trunk_output={before}.",
             flush=True,
         )
     height, width = (side or image_size or 224 for side in shape[1:3])
