@@ -1,9 +1,12 @@
-"""show a pack: its tasks, heads, classes, capacity, storage, and a picture.
+"""show a pack: its tasks, their accuracies and shares, storage, and a picture.
 
 Example:
   packnet report garden.keras --picture=garden.png
+  packnet report garden.keras --json
 """
 
+import dataclasses
+import json
 import pathlib
 
 from absl import flags
@@ -21,6 +24,8 @@ flags.DEFINE_string(
     "pack, with the suffix .png. 'none' draws nothing.",
     flag_values=FLAGS,
 )
+flags.DEFINE_boolean("layers", False, "Also show who owns how much per layer.", flag_values=FLAGS)
+flags.DEFINE_boolean("json", False, "Print all of it as JSON, and draw nothing.", flag_values=FLAGS)
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -31,21 +36,28 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
     path = pathlib.Path(values.pack)
     net = packnet_tf.load(path)
-    policy = net.policy
-    print(f"{path}: {len(net.tasks)} tasks; biases {policy.biases}, norms {policy.norms}, ", end="")
-    print(f"embeddings {policy.embeddings}, freed weights restart from {policy.restart}")
+    if values.json:
+        print(json.dumps(as_json(net, path), indent=2))
+        return
+    policy, capacity = net.policy, net.capacity()
+    count = len(net.tasks)
+    print(
+        f"{path}: {count} {'task' if count == 1 else 'tasks'}, {capacity.free:.1%} of the packed "
+        f"weights free; biases {policy.biases}, norms {policy.norms}, embeddings "
+        f"{policy.embeddings}, freed weights restart from {policy.restart}"
+    )
     if net.open_model is not None:
         print(f"Task '{net.open_model.task_name}' is still open.")
     print()
     print(tasks_table(net))
     shortfalls.warn(net)
     print()
-    print(net.capacity())
-    print()
+    if values.layers:
+        print(f"{capacity}\n")
     print(storage_table(net, path.stat().st_size))
     if values.picture != "none":
         picture = pathlib.Path(values.picture or path.with_suffix(".png"))
-        packnet_tf.plot_capacity(net.capacity(), picture)
+        packnet_tf.plot_capacity(capacity, picture)
         print(f"\nPicture: {picture}")
 
 
@@ -53,31 +65,59 @@ MOMENTS = ("linear_head", "before_prune", "retrained", "test")
 
 
 def tasks_table(net) -> str:
-    """One row per task: its outputs, the layers of its head, its accuracies, its classes."""
+    """One row per task: its classes, accuracies, share of the packed weights, and bytes."""
+    whole, sizes = net.capacity().sum(), net.storage()["tasks"]
     rows = []
     for number, name in enumerate(net.tasks, start=1):
-        model = net.task_model(name)
-        classes = net.classes(name)
-        shown = ", ".join(classes) if classes else "-"
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        found = net.results(name)
+        found, classes = net.results(name), net.classes(name)
         rows.append(
             [
-                name,
                 str(number),
-                str(model.output_shape[-1]),
-                _head(model.head),
+                name,
+                str(len(classes)) if classes else "-",
                 *(f"{found[m]:.1%}" if m in found else "-" for m in MOMENTS),
-                shown,
+                f"{whole['owned'][name] / whole['total']:.1%}",
+                count_bytes(sizes[name]),
             ]
         )
     moments = [moment.replace("_", " ") for moment in MOMENTS]
-    return text_table(["task", "number", "outputs", "head", *moments, "classes"], rows)
+    return text_table(["", "task", "classes", *moments, "owns", "of its own"], rows)
 
 
-def _head(head) -> str:
-    layers = getattr(head, "layers", None) or [head]
-    return " + ".join(type(layer).__name__ for layer in layers)
+def as_json(net, path: pathlib.Path) -> dict:
+    """The same and more as `json.dumps` takes it; shares and accuracies are 0 to 1."""
+    whole, storage = net.capacity().sum(), net.storage()
+    tasks = [
+        {
+            "task": name,
+            "number": number,
+            "classes": net.classes(name),
+            "sees": list(net.reused(name)),
+            "results": net.results(name),
+            "owns": whole["owned"][name] / whole["total"],
+            "bytes": storage["tasks"][name],
+        }
+        for number, name in enumerate(net.tasks, start=1)
+    ]
+    return {
+        "pack": str(path),
+        "bytes": path.stat().st_size,
+        "base": net.base,
+        "policy": dataclasses.asdict(net.policy),
+        "notes": net.notes,
+        "tasks": tasks,
+        "open": net.open_model.task_name if net.open_model else None,
+        "shortfalls": [s for name in net.tasks for s in shortfalls_of(net, name)],
+        "capacity": net.capacity().to_dict(),
+        "storage": storage,
+    }
+
+
+def shortfalls_of(net, name: str) -> list[str]:
+    """What is to be said of a task's results; see `packnet_tf.shortfalls`."""
+    from packnet_tf.quality import shortfalls
+
+    return shortfalls(name, net.results(name))
 
 
 def storage_table(net, file_bytes: int) -> str:
@@ -87,10 +127,7 @@ def storage_table(net, file_bytes: int) -> str:
         ["packed weights, shared by all tasks", count_bytes(usage["packed"])],
         ["owners", count_bytes(usage["owners"])],
         ["other weights of the trunk", count_bytes(usage["trunk"])],
-        *(
-            [f"own values and head of {name}", count_bytes(size)]
-            for name, size in usage["tasks"].items()
-        ),
+        ["values of the tasks' own, and their heads", count_bytes(sum(usage["tasks"].values()))],
         ["the file", count_bytes(file_bytes)],
         ["one network", count_bytes(usage["one_network"])],
         [f"{len(net.tasks)} networks", count_bytes(usage["separate_networks"])],

@@ -91,10 +91,18 @@ def test_the_whole_way_by_command_line(place, monkeypatch, capsys):
     capsys.readouterr()
     assert main(["report", "--pack=garden.keras"]) == 0
     shown = capsys.readouterr().out
-    assert "garden.keras: 2 tasks; biases shared, norms per_task" in shown
-    assert "dark, light" in shown
-    assert "own values and head of greys" in shown
+    assert re.search(r"garden.keras: 2 tasks, [\d.]+% of the packed weights free; biases", shown)
+    assert len(re.findall(r"^[12] +(shades|greys) +[23] ", shown, re.MULTILINE)) == 2
+    assert "conv1" not in shown
     assert (place / "garden.png").stat().st_size > 10_000
+    assert main(["report", "garden.keras", "--layers", "--picture=none"]) == 0
+    assert "conv1" in capsys.readouterr().out
+    assert main(["report", "garden.keras", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [task["task"] for task in found["tasks"]] == ["shades", "greys"]
+    assert found["tasks"][0]["classes"] == ["dark", "light"]
+    assert 0 < found["tasks"][0]["owns"] < 1
+    assert found["bytes"] == (place / "garden.keras").stat().st_size
 
 
 def test_the_reported_accuracy_is_that_of_the_exported_file(trained_once, tmp_path):
