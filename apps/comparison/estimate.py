@@ -14,7 +14,8 @@ from packnet_tf.apps.comparison.plain import LOSS, with_heads
 from packnet_tf.apps.comparison.runs import Entry, Run, folder_of
 from packnet_tf.apps.comparison.settings import Settings
 from packnet_tf.apps.comparison.worker import RESULT
-from packnet_tf.apps.folders import SPLITS, readable_files
+from packnet_tf.apps.folders import readable_files
+from packnet_tf.apps.listing import SPLITS
 from packnet_tf.apps.pipeline import Pipeline
 from packnet_tf.apps.trunks import load_trunk
 from packnet_tf.distribution import has_accelerator
