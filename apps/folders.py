@@ -53,11 +53,13 @@ def read_folder(directory, validation_share: float = 0.1, seed: int = 0) -> Fold
     root = pathlib.Path(directory)
     if not root.is_dir():
         raise FileNotFoundError(f"There is no folder '{root}'. {LAYOUT}")
-    folders = split_folders(root) or {"train": root}
+    splits = split_folders(root)
+    folders = splits.folders or {"train": root}
     if "train" not in folders:
-        raise FileNotFoundError(f"'{root}' has no folder 'train'. {LAYOUT}")
+        said = " ".join([f"'{root}' has no folder 'train'.", LAYOUT, *splits.notes])
+        raise FileNotFoundError(said)
     listed = {split: classes_in(folder) for split, folder in folders.items()}
-    notes = [note for found in listed.values() for note in found.notes]
+    notes = splits.notes + [note for found in listed.values() for note in found.notes]
     classes = [name for name, paths in listed["train"].files.items() if paths]
     notes += [
         f"Class '{name}' is left out: '{folders['train']}' has no image of it."

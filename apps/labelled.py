@@ -66,10 +66,11 @@ def labelled_images(
 def _split_folder(root: pathlib.Path, split: str | None) -> pathlib.Path:
     if not root.is_dir():
         raise FileNotFoundError(f"There is no folder '{root}'. {LAYOUT}")
-    folders = split_folders(root)
+    splits = split_folders(root)
+    folders, why = splits.folders, "".join(f" {note}" for note in splits.notes)
     if split is not None:
         if split not in folders:
-            raise FileNotFoundError(f"'{root}' has no folder '{split}'. {LAYOUT}")
+            raise FileNotFoundError(f"'{root}' has no folder '{split}'. {LAYOUT}{why}")
         return folders[split]
     for name in ("test", "validation"):
         if name in folders:
@@ -77,7 +78,7 @@ def _split_folder(root: pathlib.Path, split: str | None) -> pathlib.Path:
     if "train" in folders:
         raise FileNotFoundError(
             f"'{root}' has no folder 'test' or 'validation'. Name '{folders['train']}' to measure "
-            "on the images it was trained with."
+            f"on the images it was trained with.{why}"
         )
     return root
 

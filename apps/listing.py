@@ -58,27 +58,52 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The folders of a task's splits, by `train`, `validation` and `test`, as far as there are any.
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """The folders of a task.
+
+    Attributes:
+        folders: by `train`, `validation` and `test`, as far as there are any.
+        notes: folders beside them that are left out, a sentence each.
+    """
+
+    folders: dict[str, pathlib.Path]
+    notes: list[str]
+
+
+def split_folders(root: pathlib.Path) -> Splits:
+    """The folders of a task's splits.
 
     A folder counts as a split by its name, in capitals or not, if it has folders in it: a class
     may be called `train` too.
 
     Raises:
-        ValueError: two folders are the same split.
+        ValueError: two folders are the same split, or there are several and none has classes.
     """
     found: dict[str, pathlib.Path] = {}
+    flat, others = [], []
     for folder in map(root.joinpath, _folders(root)):
         split = next((s for s, names in SPLITS.items() if folder.name.lower() in names), None)
-        if split is None or not _folders(folder):
-            continue
-        if split in found:
+        if split is None:
+            others.append(folder)
+        elif not _folders(folder):
+            flat.append(folder)
+        elif split in found:
             raise ValueError(
                 f"'{found[split]}' and '{folder}' are both the '{split}' of '{root}'. Leave one of "
                 "them."
             )
-        found[split] = folder
-    return {split: found[split] for split in SPLITS if split in found}
+        else:
+            found[split] = folder
+    if len(flat) > 1 and not found and not others:
+        raise ValueError(
+            f"'{flat[0]}' and '{flat[1]}' have no class folders, so nothing says what is on their "
+            f"images. {LAYOUT}"
+        )
+    notes = [f"'{folder}' has no class folders, and is left out." for folder in flat]
+    notes += [f"'{folder}' is no split, and is left out." for folder in others]
+    folders = {split: found[split] for split in SPLITS if split in found}
+    return Splits(folders, notes if folders else [])
 
 
 def classes_in(folder) -> Classes:

@@ -21,13 +21,15 @@ def read_model(source: str):
     import keras
 
     path = pathlib.Path(source)
-    if not path.exists():
+    if not path.is_file():
         raise FileNotFoundError(
             f"There is no trunk '{source}'. Write the path of a .keras or .h5 model, or the name "
             "of a keras.applications model, for instance --trunk=MobileNetV2."
         )
     with contextlib.ExitStack() as stack:
-        if path.read_bytes()[:4] == HDF5 and path.suffix == ".keras":  # as tf.keras 2 wrote them
+        with path.open("rb") as file:
+            is_hdf5 = file.read(len(HDF5)) == HDF5
+        if is_hdf5 and path.suffix == ".keras":  # as tf.keras 2 wrote them
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             path = pathlib.Path(shutil.copy(path, pathlib.Path(folder) / "trunk.h5"))
         try:

@@ -1,5 +1,9 @@
 """Which pixel values a network wants: known of keras.applications, in files of them too."""
 
+import numpy as np
+
+# What keras.ops calls what `preprocess_input` does within a graph.
+ARITHMETIC = ("Multiply", "TrueDivide", "Divide", "Subtract", "Add")
 # What keras.applications' own preprocess_input does, by the start of the model's name.
 _SCALES = {
     "caffe": ("VGG", "ResNet50", "ResNet101", "ResNet152"),
@@ -27,30 +31,58 @@ def scale_of(network) -> tuple[str, str] | None:
     """The pixel values that a network from a file wants, and what tells so; None: nothing does.
 
     Args:
-        network: a Keras model. One that keras.applications made has a name of its own, and one
-            that scales its pixels itself begins with a layer that does.
+        network: a Keras model. What it does to its inputs before its first weights tells; else the
+            name that keras.applications gave it, or a model within it.
     """
     import keras
 
-    parts = [x for x in network._flatten_layers() if isinstance(x, keras.Model)]
-    layers = [x for x in network._flatten_layers() if not isinstance(x, keras.Model)]
-    first = next((x for x in layers if not isinstance(x, keras.layers.InputLayer)), None)
-    if isinstance(first, (keras.layers.Rescaling, keras.layers.Normalization)):
-        return "bytes", f"its layer '{first.name}' scales them"
-    for part in parts:
-        plain = _plain(part.name)
-        fits = [
-            (len(start), start, scale)
-            for scale, starts in _SCALES.items()
-            for start in starts
-            if plain.startswith(_plain(start))
-        ]
-        if fits:
-            _, start, scale = max(fits)
-            if start.startswith("ResNet") and plain.startswith(f"{_plain(start)}v2"):
-                scale = "symmetric"
-            return scale, f"it has '{part.name}', a name that keras.applications gives"
+    for step in _steps(network):
+        if isinstance(step, keras.layers.Rescaling):
+            takes_unit = np.abs(np.asarray(step.scale)).max() >= 0.5
+        elif isinstance(step, keras.layers.Normalization):
+            takes_unit = np.abs(keras.ops.convert_to_numpy(step.mean)).max() <= 2.0
+        elif type(step).__name__ in ARITHMETIC:
+            takes_unit = False
+        elif getattr(step, "weights", None):
+            break
+        else:
+            continue
+        return "unit" if takes_unit else "bytes", f"'{step.name}' scales them"
+    for part in network._flatten_layers():
+        found = _by_name(part.name) if isinstance(part, keras.Model) else None
+        if found is not None and (found not in ("torch", "caffe") or network.input_shape[-1] == 3):
+            return found, f"it has '{part.name}', a name that keras.applications gives"
     return None
+
+
+def _steps(network):
+    """What a network does to its inputs, in order, that of models within it too."""
+    import keras
+
+    for step in network.layers if isinstance(network, keras.Sequential) else network.operations:
+        if isinstance(step, keras.Model) and hasattr(step, "layers"):
+            yield from _steps(step)
+        else:
+            yield step
+
+
+def _by_name(name: str) -> str | None:
+    """What a network of keras.applications wants that does not scale its pixels itself."""
+    plain = _plain(name)
+    fits = [
+        (len(start), start, scale)
+        for scale, starts in _SCALES.items()
+        for start in starts
+        if plain.startswith(_plain(start))
+    ]
+    if not fits:
+        return None
+    _, start, scale = max(fits)
+    if start.startswith("ResNet") and plain.startswith(f"{_plain(start)}v2"):
+        return "symmetric"
+    if scale == "bytes":  # made without the layers that scale
+        return "torch" if start == "ConvNeXt" else "symmetric"
+    return scale
 
 
 def _plain(name: str) -> str:
@@ -67,6 +99,11 @@ def scale_pixels(pixels, scale: str):
     """
     import keras
 
+    if scale in ("torch", "caffe") and pixels.shape[-1] != 3:
+        raise ValueError(
+            f"The pixel scale {scale!r} is for RGB, and the trunk takes {pixels.shape[-1]} "
+            "channel. Write unit, bytes or symmetric."
+        )
     if scale == "bytes":
         return pixels
     if scale == "unit":

@@ -48,10 +48,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     models = [
         model
         for path in values.model
-        for model in open_models(path, values.pixel_range, values.image_size)
+        for model in open_models(path, values.pixel_range, values.image_size, values.task)
     ]
-    if values.task is not None:
-        models = _of_tasks(models, values.task)
     images = expand(arguments)
     # Where the answers themselves scroll by, they show how far it is.
     shown = sys.stderr.isatty() and (values.json or not sys.stdout.isatty())
@@ -70,14 +68,17 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         raise OSError("; ".join(failed))
 
 
-def open_models(path: str, pixel_range: str | None, image_size: int) -> list[Classifier]:
-    """The classifier of a file, or those of a folder with a manifest.
+def open_models(
+    path: str, pixel_range: str | None, image_size: int, tasks: Sequence[str] | None = None
+) -> list[Classifier]:
+    """The classifier of a file, or those of a folder with a manifest, of all tasks or of some.
 
     Tasks of the folder that do not classify are left out, which is said on stderr.
 
     Raises:
         FileNotFoundError: there is no such file, or no manifest in the folder.
         OSError: a file, of whichever task, is not the one that the manifest describes.
+        ValueError: the folder has no such task.
         NotAClassifierError: the file, or every one in the folder, does not classify.
     """
     folder = pathlib.Path(path)
@@ -89,7 +90,14 @@ def open_models(path: str, pixel_range: str | None, image_size: int) -> list[Cla
             "wrote, or one .onnx file."
         )
     models, left_out = [], []
-    for entry in manifests.read(folder)["tasks"]:
+    entries = manifests.read(folder)["tasks"]
+    known = [entry["task"] for entry in entries]
+    unknown = sorted({*(tasks or ())} - {*known})
+    if unknown:
+        raise ValueError(f"'{path}' has no task '{unknown[0]}'; it has {', '.join(known)}.")
+    for entry in entries:
+        if tasks and entry["task"] not in tasks:
+            continue
         damage = manifests.damage(folder, [entry])
         if damage:
             raise OSError(f"'{folder / entry['file']}': {damage[entry['file']]}. {COPY}")
@@ -106,19 +114,6 @@ def open_models(path: str, pixel_range: str | None, image_size: int) -> list[Cla
     for error in left_out:
         print(f"Left out: {error}", file=sys.stderr)
     return models
-
-
-def _of_tasks(models: Sequence[Classifier], tasks: Sequence[str]) -> list[Classifier]:
-    """The classifiers of some tasks.
-
-    Raises:
-        ValueError: none is of one of them.
-    """
-    known = [model.task for model in models]
-    unknown = sorted(set(tasks) - set(known))
-    if unknown:
-        raise ValueError(f"There is no task '{unknown[0]}'; the tasks are {', '.join(known)}.")
-    return [model for model in models if model.task in tasks]
 
 
 def expand(paths: Iterable[str]) -> list[str]:

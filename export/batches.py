@@ -39,8 +39,7 @@ def as_inputs(model: keras.Model, given) -> list[np.ndarray]:
         np.asarray(keras.ops.convert_to_numpy(array), keras.backend.standardize_dtype(entry.dtype))
         for array, entry in zip(arrays, entries, strict=True)
     ]
-    for array, entry in zip(arrays, entries, strict=True):
-        _check_shape(array, entry)
+    arrays = [_fitted(array, entry) for array, entry in zip(arrays, entries, strict=True)]
     if len({len(array) for array in arrays}) > 1:
         counts = ", ".join(str(len(array)) for array in arrays)
         raise ValueError(f"The inputs have {counts} examples. Give as many for each.")
@@ -110,11 +109,17 @@ def labelled_batches(
             at += count
 
 
-def _check_shape(array: np.ndarray, entry) -> None:
+def _fitted(array: np.ndarray, entry) -> np.ndarray:
+    """Examples in the shape of an input; as Keras does, an axis of 1 at the end comes or goes."""
+    rank = len(entry.shape)
+    if array.ndim == rank - 1 and entry.shape[-1] == 1:
+        array = array[..., None]
+    elif array.ndim == rank + 1 and array.shape[-1] == 1:
+        array = array[..., 0]
     given, wanted = array.shape[1:], tuple(entry.shape[1:])
     fits = array.ndim and len(given) == len(wanted)
     if fits and all(size in (None, other) for size, other in zip(wanted, given, strict=True)):
-        return
+        return array
     raise ValueError(
         f"Inputs of shape {array.shape} are given for '{entry.name}', and the model takes "
         f"{('batch', *wanted)}. Give them as the task was trained on them, resized and scaled, "

@@ -160,8 +160,10 @@ def _named(outputs, name: str, taken: Sequence[str]) -> dict:
     if len(flat) == 1:
         return {name: flat[0]}
     if isinstance(outputs, Mapping) and len(outputs) == len(flat):
-        names = sorted(outputs)  # as they are flattened
-        return {f"{n}_output" if n in taken else n: x for n, x in zip(names, flat, strict=True)}
+        # As they are flattened: a plain dict by its keys, an OrderedDict as it is.
+        names = {id(value): key for key, value in outputs.items()}
+        own = [names[id(value)] for value in flat]
+        return {f"{n}_output" if n in taken else n: x for n, x in zip(own, flat, strict=True)}
     return {f"{name}_{place}": output for place, output in enumerate(flat)}
 
 

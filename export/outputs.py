@@ -1,5 +1,7 @@
 """What an exported file answers with: logits, probabilities, or the classes that lead."""
 
+import re
+
 import numpy as np
 
 from packnet_tf.export.walk import rename
@@ -43,13 +45,14 @@ def name_outputs(proto, features: bool, gives_probabilities: list[bool]) -> None
     """
     features = features and "features" not in [entry.name for entry in proto.graph.input]
     otherwise = "features" if features else "logits"
-    rename(
-        proto.graph,
-        {
-            output.name: output.name.replace("logits", "probabilities" if given else otherwise)
-            for output, given in zip(proto.graph.output, gives_probabilities, strict=True)
-        },
-    )
+    names = {}
+    for output, given in zip(proto.graph.output, gives_probabilities, strict=True):
+        if re.fullmatch(r"logits(_\d+)?", output.name):  # else it is the head's own
+            kind = "probabilities" if given else otherwise
+            names[output.name] = output.name.replace("logits", kind)
+    final = [names.get(output.name, output.name) for output in proto.graph.output]
+    if len(set(final)) == len(final):  # a head may have an output of that name already
+        rename(proto.graph, names)
 
 
 def check_outputs(proto, kind: str, top_k: int, gives_probabilities: list[bool]) -> None:
@@ -98,11 +101,12 @@ def append_outputs(proto, kind: str, top_k: int, gives_probabilities: list[bool]
     if kind == "logits":
         return
     graph = proto.graph
+    taken = {entry.name for entry in graph.output}
     for output, given in zip(graph.output, gives_probabilities, strict=True):
         if not given:
             logits = output.name
             output.name = logits.replace("logits", "probabilities")
-            if output.name == logits:  # one of the head's own names
+            if output.name in taken:  # the head's own names
                 output.name = f"{logits}_probabilities"
             graph.node.append(helper.make_node("Softmax", [logits], [output.name], axis=-1))
     if kind == "top_k":

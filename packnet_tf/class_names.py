@@ -1,5 +1,6 @@
 """The names of a task's classes, from the forms that people have them in."""
 
+import collections
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -32,11 +33,12 @@ def class_names(task: str, given) -> list[str] | None:
         )
     else:
         names = [str(name) for name in given]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
+    twice = [name for name, count in collections.Counter(names).items() if count > 1]
+    if twice:
+        few = ", ".join(map(repr, twice[:3])) + (", ..." if len(twice) > 3 else "")
         raise ValueError(
-            f"Two classes of task '{task}' are named '{twice}'. Give every output a name of its "
-            "own."
+            f"Classes of task '{task}' have the same name: {few}. Give every output a name of its "
+            "own; ImageNet's two cranes, for instance, by their WordNet numbers."
         )
     return names
 

@@ -162,6 +162,8 @@ def _clone(model, change: Callable[[dict], dict] = undrawn):
     inputs = None  # Keras's own would be neither optional nor sparse
     if not isinstance(model, keras.Sequential):
         inputs = keras.tree.map_structure(lambda x: _same_input(x, x.name), model.input)
+    elif model.built and model.inputs[0].sparse:
+        inputs = _same_input(model.inputs[0], model.inputs[0].name)
     with _uncompiled(model):
         clone = keras.models.clone_model(
             model, input_tensors=inputs, clone_function=copy, recursive=True

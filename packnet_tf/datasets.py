@@ -9,9 +9,11 @@ def known_batches(data) -> float | None:
     """How many batches a dataset has: infinity where it never ends, None where it does not say."""
     if isinstance(data, keras.utils.PyDataset):
         return math.inf if data.num_batches is None else data.num_batches
-    if not hasattr(data, "cardinality"):
+    try:
+        count = data.cardinality  # of distributed datasets it is a property
+        count = int(count() if callable(count) else count)  # -1 is infinite, -2 unknown
+    except (AttributeError, ValueError):
         return None
-    count = int(data.cardinality())  # of tf.data: -1 is infinite, -2 unknown
     return {-1: math.inf, -2: None}.get(count, count)
 
 

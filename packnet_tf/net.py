@@ -279,10 +279,12 @@ class PackNet(PackState):
         record, model = self._need_open("commit")
         check_owners(self._weights, self._records)
         self.check_pruned()
+        own = own_weights(model.trunk)
+        others = [*(v for _, v in own), *model.head.weights]
+        check_finite(record.name, self._weights, others)  # before data are asked for
         if convert_to_numpy(model.batches_seen) > 0:
             model.seen.update_statistics(model)
-        own = own_weights(model.trunk)
-        check_finite(record.name, self._weights, [*(v for _, v in own), *model.head.weights])
+            check_finite(record.name, self._weights, others)
         with Transaction(self):
             if record.number == 1:
                 for (layer, variable), (_, start) in zip(

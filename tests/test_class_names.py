@@ -38,7 +38,7 @@ def test_names_that_are_numbers_are_names():
         ("ab", "are 'ab', which is no list. Give their names in output order"),
         ({"cat"}, "are {'cat'}, which have no order. Give their names in output order"),
         (3, "are 3, which is no list"),
-        (["cat", "cat"], "named 'cat'. Give every output a name of its own"),
+        (["cat", "cat"], "have the same name: 'cat'. Give every output a name of its own"),
         ({"cat": 1, "dog": 2}, "neither keys nor values are the outputs 0 to 1"),
         ({"cat": 0, "dog": 0}, "neither keys nor values are the outputs 0 to 1"),
         ({"cat": 0.0, "dog": 1.0}, "neither keys nor values are the outputs 0 to 1"),
@@ -53,7 +53,7 @@ def test_what_does_not_say_which_output_is_which_class_is_refused(given, said):
 
 def test_a_task_keeps_them_in_output_order():
     net = packnet_tf.PackNet(mlp_trunk())
-    with pytest.raises(ValueError, match="named 'x'"):
+    with pytest.raises(ValueError, match="have the same name: 'x'"):
         net.add_task("pets", layers.Dense(2), classes=["x", "x"])
     assert net.open_model is None
     net.add_task("pets", layers.Dense(2), classes={"dog": 1, "cat": 0})

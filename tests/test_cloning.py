@@ -400,9 +400,13 @@ def test_an_input_that_is_optional_stays_optional(nested, tmp_path):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX's are other objects")
-def test_an_input_that_is_sparse_stays_sparse():
+@pytest.mark.parametrize("sequential", [False, True])
+def test_an_input_that_is_sparse_stays_sparse(sequential):
     inputs = keras.Input((10,), sparse=True)
-    net = packnet_tf.PackNet(keras.Model(inputs, layers.Dense(4)(inputs)))
+    trunk = keras.Model(inputs, layers.Dense(4)(inputs))
+    if sequential:
+        trunk = keras.Sequential([keras.Input((10,), sparse=True), layers.Dense(4)])
+    net = packnet_tf.PackNet(trunk)
     model = net.add_task("one", layers.Dense(3))
     assert model.input.sparse
     assert model.trunk.input.sparse

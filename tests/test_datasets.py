@@ -32,6 +32,9 @@ def test_how_many_batches_there_are():
     assert known_batches(ENDLESS.take(5).filter(lambda x: True)) is None
     assert known_batches(Batches()) == np.inf
     assert known_batches(X) is None
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    spread = strategy.experimental_distribute_dataset(ENDLESS.take(5))
+    assert known_batches(spread) == 5  # a property there
 
 
 @pytest.mark.parametrize("data", [ENDLESS, Batches()], ids=["tf.data", "PyDataset"])

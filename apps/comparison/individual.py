@@ -55,7 +55,7 @@ def train_own(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> floa
             reached = accuracy(with_heads(trunk, heads[-1:]), task, "validation")
         except FloatingPointError as error:
             print(error, flush=True)
-            seconds, reached = seconds + time.perf_counter() - began, 0.0
+            seconds, reached = seconds + time.perf_counter() - began, -1.0
     if floor > reached:
         print(f"{task.name}: the linear head is better than all weights trained", flush=True)
         trunk.set_weights(came.get_weights())

@@ -152,7 +152,7 @@ def test_the_commands_run_on_the_device_without_dependencies(device, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["accuracy"] == 0.5
     done = run(*packnet, "--version", **there)
-    assert done.stdout == f"{packnet_tf.__version__}\n"
+    assert done.stdout == f"packnet_tf {packnet_tf.__version__}\n"
 
 
 # On this machine

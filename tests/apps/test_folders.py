@@ -73,6 +73,30 @@ def test_class_folders_alone_are_all_for_training(tmp_path):
     }  # fmt: skip
 
 
+def test_splits_without_class_folders_are_no_classes(tmp_path):
+    """As competitions hand them out: images by number, and a table that says what is on them."""
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "1.jpg").touch()
+    for read in (read_folder, lambda root: labelled_images(root, None, None, None)):
+        with pytest.raises(ValueError, match="have no class folders, so nothing says what is on"):
+            read(tmp_path)
+
+
+def test_folders_beside_the_splits_are_said(tmp_path):
+    fill(tmp_path, train={"cat": 3, "dog": 3}, extra={"cow": 1})
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "1.jpg").touch()
+    folder = read_folder(tmp_path)
+    assert folder.notes == [
+        f"'{tmp_path / 'test'}' has no class folders, and is left out.",
+        f"'{tmp_path / 'extra'}' is no split, and is left out.",
+    ]
+    assert set(folder.files) == {"train", "validation"}
+    with pytest.raises(FileNotFoundError, match="test' has no class folders, and is left out"):
+        labelled_images(tmp_path, None, None, None)
+
+
 def test_what_is_left_out_is_said(tmp_path):
     fill(tmp_path, train={"dog": 2, "cat": 3, "cow": 0, "__MACOSX": 1}, test={"dog": 1, "cat": 0})
     (tmp_path / "train" / "cat" / "film.mp4").touch()

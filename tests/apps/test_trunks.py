@@ -56,11 +56,37 @@ def test_a_network_of_keras_applications_is_known_in_a_file_too(name):
     assert scale_of(within)[0] == application_scale(name)
 
 
-def test_a_network_that_scales_its_pixels_is_given_bytes(tmp_path, capsys):
-    model = keras.Sequential(
-        [keras.Input((16, 16, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(4, 3)]
-    )
-    assert scale_of(model)[0] == "bytes"
+def scaled_by(*before, shape=(16, 16, 3), name=None):
+    """A network that does something to its pixels before its first weights."""
+    inputs = x = keras.Input(shape)
+    for step in before:
+        x = step(x)
+    return keras.Model(inputs, keras.layers.Conv2D(4, 3)(x), name=name)
+
+
+@pytest.mark.parametrize(
+    ("network", "scale"),
+    [
+        (scaled_by(keras.layers.Rescaling(1 / 255)), "bytes"),
+        (scaled_by(keras.layers.RandomFlip(), keras.layers.Rescaling(1 / 127.5, -1)), "bytes"),
+        (scaled_by(keras.Sequential([keras.layers.Rescaling(1 / 255)])), "bytes"),
+        (scaled_by(keras.layers.Rescaling(2.0, offset=-1.0)), "unit"),
+        (scaled_by(keras.layers.Normalization(mean=[120.0] * 3, variance=[9.0] * 3)), "bytes"),
+        (scaled_by(keras.layers.Normalization(mean=[0.5] * 3, variance=[0.1] * 3)), "unit"),
+        (scaled_by(lambda x: x / 127.5 - 1, name="mobilenetv2_1.00"), "bytes"),
+        (scaled_by(shape=(16, 16, 1), name="vgg_small"), None),
+        (scaled_by(name="vgg_small"), "caffe"),
+        (scaled_by(name="convnext_own"), "torch"),
+        (scaled_by(), None),
+    ],
+)
+def test_what_a_network_does_to_its_pixels_tells_which_it_wants(network, scale):
+    found = scale_of(network)
+    assert (found and found[0]) == scale
+
+
+def test_the_pixel_values_of_a_file_are_said(tmp_path, capsys):
+    model = scaled_by(keras.layers.Rescaling(1 / 255))
     model.save(tmp_path / "own.keras")
     trunk = load_trunk(str(tmp_path / "own.keras"))
     assert "Pixel values for" in capsys.readouterr().out
@@ -70,6 +96,8 @@ def test_a_network_that_scales_its_pixels_is_given_bytes(tmp_path, capsys):
     plain = load_trunk(str(write_trunk(tmp_path / "plain.keras")), output="features")
     assert "unit, since nothing in it says otherwise" in capsys.readouterr().out
     assert plain.get_layer("scale_pixels").scale == 1 / 255
+    with pytest.raises(ValueError, match="The pixel scale 'torch' is for RGB"):
+        scale_pixels(keras.Input((8, 8, 1)), "torch")
 
 
 @pytest.mark.parametrize("apart", [False, True])

@@ -1,5 +1,6 @@
 """Promise 8: an exported task equals its Keras view."""
 
+import collections
 import json
 import os
 import re
@@ -407,19 +408,41 @@ def test_what_is_given_must_have_the_shape_that_the_task_takes(kind, shape, net,
 
 
 @pytest.mark.parametrize("outputs", ["logits", "probabilities"])
-def test_a_head_that_gives_a_dict_keeps_its_names(outputs, tmp_path):
+@pytest.mark.parametrize("kind", [dict, collections.OrderedDict])
+def test_a_head_that_gives_a_dict_keeps_its_names(kind, outputs, tmp_path):
     features = keras.Input((8,))
-    kind = layers.Dense(3, activation="softmax")(features)
+    given = {
+        "kind": layers.Dense(3, activation="softmax")(features),
+        "class_logits": layers.Dense(2, activation="softmax")(features),
+        "box": layers.Dense(4)(features),
+    }
     net = packnet_tf.PackNet(mlp_trunk())
-    net.add_task("one", keras.Model(features, {"kind": kind, "box": layers.Dense(4)(features)}))
+    net.add_task("one", keras.Model(features, kind(given)))
     net.commit()
     export_onnx(net, "one", tmp_path / "m.onnx", outputs=outputs)
-    box = "box" if outputs == "logits" else "box_probabilities"
     names = [output.name for output in onnx.load(tmp_path / "m.onnx").graph.output]
-    assert names == [box, "kind"]
+    box = "box" if outputs == "logits" else "box_probabilities"
+    assert sorted(names) == sorted([box, "kind", "class_logits"])
     x = np.random.default_rng(0).random((5, 12)).astype("float32")
     expected = net.task_model("one")(x)
     found = dict(zip(names, answers(tmp_path / "m.onnx", x), strict=True))
-    np.testing.assert_allclose(found["kind"], expected["kind"], rtol=1e-5, atol=1e-6)
-    if outputs == "logits":
-        np.testing.assert_allclose(found["box"], expected["box"], rtol=1e-5, atol=1e-6)
+    for name in set(found) & set(expected):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_logits_beside_their_probabilities_are_exported(tmp_path):
+    features = keras.Input((8,))
+    logits_of = layers.Dense(3)(features)
+    both = {"logits": logits_of, "probabilities": layers.Softmax()(logits_of)}
+    net = packnet_tf.PackNet(mlp_trunk())
+    net.add_task("one", keras.Model(features, both))
+    net.commit()
+    for outputs in ("logits", "probabilities"):
+        assert export_onnx(net, "one", tmp_path / f"{outputs}.onnx", outputs=outputs) < 1e-5
+
+
+def test_an_axis_of_one_that_keras_adds_is_added_to_samples_too(tmp_path):
+    inputs = keras.Input((8, 8, 1), name="image")
+    net = packed(keras.Model(inputs, layers.Flatten()(layers.Conv2D(2, 3)(inputs))), one=0.5)
+    x = np.random.default_rng(0).random((4, 8, 8)).astype("float32")
+    assert export_onnx(net, "one", tmp_path / "m.onnx", samples=x) < 1e-5
