@@ -5,7 +5,7 @@ import dataclasses
 import os
 import pathlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from packnet_tf.apps.listing import LAYOUT, Classes, classes_in, split_folders
 from packnet_tf.apps.pixels import read_image
@@ -72,13 +72,30 @@ def read_folder(directory, validation_share: float = 0.1, seed: int = 0) -> Fold
         )
     files = {}
     for split, found in listed.items():
-        files[split] = _files(folders[split], found, classes)
-        if split != "train":
-            notes += _missing(folders[split], found, classes)
+        _check_classes(found, classes)
+        files[split] = found.pairs(classes)
+        notes += found.lacks(classes)
     split_off = "validation" not in files
     if split_off:
         files["train"], files["validation"] = _split_off(files["train"], validation_share, seed)
     return Folder(classes, files, split_off, notes=notes)
+
+
+def read_folders(
+    tasks: Iterable[tuple[str, str]], validation_share: float, seed: int
+) -> dict[str, Folder]:
+    """The images of several tasks, by name; says what is left out of each.
+
+    Args:
+        tasks: pairs of a name and a folder.
+        validation_share, seed: as for `read_folder`.
+    """
+    found = {}
+    for name, directory in tasks:
+        found[name] = read_folder(directory, validation_share, seed)
+        for note in found[name].notes:
+            print(f"{name}: {note}", flush=True)
+    return found
 
 
 def readable(folder: Folder) -> Folder:
@@ -130,23 +147,18 @@ def _count(classes: list[str]) -> str:
     return f"images of one class only, '{classes[0]}'" if classes else "no images in class folders"
 
 
-def _files(folder: pathlib.Path, found: Classes, classes: list[str]) -> list[tuple[str, int]]:
+def _check_classes(found: Classes, classes: list[str]) -> None:
     present = {name for name, paths in found.files.items() if paths}
     missing, unknown = set(classes) - set(found.files), present - set(classes)
     if missing or unknown:
         what = f"lacks the class '{min(missing)}'" if missing else f"has a class '{min(unknown)}'"
         where = "that 'train' has" if missing else "that 'train' lacks"
         raise ValueError(
-            f"'{folder}' {what} {where}. Every split needs the same class folders: "
+            f"'{found.folder}' {what} {where}. Every split needs the same class folders: "
             f"{', '.join(classes)}."
         )
     if not present:
-        raise ValueError(f"'{folder}' has no images. {' '.join([LAYOUT, *found.notes])}")
-    return [(path, label) for label, name in enumerate(classes) for path in found.files[name]]
-
-
-def _missing(folder: pathlib.Path, found: Classes, classes: list[str]) -> list[str]:
-    return [f"'{folder}' has no image of class '{n}'." for n in classes if not found.files[n]]
+        raise ValueError(f"'{found.folder}' has no images. {' '.join([LAYOUT, *found.notes])}")
 
 
 def _split_off(train, share: float, seed: int):

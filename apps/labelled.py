@@ -43,10 +43,10 @@ def labelled_images(
     """
     folder = _split_folder(pathlib.Path(directory), split)
     listed = classes_in(folder)
-    found, notes = listed.files, list(listed.notes)
+    found = listed.files
     if not any(found.values()):
         raise FileNotFoundError(
-            f"'{folder}' has no images in class folders. {' '.join([LAYOUT, *notes])}"
+            f"'{folder}' has no images in class folders. {' '.join([LAYOUT, *listed.notes])}"
         )
     if classes is None:
         classes = list(found)
@@ -58,9 +58,8 @@ def labelled_images(
             )
     else:
         _check_names(folder, found, classes)
-    pairs = [(path, label) for label, name in enumerate(classes) for path in found[composed(name)]]
-    notes += [f"'{folder}' has no image of class '{n}'." for n in classes if not found[composed(n)]]
-    return Labelled(folder, list(classes), pairs, notes)
+    notes = listed.notes + listed.lacks(classes)
+    return Labelled(folder, list(classes), listed.pairs(classes), notes)
 
 
 def _split_folder(root: pathlib.Path, split: str | None) -> pathlib.Path:

@@ -10,6 +10,7 @@ import functools
 import os
 import pathlib
 import unicodedata
+from collections.abc import Sequence
 
 from packnet_tf.apps import cli
 
@@ -29,13 +30,24 @@ class Classes:
     """The images of a folder, class by class.
 
     Attributes:
+        folder: the folder.
         files: by name of a class, in Unicode's composed form and sorted, its image files; some
             classes may have none.
         notes: what was left out, a sentence each.
     """
 
+    folder: pathlib.Path
     files: dict[str, list[str]]
     notes: list[str]
+
+    def pairs(self, names: Sequence[str]) -> list[tuple[str, int]]:
+        """The images of some classes that there are, (path, label), the label a class's place."""
+        return [(path, place) for place, n in enumerate(names) for path in self.files[composed(n)]]
+
+    def lacks(self, names: Sequence[str]) -> list[str]:
+        """A sentence for each of these classes that has no image."""
+        empty = [name for name in names if not self.files[composed(name)]]
+        return [f"'{self.folder}' has no image of class '{name}'." for name in empty]
 
 
 @functools.cache
@@ -108,14 +120,15 @@ def split_folders(root: pathlib.Path) -> Splits:
 
 def classes_in(folder) -> Classes:
     """The images of the class folders in a folder."""
+    folder = pathlib.Path(folder)
     files: dict[str, list[str]] = {}
     left: collections.Counter[str] = collections.Counter()
     notes = []
-    for name in _folders(pathlib.Path(folder)):
+    for name in _folders(folder):
         if name == LEFT_BY_ARCHIVES:
-            notes.append(f"'{pathlib.Path(folder) / name}' is left out: an archiver put it there.")
+            notes.append(f"'{folder / name}' is left out: an archiver put it there.")
             continue
-        found, others = _walk(pathlib.Path(folder) / name)
+        found, others = _walk(folder / name)
         files[composed(name)] = _sorted(files.get(composed(name), []) + found)
         left += others
     if left:
@@ -127,7 +140,7 @@ def classes_in(folder) -> Classes:
             f"{count} {'file' if count == 1 else 'files'} in '{folder}' left out, of kinds that "
             f"Pillow does not decode: {', '.join(kinds)}{more}."
         )
-    return Classes(dict(sorted(files.items())), notes)
+    return Classes(folder, dict(sorted(files.items())), notes)
 
 
 def images_in(folder) -> list[str]:

@@ -86,6 +86,8 @@ def tasks_table(net) -> str:
 
 def as_json(net, path: pathlib.Path) -> dict:
     """The same and more as `json.dumps` takes it; shares and accuracies are 0 to 1."""
+    from packnet_tf.apps import shortfalls
+
     whole, storage = net.capacity().sum(), net.storage()
     tasks = [
         {
@@ -107,17 +109,10 @@ def as_json(net, path: pathlib.Path) -> dict:
         "notes": net.notes,
         "tasks": tasks,
         "open": net.open_model.task_name if net.open_model else None,
-        "shortfalls": [s for name in net.tasks for s in shortfalls_of(net, name)],
+        "shortfalls": shortfalls.of_pack(net),
         "capacity": net.capacity().to_dict(),
         "storage": storage,
     }
-
-
-def shortfalls_of(net, name: str) -> list[str]:
-    """What is to be said of a task's results; see `packnet_tf.shortfalls`."""
-    from packnet_tf.quality import shortfalls
-
-    return shortfalls(name, net.results(name))
 
 
 def storage_table(net, file_bytes: int) -> str:

@@ -15,7 +15,7 @@ Example:
 from absl import flags
 
 from packnet_tf.apps import cli
-from packnet_tf.apps.folders import read_folder
+from packnet_tf.apps.folders import read_folders
 from packnet_tf.pruning import check_ratio
 
 FLAGS = cli.new_flags()
@@ -229,8 +229,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     _check_prune(values.prune, len(pairs) or 1)
     tasks = pairs or ((values.task, values.data),)
     print(f"Packing {', '.join(name for name, _ in tasks)} into {values.pack} ...", flush=True)
-    for _, folder in tasks:
-        read_folder(folder, values.validation_share, values.seed)  # before slow imports
+    folders = read_folders(tasks, values.validation_share, values.seed)  # before slow imports
     cli.start_keras()
     from packnet_tf.apps.strategies import chosen_strategy
     from packnet_tf.apps.training import Plan, train_all
@@ -239,7 +238,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     fields = Plan.__dataclass_fields__
     with chosen_strategy(values.strategy):
         reports = train_all(
-            Plan(**{name: value for name, value in settings.items() if name in fields})
+            Plan(**{name: value for name, value in settings.items() if name in fields}), folders
         )
     for report in reports:
         print()

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import pathlib
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ import packnet_tf
 from packnet_tf.apps import rates
 from packnet_tf.apps.base import BASE_IMAGES, adopt, coming_base, reused
 from packnet_tf.apps.beginning import Images, begin, keep_linear_head
-from packnet_tf.apps.folders import Folder, read_folder, readable, shuffled
+from packnet_tf.apps.folders import Folder, read_folders, readable, shuffled
 from packnet_tf.apps.packs import check_shapes, open_pack, pixel_range
 from packnet_tf.apps.pipeline import Pipeline
 from packnet_tf.apps.progress_folder import ProgressFolder
@@ -127,10 +128,14 @@ def train(plan: Plan) -> Report:
     return train_all(plan)[-1]
 
 
-def train_all(plan: Plan) -> list[Report]:
+def train_all(plan: Plan, folders: Mapping[str, Folder] | None = None) -> list[Report]:
     """Trains, prunes, retrains and commits tasks, and saves the pack after each.
 
     Progress is kept in a folder beside the pack; the same plan continues from there.
+
+    Args:
+        plan: what to do.
+        folders: the images of its tasks, where they have been listed already.
 
     Returns:
         A report per task; none in a process that works for another one, which has them.
@@ -139,10 +144,7 @@ def train_all(plan: Plan) -> list[Report]:
         FileNotFoundError, ValueError: something is missing or does not fit; the message says what.
     """
     pairs = plan.pairs()
-    folders = {task: read_folder(data, plan.validation_share, plan.seed) for task, data in pairs}
-    for task, folder in folders.items():
-        for note in folder.notes:
-            print(f"{task}: {note}", flush=True)
+    folders = folders or read_folders(pairs, plan.validation_share, plan.seed)
     if len(folders) < len(pairs) or plan.adopt in folders:
         raise ValueError("Two tasks of this command have the same name. Give each one its own.")
     keras.utils.set_random_seed(plan.seed)

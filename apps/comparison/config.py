@@ -44,7 +44,7 @@ def read_comparison(path, data=None) -> Comparison:
     content = _read(path)
     try:
         if isinstance(content, Mapping) and "base" in content:
-            content = _upon_base(content, path.parent)
+            content = _upon_base(content, [path])
         return parse(content, pathlib.Path(data) if data is not None else path.parent)
     except ValueError as error:
         raise ValueError(f"'{path}': {error}") from error
@@ -57,11 +57,21 @@ def _read(path: pathlib.Path):
         raise ValueError(f"'{path}' is not a readable YAML file: {error}") from error
 
 
-def _upon_base(content: Mapping, folder: pathlib.Path) -> dict:
-    """What a file says, and from its base what it does not say; a base has none of its own."""
-    base = _read(folder / str(content["base"]))
+def _upon_base(content: Mapping, paths: list[pathlib.Path]) -> dict:
+    """What the last of some files says, and from its base what it does not say.
+
+    Args:
+        content: of that file.
+        paths: it, and before it those whose base it is.
+    """
+    path = paths[-1].parent / str(content["base"])
+    if path.resolve() in [other.resolve() for other in paths]:
+        raise ValueError(f"its base '{content['base']}' leads back to '{path}'.")
+    base = _read(path)
     if not isinstance(base, Mapping):
         raise ValueError(f"its base '{content['base']}' has no names and values at the top.")
+    if "base" in base:
+        base = _upon_base(base, [*paths, path])
     return {**base, **{name: value for name, value in content.items() if name != "base"}}
 
 

@@ -1,9 +1,6 @@
 """PackTrainer: a list of tasks into a pack, unattended."""
 
 import math
-import os
-import shlex
-import sys
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -40,7 +37,7 @@ from packnet_tf.trainer.data import Passes, batches, blank_batch
 from packnet_tf.trainer.history import History
 from packnet_tf.trainer.loop import Loop
 from packnet_tf.trainer.metrics import as_numbers, new_metric
-from packnet_tf.trainer.progress import Screen, epoch_line
+from packnet_tf.trainer.progress import Screen, epoch_line, typed_command
 from packnet_tf.trainer.run import Run
 from packnet_tf.trainer.task import Task
 
@@ -393,9 +390,7 @@ class PackTrainer:
     def _interrupted(self) -> None:
         where = "nothing was kept, since the trainer has no directory"
         if self._run.directory is not None:
-            is_packnet = os.path.basename(sys.argv[0]) == "packnet"
-            command = shlex.join(["packnet", *sys.argv[1:]] if is_packnet else sys.orig_argv)
             where = f"epochs that were finished are in '{self._run.directory}'. To continue:"
-            where += f"\n  {command}"
+            where += f"\n  {typed_command()}"
         self._screen.say(f"Interrupted; {where}")
         raise SystemExit(130) from None

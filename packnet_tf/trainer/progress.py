@@ -1,6 +1,10 @@
 """What is seen of a run while it goes on: a bar per task and phase, a line per epoch."""
 
 import contextlib
+import os
+import shlex
+import shutil
+import sys
 from collections.abc import Iterator
 
 import rich.console
@@ -76,3 +80,11 @@ def epoch_line(task: str, row: dict, epochs: int | None) -> str:
         f"{task}, {row['phase']}, epoch {row['epoch'] + 1}{of}: {text}  sparsity "
         f"{row['sparsity']:.3f}  {row['examples_per_second']:.0f} examples/s"
     )
+
+
+def typed_command() -> str:
+    """The command of this process, a script on the path by its name alone, as it was typed."""
+    script = shutil.which(os.path.basename(sys.argv[0]))
+    if script is not None and os.path.exists(sys.argv[0]) and os.path.samefile(script, sys.argv[0]):
+        return shlex.join([os.path.basename(script), *sys.argv[1:]])
+    return shlex.join(sys.orig_argv)

@@ -1,6 +1,5 @@
 """Promise 8: an exported task equals its Keras view."""
 
-import collections
 import json
 import os
 import re
@@ -12,7 +11,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from export_helpers import answers
 from keras import layers
 from onnx import numpy_helper
 
@@ -387,62 +385,3 @@ def test_a_damaged_manifest_is_named(net, tmp_path):
 def test_input_names_must_fit_the_inputs(net, tmp_path):
     with pytest.raises(ValueError, match="input_names has 2 names, the model 1 inputs"):
         export_onnx(net, "birds", tmp_path / "m.onnx", input_names=["a", "b"])
-
-
-@pytest.mark.parametrize("kind", ["samples", "calibration", "evaluate"])
-@pytest.mark.parametrize("shape", [(4, 9, 9, 1), (4,)])
-def test_what_is_given_must_have_the_shape_that_the_task_takes(kind, shape, net, tmp_path):
-    x = np.zeros(shape)
-    given = {
-        "samples": {"samples": {"birds": x}},
-        "calibration": {"calibration": x, "precision": "int8"},
-        "evaluate": {"evaluate": {"birds": (x, np.zeros(4))}},
-    }[kind]
-    with pytest.raises(ValueError) as error:
-        export_all(net, tmp_path, tasks=["birds"], **given)
-    wanted = ("batch", *net.task_model("birds").input_shape[1:])
-    assert str(error.value) == (
-        f"Inputs of shape {shape} are given for 'image', and the model takes {wanted}. Give them "
-        "as the task was trained on them, resized and scaled, whatever the file does by itself."
-    )
-
-
-@pytest.mark.parametrize("outputs", ["logits", "probabilities"])
-@pytest.mark.parametrize("kind", [dict, collections.OrderedDict])
-def test_a_head_that_gives_a_dict_keeps_its_names(kind, outputs, tmp_path):
-    features = keras.Input((8,))
-    given = {
-        "kind": layers.Dense(3, activation="softmax")(features),
-        "class_logits": layers.Dense(2, activation="softmax")(features),
-        "box": layers.Dense(4)(features),
-    }
-    net = packnet_tf.PackNet(mlp_trunk())
-    net.add_task("one", keras.Model(features, kind(given)))
-    net.commit()
-    export_onnx(net, "one", tmp_path / "m.onnx", outputs=outputs)
-    names = [output.name for output in onnx.load(tmp_path / "m.onnx").graph.output]
-    box = "box" if outputs == "logits" else "box_probabilities"
-    assert sorted(names) == sorted([box, "kind", "class_logits"])
-    x = np.random.default_rng(0).random((5, 12)).astype("float32")
-    expected = net.task_model("one")(x)
-    found = dict(zip(names, answers(tmp_path / "m.onnx", x), strict=True))
-    for name in set(found) & set(expected):
-        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
-
-
-def test_logits_beside_their_probabilities_are_exported(tmp_path):
-    features = keras.Input((8,))
-    logits_of = layers.Dense(3)(features)
-    both = {"logits": logits_of, "probabilities": layers.Softmax()(logits_of)}
-    net = packnet_tf.PackNet(mlp_trunk())
-    net.add_task("one", keras.Model(features, both))
-    net.commit()
-    for outputs in ("logits", "probabilities"):
-        assert export_onnx(net, "one", tmp_path / f"{outputs}.onnx", outputs=outputs) < 1e-5
-
-
-def test_an_axis_of_one_that_keras_adds_is_added_to_samples_too(tmp_path):
-    inputs = keras.Input((8, 8, 1), name="image")
-    net = packed(keras.Model(inputs, layers.Flatten()(layers.Conv2D(2, 3)(inputs))), one=0.5)
-    x = np.random.default_rng(0).random((4, 8, 8)).astype("float32")
-    assert export_onnx(net, "one", tmp_path / "m.onnx", samples=x) < 1e-5

@@ -96,6 +96,12 @@ def test_a_file_takes_what_it_does_not_say_from_its_base(tmp_path):
     comparison = read_comparison(tmp_path / "own.yaml")
     assert comparison.seeds == (4, 5)
     assert list(comparison.tasks) == ["shades", "greys"]
+    (tmp_path / "further.yaml").write_text("base: own.yaml\nimage_size: 16\n")
+    further = read_comparison(tmp_path / "further.yaml")
+    assert (further.seeds, further.image_size) == (comparison.seeds, 16)
+    (tmp_path / "base.yaml").write_text("base: own.yaml\n")
+    with pytest.raises(ValueError, match=r"its base 'own.yaml' leads back to '.*own.yaml'\."):
+        read_comparison(tmp_path / "own.yaml")
     (tmp_path / "base.yaml").write_text("- tasks")
     with pytest.raises(ValueError, match=r"'.*own.yaml': its base 'base.yaml' has no names and"):
         read_comparison(tmp_path / "own.yaml")

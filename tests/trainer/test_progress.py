@@ -1,0 +1,19 @@
+"""What is seen of a run while it goes on."""
+
+import sys
+
+from packnet_tf.trainer.progress import typed_command
+
+
+def test_a_script_on_the_path_goes_by_its_name_alone(tmp_path, monkeypatch):
+    script = tmp_path / "pack it"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "argv", [str(script), "--data=my photos"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", str(script), "--data=my photos"])
+    assert typed_command() == f"python '{script}' '--data=my photos'"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert typed_command() == "'pack it' '--data=my photos'"
+    monkeypatch.setattr(sys, "argv", ["-c"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-c", "pass"])
+    assert typed_command() == "python -c pass"
