@@ -77,7 +77,7 @@ def _dispatch(argv: list[str] | None) -> int:
             f"packnet: there is no command '{command}'.{meant} Commands: {known}.", file=sys.stderr
         )
         return 2
-    return cli.run(importlib.import_module(f"packnet_tf.apps.{command}"), command, rest)
+    return cli.run(importlib.import_module(f"packnet_tf.apps.commands.{command}"), command, rest)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from packnet_tf.export.onnx_export import export_onnx as export_onnx
 
 _MODULES = {
-    "export_all": "onnx_export",
-    "export_bundle": "bundle",
-    "export_onnx": "onnx_export",
-    "verify": "checking",
+    "export_all": "packnet_tf.export.onnx_export",
+    "export_bundle": "packnet_tf.export.bundle",
+    "export_onnx": "packnet_tf.export.onnx_export",
+    "verify": "packnet_tf.export.checking",
 }
 __all__ = list(_MODULES)
 
@@ -24,4 +24,4 @@ __all__ = list(_MODULES)
 def __getattr__(name: str):
     if name not in __all__:
         raise AttributeError(f"module 'packnet_tf.export' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"packnet_tf.export.{_MODULES[name]}"), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -36,25 +36,25 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Auto": "trainer.auto",
-    "Capacity": "capacity",
-    "PackNet": "net",
-    "PackNetCallback": "callback",
-    "PackTrainer": "trainer.pack_trainer",
-    "Packed": "layers",
-    "Task": "trainer.task",
-    "equal_shares": "planning",
-    "erk_ratios": "planning",
-    "constant_sparsity": "schedules",
-    "linear_head": "heads",
-    "load": "storage",
-    "magnitude": "pruning",
-    "plot_capacity": "plotting",
-    "polynomial_decay": "schedules",
-    "register_packed": "packable",
-    "reset_optimizer": "optimizers",
-    "shortfalls": "quality",
-    "update_statistics": "statistics",
+    "Auto": "packnet_tf.trainer.auto",
+    "Capacity": "packnet_tf.capacity",
+    "PackNet": "packnet_tf.net",
+    "PackNetCallback": "packnet_tf.callback",
+    "PackTrainer": "packnet_tf.trainer.pack_trainer",
+    "Packed": "packnet_tf.layers",
+    "Task": "packnet_tf.trainer.task",
+    "equal_shares": "packnet_tf.planning",
+    "erk_ratios": "packnet_tf.planning",
+    "constant_sparsity": "packnet_tf.schedules",
+    "linear_head": "packnet_tf.heads",
+    "load": "packnet_tf.storage",
+    "magnitude": "packnet_tf.pruning",
+    "plot_capacity": "packnet_tf.plotting",
+    "polynomial_decay": "packnet_tf.schedules",
+    "register_packed": "packnet_tf.packable",
+    "reset_optimizer": "packnet_tf.optimizers",
+    "shortfalls": "packnet_tf.quality",
+    "update_statistics": "packnet_tf.statistics",
 }
 _MODULES = ("metrics", "planning")  # of functions for those who look for them
 __all__ = ["__version__", *_HOMES, *_MODULES]
@@ -65,7 +65,7 @@ def __getattr__(name: str):
         return importlib.import_module(f"packnet_tf.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'packnet_tf' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"packnet_tf.{_HOMES[name]}"), name)
+    value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 
