@@ -15,7 +15,7 @@ import numpy as np
 
 from packnet_tf.apps.heads import calibrated_head
 from packnet_tf.apps.trunks import is_trained
-from packnet_tf.distribution import scope_of, strategy_of
+from packnet_tf.backend.distribution import scope_of, strategy_of
 from packnet_tf.heads import collect, fitted_head, linear_accuracy, next_view
 from packnet_tf.reuse import seen_numbers
 from packnet_tf.statistics import moves_statistics, update_statistics

@@ -30,7 +30,7 @@ import pathlib
 from absl import flags
 
 from packnet_tf.apps import cli
-from packnet_tf.atomic import replacing
+from packnet_tf.backend.atomic import replacing
 
 FLAGS = cli.new_flags()
 TAKES_ARGUMENTS = True

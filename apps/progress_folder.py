@@ -5,7 +5,7 @@ import pathlib
 import shutil
 from collections.abc import Mapping
 
-from packnet_tf.atomic import replacing
+from packnet_tf.backend.atomic import replacing
 from packnet_tf.storage import restore
 from packnet_tf.trainer.history import History
 from packnet_tf.trainer.run import HISTORY, PACK

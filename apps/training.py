@@ -16,7 +16,7 @@ from packnet_tf.apps.folders import Folder, read_folders, readable, shuffled
 from packnet_tf.apps.packs import check_shapes, open_pack, pixel_range
 from packnet_tf.apps.pipeline import Pipeline
 from packnet_tf.apps.progress_folder import ProgressFolder
-from packnet_tf.distribution import is_chief, strategy_of
+from packnet_tf.backend.distribution import is_chief, strategy_of
 from packnet_tf.planning import plan as planned
 from packnet_tf.planning import plan_table, too_little
 from packnet_tf.reuse import seen_numbers

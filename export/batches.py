@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import keras
 import numpy as np
 
-from packnet_tf.datasets import check_ends
+from packnet_tf.backend.datasets import check_ends
 
 BATCH = 32
 

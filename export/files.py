@@ -7,7 +7,7 @@ import pathlib
 import tempfile
 from collections.abc import Iterator
 
-from packnet_tf.atomic import FULL, flush
+from packnet_tf.backend.atomic import FULL, flush
 
 # Protocol buffers end at 2 GiB; the graph itself needs some of it.
 EXTERNAL_ABOVE = 2**31 - 2**24

@@ -13,12 +13,12 @@ from packnet_tf.registering import register_with_keras
 if TYPE_CHECKING:
     from packnet_tf import metrics as metrics
     from packnet_tf import planning as planning
+    from packnet_tf.backend.optimizers import reset_optimizer as reset_optimizer
     from packnet_tf.callback import PackNetCallback as PackNetCallback
     from packnet_tf.capacity import Capacity as Capacity
     from packnet_tf.heads import linear_head as linear_head
     from packnet_tf.layers import Packed as Packed
     from packnet_tf.net import PackNet as PackNet
-    from packnet_tf.optimizers import reset_optimizer as reset_optimizer
     from packnet_tf.packable import register_packed as register_packed
     from packnet_tf.planning import equal_shares as equal_shares
     from packnet_tf.planning import erk_ratios as erk_ratios
@@ -52,7 +52,7 @@ _HOMES = {
     "plot_capacity": "packnet_tf.plotting",
     "polynomial_decay": "packnet_tf.schedules",
     "register_packed": "packnet_tf.packable",
-    "reset_optimizer": "packnet_tf.optimizers",
+    "reset_optimizer": "packnet_tf.backend.optimizers",
     "shortfalls": "packnet_tf.quality",
     "update_statistics": "packnet_tf.statistics",
 }

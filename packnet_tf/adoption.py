@@ -13,7 +13,7 @@ import numbers
 import keras
 
 from packnet_tf import cloning
-from packnet_tf.datasets import check_ends
+from packnet_tf.backend.datasets import check_ends
 from packnet_tf.matching import match
 from packnet_tf.packed_weight import assign_values, clear, values_of
 from packnet_tf.policy import own_weights

@@ -5,7 +5,7 @@ import warnings
 
 import keras
 
-from packnet_tf.optimizers import steps_of
+from packnet_tf.backend.optimizers import steps_of
 from packnet_tf.packed_weight import Criterion
 from packnet_tf.phases import Gradual, OneShot, Phases
 from packnet_tf.pruning import check_ratio, magnitude

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import keras
 import numpy as np
 
-from packnet_tf.distribution import strategy_of
+from packnet_tf.backend.distribution import strategy_of
 from packnet_tf.statistics import moves_statistics
 
 FEATURE_NORM = 30.0  # mean squared norm that features are scaled to

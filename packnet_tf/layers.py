@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from packnet_tf import bits
-from packnet_tf.distribution import owner_dtype
+from packnet_tf.backend.distribution import owner_dtype
 from packnet_tf.one_pass import training_view
 from packnet_tf.packed_weight import PackedWeight, clear
 

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from packnet_tf.backend.distribution import has_accelerator
 from packnet_tf.checks import has_graph
-from packnet_tf.distribution import has_accelerator
 from packnet_tf.layers import Packed
 
 

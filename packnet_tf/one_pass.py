@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from packnet_tf.distribution import compiles_on_cpu
+from packnet_tf.backend.distribution import compiles_on_cpu
 from packnet_tf.packed_weight import PackedWeight, own_number, ranges, select
 
 LARGE = 1 << 18  # weights

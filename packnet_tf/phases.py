@@ -12,8 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from packnet_tf.backend.optimizers import check_resettable, reset_optimizer, steps_of
 from packnet_tf.checks import rolled_back
-from packnet_tf.optimizers import check_resettable, reset_optimizer, steps_of
 from packnet_tf.packed_weight import Criterion, assign_values, values_of
 from packnet_tf.pruning import magnitude
 from packnet_tf.schedules import Schedule, due, final_sparsity

@@ -20,8 +20,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from packnet_tf.datasets import check_ends, known_batches
-from packnet_tf.distribution import scope_of
+from packnet_tf.backend.datasets import check_ends, known_batches
+from packnet_tf.backend.distribution import scope_of
 from packnet_tf.layers import own_variables
 from packnet_tf.packed_weight import assign_values, copy_value, values_of
 

@@ -13,7 +13,7 @@ import zipfile
 import keras
 import numpy as np
 
-from packnet_tf.atomic import replacing
+from packnet_tf.backend.atomic import replacing
 from packnet_tf.net import PackNet
 from packnet_tf.packed_weight import values_of
 from packnet_tf.policy import Policy, own_weights

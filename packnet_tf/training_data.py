@@ -5,7 +5,7 @@ import collections
 import keras
 import numpy as np
 
-from packnet_tf.distribution import has_workers
+from packnet_tf.backend.distribution import has_workers
 from packnet_tf.statistics import update_statistics
 
 MOST_BATCHES = 64  # of a loop of one's own; references, not copies

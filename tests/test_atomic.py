@@ -6,8 +6,8 @@ import stat
 
 import pytest
 
-from packnet_tf import atomic
-from packnet_tf.atomic import replacing
+from packnet_tf.backend import atomic
+from packnet_tf.backend.atomic import replacing
 
 
 def test_a_new_file_appears_when_it_is_whole(tmp_path):

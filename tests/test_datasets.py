@@ -8,7 +8,7 @@ from keras import layers
 
 import packnet_tf
 from pack_helpers import functional, mlp_trunk, packed
-from packnet_tf.datasets import known_batches
+from packnet_tf.backend.datasets import known_batches
 from packnet_tf.export import export_all, export_onnx
 
 X = np.random.default_rng(0).random((6, 12)).astype("float32")

@@ -8,7 +8,7 @@ from packnet_tf.apps.benches.cases import wanted
 from packnet_tf.apps.benches.rows import Row, counted, timed
 from packnet_tf.apps.benches.trunks import build_trunk, packed
 from packnet_tf.apps.benches.turns import in_turns
-from packnet_tf.atomic import flush
+from packnet_tf.backend.atomic import flush
 
 CASES = (("TinyDarknet", 96), ("MobileNetV2", 96), ("ResNet50", 64), ("VGG16", 64))
 TASKS = 4

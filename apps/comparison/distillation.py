@@ -18,7 +18,7 @@ from packnet_tf.apps.comparison.plain import (
     with_heads,
 )
 from packnet_tf.apps.comparison.settings import Distillation
-from packnet_tf.distribution import has_accelerator
+from packnet_tf.backend.distribution import has_accelerator
 from packnet_tf.policy import NORMS
 
 

@@ -13,7 +13,7 @@ from packnet_tf.apps.beginning import Beginning, begin, keep_linear_head
 from packnet_tf.apps.comparison.job import Job, TaskData, accuracy, network_bytes
 from packnet_tf.apps.comparison.settings import Packing
 from packnet_tf.apps.trunks import is_trained
-from packnet_tf.atomic import replacing
+from packnet_tf.backend.atomic import replacing
 from packnet_tf.heads import next_view
 from packnet_tf.trainer.history import History
 from packnet_tf.trainer.run import HISTORY, PACK

@@ -13,10 +13,10 @@ from packnet_tf.apps import rates
 from packnet_tf.apps.comparison.job import Job, TaskData, accuracy, network_bytes, saved_bytes
 from packnet_tf.apps.comparison.settings import Settings
 from packnet_tf.apps.trunks import is_trained
-from packnet_tf.atomic import replacing
-from packnet_tf.distribution import has_accelerator
+from packnet_tf.backend.atomic import replacing
+from packnet_tf.backend.distribution import has_accelerator
+from packnet_tf.backend.optimizers import reset_optimizer
 from packnet_tf.heads import as_in_training
-from packnet_tf.optimizers import reset_optimizer
 from packnet_tf.policy import NORMS
 from packnet_tf.statistics import moves_statistics, update_statistics
 from packnet_tf.trainer import checkpoint

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from packnet_tf.apps.comparison.runs import Run
 from packnet_tf.apps.comparison.screen import Screen
 from packnet_tf.apps.comparison.worker import ERROR, RESULT, RUN
-from packnet_tf.atomic import replacing
+from packnet_tf.backend.atomic import replacing
 
 LOG = "log.txt"
 POLL = 0.5  # seconds

@@ -15,7 +15,7 @@ from packnet_tf.apps.comparison.definition import Comparison
 from packnet_tf.apps.comparison.results import Line, collect, lines, write_csv
 from packnet_tf.apps.comparison.runs import Entry
 from packnet_tf.apps.comparison.worker import RESULT
-from packnet_tf.atomic import replacing
+from packnet_tf.backend.atomic import replacing
 from packnet_tf.quality import FLOOR
 from packnet_tf.tables import count_bytes, text_table
 

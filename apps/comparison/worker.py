@@ -27,7 +27,7 @@ except ImportError:  # Windows: nothing keeps two commands apart
     fcntl = None
 
 from packnet_tf.apps import cli
-from packnet_tf.atomic import replacing
+from packnet_tf.backend.atomic import replacing
 
 RUN, RESULT, ERROR, LOCK = "run.json", "result.json", "error.txt", "lock"
 PROGRESS = "training_*.npz"  # of plain networks, a file per task

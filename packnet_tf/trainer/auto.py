@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from packnet_tf.optimizers import check_resettable
+from packnet_tf.backend.optimizers import check_resettable
 from packnet_tf.phases import Phases
 from packnet_tf.pruning import check_ratio
 from packnet_tf.task_model import TRAINING, TaskModel

@@ -6,7 +6,7 @@ import pathlib
 import keras
 import numpy as np
 
-from packnet_tf.atomic import replacing
+from packnet_tf.backend.atomic import replacing
 from packnet_tf.packed_weight import assign_values, values_of
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import keras
 import tensorflow as tf
 
-from packnet_tf.datasets import check_ends
+from packnet_tf.backend.datasets import check_ends
 
 
 class Passes:

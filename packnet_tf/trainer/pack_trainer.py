@@ -9,14 +9,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from packnet_tf.distribution import (
-    has_accelerator,
-    is_chief,
-    scope_of,
-    strategy_of,
-)
+from packnet_tf.backend.distribution import has_accelerator, is_chief, scope_of, strategy_of
+from packnet_tf.backend.optimizers import steps_of, take_averages
 from packnet_tf.net import PackNet
-from packnet_tf.optimizers import steps_of, take_averages
 from packnet_tf.packed_weight import Criterion
 from packnet_tf.phases import Gradual, OneShot, Phases
 from packnet_tf.planning import equal_shares

@@ -3,7 +3,7 @@
 import pathlib
 import weakref
 
-from packnet_tf.distribution import has_workers, strategy_of, wait_for_others
+from packnet_tf.backend.distribution import has_workers, strategy_of, wait_for_others
 from packnet_tf.net import PackNet
 from packnet_tf.phases import Phases
 from packnet_tf.storage import restore

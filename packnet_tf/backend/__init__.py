@@ -1,0 +1,1 @@
+"""What Keras, TensorFlow and the file system need care with."""
