@@ -9,8 +9,8 @@ Example:
 from absl import flags
 
 from packnet_tf.apps import cli
+from packnet_tf.packing.pruning import check_ratio
 from packnet_tf.planning import equal_shares, plan, plan_table, too_little
-from packnet_tf.pruning import check_ratio
 
 FLAGS = cli.new_flags()
 POSITIONAL = ("pack",)

@@ -16,7 +16,7 @@ from absl import flags
 
 from packnet_tf.apps import cli
 from packnet_tf.apps.folders import read_folders
-from packnet_tf.pruning import check_ratio
+from packnet_tf.packing.pruning import check_ratio
 
 FLAGS = cli.new_flags()
 REQUIRED = POSITIONAL = ("pack",)

@@ -98,7 +98,7 @@ def adopt(way: str) -> dict:
     import keras
 
     import packnet_tf
-    from packnet_tf.cloning import attach
+    from packnet_tf.packing.cloning import attach
 
     print(f"\n== adopt, {way}", flush=True)
     keras.utils.set_random_seed(FLAGS.seed)
@@ -134,8 +134,9 @@ def adopt(way: str) -> dict:
 
 def adopt_by_hand(net, head, images, layerwise: bool):
     """What `net.adopt` would do without training what free weights start from."""
-    from packnet_tf import adoption, cloning
+    from packnet_tf import adoption
     from packnet_tf.matching import match
+    from packnet_tf.packing import cloning
 
     model = net.add_task(NETWORK, head)
     teacher = cloning.plain_trunk(net._trunk, model.trunk)

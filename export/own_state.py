@@ -4,8 +4,8 @@ import hashlib
 import json
 
 from packnet_tf.net import PackNet
-from packnet_tf.packed_weight import values_of
-from packnet_tf.policy import own_weights
+from packnet_tf.packing.policy import own_weights
+from packnet_tf.packing.weight import values_of
 
 
 def own_digest(net: PackNet, task: str) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 import keras
 import numpy as np
 
-from packnet_tf.cloning import full_precision, packed_kernels
 from packnet_tf.export import manifest as manifests
 from packnet_tf.export.batches import input_batches
 from packnet_tf.export.comparison import Comparison, Difference
@@ -29,7 +28,8 @@ from packnet_tf.export.preprocessing import Pixels, noted_range
 from packnet_tf.export.runtime import optimize, session
 from packnet_tf.export.supported import check_inputs
 from packnet_tf.net import PackNet
-from packnet_tf.packed_weight import PackedWeight
+from packnet_tf.packing.cloning import full_precision, packed_kernels
+from packnet_tf.packing.weight import PackedWeight
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from packnet_tf.callback import PackNetCallback as PackNetCallback
     from packnet_tf.capacity import Capacity as Capacity
     from packnet_tf.heads import linear_head as linear_head
-    from packnet_tf.layers import Packed as Packed
     from packnet_tf.net import PackNet as PackNet
-    from packnet_tf.packable import register_packed as register_packed
+    from packnet_tf.packing.layers import Packed as Packed
+    from packnet_tf.packing.pruning import magnitude as magnitude
+    from packnet_tf.packing.registry import register_packed as register_packed
     from packnet_tf.planning import equal_shares as equal_shares
     from packnet_tf.planning import erk_ratios as erk_ratios
     from packnet_tf.plotting import plot_capacity as plot_capacity
-    from packnet_tf.pruning import magnitude as magnitude
     from packnet_tf.quality import shortfalls as shortfalls
     from packnet_tf.schedules import constant_sparsity as constant_sparsity
     from packnet_tf.schedules import polynomial_decay as polynomial_decay
@@ -41,17 +41,17 @@ _HOMES = {
     "PackNet": "packnet_tf.net",
     "PackNetCallback": "packnet_tf.callback",
     "PackTrainer": "packnet_tf.trainer.pack_trainer",
-    "Packed": "packnet_tf.layers",
+    "Packed": "packnet_tf.packing.layers",
     "Task": "packnet_tf.trainer.task",
     "equal_shares": "packnet_tf.planning",
     "erk_ratios": "packnet_tf.planning",
     "constant_sparsity": "packnet_tf.schedules",
     "linear_head": "packnet_tf.heads",
     "load": "packnet_tf.storage",
-    "magnitude": "packnet_tf.pruning",
+    "magnitude": "packnet_tf.packing.pruning",
     "plot_capacity": "packnet_tf.plotting",
     "polynomial_decay": "packnet_tf.schedules",
-    "register_packed": "packnet_tf.packable",
+    "register_packed": "packnet_tf.packing.registry",
     "reset_optimizer": "packnet_tf.backend.optimizers",
     "shortfalls": "packnet_tf.quality",
     "update_statistics": "packnet_tf.statistics",

@@ -12,12 +12,12 @@ import numbers
 
 import keras
 
-from packnet_tf import cloning
 from packnet_tf.backend.datasets import check_ends
 from packnet_tf.matching import match
-from packnet_tf.packed_weight import assign_values, clear, values_of
-from packnet_tf.policy import own_weights
-from packnet_tf.pruning import check_ratios
+from packnet_tf.packing import cloning
+from packnet_tf.packing.policy import own_weights
+from packnet_tf.packing.pruning import check_ratios
+from packnet_tf.packing.weight import assign_values, clear, values_of
 from packnet_tf.tables import text_table
 from packnet_tf.transaction import Transaction
 

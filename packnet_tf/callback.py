@@ -6,9 +6,9 @@ import warnings
 import keras
 
 from packnet_tf.backend.optimizers import steps_of
-from packnet_tf.packed_weight import Criterion
+from packnet_tf.packing.pruning import check_ratio, magnitude
+from packnet_tf.packing.weight import Criterion
 from packnet_tf.phases import Gradual, OneShot, Phases
-from packnet_tf.pruning import check_ratio, magnitude
 from packnet_tf.schedules import Schedule
 from packnet_tf.task_model import TaskModel
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import keras
 
 from packnet_tf.capacity import Capacity
-from packnet_tf.layers import Packed, plain_class
-from packnet_tf.packed_weight import MAX_TASKS, PackedWeight, is_finite
+from packnet_tf.packing.layers import Packed, plain_class
+from packnet_tf.packing.weight import MAX_TASKS, PackedWeight, is_finite
 from packnet_tf.records import TaskRecord
 from packnet_tf.task_model import TaskModel
 from packnet_tf.task_names import check_usable

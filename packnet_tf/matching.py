@@ -8,7 +8,7 @@ from keras import ops, tree
 
 from packnet_tf.backend.distribution import has_accelerator
 from packnet_tf.checks import has_graph
-from packnet_tf.layers import Packed
+from packnet_tf.packing.layers import Packed
 
 
 def match(student, teacher, images, epochs, learning_rate, layerwise=True, verbose=0):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras.ops import convert_to_numpy
 
-from packnet_tf import adoption, cloning
+from packnet_tf import adoption
 from packnet_tf.checks import (
     check_capacity,
     check_finite,
@@ -20,11 +20,12 @@ from packnet_tf.checks import (
 )
 from packnet_tf.class_names import class_names
 from packnet_tf.pack_state import PackState
-from packnet_tf.packed_weight import Criterion, choose_all, clear, copy_value
-from packnet_tf.policy import Policy, own_weights
-from packnet_tf.pruning import check_ratio, check_ratios, magnitude
+from packnet_tf.packing import cloning
+from packnet_tf.packing.policy import Policy, own_weights
+from packnet_tf.packing.pruning import check_ratio, check_ratios, magnitude
+from packnet_tf.packing.restart import fresh_values
+from packnet_tf.packing.weight import Criterion, choose_all, clear, copy_value
 from packnet_tf.records import Head, TaskRecord
-from packnet_tf.restart import fresh_values
 from packnet_tf.reuse import seen_numbers
 from packnet_tf.task_model import COMMITTED, RETRAINING, TaskModel, as_given
 from packnet_tf.transaction import Transaction

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from packnet_tf import checks, cloning
+from packnet_tf import checks
 from packnet_tf.capacity import Capacity
-from packnet_tf.policy import Policy, own_weights
+from packnet_tf.packing import cloning
+from packnet_tf.packing.policy import Policy, own_weights
 from packnet_tf.records import TaskRecord
 from packnet_tf.statistics import fix_statistics
 from packnet_tf.summary import summarize

@@ -5,7 +5,7 @@ import math
 import numbers
 from collections.abc import Sequence
 
-from packnet_tf.pruning import check_ratio
+from packnet_tf.packing.pruning import check_ratio
 from packnet_tf.tables import text_table
 
 LEAST_SHARE = 0.5  # below it the learning rate rises no further

@@ -11,10 +11,10 @@ import math
 import keras
 import numpy as np
 
-from packnet_tf.cloning import finalize
-from packnet_tf.configs import changed
-from packnet_tf.packed_weight import values_of
-from packnet_tf.policy import own_weights
+from packnet_tf.packing.cloning import finalize
+from packnet_tf.packing.configs import changed
+from packnet_tf.packing.policy import own_weights
+from packnet_tf.packing.weight import values_of
 from packnet_tf.task_model import TaskModel
 
 

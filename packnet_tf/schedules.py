@@ -4,7 +4,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable
 
-from packnet_tf.pruning import check_ratio
+from packnet_tf.packing.pruning import check_ratio
 
 Schedule = Callable[[int], tuple[bool, float]]
 LAST_STEP = 2**31 - 1  # the largest that TensorFlow's int32 holds

@@ -22,8 +22,8 @@ from keras import ops
 
 from packnet_tf.backend.datasets import check_ends, known_batches
 from packnet_tf.backend.distribution import scope_of
-from packnet_tf.layers import own_variables
-from packnet_tf.packed_weight import assign_values, copy_value, values_of
+from packnet_tf.packing.layers import own_variables
+from packnet_tf.packing.weight import assign_values, copy_value, values_of
 
 # An average over the last eighth of the steps: short enough to follow weights that move, long
 # enough to level out batches.

@@ -15,8 +15,8 @@ import numpy as np
 
 from packnet_tf.backend.atomic import replacing
 from packnet_tf.net import PackNet
-from packnet_tf.packed_weight import values_of
-from packnet_tf.policy import Policy, own_weights
+from packnet_tf.packing.policy import Policy, own_weights
+from packnet_tf.packing.weight import values_of
 from packnet_tf.records import Head, TaskRecord
 from packnet_tf.task_model import RETRAINING
 from packnet_tf.task_names import check_usable

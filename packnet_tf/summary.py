@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping
 
-from packnet_tf.layers import Packed, own_variables, plain_class
-from packnet_tf.packed_trunk import PackedTrunk
-from packnet_tf.policy import Policy
+from packnet_tf.packing.layers import Packed, own_variables, plain_class
+from packnet_tf.packing.policy import Policy
+from packnet_tf.packing.trunk import PackedTrunk
 from packnet_tf.tables import text_table
 
 KINDS = ("packed", "shared", "per task", "head")

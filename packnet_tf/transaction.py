@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from packnet_tf.policy import own_weights
+from packnet_tf.packing.policy import own_weights
 
 
 class Transaction:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 from keras import ops
 
-from packnet_tf import bits
+from packnet_tf.packing import bits
 
 
 def storage_use(

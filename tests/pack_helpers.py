@@ -11,7 +11,7 @@ import numpy as np
 from keras import layers
 
 import packnet_tf
-from packnet_tf.layers import Packed
+from packnet_tf.packing.layers import Packed
 
 SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 

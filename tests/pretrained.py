@@ -7,8 +7,8 @@ import numpy as np
 from keras import layers
 
 from pack_helpers import compiled, conv_trunk, data, fit, values
-from packnet_tf.cloning import attach
-from packnet_tf.policy import own_weights
+from packnet_tf.packing.cloning import attach
+from packnet_tf.packing.policy import own_weights
 
 # JAX is nothing without XLA; TensorFlow spends seconds on compiling.
 JIT_COMPILE = "auto" if keras.backend.backend() == "jax" else False

@@ -22,7 +22,7 @@ from pack_helpers import (
     values,
 )
 from packnet_tf import adoption
-from packnet_tf.policy import own_weights
+from packnet_tf.packing.policy import own_weights
 from pretrained import JIT_COMPILE, adopt, committed, images, pretrained
 
 any_backend = pytest.mark.any_backend

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from packnet_tf import bits
+from packnet_tf.packing import bits
 
 
 @settings(deadline=None, max_examples=200)

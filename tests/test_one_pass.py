@@ -7,8 +7,8 @@ from keras import layers
 
 import packnet_tf
 from pack_helpers import compiled, conv_trunk, data, fit, kernels, packed, same, state, values
-from packnet_tf import one_pass
 from packnet_tf.backend import distribution
+from packnet_tf.packing import fused_view as one_pass
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from pack_helpers import (
     packed,
     values,
 )
-from packnet_tf.policy import Policy, own_weights
+from packnet_tf.packing.policy import Policy, own_weights
 
 BIASES = {("conv2", "bias"), ("fc", "bias")}
 GAINS = {("norm1", "gamma"), ("norm1", "beta")}

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from packnet_tf import pruning
-from packnet_tf.pruning import check_ratio, count_by_owner, magnitude
+from packnet_tf.packing import pruning
+from packnet_tf.packing.pruning import check_ratio, count_by_owner, magnitude
 
 ALL = np.ones(4, bool)
 T, F = True, False

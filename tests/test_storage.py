@@ -29,7 +29,7 @@ from pack_helpers import (
     values,
     weights_of,
 )
-from packnet_tf.packed_weight import PackedWeight
+from packnet_tf.packing.weight import PackedWeight
 from packnet_tf.storage import restore
 
 

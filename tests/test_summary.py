@@ -7,7 +7,7 @@ import pytest
 
 import packnet_tf
 from networks import NETWORKS, head_for, row
-from packnet_tf.policy import own_weights
+from packnet_tf.packing.policy import own_weights
 
 layers = keras.layers
 

@@ -7,8 +7,8 @@ from keras import layers
 
 import packnet_tf
 from pack_helpers import functional, pack_task
-from packnet_tf.restart import fresh_values
-from packnet_tf.undrawn import Undrawn
+from packnet_tf.packing.restart import fresh_values
+from packnet_tf.packing.skip_init import Undrawn
 
 SEED = {"seed": 3}
 

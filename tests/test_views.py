@@ -23,7 +23,7 @@ from pack_helpers import (
     state,
     values,
 )
-from packnet_tf.layers import Packed
+from packnet_tf.packing.layers import Packed
 
 
 def test_views_held_at_once_and_called_in_turn_each_answer_as_their_own_task(trunk):

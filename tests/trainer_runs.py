@@ -13,7 +13,7 @@ from keras import layers
 
 import packnet_tf
 from pack_helpers import SPARSE, data, functional, values
-from packnet_tf.policy import own_weights
+from packnet_tf.packing.policy import own_weights
 
 
 def trunk(norm=True, dropout=0.2):

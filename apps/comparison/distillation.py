@@ -19,7 +19,7 @@ from packnet_tf.apps.comparison.plain import (
 )
 from packnet_tf.apps.comparison.settings import Distillation
 from packnet_tf.backend.distribution import has_accelerator
-from packnet_tf.policy import NORMS
+from packnet_tf.packing.policy import NORMS
 
 
 def distil(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> float:

@@ -24,8 +24,8 @@ from packnet_tf.apps.comparison.plain import (
 from packnet_tf.apps.comparison.settings import Settings
 from packnet_tf.apps.trunks import is_trained
 from packnet_tf.backend.atomic import replacing
-from packnet_tf.cloning import copy_layer
-from packnet_tf.policy import NORMS
+from packnet_tf.packing.cloning import copy_layer
+from packnet_tf.packing.policy import NORMS
 from packnet_tf.statistics import moves_statistics
 
 

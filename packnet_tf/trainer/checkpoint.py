@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from packnet_tf.backend.atomic import replacing
-from packnet_tf.packed_weight import assign_values, values_of
+from packnet_tf.packing.weight import assign_values, values_of
 
 
 def variables_of(model: keras.Model) -> list[keras.Variable]:

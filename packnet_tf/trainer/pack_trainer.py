@@ -12,10 +12,10 @@ from keras import ops
 from packnet_tf.backend.distribution import has_accelerator, is_chief, scope_of, strategy_of
 from packnet_tf.backend.optimizers import steps_of, take_averages
 from packnet_tf.net import PackNet
-from packnet_tf.packed_weight import Criterion
+from packnet_tf.packing.pruning import check_ratio, magnitude
+from packnet_tf.packing.weight import Criterion
 from packnet_tf.phases import Gradual, OneShot, Phases
 from packnet_tf.planning import equal_shares
-from packnet_tf.pruning import check_ratio, magnitude
 from packnet_tf.quality import shortfalls
 from packnet_tf.schedules import Schedule
 from packnet_tf.task_model import TaskModel

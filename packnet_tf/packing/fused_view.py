@@ -15,7 +15,7 @@ import keras
 from keras import ops
 
 from packnet_tf.backend.distribution import compiles_on_cpu
-from packnet_tf.packed_weight import PackedWeight, own_number, ranges, select
+from packnet_tf.packing.weight import PackedWeight, own_number, ranges, select
 
 LARGE = 1 << 18  # weights
 

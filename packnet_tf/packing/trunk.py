@@ -5,11 +5,17 @@ from collections.abc import Iterator, Sequence
 
 import keras
 
-from packnet_tf import packable  # noqa: F401  registers what files may hold
-from packnet_tf.configs import changed, repair
-from packnet_tf.layers import PACKED_CLASSES, Packed, check_new_values, own_variables, pack_layer
-from packnet_tf.packed_weight import PackedWeight, assign_values, values_of
-from packnet_tf.undrawn import give_back_initializers, undrawn
+from packnet_tf.packing import registry as packable  # noqa: F401  registers what files may hold
+from packnet_tf.packing.configs import changed, repair
+from packnet_tf.packing.layers import (
+    PACKED_CLASSES,
+    Packed,
+    check_new_values,
+    own_variables,
+    pack_layer,
+)
+from packnet_tf.packing.skip_init import give_back_initializers, undrawn
+from packnet_tf.packing.weight import PackedWeight, assign_values, values_of
 
 
 @keras.saving.register_keras_serializable("packnet_tf")

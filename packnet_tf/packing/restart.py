@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
-from packnet_tf.layers import Packed
+from packnet_tf.packing.layers import Packed
 
 
 def fresh_values(trunk) -> Iterator[np.ndarray]:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from packnet_tf.pruning import check_released, claimable, count_by_owner, magnitude
+from packnet_tf.packing.pruning import check_released, claimable, count_by_owner, magnitude
 
 # `ops.where` below gets the `value` of variables: on JAX it does not take variables.
 MAX_TASKS = 255  # owners and claims are uint8

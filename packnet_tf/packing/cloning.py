@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import keras
 
-from packnet_tf.configs import changed, config_of, impossible
-from packnet_tf.layers import Packed, guard, own_variables, pack_layer, plain_class
-from packnet_tf.packable import packable_layers
-from packnet_tf.packed_trunk import PackedTrunk
-from packnet_tf.packed_weight import PackedWeight, copy_value
-from packnet_tf.undrawn import give_back_initializers, undrawn, zeros
+from packnet_tf.packing.configs import changed, config_of, impossible
+from packnet_tf.packing.layers import Packed, guard, own_variables, pack_layer, plain_class
+from packnet_tf.packing.registry import packable_layers
+from packnet_tf.packing.skip_init import give_back_initializers, undrawn, zeros
+from packnet_tf.packing.trunk import PackedTrunk
+from packnet_tf.packing.weight import PackedWeight, copy_value
 
 
 def pack_trunk(trunk, embeddings: bool = False) -> PackedTrunk:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import keras
 
-from packnet_tf.layers import PACKED_CLASSES, Packed
+from packnet_tf.packing.layers import PACKED_CLASSES, Packed
 
 # Packed where the policy asks for it: most tasks use few rows, and a magnitude says little of them.
 EMBEDDINGS = (keras.layers.Embedding,)

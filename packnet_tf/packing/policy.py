@@ -4,7 +4,7 @@ import dataclasses
 
 import keras
 
-from packnet_tf.layers import Packed, own_variables
+from packnet_tf.packing.layers import Packed, own_variables
 
 NORMS = (
     keras.layers.BatchNormalization,

@@ -13,10 +13,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from packnet_tf import bits
 from packnet_tf.backend.distribution import owner_dtype
-from packnet_tf.one_pass import training_view
-from packnet_tf.packed_weight import PackedWeight, clear
+from packnet_tf.packing import bits
+from packnet_tf.packing.fused_view import training_view
+from packnet_tf.packing.weight import PackedWeight, clear
 
 # From a Keras class to its packed one; every subclass of `Packed` puts itself here.
 PACKED_CLASSES: dict[type, type] = {}

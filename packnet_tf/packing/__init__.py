@@ -1,0 +1,1 @@
+"""A packed weight, and how the layers of a trunk get one."""
