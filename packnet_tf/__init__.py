@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from packnet_tf.capacity import Capacity as Capacity
     from packnet_tf.heads import linear_head as linear_head
     from packnet_tf.net import PackNet as PackNet
+    from packnet_tf.normalization.statistics import update_statistics as update_statistics
     from packnet_tf.packing.layers import Packed as Packed
     from packnet_tf.packing.pruning import magnitude as magnitude
     from packnet_tf.packing.registry import register_packed as register_packed
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from packnet_tf.quality import shortfalls as shortfalls
     from packnet_tf.schedules import constant_sparsity as constant_sparsity
     from packnet_tf.schedules import polynomial_decay as polynomial_decay
-    from packnet_tf.statistics import update_statistics as update_statistics
     from packnet_tf.storage import load as load
     from packnet_tf.trainer.auto import Auto as Auto
     from packnet_tf.trainer.pack_trainer import PackTrainer as PackTrainer
@@ -54,7 +54,7 @@ _HOMES = {
     "register_packed": "packnet_tf.packing.registry",
     "reset_optimizer": "packnet_tf.backend.optimizers",
     "shortfalls": "packnet_tf.quality",
-    "update_statistics": "packnet_tf.statistics",
+    "update_statistics": "packnet_tf.normalization.statistics",
 }
 _MODULES = ("metrics", "planning")  # of functions for those who look for them
 __all__ = ["__version__", *_HOMES, *_MODULES]

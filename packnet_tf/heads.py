@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from packnet_tf.backend.distribution import strategy_of
-from packnet_tf.statistics import moves_statistics
+from packnet_tf.normalization.statistics import moves_statistics
 
 FEATURE_NORM = 30.0  # mean squared norm that features are scaled to
 MOST_IMAGES = 20_000  # that a head is fitted on; more change it little

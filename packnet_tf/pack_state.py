@@ -9,10 +9,10 @@ import numpy as np
 
 from packnet_tf import checks
 from packnet_tf.capacity import Capacity
+from packnet_tf.normalization.statistics import fix_statistics
 from packnet_tf.packing import cloning
 from packnet_tf.packing.policy import Policy, own_weights
 from packnet_tf.records import TaskRecord
-from packnet_tf.statistics import fix_statistics
 from packnet_tf.summary import summarize
 from packnet_tf.task_model import COMMITTED, PHASES, TaskModel
 from packnet_tf.task_names import model_name

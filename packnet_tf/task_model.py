@@ -11,10 +11,10 @@ from keras import ops
 from packnet_tf.backend.distribution import keep_tf_keras
 from packnet_tf.backend.multi_worker import fitting_model
 from packnet_tf.backend.optimizers import refuse_strange
+from packnet_tf.normalization.seen_data import SeenData
+from packnet_tf.normalization.statistics import as_plain, follow_steps, momentum_after
 from packnet_tf.packing.layers import check_new_values
 from packnet_tf.packing.trunk import PackedTrunk
-from packnet_tf.statistics import as_plain, follow_steps, momentum_after
-from packnet_tf.training_data import SeenData
 
 keep_tf_keras()
 TRAINING, RETRAINING, COMMITTED = 0, 1, 2

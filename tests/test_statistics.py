@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 import packnet_tf
-from packnet_tf.statistics import momentum_after, update_statistics
+from packnet_tf.normalization.statistics import momentum_after, update_statistics
 
 any_backend = pytest.mark.any_backend
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -24,9 +24,9 @@ from packnet_tf.apps.comparison.plain import (
 from packnet_tf.apps.comparison.settings import Settings
 from packnet_tf.apps.trunks import is_trained
 from packnet_tf.backend.atomic import replacing
+from packnet_tf.normalization.statistics import moves_statistics
 from packnet_tf.packing.cloning import copy_layer
 from packnet_tf.packing.policy import NORMS
-from packnet_tf.statistics import moves_statistics
 
 
 def train_own(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> float:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from packnet_tf.backend.distribution import has_workers
-from packnet_tf.statistics import update_statistics
+from packnet_tf.normalization.statistics import update_statistics
 
 MOST_BATCHES = 64  # of a loop of one's own; references, not copies
 MOST_STEPS = 256  # of a pass: more change statistics little, and large data take long

@@ -1,0 +1,1 @@
+"""Moving statistics that are those of the network that answers."""
