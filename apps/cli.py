@@ -178,7 +178,7 @@ def start_keras() -> None:
             tf.zeros(())
         tf.get_logger().setLevel("ERROR")  # advice on retracing, meant for developers
         import keras  # noqa: F401
-    import packnet_tf.task_model  # noqa: F401
+    import packnet_tf.tasks.task_model  # noqa: F401
 
 
 @contextlib.contextmanager

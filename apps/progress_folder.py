@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 
 from packnet_tf.backend.atomic import replacing
-from packnet_tf.storage import restore
+from packnet_tf.tasks.storage import restore
 from packnet_tf.trainer.history import History
 from packnet_tf.trainer.run import HISTORY, PACK
 

@@ -161,7 +161,7 @@ def _network(source: str, image_size: int | None, weights: str, output: str | No
 
     if not source.endswith(SUFFIXES):
         return _application(source, image_size, weights, output)
-    from packnet_tf.storage import Archive
+    from packnet_tf.tasks.storage import Archive
 
     found = read_model(source)
     if not isinstance(found, keras.Model):

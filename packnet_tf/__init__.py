@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from packnet_tf.quality import shortfalls as shortfalls
     from packnet_tf.schedules import constant_sparsity as constant_sparsity
     from packnet_tf.schedules import polynomial_decay as polynomial_decay
-    from packnet_tf.storage import load as load
+    from packnet_tf.tasks.storage import load as load
     from packnet_tf.trainer.auto import Auto as Auto
     from packnet_tf.trainer.pack_trainer import PackTrainer as PackTrainer
     from packnet_tf.trainer.task import Task as Task
@@ -47,7 +47,7 @@ _HOMES = {
     "erk_ratios": "packnet_tf.planning",
     "constant_sparsity": "packnet_tf.schedules",
     "linear_head": "packnet_tf.heads",
-    "load": "packnet_tf.storage",
+    "load": "packnet_tf.tasks.storage",
     "magnitude": "packnet_tf.packing.pruning",
     "plot_capacity": "packnet_tf.plotting",
     "polynomial_decay": "packnet_tf.schedules",

@@ -10,7 +10,7 @@ from packnet_tf.packing.pruning import check_ratio, magnitude
 from packnet_tf.packing.weight import Criterion
 from packnet_tf.phases import Gradual, OneShot, Phases
 from packnet_tf.schedules import Schedule
-from packnet_tf.task_model import TaskModel
+from packnet_tf.tasks.task_model import TaskModel
 
 
 class PackNetCallback(keras.callbacks.Callback):

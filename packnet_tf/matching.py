@@ -7,8 +7,8 @@ import numpy as np
 from keras import ops, tree
 
 from packnet_tf.backend.distribution import has_accelerator
-from packnet_tf.checks import has_graph
 from packnet_tf.packing.layers import Packed
+from packnet_tf.tasks.checks import has_graph
 
 
 def match(student, teacher, images, epochs, learning_rate, layerwise=True, verbose=0):

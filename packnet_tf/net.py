@@ -7,7 +7,12 @@ import numpy as np
 from keras.ops import convert_to_numpy
 
 from packnet_tf import adoption
-from packnet_tf.checks import (
+from packnet_tf.packing import cloning
+from packnet_tf.packing.policy import Policy, own_weights
+from packnet_tf.packing.pruning import check_ratio, check_ratios, magnitude
+from packnet_tf.packing.restart import fresh_values
+from packnet_tf.packing.weight import Criterion, choose_all, clear, copy_value
+from packnet_tf.tasks.checks import (
     check_capacity,
     check_finite,
     check_head,
@@ -18,17 +23,12 @@ from packnet_tf.checks import (
     nothing_to_pack,
     rolled_back,
 )
-from packnet_tf.class_names import class_names
-from packnet_tf.pack_state import PackState
-from packnet_tf.packing import cloning
-from packnet_tf.packing.policy import Policy, own_weights
-from packnet_tf.packing.pruning import check_ratio, check_ratios, magnitude
-from packnet_tf.packing.restart import fresh_values
-from packnet_tf.packing.weight import Criterion, choose_all, clear, copy_value
-from packnet_tf.records import Head, TaskRecord
-from packnet_tf.reuse import seen_numbers
-from packnet_tf.task_model import COMMITTED, RETRAINING, TaskModel, as_given
-from packnet_tf.transaction import Transaction
+from packnet_tf.tasks.class_names import class_names
+from packnet_tf.tasks.records import Head, TaskRecord
+from packnet_tf.tasks.reuse import seen_numbers
+from packnet_tf.tasks.state import PackState
+from packnet_tf.tasks.task_model import COMMITTED, RETRAINING, TaskModel, as_given
+from packnet_tf.tasks.transaction import Transaction
 
 
 class PackNet(PackState):
@@ -382,7 +382,7 @@ class PackNet(PackState):
         Written to a temporary file beside it, flushed and renamed: after a crash the old file is
         whole. The optimizer of an open task is not part of it.
         """
-        from packnet_tf.storage import save
+        from packnet_tf.tasks.storage import save
 
         check_owners(self._weights, self._records)
         save(self, path)
@@ -392,6 +392,6 @@ class PackNet(PackState):
 
         They share nothing with it; the model of an open task comes without its optimizer.
         """
-        from packnet_tf.storage import from_bytes, to_bytes
+        from packnet_tf.tasks.storage import from_bytes, to_bytes
 
         return from_bytes, (to_bytes(self),)

@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import sys
 
-REGISTERS = "packnet_tf.task_model"  # with all the modules that it imports
+REGISTERS = "packnet_tf.tasks.task_model"  # with all the modules that it imports
 
 
 class _Hook:

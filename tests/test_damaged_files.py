@@ -18,7 +18,7 @@ from pack_helpers import (
     pack_task,
     packed,
 )
-from packnet_tf.storage import FORMAT
+from packnet_tf.tasks.storage import FORMAT
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from keras import layers
 
 import packnet_tf
 from pack_helpers import data, functional, jolt, logits
-from packnet_tf import transaction
 from packnet_tf.packing.policy import own_weights
+from packnet_tf.tasks import transaction
 
 pytestmark = pytest.mark.any_backend
 LIBRARY = str(pathlib.Path(packnet_tf.__file__).parent)

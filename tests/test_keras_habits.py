@@ -271,7 +271,7 @@ def test_every_module_may_be_the_first_that_is_imported():
         """,
         *sorted(".".join(file.parts).removesuffix(".__init__") for file in files),
     )
-    class_ = "<class 'packnet_tf.task_model.TaskModel'>"
+    class_ = "<class 'packnet_tf.tasks.task_model.TaskModel'>"
     assert len(files) > 40
     assert done.stdout.count(class_) == len(files), done.stderr
 

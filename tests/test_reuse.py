@@ -8,7 +8,7 @@ from keras import layers
 import packnet_tf
 from pack_helpers import conv_trunk, data, logits, mlp_trunk, owners, pack_task, packed, values
 from packnet_tf.packing.weight import ranges
-from packnet_tf.reuse import seen_numbers
+from packnet_tf.tasks.reuse import seen_numbers
 
 pytestmark = pytest.mark.any_backend
 

@@ -30,7 +30,7 @@ from pack_helpers import (
     weights_of,
 )
 from packnet_tf.packing.weight import PackedWeight
-from packnet_tf.storage import restore
+from packnet_tf.tasks.storage import restore
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from packnet_tf.apps.comparison.definition import (
 )
 from packnet_tf.apps.comparison.settings import Settings, check, check_names
 from packnet_tf.apps.model_files import SUFFIXES
-from packnet_tf.task_names import check_usable
+from packnet_tf.tasks.names import check_usable
 
 TOP = ("trunk", "image_size", "tasks", "orders", "seeds", "settings", "methods", "published_errors")
 

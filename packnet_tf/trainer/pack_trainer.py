@@ -18,7 +18,7 @@ from packnet_tf.phases import Gradual, OneShot, Phases
 from packnet_tf.planning import equal_shares
 from packnet_tf.quality import shortfalls
 from packnet_tf.schedules import Schedule
-from packnet_tf.task_model import TaskModel
+from packnet_tf.tasks.task_model import TaskModel
 from packnet_tf.trainer.arguments import (
     check_choice,
     check_rates,

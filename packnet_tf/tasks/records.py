@@ -15,7 +15,7 @@ from packnet_tf.packing.cloning import finalize
 from packnet_tf.packing.configs import changed
 from packnet_tf.packing.policy import own_weights
 from packnet_tf.packing.weight import values_of
-from packnet_tf.task_model import TaskModel
+from packnet_tf.tasks.task_model import TaskModel
 
 
 class Head:

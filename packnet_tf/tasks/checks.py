@@ -8,9 +8,9 @@ import keras
 from packnet_tf.capacity import Capacity
 from packnet_tf.packing.layers import Packed, plain_class
 from packnet_tf.packing.weight import MAX_TASKS, PackedWeight, is_finite
-from packnet_tf.records import TaskRecord
-from packnet_tf.task_model import TaskModel
-from packnet_tf.task_names import check_usable
+from packnet_tf.tasks.names import check_usable
+from packnet_tf.tasks.records import TaskRecord
+from packnet_tf.tasks.task_model import TaskModel
 
 
 def check_trunk(trunk) -> None:

@@ -17,9 +17,9 @@ from packnet_tf.backend.atomic import replacing
 from packnet_tf.net import PackNet
 from packnet_tf.packing.policy import Policy, own_weights
 from packnet_tf.packing.weight import values_of
-from packnet_tf.records import Head, TaskRecord
-from packnet_tf.task_model import RETRAINING
-from packnet_tf.task_names import check_usable
+from packnet_tf.tasks.names import check_usable
+from packnet_tf.tasks.records import Head, TaskRecord
+from packnet_tf.tasks.task_model import RETRAINING
 from packnet_tf.usage import bytes_in
 
 FORMAT = 6

@@ -1,0 +1,1 @@
+"""What a pack holds: its tasks, their models, and the file."""
