@@ -16,9 +16,9 @@ import numpy as np
 from packnet_tf.apps.heads import calibrated_head
 from packnet_tf.apps.trunks import is_trained
 from packnet_tf.backend.distribution import scope_of, strategy_of
-from packnet_tf.heads import collect, fitted_head, linear_accuracy, next_view
 from packnet_tf.normalization.statistics import moves_statistics, update_statistics
 from packnet_tf.tasks.reuse import seen_numbers
+from packnet_tf.training.heads import collect, fitted_head, linear_accuracy, next_view
 
 STATISTICS_STEPS = 16  # that statistics are measured on after a trial
 TRIAL_STEPS = 100  # of a trial; in fewer, batches' statistics have not caught up yet

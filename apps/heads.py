@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import keras
 
-from packnet_tf.heads import collect, scaled_head
+from packnet_tf.training.heads import collect, scaled_head
 
 
 def calibrated_head(features_of: Callable, images, classes: int, factor: float = 1.0):
-    """A random linear head on features of one size; see `packnet_tf.heads.scaled_head`.
+    """A random linear head on features of one size; see `packnet_tf.training.heads.scaled_head`.
 
     Args:
         features_of: from images to features, as the task begins with them.

@@ -7,7 +7,7 @@ import keras
 
 import packnet_tf
 from packnet_tf.planning import rate_for_share
-from packnet_tf.schedules import Schedule
+from packnet_tf.training.schedules import Schedule
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 DECAYS = ("cosine", "step", "none")

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from packnet_tf import metrics as metrics
     from packnet_tf import planning as planning
     from packnet_tf.backend.optimizers import reset_optimizer as reset_optimizer
-    from packnet_tf.callback import PackNetCallback as PackNetCallback
     from packnet_tf.capacity import Capacity as Capacity
-    from packnet_tf.heads import linear_head as linear_head
     from packnet_tf.net import PackNet as PackNet
     from packnet_tf.normalization.statistics import update_statistics as update_statistics
     from packnet_tf.packing.layers import Packed as Packed
@@ -26,12 +24,14 @@ if TYPE_CHECKING:
     from packnet_tf.planning import erk_ratios as erk_ratios
     from packnet_tf.plotting import plot_capacity as plot_capacity
     from packnet_tf.quality import shortfalls as shortfalls
-    from packnet_tf.schedules import constant_sparsity as constant_sparsity
-    from packnet_tf.schedules import polynomial_decay as polynomial_decay
     from packnet_tf.tasks.storage import load as load
     from packnet_tf.trainer.auto import Auto as Auto
     from packnet_tf.trainer.pack_trainer import PackTrainer as PackTrainer
     from packnet_tf.trainer.task import Task as Task
+    from packnet_tf.training.callback import PackNetCallback as PackNetCallback
+    from packnet_tf.training.heads import linear_head as linear_head
+    from packnet_tf.training.schedules import constant_sparsity as constant_sparsity
+    from packnet_tf.training.schedules import polynomial_decay as polynomial_decay
 
 __version__ = "0.1.0"
 
@@ -39,18 +39,18 @@ _HOMES = {
     "Auto": "packnet_tf.trainer.auto",
     "Capacity": "packnet_tf.capacity",
     "PackNet": "packnet_tf.net",
-    "PackNetCallback": "packnet_tf.callback",
+    "PackNetCallback": "packnet_tf.training.callback",
     "PackTrainer": "packnet_tf.trainer.pack_trainer",
     "Packed": "packnet_tf.packing.layers",
     "Task": "packnet_tf.trainer.task",
     "equal_shares": "packnet_tf.planning",
     "erk_ratios": "packnet_tf.planning",
-    "constant_sparsity": "packnet_tf.schedules",
-    "linear_head": "packnet_tf.heads",
+    "constant_sparsity": "packnet_tf.training.schedules",
+    "linear_head": "packnet_tf.training.heads",
     "load": "packnet_tf.tasks.storage",
     "magnitude": "packnet_tf.packing.pruning",
     "plot_capacity": "packnet_tf.plotting",
-    "polynomial_decay": "packnet_tf.schedules",
+    "polynomial_decay": "packnet_tf.training.schedules",
     "register_packed": "packnet_tf.packing.registry",
     "reset_optimizer": "packnet_tf.backend.optimizers",
     "shortfalls": "packnet_tf.quality",

@@ -7,7 +7,7 @@ from keras import layers
 from sklearn.linear_model import LogisticRegression
 
 import packnet_tf
-from packnet_tf.heads import FEATURE_NORM, fit_linear, fitted_head, linear_accuracy
+from packnet_tf.training.heads import FEATURE_NORM, fit_linear, fitted_head, linear_accuracy
 
 RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.integers(0, 3, 300)

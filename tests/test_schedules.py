@@ -21,7 +21,7 @@ from pack_helpers import (
     weights_of,
 )
 from packnet_tf import PackNetCallback
-from packnet_tf.schedules import LAST_STEP, ask, due, final_sparsity
+from packnet_tf.training.schedules import LAST_STEP, ask, due, final_sparsity
 
 
 def every_ten(step):

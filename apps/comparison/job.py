@@ -18,8 +18,8 @@ from packnet_tf.apps.folders import Folder, readable, shuffled
 from packnet_tf.apps.heads import calibrated_head
 from packnet_tf.apps.pipeline import Pipeline
 from packnet_tf.apps.trunks import load_trunk, pretrained_head
-from packnet_tf.heads import collect, fitted_head
 from packnet_tf.packing.cloning import attach
+from packnet_tf.training.heads import collect, fitted_head
 
 
 @dataclasses.dataclass

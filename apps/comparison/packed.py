@@ -14,9 +14,9 @@ from packnet_tf.apps.comparison.job import Job, TaskData, accuracy, network_byte
 from packnet_tf.apps.comparison.settings import Packing
 from packnet_tf.apps.trunks import is_trained
 from packnet_tf.backend.atomic import replacing
-from packnet_tf.heads import next_view
 from packnet_tf.trainer.history import History
 from packnet_tf.trainer.run import HISTORY, PACK
+from packnet_tf.training.heads import next_view
 
 SECONDS = "base_seconds"  # a note: what the base took
 

@@ -16,10 +16,10 @@ from packnet_tf.apps.trunks import is_trained
 from packnet_tf.backend.atomic import replacing
 from packnet_tf.backend.distribution import has_accelerator
 from packnet_tf.backend.optimizers import reset_optimizer
-from packnet_tf.heads import as_in_training
 from packnet_tf.normalization.statistics import moves_statistics, update_statistics
 from packnet_tf.packing.policy import NORMS
 from packnet_tf.trainer import checkpoint
+from packnet_tf.training.heads import as_in_training
 
 GUIDE_RATE = 1e-4
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -130,7 +130,7 @@ class TaskModel(fitting_model()):
         At its end moving statistics are measured on the training data: they are those of the
         network as it is then.
         """
-        from packnet_tf.callback import in_working_order
+        from packnet_tf.training.callback import in_working_order
 
         call = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs)
         if "callbacks" in call.arguments:

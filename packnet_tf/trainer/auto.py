@@ -6,9 +6,9 @@ import numpy as np
 
 from packnet_tf.backend.optimizers import check_resettable
 from packnet_tf.packing.pruning import check_ratio
-from packnet_tf.phases import Phases
 from packnet_tf.tasks.task_model import TRAINING, TaskModel
 from packnet_tf.trainer import checkpoint
+from packnet_tf.training.phases import Phases
 
 
 @dataclasses.dataclass(frozen=True)

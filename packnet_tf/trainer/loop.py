@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import keras
 import tensorflow as tf
 
-from packnet_tf.phases import Phases
+from packnet_tf.training.phases import Phases
 
 SECONDS_AT_ONCE = 0.5  # how long one call should take: progress stays visible, calls stay few
 

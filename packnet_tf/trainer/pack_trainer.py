@@ -14,10 +14,8 @@ from packnet_tf.backend.optimizers import steps_of, take_averages
 from packnet_tf.net import PackNet
 from packnet_tf.packing.pruning import check_ratio, magnitude
 from packnet_tf.packing.weight import Criterion
-from packnet_tf.phases import Gradual, OneShot, Phases
 from packnet_tf.planning import equal_shares
 from packnet_tf.quality import shortfalls
-from packnet_tf.schedules import Schedule
 from packnet_tf.tasks.task_model import TaskModel
 from packnet_tf.trainer.arguments import (
     check_choice,
@@ -35,6 +33,8 @@ from packnet_tf.trainer.metrics import as_numbers, new_metric
 from packnet_tf.trainer.progress import Screen, epoch_line, typed_command
 from packnet_tf.trainer.run import Run
 from packnet_tf.trainer.task import Task
+from packnet_tf.training.phases import Gradual, OneShot, Phases
+from packnet_tf.training.schedules import Schedule
 
 _BEGUN: weakref.WeakSet[TaskModel] = weakref.WeakSet()  # models that trainers have opened
 Rate = float | Callable[[int], float]

@@ -5,11 +5,11 @@ import weakref
 
 from packnet_tf.backend.distribution import has_workers, strategy_of, wait_for_others
 from packnet_tf.net import PackNet
-from packnet_tf.phases import Phases
 from packnet_tf.tasks.storage import restore
 from packnet_tf.tasks.task_model import TaskModel
 from packnet_tf.trainer import checkpoint
 from packnet_tf.trainer.history import History
+from packnet_tf.training.phases import Phases
 
 PACK = "pack.keras"  # within the directory, as is the next one
 HISTORY = "history.json"

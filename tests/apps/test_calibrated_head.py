@@ -9,8 +9,8 @@ from keras import layers
 import packnet_tf
 from pack_helpers import jolt
 from packnet_tf.apps.heads import calibrated_head
-from packnet_tf.heads import FEATURE_NORM, as_in_training, next_view
 from packnet_tf.packing.policy import own_weights
+from packnet_tf.training.heads import FEATURE_NORM, as_in_training, next_view
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (64, 8, 8, 3)).astype("float32")
 DATA = tf.data.Dataset.from_tensor_slices((IMAGES, np.zeros(64, "int32"))).batch(16)

@@ -6,7 +6,7 @@ from keras import layers
 
 import packnet_tf
 from packnet_tf.apps import rates
-from packnet_tf.schedules import ask
+from packnet_tf.training.schedules import ask
 
 
 def new_net(**policy):

@@ -15,9 +15,9 @@ from keras import ops
 from packnet_tf.backend.optimizers import check_resettable, reset_optimizer, steps_of
 from packnet_tf.packing.pruning import magnitude
 from packnet_tf.packing.weight import Criterion, assign_values, values_of
-from packnet_tf.schedules import Schedule, due, final_sparsity
 from packnet_tf.tasks.checks import rolled_back
 from packnet_tf.tasks.task_model import RETRAINING, TRAINING, TaskModel
+from packnet_tf.training.schedules import Schedule, due, final_sparsity
 
 Evaluate = Callable[[], Mapping[str, float]]
 

@@ -8,9 +8,9 @@ import keras
 from packnet_tf.backend.optimizers import steps_of
 from packnet_tf.packing.pruning import check_ratio, magnitude
 from packnet_tf.packing.weight import Criterion
-from packnet_tf.phases import Gradual, OneShot, Phases
-from packnet_tf.schedules import Schedule
 from packnet_tf.tasks.task_model import TaskModel
+from packnet_tf.training.phases import Gradual, OneShot, Phases
+from packnet_tf.training.schedules import Schedule
 
 
 class PackNetCallback(keras.callbacks.Callback):

@@ -1,0 +1,1 @@
+"""The phases of a task, and the callback that drives them."""
