@@ -134,8 +134,8 @@ def adopt(way: str) -> dict:
 
 def adopt_by_hand(net, head, images, layerwise: bool):
     """What `net.adopt` would do without training what free weights start from."""
-    from packnet_tf import adoption
-    from packnet_tf.matching import match
+    from packnet_tf.adoption import adopt as adoption
+    from packnet_tf.adoption.matching import match
     from packnet_tf.packing import cloning
 
     model = net.add_task(NETWORK, head)

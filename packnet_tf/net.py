@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras.ops import convert_to_numpy
 
-from packnet_tf import adoption
+from packnet_tf.adoption import adopt as adoption
 from packnet_tf.packing import cloning
 from packnet_tf.packing.policy import Policy, own_weights
 from packnet_tf.packing.pruning import check_ratio, check_ratios, magnitude

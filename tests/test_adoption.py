@@ -21,7 +21,7 @@ from pack_helpers import (
     same,
     values,
 )
-from packnet_tf import adoption
+from packnet_tf.adoption import adopt as adoption
 from packnet_tf.packing.policy import own_weights
 from pretrained import JIT_COMPILE, adopt, committed, images, pretrained
 

@@ -8,7 +8,7 @@ from keras import layers
 import packnet_tf
 from networks import NETWORKS, head_for, samples
 from pack_helpers import logits, same, values
-from packnet_tf.matching import Matching, cosine, match
+from packnet_tf.adoption.matching import Matching, cosine, match
 from packnet_tf.packing import cloning
 from pretrained import Batches, images, pretrained
 

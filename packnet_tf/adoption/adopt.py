@@ -12,8 +12,8 @@ import numbers
 
 import keras
 
+from packnet_tf.adoption.matching import match
 from packnet_tf.backend.datasets import check_ends
-from packnet_tf.matching import match
 from packnet_tf.packing import cloning
 from packnet_tf.packing.policy import own_weights
 from packnet_tf.packing.pruning import check_ratios

@@ -1,0 +1,1 @@
+"""A pretrained trunk as the base of a pack."""
