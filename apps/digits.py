@@ -10,7 +10,7 @@ import numpy as np
 import packnet_tf
 from packnet_tf.apps.onnx_accuracy import onnx_accuracy
 from packnet_tf.export import export_all
-from packnet_tf.tables import count_bytes, text_table
+from packnet_tf.reporting.tables import count_bytes, text_table
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ from packnet_tf.apps import cli
 from packnet_tf.apps.classifier import Classifier, define_flags
 from packnet_tf.apps.counter import counted
 from packnet_tf.apps.labelled import labelled_images
-from packnet_tf.tables import text_table
+from packnet_tf.reporting.tables import text_table
 
 FLAGS = cli.new_flags()
 REQUIRED = POSITIONAL = ("model", "data")

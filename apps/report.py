@@ -12,7 +12,7 @@ import pathlib
 from absl import flags
 
 from packnet_tf.apps import cli
-from packnet_tf.tables import count_bytes, text_table
+from packnet_tf.reporting.tables import count_bytes, text_table
 
 FLAGS = cli.new_flags()
 REQUIRED = POSITIONAL = ("pack",)

@@ -19,7 +19,7 @@ from packnet_tf.apps.progress_folder import ProgressFolder
 from packnet_tf.backend.distribution import is_chief, strategy_of
 from packnet_tf.planning import plan as planned
 from packnet_tf.planning import plan_table, too_little
-from packnet_tf.tables import count_bytes, text_table
+from packnet_tf.reporting.tables import count_bytes, text_table
 from packnet_tf.tasks.reuse import seen_numbers
 from packnet_tf.trainer.history import MOMENTS
 from packnet_tf.trainer.run import HISTORY

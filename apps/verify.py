@@ -11,7 +11,7 @@ Example:
 from absl import flags
 
 from packnet_tf.apps import cli
-from packnet_tf.tables import text_table
+from packnet_tf.reporting.tables import text_table
 
 FLAGS = cli.new_flags()
 REQUIRED = POSITIONAL = ("pack", "onnx")

@@ -180,7 +180,7 @@ def pack(way: str, place: int) -> dict:
 
 def main(_) -> None:
     cli.start_keras()
-    from packnet_tf.tables import text_table
+    from packnet_tf.reporting.tables import text_table
 
     output = pathlib.Path(FLAGS.output)
     adopted = {

@@ -120,7 +120,7 @@ def exported_accuracy(way: str, place: int) -> dict:
 
 def main(_) -> None:
     cli.start_keras()
-    from packnet_tf.tables import count_bytes, text_table
+    from packnet_tf.reporting.tables import count_bytes, text_table
 
     results, rows = {}, []
     for way in FLAGS.ways:

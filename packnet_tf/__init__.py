@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from packnet_tf import metrics as metrics
     from packnet_tf import planning as planning
     from packnet_tf.backend.optimizers import reset_optimizer as reset_optimizer
-    from packnet_tf.capacity import Capacity as Capacity
     from packnet_tf.net import PackNet as PackNet
     from packnet_tf.normalization.statistics import update_statistics as update_statistics
     from packnet_tf.packing.layers import Packed as Packed
@@ -22,8 +21,9 @@ if TYPE_CHECKING:
     from packnet_tf.packing.registry import register_packed as register_packed
     from packnet_tf.planning import equal_shares as equal_shares
     from packnet_tf.planning import erk_ratios as erk_ratios
-    from packnet_tf.plotting import plot_capacity as plot_capacity
-    from packnet_tf.quality import shortfalls as shortfalls
+    from packnet_tf.reporting.capacity import Capacity as Capacity
+    from packnet_tf.reporting.plotting import plot_capacity as plot_capacity
+    from packnet_tf.reporting.quality import shortfalls as shortfalls
     from packnet_tf.tasks.storage import load as load
     from packnet_tf.trainer.auto import Auto as Auto
     from packnet_tf.trainer.pack_trainer import PackTrainer as PackTrainer
@@ -37,7 +37,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Auto": "packnet_tf.trainer.auto",
-    "Capacity": "packnet_tf.capacity",
+    "Capacity": "packnet_tf.reporting.capacity",
     "PackNet": "packnet_tf.net",
     "PackNetCallback": "packnet_tf.training.callback",
     "PackTrainer": "packnet_tf.trainer.pack_trainer",
@@ -49,11 +49,11 @@ _HOMES = {
     "linear_head": "packnet_tf.training.heads",
     "load": "packnet_tf.tasks.storage",
     "magnitude": "packnet_tf.packing.pruning",
-    "plot_capacity": "packnet_tf.plotting",
+    "plot_capacity": "packnet_tf.reporting.plotting",
     "polynomial_decay": "packnet_tf.training.schedules",
     "register_packed": "packnet_tf.packing.registry",
     "reset_optimizer": "packnet_tf.backend.optimizers",
-    "shortfalls": "packnet_tf.quality",
+    "shortfalls": "packnet_tf.reporting.quality",
     "update_statistics": "packnet_tf.normalization.statistics",
 }
 _MODULES = ("metrics", "planning")  # of functions for those who look for them

@@ -6,7 +6,7 @@ import numbers
 from collections.abc import Sequence
 
 from packnet_tf.packing.pruning import check_ratio
-from packnet_tf.tables import text_table
+from packnet_tf.reporting.tables import text_table
 
 LEAST_SHARE = 0.5  # below it the learning rate rises no further
 # What a task needs, as shares of the packed weights; see docs/comparison.md.

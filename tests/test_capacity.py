@@ -6,7 +6,7 @@ from keras import layers
 
 import packnet_tf
 from pack_helpers import conv_trunk, mlp_trunk, packed
-from packnet_tf.capacity import Capacity
+from packnet_tf.reporting.capacity import Capacity
 
 ENTRIES = {
     "conv": {"total": 1000, "free": 250, "claimed": 100, "owned": {"birds": 500, "cars": 250}},

@@ -5,7 +5,7 @@ from keras import layers
 
 import packnet_tf
 from pack_helpers import mlp_trunk, packed
-from packnet_tf.quality import shortfalls
+from packnet_tf.reporting.quality import shortfalls
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from packnet_tf.apps.benches.machine import machine
 from packnet_tf.apps.benches.processes import in_process
 from packnet_tf.apps.benches.session import SessionProcess
 from packnet_tf.apps.benches.trunks import DARKNET, SIZES
-from packnet_tf.tables import count_bytes, text_table
+from packnet_tf.reporting.tables import count_bytes, text_table
 
 NETWORKS = (DARKNET, "MobileNetV2", "ResNet50", "VGG16")
 CASES = ("never packed", "baked", "bundle", "float16", "int8")

@@ -13,7 +13,7 @@ import numpy as np
 
 from packnet_tf.apps import cli
 from packnet_tf.apps.benches.processes import in_process
-from packnet_tf.tables import text_table
+from packnet_tf.reporting.tables import text_table
 
 # The smallest inputs these take; the others take 32 pixels.
 SIZES = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 
 from packnet_tf.apps.benches.turns import Times, quartiles
-from packnet_tf.tables import count_bytes, text_table
+from packnet_tf.reporting.tables import count_bytes, text_table
 
 HEAD = ["case", "what", "against", "", "", "ratio", "quartiles", "goal", ""]
 

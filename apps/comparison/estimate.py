@@ -19,7 +19,7 @@ from packnet_tf.apps.listing import SPLITS
 from packnet_tf.apps.pipeline import Pipeline
 from packnet_tf.apps.trunks import load_trunk
 from packnet_tf.backend.distribution import has_accelerator
-from packnet_tf.tables import text_table
+from packnet_tf.reporting.tables import text_table
 
 STEPS = 3  # that are timed, after one that traces
 

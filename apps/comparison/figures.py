@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from packnet_tf.apps.comparison.results import Line
-from packnet_tf.capacity import Capacity
-from packnet_tf.plotting import plot_capacity
+from packnet_tf.reporting.capacity import Capacity
+from packnet_tf.reporting.plotting import plot_capacity
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito, 2008).
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")

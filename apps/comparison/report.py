@@ -16,8 +16,8 @@ from packnet_tf.apps.comparison.results import Line, collect, lines, write_csv
 from packnet_tf.apps.comparison.runs import Entry
 from packnet_tf.apps.comparison.worker import RESULT
 from packnet_tf.backend.atomic import replacing
-from packnet_tf.quality import FLOOR
-from packnet_tf.tables import count_bytes, text_table
+from packnet_tf.reporting.quality import FLOOR
+from packnet_tf.reporting.tables import count_bytes, text_table
 
 PACKAGES = ("keras", "tensorflow", "numpy")
 NOTES = (

@@ -18,7 +18,7 @@ from packnet_tf.packing import cloning
 from packnet_tf.packing.policy import own_weights
 from packnet_tf.packing.pruning import check_ratios
 from packnet_tf.packing.weight import assign_values, clear, values_of
-from packnet_tf.tables import text_table
+from packnet_tf.reporting.tables import text_table
 from packnet_tf.tasks.transaction import Transaction
 
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 
-from packnet_tf.capacity import Capacity
 from packnet_tf.packing.layers import Packed, plain_class
 from packnet_tf.packing.weight import MAX_TASKS, PackedWeight, is_finite
+from packnet_tf.reporting.capacity import Capacity
 from packnet_tf.tasks.names import check_usable
 from packnet_tf.tasks.records import TaskRecord
 from packnet_tf.tasks.task_model import TaskModel

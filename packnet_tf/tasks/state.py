@@ -7,16 +7,16 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from packnet_tf.capacity import Capacity
 from packnet_tf.normalization.statistics import fix_statistics
 from packnet_tf.packing import cloning
 from packnet_tf.packing.policy import Policy, own_weights
-from packnet_tf.summary import summarize
+from packnet_tf.reporting.capacity import Capacity
+from packnet_tf.reporting.storage_use import storage_use
+from packnet_tf.reporting.summary import summarize
 from packnet_tf.tasks import checks
 from packnet_tf.tasks.names import model_name
 from packnet_tf.tasks.records import TaskRecord
 from packnet_tf.tasks.task_model import COMMITTED, PHASES, TaskModel
-from packnet_tf.usage import storage_use
 
 
 class PackState:

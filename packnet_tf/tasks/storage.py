@@ -17,10 +17,10 @@ from packnet_tf.backend.atomic import replacing
 from packnet_tf.net import PackNet
 from packnet_tf.packing.policy import Policy, own_weights
 from packnet_tf.packing.weight import values_of
+from packnet_tf.reporting.storage_use import bytes_in
 from packnet_tf.tasks.names import check_usable
 from packnet_tf.tasks.records import Head, TaskRecord
 from packnet_tf.tasks.task_model import RETRAINING
-from packnet_tf.usage import bytes_in
 
 FORMAT = 6
 READABLE = (FORMAT, 5)  # in 5 every task sees all earlier ones

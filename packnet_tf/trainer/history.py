@@ -4,7 +4,7 @@ import json
 import pathlib
 
 from packnet_tf.backend.atomic import replacing
-from packnet_tf.tables import text_table
+from packnet_tf.reporting.tables import text_table
 
 MOMENTS = {"before the prune": "before_prune", "after it": "after_prune", "retrained": "retrained"}
 

@@ -15,7 +15,7 @@ from packnet_tf.net import PackNet
 from packnet_tf.packing.pruning import check_ratio, magnitude
 from packnet_tf.packing.weight import Criterion
 from packnet_tf.planning import equal_shares
-from packnet_tf.quality import shortfalls
+from packnet_tf.reporting.quality import shortfalls
 from packnet_tf.tasks.task_model import TaskModel
 from packnet_tf.trainer.arguments import (
     check_choice,

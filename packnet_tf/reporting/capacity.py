@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from packnet_tf.tables import text_table
+from packnet_tf.reporting.tables import text_table
 
 
 class Capacity(dict):

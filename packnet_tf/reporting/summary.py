@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from packnet_tf.packing.layers import Packed, own_variables, plain_class
 from packnet_tf.packing.policy import Policy
 from packnet_tf.packing.trunk import PackedTrunk
-from packnet_tf.tables import text_table
+from packnet_tf.reporting.tables import text_table
 
 KINDS = ("packed", "shared", "per task", "head")
 

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from packnet_tf.capacity import Capacity
+from packnet_tf.reporting.capacity import Capacity
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito, 2008); grey is for free weights.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")

@@ -1,0 +1,1 @@
+"""Who owns how much, in numbers, text and pictures."""
