@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from packnet_tf.export.runtime import session
+from packnet_tf.export.runtime.session import session
 
 
 def onnx_accuracy(path, batches: Iterable) -> float:

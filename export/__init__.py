@@ -7,16 +7,16 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from packnet_tf.export.bundle import export_bundle as export_bundle
-    from packnet_tf.export.checking import verify as verify
-    from packnet_tf.export.onnx_export import export_all as export_all
-    from packnet_tf.export.onnx_export import export_onnx as export_onnx
+    from packnet_tf.export.api import export_all as export_all
+    from packnet_tf.export.api import export_onnx as export_onnx
+    from packnet_tf.export.bundle.export_bundle import export_bundle as export_bundle
+    from packnet_tf.export.check_folder import verify as verify
 
 _MODULES = {
-    "export_all": "packnet_tf.export.onnx_export",
-    "export_bundle": "packnet_tf.export.bundle",
-    "export_onnx": "packnet_tf.export.onnx_export",
-    "verify": "packnet_tf.export.checking",
+    "export_all": "packnet_tf.export.api",
+    "export_bundle": "packnet_tf.export.bundle.export_bundle",
+    "export_onnx": "packnet_tf.export.api",
+    "verify": "packnet_tf.export.check_folder",
 }
 __all__ = list(_MODULES)
 

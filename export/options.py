@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from packnet_tf.export.outputs import NAMES as OUTPUT_NAMES
-from packnet_tf.export.outputs import OUTPUTS
-from packnet_tf.export.precision import PRECISIONS
-from packnet_tf.export.preprocessing import OPSET as RESIZE_OPSET
-from packnet_tf.export.preprocessing import ORDERS, PREPROCESSINGS
+from packnet_tf.export.graph.outputs import NAMES as OUTPUT_NAMES
+from packnet_tf.export.graph.outputs import OUTPUTS
+from packnet_tf.export.graph.precision import PRECISIONS
+from packnet_tf.export.graph.preprocessing import OPSET as RESIZE_OPSET
+from packnet_tf.export.graph.preprocessing import ORDERS, PREPROCESSINGS
 
 DEFAULT_OPSET = 17
 # Softmax and Split mean what they mean here from 13 on; the converter knows them up to 18.

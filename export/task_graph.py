@@ -11,22 +11,22 @@ import keras
 import numpy as np
 
 from packnet_tf.export import manifest as manifests
-from packnet_tf.export.batches import input_batches
-from packnet_tf.export.comparison import Comparison, Difference
-from packnet_tf.export.convert import input_names, to_onnx
+from packnet_tf.export.checksum import own_digest
+from packnet_tf.export.convert.supported import check_inputs
+from packnet_tf.export.convert.to_onnx import input_names, to_onnx
 from packnet_tf.export.files import is_large, save
-from packnet_tf.export.options import FACTS, ExportOptions
-from packnet_tf.export.outputs import (
+from packnet_tf.export.graph.outputs import (
     append_outputs,
     check_outputs,
     ends_in_probabilities,
     name_outputs,
 )
-from packnet_tf.export.own_state import own_digest
-from packnet_tf.export.precision import to_precision
-from packnet_tf.export.preprocessing import Pixels, noted_range
-from packnet_tf.export.runtime import optimize, session
-from packnet_tf.export.supported import check_inputs
+from packnet_tf.export.graph.precision import to_precision
+from packnet_tf.export.graph.preprocessing import Pixels, noted_range
+from packnet_tf.export.options import FACTS, ExportOptions
+from packnet_tf.export.runtime.batches import input_batches
+from packnet_tf.export.runtime.comparison import Comparison, Difference
+from packnet_tf.export.runtime.session import optimize, session
 from packnet_tf.net import PackNet
 from packnet_tf.packing.cloning import full_precision, packed_kernels
 from packnet_tf.packing.weight import PackedWeight

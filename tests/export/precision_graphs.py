@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 from pack_helpers import conv_trunk, mlp_trunk, packed
 from packnet_tf.export import export_onnx
-from packnet_tf.export.precision import to_precision
+from packnet_tf.export.graph.precision import to_precision
 
 LOWER = ("float16", "int8", "calibrated int8")
 

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 import packnet_tf
 from pack_helpers import conv_trunk, mlp_trunk, pack_task, packed, packed_layers
 from packnet_tf.export import export_all, export_bundle, verify
-from packnet_tf.export.shared_file import digest
+from packnet_tf.export.bundle.shared_file import digest
 
 
 def images(net, count=5):

@@ -4,8 +4,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from packnet_tf.export import owner_codes
-from packnet_tf.export.graph_builder import GraphBuilder
+from packnet_tf.export.bundle import owner_codes
+from packnet_tf.export.graph.builder import GraphBuilder
 
 
 @pytest.mark.parametrize(("tasks", "bits"), [(1, 2), (4, 2), (5, 4), (16, 4), (17, 8), (255, 8)])

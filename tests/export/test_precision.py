@@ -24,7 +24,7 @@ from precision_graphs import (
 )
 
 from pack_helpers import conv_trunk, run_python
-from packnet_tf.export.precision import PRECISIONS, to_precision
+from packnet_tf.export.graph.precision import PRECISIONS, to_precision
 
 
 @pytest.fixture

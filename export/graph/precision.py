@@ -10,7 +10,7 @@ from graphlib import TopologicalSorter
 
 import numpy as np
 
-from packnet_tf.export.walk import graphs, node_reads, reads, within
+from packnet_tf.export.graph.walk import graphs, node_reads, reads, within
 
 Feeds = Sequence[Mapping[str, np.ndarray]]
 PRECISIONS = ("float32", "float16", "int8")

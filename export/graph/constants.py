@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from packnet_tf.export.walk import within
+from packnet_tf.export.graph.walk import within
 
 
 def calculated_constants(path) -> list[np.ndarray]:

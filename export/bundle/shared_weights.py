@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from keras import ops
 
-from packnet_tf.export import owner_codes
-from packnet_tf.export.baking import bake
-from packnet_tf.export.canonical import shorten
-from packnet_tf.export.graph_builder import GraphBuilder, external
-from packnet_tf.export.shared_file import SharedFile, digest
+from packnet_tf.export.bundle import owner_codes
+from packnet_tf.export.bundle.shared_file import SharedFile, digest
+from packnet_tf.export.convert.baking import bake
+from packnet_tf.export.graph.builder import GraphBuilder, external
+from packnet_tf.export.graph.canonical import shorten
 from packnet_tf.export.task_graph import TaskGraph
 
 SHARED = "shared.data"

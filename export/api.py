@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from packnet_tf.export import manifest as manifests
-from packnet_tf.export.batches import check_by_task
 from packnet_tf.export.files import beside
 from packnet_tf.export.options import ExportOptions
+from packnet_tf.export.runtime.batches import check_by_task
 from packnet_tf.export.task_graph import Data, TaskGraph
 from packnet_tf.net import PackNet
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from packnet_tf.export.walk import read_instead
+from packnet_tf.export.graph.walk import read_instead
 
 PREPROCESSINGS = ("trained", "uint8")
 ORDERS = ("rgb", "bgr")

@@ -12,11 +12,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from packnet_tf.export.baking import Laid, bake, lay_out
-from packnet_tf.export.canonical import settle
+from packnet_tf.export.convert.baking import Laid, bake, lay_out
+from packnet_tf.export.convert.supported import check_operators
+from packnet_tf.export.graph.canonical import settle
+from packnet_tf.export.graph.padding import keep_zero_padding
 from packnet_tf.export.options import DEFAULT_OPSET
-from packnet_tf.export.padding import keep_zero_padding
-from packnet_tf.export.supported import check_operators
 
 
 def input_names(model: keras.Model, names: Sequence[str] | None = None) -> list[str]:

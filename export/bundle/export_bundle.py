@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from packnet_tf.export import manifest as manifests
-from packnet_tf.export.files import beside
-from packnet_tf.export.onnx_export import check_data, chosen
-from packnet_tf.export.options import ExportOptions
-from packnet_tf.export.own_state import own_digest
-from packnet_tf.export.shared_weights import (
+from packnet_tf.export.api import check_data, chosen
+from packnet_tf.export.bundle.shared_weights import (
     SharedWeights,
     another_pack,
     new_files,
     opened_files,
     referring,
 )
+from packnet_tf.export.checksum import own_digest
+from packnet_tf.export.files import beside
+from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.task_graph import Data, TaskGraph
 from packnet_tf.net import PackNet
 

@@ -8,11 +8,11 @@ import keras
 import numpy as np
 
 from packnet_tf.export import manifest as manifests
-from packnet_tf.export.batches import check_by_task
-from packnet_tf.export.constants import calculated_constants
+from packnet_tf.export.bundle.shared_file import digest
+from packnet_tf.export.graph.constants import calculated_constants
 from packnet_tf.export.options import ExportOptions
-from packnet_tf.export.runtime import session
-from packnet_tf.export.shared_file import digest
+from packnet_tf.export.runtime.batches import check_by_task
+from packnet_tf.export.runtime.session import session
 from packnet_tf.export.task_graph import TaskGraph, described
 from packnet_tf.net import PackNet
 

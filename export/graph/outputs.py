@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from packnet_tf.export.walk import rename
+from packnet_tf.export.graph.walk import rename
 
 OUTPUTS = ("logits", "probabilities", "top_k")
 NAMES = ("logits", "probabilities", "top_classes", "top_probabilities")

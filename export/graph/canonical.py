@@ -8,7 +8,7 @@ import itertools
 import string
 from collections.abc import Iterator
 
-from packnet_tf.export.walk import graphs, node_reads, rename, within
+from packnet_tf.export.graph.walk import graphs, node_reads, rename, within
 
 
 def settle(graph, kept: set[str]) -> None:

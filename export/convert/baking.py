@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from packnet_tf.export.walk import read_instead, reads
+from packnet_tf.export.graph.walk import read_instead, reads
 
 # What the converter does to bring a kernel into ONNX's layout.
 LAYOUT = ("Transpose", "Reshape", "Squeeze", "Unsqueeze")

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 import keras
 import numpy as np
 
-from packnet_tf.export.batches import input_batches, labelled_batches
+from packnet_tf.export.graph.outputs import are_probabilities, expected_and_found, top_classes
+from packnet_tf.export.graph.preprocessing import Pixels
 from packnet_tf.export.options import ExportOptions
-from packnet_tf.export.outputs import are_probabilities, expected_and_found, top_classes
-from packnet_tf.export.preprocessing import Pixels
+from packnet_tf.export.runtime.batches import input_batches, labelled_batches
 
 RANDOM_BATCH = 4
 LENGTHS = (32, 64, 128, 256, 512, 1024, 16, 8)  # tried where a model takes any

@@ -1,0 +1,1 @@
+"""Files of several tasks that share their weights."""

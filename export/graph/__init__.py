@@ -1,0 +1,1 @@
+"""ONNX graphs: going through them, building and changing them."""

@@ -1,0 +1,1 @@
+"""Running exported files and comparing their answers."""
