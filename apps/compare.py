@@ -48,8 +48,8 @@ flags.DEFINE_boolean("recipes", False, "List the recipes and leave.", flag_value
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     for module, package in NEEDS:  # now, and not when the report is due
         cli.need(module, package)
-    from packnet_tf.apps.comparison.config import read_comparison
-    from packnet_tf.apps.comparison.recipes import find_file, recipes_table
+    from packnet_tf.apps.research.config import read_comparison
+    from packnet_tf.apps.research.recipes import find_file, recipes_table
 
     if values.recipes:
         print(recipes_table())
@@ -59,14 +59,14 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     path, base = find_file(values.file)
     comparison = read_comparison(path, values.data or base)
 
-    from packnet_tf.apps.comparison.runs import entries
+    from packnet_tf.apps.research.runs import entries
 
     found = entries(comparison)
     runs = list({run.key: run for entry in found for run in entry.runs}.values())
     output = pathlib.Path(values.output)
     if values.dry_run:
         cli.start_keras()
-        from packnet_tf.apps.comparison.estimate import estimate
+        from packnet_tf.apps.research.estimate import estimate
 
         print(estimate(comparison, found, runs, output / "runs", values.jobs))
         return
@@ -74,8 +74,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def _work(values, comparison, found, runs, output: pathlib.Path) -> None:
-    from packnet_tf.apps.comparison.queue import work_off
-    from packnet_tf.apps.comparison.report import write_report
+    from packnet_tf.apps.research.queue import work_off
+    from packnet_tf.apps.research.report import write_report
 
     try:
         outcome = work_off(runs, output / "runs", values.jobs)

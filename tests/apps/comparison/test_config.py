@@ -6,8 +6,8 @@ import pytest
 import yaml
 from comparison_files import SMALL
 
-from packnet_tf.apps.comparison.config import parse, read_comparison
-from packnet_tf.apps.comparison.definition import method_options, task_settings
+from packnet_tf.apps.research.config import parse, read_comparison
+from packnet_tf.apps.research.definition import method_options, task_settings
 
 HERE = pathlib.Path("images")
 

@@ -4,11 +4,11 @@ import keras
 import pytest
 from comparison_files import write_file, write_images
 
-from packnet_tf.apps.comparison import individual
-from packnet_tf.apps.comparison.config import read_comparison
-from packnet_tf.apps.comparison.job import Job, accuracy
-from packnet_tf.apps.comparison.plain import new_head, train_everything, with_heads
-from packnet_tf.apps.comparison.runs import entries
+from packnet_tf.apps.research import individual
+from packnet_tf.apps.research.config import read_comparison
+from packnet_tf.apps.research.job import Job, accuracy
+from packnet_tf.apps.research.plain import new_head, train_everything, with_heads
+from packnet_tf.apps.research.runs import entries
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ import pytest
 from comparison_files import write_file, write_images, write_trunk_without_norms
 
 import packnet_tf
-from packnet_tf.apps.comparison import distillation, packed, plain
-from packnet_tf.apps.comparison.config import read_comparison
-from packnet_tf.apps.comparison.distillation import distance
-from packnet_tf.apps.comparison.job import Job, accuracy
-from packnet_tf.apps.comparison.joint import OwnHead
-from packnet_tf.apps.comparison.runs import entries
-from packnet_tf.apps.comparison.worker import work
+from packnet_tf.apps.research import distillation, packed, plain
+from packnet_tf.apps.research.config import read_comparison
+from packnet_tf.apps.research.distillation import distance
+from packnet_tf.apps.research.job import Job, accuracy
+from packnet_tf.apps.research.joint import OwnHead
+from packnet_tf.apps.research.runs import entries
+from packnet_tf.apps.research.worker import work
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import time
 import pytest
 from comparison_files import write_file, write_images
 
-from packnet_tf.apps.comparison.config import read_comparison
-from packnet_tf.apps.comparison.runs import entries
-from packnet_tf.apps.comparison.screen import last_line
-from packnet_tf.apps.comparison.worker import RESULT, alone
 from packnet_tf.apps.main import main
+from packnet_tf.apps.research.config import read_comparison
+from packnet_tf.apps.research.runs import entries
+from packnet_tf.apps.research.screen import last_line
+from packnet_tf.apps.research.worker import RESULT, alone
 
 ALONE = {"individual": None}
 

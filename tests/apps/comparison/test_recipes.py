@@ -5,13 +5,13 @@ import pytest
 import yaml
 from image_folders import write_task
 
-from packnet_tf.apps.comparison.config import read_comparison
-from packnet_tf.apps.comparison.definition import method_options, task_settings
-from packnet_tf.apps.comparison.recipes import FOLDER, find_file, recipe_names
-from packnet_tf.apps.comparison.runs import entries
-from packnet_tf.apps.comparison.worker import work
 from packnet_tf.apps.main import main
 from packnet_tf.apps.rates import decayed
+from packnet_tf.apps.research.config import read_comparison
+from packnet_tf.apps.research.definition import method_options, task_settings
+from packnet_tf.apps.research.recipes import FOLDER, find_file, recipe_names
+from packnet_tf.apps.research.runs import entries
+from packnet_tf.apps.research.worker import work
 
 NETWORKS = {
     "paper/densenet121": "DenseNet121",

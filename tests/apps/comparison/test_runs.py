@@ -7,8 +7,8 @@ import pytest
 from comparison_files import write_file, write_images
 
 import packnet_tf
-from packnet_tf.apps.comparison.config import read_comparison
-from packnet_tf.apps.comparison.runs import Run, entries
+from packnet_tf.apps.research.config import read_comparison
+from packnet_tf.apps.research.runs import Run, entries
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 import keras
 
 from packnet_tf.apps import rates
-from packnet_tf.apps.comparison.job import Job, TaskData, accuracy, network_bytes, saved_bytes
-from packnet_tf.apps.comparison.settings import Settings
+from packnet_tf.apps.research.job import Job, TaskData, accuracy, network_bytes, saved_bytes
+from packnet_tf.apps.research.settings import Settings
 from packnet_tf.apps.trunks import is_trained
 from packnet_tf.backend.atomic import replacing
 from packnet_tf.backend.distribution import has_accelerator

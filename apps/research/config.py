@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import yaml
 
-from packnet_tf.apps.comparison.definition import (
+from packnet_tf.apps.model_files import SUFFIXES
+from packnet_tf.apps.research.definition import (
     METHODS,
     UNORDERED,
     Comparison,
@@ -15,8 +16,7 @@ from packnet_tf.apps.comparison.definition import (
     method_options,
     task_settings,
 )
-from packnet_tf.apps.comparison.settings import Settings, check, check_names
-from packnet_tf.apps.model_files import SUFFIXES
+from packnet_tf.apps.research.settings import Settings, check, check_names
 from packnet_tf.tasks.names import check_usable
 
 TOP = ("trunk", "image_size", "tasks", "orders", "seeds", "settings", "methods", "published_errors")

@@ -12,8 +12,8 @@ import keras
 
 from packnet_tf.apps import rates
 from packnet_tf.apps.beginning import TRIAL_STEPS, trial
-from packnet_tf.apps.comparison.job import Job, TaskData, accuracy
-from packnet_tf.apps.comparison.plain import (
+from packnet_tf.apps.research.job import Job, TaskData, accuracy
+from packnet_tf.apps.research.plain import (
     GUIDE_RATE,
     fit,
     frozen,
@@ -21,7 +21,7 @@ from packnet_tf.apps.comparison.plain import (
     train_everything,
     with_heads,
 )
-from packnet_tf.apps.comparison.settings import Settings
+from packnet_tf.apps.research.settings import Settings
 from packnet_tf.apps.trunks import is_trained
 from packnet_tf.backend.atomic import replacing
 from packnet_tf.normalization.statistics import moves_statistics

@@ -10,8 +10,8 @@ import packnet_tf
 from packnet_tf.apps import rates
 from packnet_tf.apps.base import BASE, adopt, default_restart, reused
 from packnet_tf.apps.beginning import Beginning, begin, keep_linear_head
-from packnet_tf.apps.comparison.job import Job, TaskData, accuracy, network_bytes
-from packnet_tf.apps.comparison.settings import Packing
+from packnet_tf.apps.research.job import Job, TaskData, accuracy, network_bytes
+from packnet_tf.apps.research.settings import Packing
 from packnet_tf.apps.trunks import is_trained
 from packnet_tf.backend.atomic import replacing
 from packnet_tf.trainer.history import History

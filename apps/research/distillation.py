@@ -8,8 +8,8 @@ import keras
 from keras import ops
 
 from packnet_tf.apps import rates
-from packnet_tf.apps.comparison.job import Job, TaskData
-from packnet_tf.apps.comparison.plain import (
+from packnet_tf.apps.research.job import Job, TaskData
+from packnet_tf.apps.research.plain import (
     LOSS,
     fit,
     frozen,
@@ -17,7 +17,7 @@ from packnet_tf.apps.comparison.plain import (
     progress_of,
     with_heads,
 )
-from packnet_tf.apps.comparison.settings import Distillation
+from packnet_tf.apps.research.settings import Distillation
 from packnet_tf.backend.distribution import has_accelerator
 from packnet_tf.packing.policy import NORMS
 

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 
-from packnet_tf.apps.comparison.settings import Distillation, NoOptions, Packing, Settings
+from packnet_tf.apps.research.settings import Distillation, NoOptions, Packing, Settings
 
 # By the name of a method, what it takes besides the settings that all take.
 METHODS = {

@@ -8,15 +8,15 @@ import os
 import pathlib
 
 import packnet_tf
-from packnet_tf.apps.comparison.definition import (
+from packnet_tf.apps.folders import Folder, read_folder
+from packnet_tf.apps.model_files import SUFFIXES
+from packnet_tf.apps.research.definition import (
     UNORDERED,
     Comparison,
     Method,
     method_options,
     task_settings,
 )
-from packnet_tf.apps.folders import Folder, read_folder
-from packnet_tf.apps.model_files import SUFFIXES
 
 ALONE = ("individual", "classifier_only", "guide")  # a run per task
 
