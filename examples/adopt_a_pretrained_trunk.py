@@ -66,7 +66,7 @@ def load_network():
     """The trunk, and the network's own head on its pooled features."""
     import keras
 
-    from packnet_tf.apps.trunks import load_trunk
+    from packnet_tf.apps.images.trunks import load_trunk
 
     file, features, head = TRUNK
     path = str(pathlib.Path(FLAGS.data) / file)
@@ -81,14 +81,14 @@ def load_network():
 
 def read(tasks, split: str) -> list:
     """Pairs (path, label) of a split of some tasks."""
-    from packnet_tf.apps.folders import read_folder
+    from packnet_tf.apps.images.folders import read_folder
 
     data = pathlib.Path(FLAGS.data)
     return [pair for task in tasks for pair in read_folder(data / task).files[split]]
 
 
 def pipeline():
-    from packnet_tf.apps.pipeline import Pipeline
+    from packnet_tf.apps.images.pipeline import Pipeline
 
     return Pipeline((FLAGS.image_size, FLAGS.image_size, 3), 32, FLAGS.seed)
 
@@ -150,7 +150,7 @@ def adopt_by_hand(net, head, images, layerwise: bool):
 
 def pack(way: str, place: int) -> dict:
     """Trains one task one way, as `packnet train` does; returns its accuracies."""
-    from packnet_tf.apps.training import Plan, train
+    from packnet_tf.apps.packs.training import Plan, train
     from packnet_tf.planning import equal_shares
 
     task, data = FLAGS.tasks[place], pathlib.Path(FLAGS.data)

@@ -47,7 +47,7 @@ def pack_path(way: str, task: str) -> pathlib.Path:
 
 def plan(way: str, place: int):
     """The settings of one task: what `packnet train` would be given as flags."""
-    from packnet_tf.apps.training import Plan
+    from packnet_tf.apps.packs.training import Plan
 
     task = FLAGS.tasks[place]
     data = pathlib.Path(FLAGS.data)
@@ -73,7 +73,7 @@ def plan(way: str, place: int):
 
 def run_task(way: str, place: int) -> dict:
     """Trains one task one way, unless that is done already; returns its results."""
-    from packnet_tf.apps.training import train
+    from packnet_tf.apps.packs.training import train
 
     task, folder = FLAGS.tasks[place], pathlib.Path(FLAGS.output) / way
     done = folder / f"{task}.json"
@@ -90,9 +90,9 @@ def run_task(way: str, place: int) -> dict:
 def exported_accuracy(way: str, place: int) -> dict:
     """Test accuracy of a task's ONNX file, made from the final pack, and Keras's beside it."""
     import packnet_tf
-    from packnet_tf.apps.folders import read_folder
-    from packnet_tf.apps.onnx_accuracy import onnx_accuracy
-    from packnet_tf.apps.pipeline import Pipeline
+    from packnet_tf.apps.device.onnx_accuracy import onnx_accuracy
+    from packnet_tf.apps.images.folders import read_folder
+    from packnet_tf.apps.images.pipeline import Pipeline
     from packnet_tf.export import export_all
 
     task, folder = FLAGS.tasks[place], pathlib.Path(FLAGS.output) / way

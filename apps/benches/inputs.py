@@ -11,7 +11,7 @@ from packnet_tf.apps.benches import cases
 from packnet_tf.apps.benches.rows import Row, timed
 from packnet_tf.apps.benches.trunks import CLASSES
 from packnet_tf.apps.benches.turns import Times, seconds_of
-from packnet_tf.apps.pipeline import Pipeline
+from packnet_tf.apps.images.pipeline import Pipeline
 
 # Network, pixels, batch size, and the size of the photographs.
 CASES = (("TinyDarknet", 96, 32, 256), ("MobileNetV2", 96, 32, 256), ("TinyDarknet", 64, 32, 96))

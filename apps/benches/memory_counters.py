@@ -4,7 +4,7 @@ On a GPU, and on a CPU with oneDNN, TensorFlow's allocator counts what is in use
 resident is more: allocators keep what was freed.
 """
 
-from packnet_tf.apps.memory import memory, restart_peak
+from packnet_tf.apps.device.memory import memory, restart_peak
 
 
 class Allocator:

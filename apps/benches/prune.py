@@ -8,7 +8,7 @@ from packnet_tf.apps.benches.cases import wanted
 from packnet_tf.apps.benches.rows import Row, counted, timed
 from packnet_tf.apps.benches.trunks import CLASSES, build_trunk
 from packnet_tf.apps.benches.turns import seconds_of
-from packnet_tf.apps.memory import PeakMemory
+from packnet_tf.apps.device.memory import PeakMemory
 
 CASES = (("VGG16", 224), ("ResNet50", 224), ("MobileNetV2", 224))
 RATIO = 0.5

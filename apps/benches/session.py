@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from packnet_tf.apps.memory import memory, restart_peak
+from packnet_tf.apps.device.memory import memory, restart_peak
 
 
 class SessionProcess:

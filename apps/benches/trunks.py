@@ -32,7 +32,7 @@ def build_trunk(name: str, image_size: int, file: str | None = None, output: str
     """
     import keras
 
-    from packnet_tf.apps.trunks import load_trunk
+    from packnet_tf.apps.images.trunks import load_trunk
 
     shape = (image_size, image_size, 3)
     if name == DARKNET:

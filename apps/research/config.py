@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import yaml
 
-from packnet_tf.apps.model_files import SUFFIXES
+from packnet_tf.apps.images.model_files import SUFFIXES
 from packnet_tf.apps.research.definition import (
     METHODS,
     UNORDERED,

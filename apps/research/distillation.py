@@ -7,7 +7,7 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-from packnet_tf.apps import rates
+from packnet_tf.apps.packs import rates
 from packnet_tf.apps.research.job import Job, TaskData
 from packnet_tf.apps.research.plain import (
     LOSS,

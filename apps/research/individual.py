@@ -10,8 +10,9 @@ import time
 
 import keras
 
-from packnet_tf.apps import rates
-from packnet_tf.apps.beginning import TRIAL_STEPS, trial
+from packnet_tf.apps.images.trunks import is_trained
+from packnet_tf.apps.packs import rates
+from packnet_tf.apps.packs.beginning import TRIAL_STEPS, trial
 from packnet_tf.apps.research.job import Job, TaskData, accuracy
 from packnet_tf.apps.research.plain import (
     GUIDE_RATE,
@@ -22,7 +23,6 @@ from packnet_tf.apps.research.plain import (
     with_heads,
 )
 from packnet_tf.apps.research.settings import Settings
-from packnet_tf.apps.trunks import is_trained
 from packnet_tf.backend.atomic import replacing
 from packnet_tf.normalization.statistics import moves_statistics
 from packnet_tf.packing.cloning import copy_layer

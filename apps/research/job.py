@@ -10,14 +10,14 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from packnet_tf.apps.base import BASE_IMAGES
-from packnet_tf.apps.beginning import Images
-from packnet_tf.apps.folders import Folder, readable, shuffled
-from packnet_tf.apps.heads import calibrated_head
-from packnet_tf.apps.pipeline import Pipeline
+from packnet_tf.apps.images.folders import Folder, readable, shuffled
+from packnet_tf.apps.images.heads import calibrated_head
+from packnet_tf.apps.images.pipeline import Pipeline
+from packnet_tf.apps.images.trunks import load_trunk, pretrained_head
+from packnet_tf.apps.packs.base import BASE_IMAGES
+from packnet_tf.apps.packs.beginning import Images
 from packnet_tf.apps.research.runs import Run, folder_of
 from packnet_tf.apps.research.settings import Settings
-from packnet_tf.apps.trunks import load_trunk, pretrained_head
 from packnet_tf.packing.cloning import attach
 from packnet_tf.training.heads import collect, fitted_head
 

@@ -7,12 +7,12 @@ import numpy as np
 from keras import ops
 
 import packnet_tf
-from packnet_tf.apps import rates
-from packnet_tf.apps.base import BASE, adopt, default_restart, reused
-from packnet_tf.apps.beginning import Beginning, begin, keep_linear_head
+from packnet_tf.apps.images.trunks import is_trained
+from packnet_tf.apps.packs import rates
+from packnet_tf.apps.packs.base import BASE, adopt, default_restart, reused
+from packnet_tf.apps.packs.beginning import Beginning, begin, keep_linear_head
 from packnet_tf.apps.research.job import Job, TaskData, accuracy, network_bytes
 from packnet_tf.apps.research.settings import Packing
-from packnet_tf.apps.trunks import is_trained
 from packnet_tf.backend.atomic import replacing
 from packnet_tf.trainer.history import History
 from packnet_tf.trainer.run import HISTORY, PACK

@@ -8,8 +8,8 @@ import os
 import pathlib
 
 import packnet_tf
-from packnet_tf.apps.folders import Folder, read_folder
-from packnet_tf.apps.model_files import SUFFIXES
+from packnet_tf.apps.images.folders import Folder, read_folder
+from packnet_tf.apps.images.model_files import SUFFIXES
 from packnet_tf.apps.research.definition import (
     UNORDERED,
     Comparison,

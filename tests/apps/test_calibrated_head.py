@@ -8,7 +8,7 @@ from keras import layers
 
 import packnet_tf
 from pack_helpers import jolt
-from packnet_tf.apps.heads import calibrated_head
+from packnet_tf.apps.images.heads import calibrated_head
 from packnet_tf.packing.policy import own_weights
 from packnet_tf.training.heads import FEATURE_NORM, as_in_training, next_view
 

@@ -13,9 +13,9 @@ from onnx_files import (
 from PIL import Image
 
 from pack_helpers import conv_trunk, logits, packed
-from packnet_tf.apps.classifier import Classifier
-from packnet_tf.apps.pixels import read_image
-from packnet_tf.apps.weight_files import changed_weights, weight_files
+from packnet_tf.apps.device.classifier import Classifier
+from packnet_tf.apps.device.weight_files import changed_weights, weight_files
+from packnet_tf.apps.images.pixels import read_image
 
 ORANGE = (250, 120, 10)  # logits of (25, 12, 1) in a file of write_model
 

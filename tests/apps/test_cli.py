@@ -100,7 +100,9 @@ def test_ctrl_c_ends_with_status_130(monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importlib.import_module("packnet_tf.apps.plan"), "run", interrupted)
+    monkeypatch.setattr(
+        importlib.import_module("packnet_tf.apps.commands.plan"), "run", interrupted
+    )
     assert run(capsys, "plan", "--tasks=2") == (130, "", "\npacknet plan: interrupted.\n")
 
 
@@ -176,7 +178,7 @@ def test_another_pipe_that_breaks_is_a_failure(capsys, monkeypatch):
     def breaks(*_):
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    monkeypatch.setattr(importlib.import_module("packnet_tf.apps.plan"), "run", breaks)
+    monkeypatch.setattr(importlib.import_module("packnet_tf.apps.commands.plan"), "run", breaks)
     assert run(capsys, "plan", "--tasks=2") == (
         1,
         "",

@@ -8,11 +8,11 @@ from image_folders import write_task
 from onnx_files import COLOURS, write_model, write_other_model, write_picture
 
 from pack_helpers import conv_trunk, logits, packed
-from packnet_tf.apps.evaluate import ClassScore, as_table, score, summary
-from packnet_tf.apps.labelled import labelled_images
+from packnet_tf.apps.commands.evaluate import ClassScore, as_table, score, summary
+from packnet_tf.apps.device.labelled import labelled_images
+from packnet_tf.apps.device.onnx_accuracy import onnx_accuracy
+from packnet_tf.apps.images.pixels import read_image
 from packnet_tf.apps.main import main
-from packnet_tf.apps.onnx_accuracy import onnx_accuracy
-from packnet_tf.apps.pixels import read_image
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 

@@ -6,8 +6,8 @@ import unicodedata
 import pytest
 from image_folders import write_task
 
-from packnet_tf.apps.folders import read_folder, readable
-from packnet_tf.apps.labelled import labelled_images
+from packnet_tf.apps.device.labelled import labelled_images
+from packnet_tf.apps.images.folders import read_folder, readable
 
 
 def fill(root, **splits):

@@ -7,9 +7,9 @@ import pytest
 from image_folders import write_task
 from PIL import Image
 
-from packnet_tf.apps.folders import read_folder
-from packnet_tf.apps.pipeline import Pipeline
-from packnet_tf.apps.pixels import read_image, read_proportional_image
+from packnet_tf.apps.images.folders import read_folder
+from packnet_tf.apps.images.pipeline import Pipeline
+from packnet_tf.apps.images.pixels import read_image, read_proportional_image
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from packnet_tf.apps.pixels import read_image, read_whole_image
+from packnet_tf.apps.images.pixels import read_image, read_whole_image
 
 LEVELS = np.arange(256).reshape(16, 16)
 

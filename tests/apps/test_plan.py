@@ -7,7 +7,9 @@ from packnet_tf.apps.main import main
 
 
 def run(capsys, *arguments):
-    sys.modules.pop("packnet_tf.apps.plan", None)  # its flags keep the values of the last run
+    sys.modules.pop(
+        "packnet_tf.apps.commands.plan", None
+    )  # its flags keep the values of the last run
     status = main(["plan", *arguments])
     out = capsys.readouterr()
     return status, out.out, out.err

@@ -15,9 +15,9 @@ from onnx_files import (
 )
 
 import packnet_tf
-from packnet_tf.apps.classifier import Classifier
-from packnet_tf.apps.counter import counted
-from packnet_tf.apps.listing import images_in
+from packnet_tf.apps.device.classifier import Classifier
+from packnet_tf.apps.device.counter import counted
+from packnet_tf.apps.images.listing import images_in
 from packnet_tf.apps.main import main
 
 ORANGE = (250, 120, 10)  # logits of (25, 12, 1) in a file of write_model
@@ -260,7 +260,7 @@ def test_neither_keras_nor_tensorflow_is_imported_on_the_device(arguments, tmp_p
 
 def test_long_runs_are_counted_and_the_line_is_cleared(capsys, monkeypatch):
     clock = iter([0.0, 0.5, 2.5, 2.55, 2.7])
-    monkeypatch.setattr("packnet_tf.apps.counter.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("packnet_tf.apps.device.counter.time.monotonic", lambda: next(clock))
     assert list(counted("abcd", "images", shown=True)) == list("abcd")
     assert capsys.readouterr().err == "\r1 of 4 images \r3 of 4 images \r\x1b[K"
 

@@ -5,7 +5,7 @@ import pytest
 from keras import layers
 
 import packnet_tf
-from packnet_tf.apps import rates
+from packnet_tf.apps.packs import rates
 from packnet_tf.training.schedules import ask
 
 

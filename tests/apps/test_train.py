@@ -13,10 +13,10 @@ from image_folders import write_task, write_trunk
 
 import packnet_tf
 from pack_helpers import owners, packed_layers
-from packnet_tf.apps import rates
 from packnet_tf.apps.main import main
-from packnet_tf.apps.rates import cosine
-from packnet_tf.apps.training import Plan, train
+from packnet_tf.apps.packs import rates
+from packnet_tf.apps.packs.rates import cosine
+from packnet_tf.apps.packs.training import Plan, train
 
 SHORT = {"epochs": 3, "prune_epoch": 2, "batch_size": 8, "learning_rate": 0.05}
 
@@ -106,8 +106,8 @@ def test_the_whole_way_by_command_line(place, monkeypatch, capsys):
 
 
 def test_the_reported_accuracy_is_that_of_the_exported_file(trained_once, tmp_path):
-    from packnet_tf.apps.classifier import Classifier
-    from packnet_tf.apps.folders import read_folder
+    from packnet_tf.apps.device.classifier import Classifier
+    from packnet_tf.apps.images.folders import read_folder
     from packnet_tf.export import export_onnx
 
     folder, report = trained_once

@@ -10,7 +10,7 @@ from image_folders import write_task, write_trunk
 
 import packnet_tf
 from packnet_tf.apps.main import main
-from packnet_tf.apps.training import Plan, train_all
+from packnet_tf.apps.packs.training import Plan, train_all
 
 
 def write(place):
@@ -96,7 +96,7 @@ def test_a_command_killed_between_two_tasks_continues_with_the_second(whole, pla
     folder, expected = whole
     shutil.copy(folder / "small.keras", place)
     before = packnet_tf.load(folder / "pack.keras").owners()
-    from packnet_tf.apps import training
+    from packnet_tf.apps.packs import training
 
     real, seen = training.begin, []
 

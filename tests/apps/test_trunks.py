@@ -11,8 +11,8 @@ from image_folders import write_trunk
 
 import packnet_tf
 from pack_helpers import mlp_trunk, packed
-from packnet_tf.apps.pixel_scales import application_scale, scale_of, scale_pixels
-from packnet_tf.apps.trunks import load_trunk
+from packnet_tf.apps.images.pixel_scales import application_scale, scale_of, scale_pixels
+from packnet_tf.apps.images.trunks import load_trunk
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from packnet_tf.apps.pixel_scales import application_scale
-from packnet_tf.apps.vgg import vgg16
+from packnet_tf.apps.images.pixel_scales import application_scale
+from packnet_tf.apps.images.vgg import vgg16
 
 
 def test_it_is_that_of_keras_with_dropout_added():

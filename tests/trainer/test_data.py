@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from packnet_tf.apps.pipeline import Pipeline
+from packnet_tf.apps.images.pipeline import Pipeline
 from packnet_tf.trainer.data import Passes, untuned
 
 

@@ -12,8 +12,8 @@ from keras import layers
 
 from packnet_tf.apps.benches import deploy, session, trunks
 from packnet_tf.apps.benches.machine import PACKAGES
+from packnet_tf.apps.device.memory import PeakMemory, memory, restart_peak
 from packnet_tf.apps.main import main
-from packnet_tf.apps.memory import PeakMemory, memory, restart_peak
 
 linux_only = pytest.mark.skipif(memory() is None, reason="the system does not tell")
 
@@ -30,7 +30,9 @@ def small_trunk():
 
 
 def run(*arguments):
-    sys.modules.pop("packnet_tf.apps.bench", None)  # its flags keep the values of the last run
+    sys.modules.pop(
+        "packnet_tf.apps.commands.bench", None
+    )  # its flags keep the values of the last run
     return main(["bench", "deploy", *arguments])
 
 

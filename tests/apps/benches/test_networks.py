@@ -40,7 +40,9 @@ def test_one_network_of_every_family_goes_the_whole_way(name):
 
 def test_the_bench_runs_networks_in_processes_and_writes_a_table(tmp_path, capsys):
     path = tmp_path / "networks.json"
-    sys.modules.pop("packnet_tf.apps.bench", None)  # its flags keep the values of the last run
+    sys.modules.pop(
+        "packnet_tf.apps.commands.bench", None
+    )  # its flags keep the values of the last run
     status = main(["bench", "networks", "--networks=MobileNetV3Small", f"--json={path}"])
     out = capsys.readouterr().out
     assert status == 0, out
@@ -52,7 +54,7 @@ def test_the_bench_runs_networks_in_processes_and_writes_a_table(tmp_path, capsy
 
 
 def test_a_network_that_fails_is_a_row_and_status_1(monkeypatch, capsys):
-    sys.modules.pop("packnet_tf.apps.bench", None)
+    sys.modules.pop("packnet_tf.apps.commands.bench", None)
     monkeypatch.setattr(networks, "network_names", lambda: ["NoSuchNet"])
     assert main(["bench", "networks"]) == 1
     out, err = capsys.readouterr()

@@ -220,7 +220,9 @@ def test_input_compares_both_kinds_of_epochs_with_the_step(monkeypatch):
 
 
 def test_a_bench_is_a_table_on_the_screen_and_rows_in_a_file(tmp_path, capsys):
-    sys.modules.pop("packnet_tf.apps.bench", None)  # its flags keep the values of the last run
+    sys.modules.pop(
+        "packnet_tf.apps.commands.bench", None
+    )  # its flags keep the values of the last run
     path = tmp_path / "import.json"
     flags = ["--only=import packnet_tf", "--repeats=1", f"--json={path}"]
     assert main(["bench", "import", *flags]) == 0
@@ -236,7 +238,7 @@ def test_a_bench_is_a_table_on_the_screen_and_rows_in_a_file(tmp_path, capsys):
 
 
 def test_a_bench_none_of_whose_cases_is_wanted_is_refused(capsys):
-    sys.modules.pop("packnet_tf.apps.bench", None)
+    sys.modules.pop("packnet_tf.apps.commands.bench", None)
     assert main(["bench", "storage", "--only=VGG17"]) == 2
     assert capsys.readouterr().err == (
         "packnet bench: no case of bench storage has --only=VGG17. See packnet bench --help.\n"
@@ -258,13 +260,13 @@ def test_a_bench_none_of_whose_cases_is_wanted_is_refused(capsys):
     ],
 )
 def test_a_flag_of_another_bench_is_refused_and_not_ignored(arguments, text, capsys):
-    sys.modules.pop("packnet_tf.apps.bench", None)
+    sys.modules.pop("packnet_tf.apps.commands.bench", None)
     assert main(["bench", *arguments]) == 2
     assert capsys.readouterr().err.startswith(f"packnet bench: {text}")
 
 
 def test_reference_says_that_it_needs_pytorch(monkeypatch, capsys):
-    sys.modules.pop("packnet_tf.apps.bench", None)
+    sys.modules.pop("packnet_tf.apps.commands.bench", None)
     monkeypatch.setattr(reference, "has_torch", lambda: False)
     assert main(["bench", "reference"]) == 1
     assert capsys.readouterr().err == (

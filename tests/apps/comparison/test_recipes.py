@@ -6,7 +6,7 @@ import yaml
 from image_folders import write_task
 
 from packnet_tf.apps.main import main
-from packnet_tf.apps.rates import decayed
+from packnet_tf.apps.packs.rates import decayed
 from packnet_tf.apps.research.config import read_comparison
 from packnet_tf.apps.research.definition import method_options, task_settings
 from packnet_tf.apps.research.recipes import FOLDER, find_file, recipe_names
@@ -150,7 +150,7 @@ def test_a_dry_run_of_a_recipe_measures_steps_and_trains_nothing(tmp_path, monke
 
 
 def test_the_pretrained_classifier_is_the_head_of_its_task():
-    from packnet_tf.apps.trunks import load_trunk, pretrained_head
+    from packnet_tf.apps.images.trunks import load_trunk, pretrained_head
 
     keras.utils.set_random_seed(3)
     trunk = load_trunk("VGG16_BN", 32, "fc2_dropout", weights="none")

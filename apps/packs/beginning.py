@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 
-from packnet_tf.apps.heads import calibrated_head
-from packnet_tf.apps.trunks import is_trained
+from packnet_tf.apps.images.heads import calibrated_head
+from packnet_tf.apps.images.trunks import is_trained
 from packnet_tf.backend.distribution import scope_of, strategy_of
 from packnet_tf.normalization.statistics import moves_statistics, update_statistics
 from packnet_tf.tasks.reuse import seen_numbers

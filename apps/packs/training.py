@@ -9,13 +9,13 @@ import keras
 import numpy as np
 
 import packnet_tf
-from packnet_tf.apps import rates
-from packnet_tf.apps.base import BASE_IMAGES, adopt, coming_base, reused
-from packnet_tf.apps.beginning import Images, begin, keep_linear_head
-from packnet_tf.apps.folders import Folder, read_folders, readable, shuffled
-from packnet_tf.apps.packs import check_shapes, open_pack, pixel_range
-from packnet_tf.apps.pipeline import Pipeline
-from packnet_tf.apps.progress_folder import ProgressFolder
+from packnet_tf.apps.images.folders import Folder, read_folders, readable, shuffled
+from packnet_tf.apps.images.pipeline import Pipeline
+from packnet_tf.apps.packs import rates
+from packnet_tf.apps.packs.base import BASE_IMAGES, adopt, coming_base, reused
+from packnet_tf.apps.packs.beginning import Images, begin, keep_linear_head
+from packnet_tf.apps.packs.opening import check_shapes, open_pack, pixel_range
+from packnet_tf.apps.packs.progress_folder import ProgressFolder
 from packnet_tf.backend.distribution import is_chief, strategy_of
 from packnet_tf.planning import plan as planned
 from packnet_tf.planning import plan_table, too_little

@@ -15,7 +15,7 @@ Example:
 from absl import flags
 
 from packnet_tf.apps import cli
-from packnet_tf.apps.folders import read_folders
+from packnet_tf.apps.images.folders import read_folders
 from packnet_tf.packing.pruning import check_ratio
 
 FLAGS = cli.new_flags()
@@ -231,8 +231,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     print(f"Packing {', '.join(name for name, _ in tasks)} into {values.pack} ...", flush=True)
     folders = read_folders(tasks, values.validation_share, values.seed)  # before slow imports
     cli.start_keras()
-    from packnet_tf.apps.strategies import chosen_strategy
-    from packnet_tf.apps.training import Plan, train_all
+    from packnet_tf.apps.packs.strategies import chosen_strategy
+    from packnet_tf.apps.packs.training import Plan, train_all
 
     settings = {**values.flag_values_dict(), "tasks": pairs}
     fields = Plan.__dataclass_fields__

@@ -32,7 +32,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     cli.need_pack(values.pack)
     cli.start_keras()
     import packnet_tf
-    from packnet_tf.apps import shortfalls
+    from packnet_tf.apps.packs import shortfalls
 
     path = pathlib.Path(values.pack)
     net = packnet_tf.load(path)
@@ -86,7 +86,7 @@ def tasks_table(net) -> str:
 
 def as_json(net, path: pathlib.Path) -> dict:
     """The same and more as `json.dumps` takes it; shares and accuracies are 0 to 1."""
-    from packnet_tf.apps import shortfalls
+    from packnet_tf.apps.packs import shortfalls
 
     whole, storage = net.capacity().sum(), net.storage()
     tasks = [

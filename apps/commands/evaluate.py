@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from absl import flags
 
 from packnet_tf.apps import cli
-from packnet_tf.apps.classifier import Classifier, define_flags
-from packnet_tf.apps.counter import counted
-from packnet_tf.apps.labelled import labelled_images
+from packnet_tf.apps.device.classifier import Classifier, define_flags
+from packnet_tf.apps.device.counter import counted
+from packnet_tf.apps.device.labelled import labelled_images
 from packnet_tf.reporting.tables import text_table
 
 FLAGS = cli.new_flags()

@@ -17,9 +17,9 @@ from collections.abc import Iterable, Sequence
 from absl import flags
 
 from packnet_tf.apps import cli
-from packnet_tf.apps.classifier import COPY, Classifier, NotAClassifierError, define_flags
-from packnet_tf.apps.counter import counted
-from packnet_tf.apps.listing import images_in
+from packnet_tf.apps.device.classifier import COPY, Classifier, NotAClassifierError, define_flags
+from packnet_tf.apps.device.counter import counted
+from packnet_tf.apps.images.listing import images_in
 from packnet_tf.export import manifest as manifests
 
 FLAGS = cli.new_flags()

@@ -5,8 +5,8 @@ import pathlib
 import keras
 
 import packnet_tf
-from packnet_tf.apps.base import BASE, default_restart
-from packnet_tf.apps.trunks import is_trained, load_trunk
+from packnet_tf.apps.images.trunks import is_trained, load_trunk
+from packnet_tf.apps.packs.base import BASE, default_restart
 from packnet_tf.export.graph.preprocessing import noted_range
 from packnet_tf.packing.cloning import computing_in
 

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from packnet_tf.apps.pixels import read_image, read_proportional_image
+from packnet_tf.apps.images.pixels import read_image, read_proportional_image
 
 # Of the area and of the proportions of an image: what a random part of it may have.
 AREAS, PROPORTIONS = (0.08, 1.0), (3 / 4, 4 / 3)

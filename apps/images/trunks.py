@@ -4,8 +4,8 @@ The trunk takes RGB (or grey) pixels of 0 to 255, scales them as its backbone wa
 ends in one feature vector per image, so that every model exported from it takes raw pixels.
 """
 
-from packnet_tf.apps.model_files import SUFFIXES, read_model
-from packnet_tf.apps.pixel_scales import application_scale, scale_of, scale_pixels
+from packnet_tf.apps.images.model_files import SUFFIXES, read_model
+from packnet_tf.apps.images.pixel_scales import application_scale, scale_of, scale_pixels
 
 # By name, what `vgg.vgg16` is given.
 OWN = {"VGG16_FC": {"batch_norm": False}, "VGG16_BN": {"batch_norm": True}}
@@ -180,7 +180,7 @@ def _application(name: str, image_size: int | None, weights: str, output: str | 
     size = image_size or 224
     weights = None if weights == "none" else weights
     if name in OWN:
-        from packnet_tf.apps.vgg import vgg16
+        from packnet_tf.apps.images.vgg import vgg16
 
         whole = vgg16(size, **OWN[name], weights=weights)
         return whole if output else _up_to(whole, "fc2_dropout")

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from packnet_tf.apps import labelled
-from packnet_tf.apps.folders import readable_files
-from packnet_tf.apps.listing import images_in
-from packnet_tf.apps.packs import check_shapes, pixel_range
-from packnet_tf.apps.pipeline import Pipeline
+from packnet_tf.apps.device import labelled
+from packnet_tf.apps.images.folders import readable_files
+from packnet_tf.apps.images.listing import images_in
+from packnet_tf.apps.images.pipeline import Pipeline
+from packnet_tf.apps.packs.opening import check_shapes, pixel_range
 
 
 def calibration_images(net, pack: str, folder: str, count: int) -> np.ndarray:

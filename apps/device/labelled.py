@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from packnet_tf.apps.listing import LAYOUT, classes_in, composed, split_folders
+from packnet_tf.apps.images.listing import LAYOUT, classes_in, composed, split_folders
 
 
 @dataclasses.dataclass(frozen=True)

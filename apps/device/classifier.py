@@ -8,8 +8,8 @@ import numpy as np
 from absl import flags
 
 from packnet_tf.apps import cli
-from packnet_tf.apps.pixels import read_image, read_whole_image
-from packnet_tf.apps.weight_files import changed_weights, weight_files
+from packnet_tf.apps.device.weight_files import changed_weights, weight_files
+from packnet_tf.apps.images.pixels import read_image, read_whole_image
 from packnet_tf.export.runtime.session import session
 
 COPY = "Copy the model and its weights again, from one export to one folder."

@@ -7,8 +7,8 @@ import pathlib
 import random
 from collections.abc import Iterable, Sequence
 
-from packnet_tf.apps.listing import LAYOUT, Classes, classes_in, split_folders
-from packnet_tf.apps.pixels import read_image
+from packnet_tf.apps.images.listing import LAYOUT, Classes, classes_in, split_folders
+from packnet_tf.apps.images.pixels import read_image
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 import packnet_tf
-from packnet_tf.apps.onnx_accuracy import onnx_accuracy
+from packnet_tf.apps.device.onnx_accuracy import onnx_accuracy
 from packnet_tf.export import export_all
 from packnet_tf.reporting.tables import count_bytes, text_table
 

@@ -1,0 +1,1 @@
+"""The commands of `packnet`: their flags, and what they print."""

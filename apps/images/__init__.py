@@ -1,0 +1,1 @@
+"""Folders of images, their pixels, and the networks that take them."""

@@ -1,0 +1,1 @@
+"""Packs of tasks on folders of images."""
