@@ -108,10 +108,10 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def _rows(bench: str, values: flags.FlagValues) -> None:
-    from packnet_tf.apps.benches.machine import machine
-    from packnet_tf.apps.benches.rows import rows_table
+    from benchmarks.machine import machine
+    from benchmarks.rows import rows_table
 
-    measure = importlib.import_module(f"packnet_tf.apps.benches.{ROWS[bench]}").bench
+    measure = importlib.import_module(f"benchmarks.{ROWS[bench]}").bench
     repeats = values.repeats or (3 if bench == "memory" else 7)
     rows = []
     found = {"bench": bench, "machine": machine(), "repeats": repeats}
@@ -132,7 +132,7 @@ def _say(line: str) -> None:
 
 
 def _networks(values: flags.FlagValues) -> None:
-    from packnet_tf.apps.benches import networks as bench
+    from benchmarks import networks as bench
 
     known = bench.network_names()
     _check_names(values.networks, known)
@@ -146,9 +146,9 @@ def _networks(values: flags.FlagValues) -> None:
 
 
 def _deploy(values: flags.FlagValues) -> None:
-    from packnet_tf.apps.benches import deploy as bench
-    from packnet_tf.apps.benches.networks import network_names
-    from packnet_tf.apps.benches.trunks import DARKNET
+    from benchmarks import deploy as bench
+    from benchmarks.networks import network_names
+    from benchmarks.trunks import DARKNET
 
     names = values.networks or list(bench.NETWORKS)
     _check_names(names, network_names(), DARKNET)

@@ -10,8 +10,8 @@ import onnx_files
 import pytest
 from keras import layers
 
-from packnet_tf.apps.benches import deploy, session, trunks
-from packnet_tf.apps.benches.machine import PACKAGES
+from benchmarks import deploy, session, trunks
+from benchmarks.machine import PACKAGES
 from packnet_tf.apps.device.memory import PeakMemory, memory, restart_peak
 from packnet_tf.apps.main import main
 
@@ -161,7 +161,7 @@ def test_the_process_of_a_session_imports_neither_keras_nor_tensorflow(tmp_path)
     path = onnx_files.write_other_model(tmp_path / "m.onnx", (4, 4, 3), (1, 2))
     code = (
         "import sys\n"
-        "from packnet_tf.apps.benches import session\n"
+        "from benchmarks import session\n"
         f"session.serve({path!r}, 1, ['1 0'], lambda found: None)\n"
         "print([name for name in ('keras', 'tensorflow', 'onnx') if name in sys.modules])\n"
     )

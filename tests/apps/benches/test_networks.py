@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from packnet_tf.apps.benches import networks
+from benchmarks import networks
 from packnet_tf.apps.main import main
 
 FAMILIES = {

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from packnet_tf.apps.benches import processes
-from packnet_tf.apps.benches.rows import Row, counted, rows_table, show, timed
-from packnet_tf.apps.benches.turns import in_turns, quartiles
+from benchmarks import processes
+from benchmarks.rows import Row, counted, rows_table, show, timed
+from benchmarks.turns import in_turns, quartiles
 
 
 def test_a_ratio_is_the_median_of_the_ratios_of_turns_and_not_the_ratio_of_medians():

@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from pack_helpers import run_python
-from packnet_tf.apps.benches import (
+from benchmarks import (
     cases,
     export,
     imports,
@@ -21,6 +20,7 @@ from packnet_tf.apps.benches import (
     storage,
     train,
 )
+from pack_helpers import run_python
 from packnet_tf.apps.main import main
 
 SMALL = cases.Case("TinyDarknet", 32, 4, "graph", "SGD", goal=1.02)
@@ -178,7 +178,7 @@ def test_export_compares_with_tf2onnx(monkeypatch):
 @pytest.mark.slow
 def test_infer_compares_files_and_times_the_commands(monkeypatch):
     monkeypatch.setattr(infer, "CASES", (("TinyDarknet", 32),))
-    monkeypatch.setattr("packnet_tf.apps.benches.deploy.BUDGET", 0.0)
+    monkeypatch.setattr("benchmarks.deploy.BUDGET", 0.0)
     assert pairs(infer.bench(everything, 1, silent)) == [
         ("baked", "never packed"),
         ("baked", "never packed"),

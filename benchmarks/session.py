@@ -31,7 +31,7 @@ class SessionProcess:
 
     def __init__(self, path, threads: int = 0):
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "packnet_tf.apps.benches.session", str(path), str(threads)],
+            [sys.executable, "-m", "benchmarks.session", str(path), str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 import keras
 
 import packnet_tf
+from benchmarks import cases
+from benchmarks.rows import Row, counted, timed
+from benchmarks.trunks import CLASSES, build_trunk, packed
+from benchmarks.turns import in_turns
 from packnet_tf import PackNet
-from packnet_tf.apps.benches import cases
-from packnet_tf.apps.benches.rows import Row, counted, timed
-from packnet_tf.apps.benches.trunks import CLASSES, build_trunk, packed
-from packnet_tf.apps.benches.turns import in_turns
 
 TASKS = (1, 10, 50, 100)
 GOAL = 1.05

@@ -9,12 +9,12 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator
 
+from benchmarks import cases
+from benchmarks.cases import Case
+from benchmarks.memory_counters import Allocator, Resident
+from benchmarks.processes import in_process
+from benchmarks.rows import Row, counted
 from packnet_tf.apps import cli
-from packnet_tf.apps.benches import cases
-from packnet_tf.apps.benches.cases import Case
-from packnet_tf.apps.benches.memory_counters import Allocator, Resident
-from packnet_tf.apps.benches.processes import in_process
-from packnet_tf.apps.benches.rows import Row, counted
 
 STEPS = 3
 PER_WEIGHT = 4 + 2  # bytes: one more float32 copy, an owner and a claim
@@ -37,7 +37,7 @@ def bench(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
         for _ in range(turns):
             for side, all_of_it in found.items():
                 options = json.dumps([dataclasses.asdict(case), side])
-                all_of_it.append(in_process("packnet_tf.apps.benches.memory", options))
+                all_of_it.append(in_process("benchmarks.memory", options))
         weights = found["packed"][0]["packed_weights"]
         for what in ("peak", "kept"):
             taken = {

@@ -4,8 +4,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
-from packnet_tf.apps.benches.rows import Row, timed
-from packnet_tf.apps.benches.turns import Times
+from benchmarks.rows import Row, timed
+from benchmarks.turns import Times
 
 KERAS = "import tensorflow, keras"
 PARTS = {

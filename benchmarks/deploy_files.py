@@ -10,8 +10,8 @@ import pathlib
 
 import numpy as np
 
+from benchmarks.trunks import CLASSES, build_trunk, packed
 from packnet_tf.apps import cli
-from packnet_tf.apps.benches.trunks import CLASSES, build_trunk, packed
 
 CALIBRATION = 32  # images
 

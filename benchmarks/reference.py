@@ -13,11 +13,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
-from packnet_tf.apps.benches import cases
-from packnet_tf.apps.benches.machine import cores
-from packnet_tf.apps.benches.rows import Row, timed
-from packnet_tf.apps.benches.trunks import CLASSES, DARKNET_LAYERS
-from packnet_tf.apps.benches.turns import seconds_of
+from benchmarks import cases
+from benchmarks.machine import cores
+from benchmarks.rows import Row, timed
+from benchmarks.trunks import CLASSES, DARKNET_LAYERS
+from benchmarks.turns import seconds_of
 
 CASES = (("TinyDarknet", 96, 32), ("VGG16", 64, 8), ("VGG16", 64, 32))
 RATIO = 0.75

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from packnet_tf.apps.benches import cases
-from packnet_tf.apps.benches.rows import Row, timed
-from packnet_tf.apps.benches.trunks import CLASSES
-from packnet_tf.apps.benches.turns import Times, seconds_of
+from benchmarks import cases
+from benchmarks.rows import Row, timed
+from benchmarks.trunks import CLASSES
+from benchmarks.turns import Times, seconds_of
 from packnet_tf.apps.images.pipeline import Pipeline
 
 # Network, pixels, batch size, and the size of the photographs.

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from packnet_tf.apps.benches.cases import wanted
-from packnet_tf.apps.benches.rows import Row, counted, timed
-from packnet_tf.apps.benches.trunks import CLASSES, build_trunk
-from packnet_tf.apps.benches.turns import seconds_of
+from benchmarks.cases import wanted
+from benchmarks.rows import Row, counted, timed
+from benchmarks.trunks import CLASSES, build_trunk
+from benchmarks.turns import seconds_of
 from packnet_tf.apps.device.memory import PeakMemory
 
 CASES = (("VGG16", 224), ("ResNet50", 224), ("MobileNetV2", 224))

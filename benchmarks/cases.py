@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from packnet_tf.apps.benches.trunks import CLASSES, build_trunk, packed
+from benchmarks.trunks import CLASSES, build_trunk, packed
 
 # Network, pixels, batch size, and what a packed step may cost.
 NETWORKS = (

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from benchmarks.processes import in_process
 from packnet_tf.apps import cli
-from packnet_tf.apps.benches.processes import in_process
 from packnet_tf.reporting.tables import text_table
 
 # The smallest inputs these take; the others take 32 pixels.
@@ -124,7 +124,7 @@ def bench_networks(names: Sequence[str], progress=print) -> list[dict]:
     results = []
     for number, name in enumerate(names, start=1):
         try:
-            result = in_process("packnet_tf.apps.benches.networks", name)
+            result = in_process("benchmarks.networks", name)
         except RuntimeError as error:
             result = {"network": name, "error": str(error)}
         results.append(result)

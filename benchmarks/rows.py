@@ -4,7 +4,7 @@ import dataclasses
 import statistics
 from collections.abc import Sequence
 
-from packnet_tf.apps.benches.turns import Times, quartiles
+from benchmarks.turns import Times, quartiles
 from packnet_tf.reporting.tables import count_bytes, text_table
 
 HEAD = ["case", "what", "against", "", "", "ratio", "quartiles", "goal", ""]

@@ -7,13 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+from benchmarks import cases
+from benchmarks.cases import Case, fit_steps, wanted
+from benchmarks.processes import in_process
+from benchmarks.rows import Row, timed
+from benchmarks.trunks import CLASSES, build_trunk
+from benchmarks.turns import Times, in_turns, seconds_of
 from packnet_tf.apps import cli
-from packnet_tf.apps.benches import cases
-from packnet_tf.apps.benches.cases import Case, fit_steps, wanted
-from packnet_tf.apps.benches.processes import in_process
-from packnet_tf.apps.benches.rows import Row, timed
-from packnet_tf.apps.benches.trunks import CLASSES, build_trunk
-from packnet_tf.apps.benches.turns import Times, in_turns, seconds_of
 
 STEPS = 8  # single steps of each model, in turns, for one repeat
 TURN = 4.0  # seconds that an epoch of the trainer takes, about: its ends should not weigh much
@@ -23,7 +23,7 @@ def bench(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
     """Measures the cases whose title is wanted, each in a process of its own."""
     for case in wanted(cases.all_cases(), lambda case: case.title, only, say):
         options = json.dumps([dataclasses.asdict(case), turns])
-        for row in in_process("packnet_tf.apps.benches.train", options, say=say):
+        for row in in_process("benchmarks.train", options, say=say):
             yield Row(**row)
 
 

@@ -6,10 +6,10 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 
-from packnet_tf.apps.benches.machine import machine
-from packnet_tf.apps.benches.processes import in_process
-from packnet_tf.apps.benches.session import SessionProcess
-from packnet_tf.apps.benches.trunks import DARKNET, SIZES
+from benchmarks.machine import machine
+from benchmarks.processes import in_process
+from benchmarks.session import SessionProcess
+from benchmarks.trunks import DARKNET, SIZES
 from packnet_tf.reporting.tables import count_bytes, text_table
 
 NETWORKS = (DARKNET, "MobileNetV2", "ResNet50", "VGG16")
@@ -94,7 +94,7 @@ def bench_deploy(
 def _exported(name: str, folder: str, options: Mapping, say) -> dict:
     """Has another process pack and export a network, so that its memory is returned."""
     flags = [f"--{key}={value}" for key, value in options.items() if value is not None]
-    return in_process("packnet_tf.apps.benches.deploy_files", name, folder, *flags, say=say)
+    return in_process("benchmarks.deploy_files", name, folder, *flags, say=say)
 
 
 def run_cases(files: Mapping[str, str], rounds: int, threads: int, progress=print) -> dict:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from packnet_tf.apps.benches.cases import wanted
-from packnet_tf.apps.benches.deploy import BASES, BATCHES, run_cases
-from packnet_tf.apps.benches.processes import in_process
-from packnet_tf.apps.benches.rows import Row, timed
-from packnet_tf.apps.benches.trunks import CLASSES
-from packnet_tf.apps.benches.turns import in_turns
+from benchmarks.cases import wanted
+from benchmarks.deploy import BASES, BATCHES, run_cases
+from benchmarks.processes import in_process
+from benchmarks.rows import Row, timed
+from benchmarks.trunks import CLASSES
+from benchmarks.turns import in_turns
 
 CASES = (("TinyDarknet", 96), ("MobileNetV2", 96), ("ResNet50", 224), ("VGG16", 64))
 SIDES = ("never packed", "baked", "bundle")
@@ -37,7 +37,7 @@ def bench(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
     for name, pixels in wanted(CASES, lambda case: case[0], only, say):
         with tempfile.TemporaryDirectory() as folder:
             options = [f"--image_size={pixels}", f"--tasks={TASKS}"]
-            exported = in_process("packnet_tf.apps.benches.deploy_files", name, folder, *options)
+            exported = in_process("benchmarks.deploy_files", name, folder, *options)
             files = {side: exported["files"][side] for side in SIDES if side in exported["files"]}
             cases = run_cases(files, turns, 0, say)
             yield from latencies(f"{name} {pixels} px", cases)
