@@ -10,7 +10,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 import keras
 import pytest
 
-import pack_helpers
+from helpers import pack_helpers
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import packnet_tf
-from networks import NETWORKS, head_for, samples
-from pack_helpers import jolt, logits, owners, run_python, same
+from helpers.networks import NETWORKS, head_for, samples
+from helpers.pack_helpers import jolt, logits, owners, run_python, same
 from packnet_tf.export import export_onnx
 
 pytest.importorskip("jax")

@@ -4,8 +4,8 @@ import keras
 import pytest
 from keras import layers
 
-from contract import check_contract
-from networks import NETWORKS, SEQUENCE, Block, row, text_trunk
+from helpers.contract import check_contract
+from helpers.networks import NETWORKS, SEQUENCE, Block, row, text_trunk
 
 ANY_BACKEND = ["Conv2D strides", "SeparableConv1D", "LSTM", "layer of one's own", "text encoder"]
 

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import packnet_tf
-from pack_helpers import (
+from helpers.pack_helpers import (
     SPARSE,
     break_task,
     claims,

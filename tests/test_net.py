@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 import packnet_tf
-from pack_helpers import (
+from helpers.pack_helpers import (
     claims,
     compiled,
     conv_trunk,

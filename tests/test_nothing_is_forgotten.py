@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers, optimizers
 
 import packnet_tf
-from pack_helpers import (
+from helpers.pack_helpers import (
     SPARSE,
     claims,
     compiled,

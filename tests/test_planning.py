@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import packnet_tf
-from pack_helpers import conv_trunk, run_python
+from helpers.pack_helpers import conv_trunk, run_python
 from packnet_tf.planning import (
     Share,
     equal_shares,

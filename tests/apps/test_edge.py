@@ -13,12 +13,12 @@ import venv
 import keras
 import numpy as np
 import pytest
-from image_folders import write_task
-from onnx_files import softmax, write_model, write_picture, write_shape_model
 from PIL import Image
 
 import packnet_tf
-from pack_helpers import jolt, logits
+from helpers.image_folders import write_task
+from helpers.onnx_files import softmax, write_model, write_picture, write_shape_model
+from helpers.pack_helpers import jolt, logits
 
 ROOT = pathlib.Path(packnet_tf.__file__).parent.parent
 EDGE = ROOT / "examples" / "edge"

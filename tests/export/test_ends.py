@@ -5,12 +5,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from export_helpers import answer, answers
 from keras import layers
 from PIL import Image
 
 import packnet_tf
-from pack_helpers import conv_trunk, logits, mlp_trunk, packed
+from helpers.export_helpers import answer, answers
+from helpers.pack_helpers import conv_trunk, logits, mlp_trunk, packed
 from packnet_tf.export import export_all, export_onnx, verify
 
 SIDE = 16

@@ -5,9 +5,9 @@ import os
 import numpy as np
 import onnx
 import pytest
-from export_helpers import answer
 
-from pack_helpers import mlp_trunk, packed, run_python
+from helpers.export_helpers import answer
+from helpers.pack_helpers import mlp_trunk, packed, run_python
 from packnet_tf.export import export_all, export_bundle, export_onnx, files, verify
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pack_helpers import mlp_trunk, packed
+from helpers.pack_helpers import mlp_trunk, packed
 from packnet_tf.export import export_all, export_onnx
 from packnet_tf.export.options import ExportOptions
 

@@ -3,10 +3,10 @@
 import keras
 import pytest
 from keras import layers
-from short_runs import quick
 
 import packnet_tf
-from pack_helpers import data, mlp_trunk
+from helpers.pack_helpers import data, mlp_trunk
+from helpers.short_runs import quick
 from packnet_tf import Task
 
 

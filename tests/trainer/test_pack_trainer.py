@@ -7,10 +7,9 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from short_runs import quick, tasks
 
 import packnet_tf
-from pack_helpers import (
+from helpers.pack_helpers import (
     compiled,
     conv_trunk,
     data,
@@ -22,6 +21,7 @@ from pack_helpers import (
     values,
     weights_of,
 )
+from helpers.short_runs import quick, tasks
 from packnet_tf import Auto, Task
 
 

@@ -7,10 +7,10 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from short_runs import quick, tasks
 
 import packnet_tf
-from pack_helpers import data, mlp_trunk
+from helpers.pack_helpers import data, mlp_trunk
+from helpers.short_runs import quick, tasks
 from packnet_tf import Auto, PackTrainer, Task
 from packnet_tf.trainer.board import Board
 from packnet_tf.trainer.data import blank_batch

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from short_runs import quick, tasks
 
 import packnet_tf
-from pack_helpers import conv_trunk, data, logits, mlp_trunk, packed
+from helpers.pack_helpers import conv_trunk, data, logits, mlp_trunk, packed
+from helpers.short_runs import quick, tasks
 from packnet_tf import Task
 
 

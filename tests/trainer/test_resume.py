@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import packnet_tf
-import trainer_runs
-from pack_helpers import same
+from helpers import trainer_runs
+from helpers.pack_helpers import same
 
 SCRIPT = pathlib.Path(trainer_runs.__file__)
 # A run dies soon after it prints this: once in every way to prune, before the prune or after it.

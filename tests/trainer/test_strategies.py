@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import packnet_tf
-import trainer_runs
-from pack_helpers import run_python
+from helpers import trainer_runs
+from helpers.pack_helpers import run_python
 
 ROUNDING = 1e-5  # float32 sums in another order, over 16 steps
 

@@ -1,0 +1,213 @@
+"""Trunks for images: raw pixels in, one feature vector out."""
+
+import json
+import zipfile
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+import packnet_tf
+from helpers.image_folders import write_trunk
+from helpers.pack_helpers import mlp_trunk, packed
+from packnet_tf.apps.images.pixel_scales import application_scale, scale_of, scale_pixels
+from packnet_tf.apps.images.trunks import load_trunk
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("VGG16", "vgg16"),
+        ("ResNet50", "resnet"),
+        ("ResNet50V2", "resnet_v2"),
+        ("DenseNet121", "densenet"),
+        ("MobileNet", "mobilenet"),
+        ("MobileNetV2", "mobilenet_v2"),
+        ("MobileNetV3Small", "mobilenet_v3"),
+        ("EfficientNetB0", "efficientnet"),
+        ("EfficientNetV2B0", "efficientnet_v2"),
+        ("ConvNeXtTiny", "convnext"),
+        ("InceptionV3", "inception_v3"),
+        ("InceptionResNetV2", "inception_resnet_v2"),
+        ("Xception", "xception"),
+        ("NASNetMobile", "nasnet"),
+    ],
+)
+def test_pixels_are_scaled_as_keras_applications_do(name, module):
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 5, 5, 3)).astype("float32")
+    inputs = keras.Input((5, 5, 3))
+    scaled = keras.Model(inputs, scale_pixels(inputs, application_scale(name)))(pixels)
+    expected = getattr(keras.applications, module).preprocess_input(pixels.copy())
+    np.testing.assert_allclose(scaled, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["MobileNet", "MobileNetV2", "MobileNetV3Small", "NASNetMobile", "EfficientNetB0", "ResNet50",
+     "ResNet50V2", "DenseNet121", "InceptionV3", "VGG16", "ConvNeXtTiny"],
+)  # fmt: skip
+def test_a_network_of_keras_applications_is_known_in_a_file_too(name):
+    network = getattr(keras.applications, name)(
+        weights=None, include_top=False, input_shape=(96, 96, 3)
+    )
+    within = keras.Sequential([keras.Input((96, 96, 3)), network, keras.layers.Flatten()])
+    assert scale_of(network)[0] == application_scale(name)
+    assert scale_of(within)[0] == application_scale(name)
+
+
+def scaled_by(*before, shape=(16, 16, 3), name=None):
+    """A network that does something to its pixels before its first weights."""
+    inputs = x = keras.Input(shape)
+    for step in before:
+        x = step(x)
+    return keras.Model(inputs, keras.layers.Conv2D(4, 3)(x), name=name)
+
+
+@pytest.mark.parametrize(
+    ("network", "scale"),
+    [
+        (scaled_by(keras.layers.Rescaling(1 / 255)), "bytes"),
+        (scaled_by(keras.layers.RandomFlip(), keras.layers.Rescaling(1 / 127.5, -1)), "bytes"),
+        (scaled_by(keras.Sequential([keras.layers.Rescaling(1 / 255)])), "bytes"),
+        (scaled_by(keras.layers.Rescaling(2.0, offset=-1.0)), "unit"),
+        (scaled_by(keras.layers.Normalization(mean=[120.0] * 3, variance=[9.0] * 3)), "bytes"),
+        (scaled_by(keras.layers.Normalization(mean=[0.5] * 3, variance=[0.1] * 3)), "unit"),
+        (scaled_by(lambda x: x / 127.5 - 1, name="mobilenetv2_1.00"), "bytes"),
+        (scaled_by(shape=(16, 16, 1), name="vgg_small"), None),
+        (scaled_by(name="vgg_small"), "caffe"),
+        (scaled_by(name="convnext_own"), "torch"),
+        (scaled_by(), None),
+    ],
+)
+def test_what_a_network_does_to_its_pixels_tells_which_it_wants(network, scale):
+    found = scale_of(network)
+    assert (found and found[0]) == scale
+
+
+def test_the_pixel_values_of_a_file_are_said(tmp_path, capsys):
+    model = scaled_by(keras.layers.Rescaling(1 / 255))
+    model.save(tmp_path / "own.keras")
+    trunk = load_trunk(str(tmp_path / "own.keras"))
+    assert "Pixel values for" in capsys.readouterr().out
+    pixels = np.full((1, 16, 16, 3), 255, "float32")
+    expected = np.mean(model(pixels), (1, 2))
+    np.testing.assert_allclose(trunk(pixels), expected, rtol=1e-5, atol=1e-6)
+    plain = load_trunk(str(write_trunk(tmp_path / "plain.keras")), output="features")
+    assert "unit, since nothing in it says otherwise" in capsys.readouterr().out
+    assert plain.get_layer("scale_pixels").scale == 1 / 255
+    with pytest.raises(ValueError, match="The pixel scale 'torch' is for RGB"):
+        scale_pixels(keras.Input((8, 8, 1)), "torch")
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_trunk_that_ends_in_a_classifier_is_warned_of(apart, tmp_path, capsys):
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(keras.layers.Conv2D(4, 3)(inputs))
+    soft = keras.layers.Dense(3, activation=None if apart else "softmax")(x)
+    soft = keras.layers.Softmax()(soft) if apart else soft
+    keras.Model(inputs, soft).save(tmp_path / "classifier.keras")
+    load_trunk(str(tmp_path / "classifier.keras"))
+    assert "ends in a classifier" in (said := capsys.readouterr().out)
+    assert "Leave it out: --trunk_output=pool." in said
+    load_trunk(str(tmp_path / "classifier.keras"), output="pool")
+    assert "WARNING" not in capsys.readouterr().out
+    keras.Model(inputs, keras.layers.Dense(3)(x)).save(tmp_path / "features.keras")
+    load_trunk(str(tmp_path / "features.keras"))
+    assert "WARNING" not in capsys.readouterr().out
+
+
+def test_a_models_own_head_is_left_out(tmp_path):
+    path = write_trunk(tmp_path / "small.keras")
+    trunk = load_trunk(str(path), output="features")
+    assert trunk.input_shape == (None, 16, 16, 3)
+    assert trunk.output_shape == (None, 12)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype("float32")
+    whole = keras.saving.load_model(path)
+    features = keras.Model(whole.input, whole.get_layer("features").output)(pixels / 255)
+    np.testing.assert_allclose(trunk(pixels), np.mean(features, (1, 2)), rtol=1e-4, atol=1e-5)
+
+
+def test_an_application_becomes_a_trunk_that_packs():
+    trunk = load_trunk("MobileNetV2", image_size=32, weights="none")
+    assert trunk.output_shape == (None, 1280)
+    net = packnet_tf.PackNet(trunk)
+    assert "mobilenetv2_1.00_32/Conv_1" in net.capacity()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (
+            {"source": "nowhere.keras"},
+            r"There is no trunk 'nowhere.keras'\. Write the path of a .keras or .h5 model, or",
+        ),
+        ({"source": "MobileNetV9"}, "'MobileNetV9' is neither a .keras or .h5 file nor a model"),
+    ],
+)
+def test_unknown_trunks_are_named(arguments, text):
+    with pytest.raises((FileNotFoundError, ValueError), match=text):
+        load_trunk(**arguments)
+
+
+def test_what_is_no_network_is_no_trunk(tmp_path):
+    pack = str(tmp_path / "pack.keras")
+    packed(mlp_trunk(), one=0.5).save(pack)
+    with pytest.raises(ValueError) as error:
+        load_trunk(pack)
+    assert str(error.value) == (
+        f"The trunk '{pack}' is to be a network, and holds a pack. To add tasks to it, write "
+        "--pack."
+    )
+    layer = str(tmp_path / "layer.keras")
+    keras.saving.save_model(keras.layers.Dense(3), layer)
+    with pytest.raises(ValueError) as error:
+        load_trunk(layer)
+    assert str(error.value) == (
+        f"The trunk '{layer}' is to be a network, and holds a saved Dense. Save a whole model."
+    )
+    (tmp_path / "text.keras").write_text("no network")
+    with pytest.raises(ValueError, match=r"trunk '.*text\.keras', which an unknown program wrote"):
+        load_trunk(str(tmp_path / "text.keras"))
+
+
+@pytest.mark.parametrize("name", ["old.h5", "old.hdf5", "old.keras"])
+def test_files_of_keras_2_are_read_whatever_their_suffix(name, tmp_path):
+    """Keras 2 wrote HDF5, for a while into .keras files too."""
+    write_trunk(tmp_path / "new.keras")
+    model = keras.saving.load_model(tmp_path / "new.keras")
+    model.save(tmp_path / "whole.h5")
+    (tmp_path / "whole.h5").rename(tmp_path / name)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype("float32")
+    expected = load_trunk(str(tmp_path / "new.keras"), output="features")(pixels)
+    np.testing.assert_array_equal(
+        load_trunk(str(tmp_path / name), output="features")(pixels), expected
+    )
+
+
+def test_a_file_that_keras_3_cannot_read_is_refused_in_two_lines_that_name_who_wrote_it(tmp_path):
+    path = write_trunk(tmp_path / "odd.h5")
+    with h5py.File(path, "a") as file:
+        config = file.attrs["model_config"].replace("Conv2D", "LocallyConnected2D")
+        file.attrs["model_config"], file.attrs["keras_version"] = config, "2.15.0"
+    with pytest.raises(ValueError, match=r"odd.h5', which Keras 2\.15\.0 wrote, with Ker") as error:
+        load_trunk(str(path))
+    assert len(str(error.value).split("\n")) == 2
+    assert len(str(error.value)) < 800
+    with zipfile.ZipFile(tmp_path / "odd.keras", "w") as file:
+        file.writestr("metadata.json", json.dumps({"keras_version": "2.13.1"}))
+    with pytest.raises(ValueError, match=r"odd.keras', which Keras 2\.13\.1 wrote, with Keras"):
+        load_trunk(str(tmp_path / "odd.keras"))
+
+
+def test_unknown_layers_sizes_and_scales_are_named(tmp_path):
+    path = str(write_trunk(tmp_path / "small.keras"))
+    with pytest.raises(ValueError, match=r"has no layer 'top'\. Its last layers are: .*old_head"):
+        load_trunk(path, output="top")
+    with pytest.raises(ValueError, match="takes images of 16 x 16 pixels, not 32"):
+        load_trunk(path, image_size=32)
+    with pytest.raises(ValueError, match="There is no pixel scale 'half'; write one of unit,"):
+        load_trunk(path, scale="half")
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "flat.keras")
+    with pytest.raises(ValueError, match=r"takes inputs of shape \(None, 4\); expected images"):
+        load_trunk(str(tmp_path / "flat.keras"))

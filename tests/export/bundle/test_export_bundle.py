@@ -1,0 +1,382 @@
+"""`export_bundle`: T tasks in the space of one, each answering as its baked file."""
+
+import json
+import os
+import pathlib
+import shutil
+
+import keras
+import numpy as np
+import onnx
+import pytest
+from keras import layers
+from onnx import numpy_helper
+
+import packnet_tf
+from helpers.export_helpers import answer, answers, net_of
+from helpers.pack_helpers import conv_trunk, mlp_trunk, pack_task, packed, packed_layers
+from packnet_tf.export import export_all, export_bundle, verify
+from packnet_tf.export.bundle.shared_file import digest
+
+
+def images(net, count=5):
+    shape = net.task_model(net.tasks[0]).input_shape[1:]
+    return np.random.default_rng(3).normal(size=(count, *shape)).astype("float32")
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in pathlib.Path(folder).iterdir()}
+
+
+def test_every_task_answers_bit_for_bit_as_its_baked_file(tmp_path):
+    net = packed(conv_trunk(), one=0.5, two=0.5, three=0.5, four=0)
+    export_all(net, tmp_path / "baked")
+    manifest = export_bundle(net, tmp_path / "bundle")
+    x = images(net)
+    for task in manifest["tasks"]:
+        assert np.array_equal(
+            answer(tmp_path / "bundle" / task["file"], x),
+            answer(tmp_path / "baked" / task["file"], x),
+        )
+        assert task["relative_difference"] < 1e-6
+
+
+@pytest.mark.parametrize("reuse", ["none", ["one"], ["one", "three"]])
+def test_a_task_that_sees_some_of_the_others_answers_as_its_baked_file(reuse, tmp_path):
+    net = packed(conv_trunk(), one=0.5, two=0.5)
+    export_bundle(net, tmp_path / "bundle")
+    pack_task(net, "three", seed=20)
+    pack_task(net, "four", seed=30, reuse=reuse)
+    pack_task(net, "five", 0, seed=40)
+    export_bundle(net, tmp_path / "bundle", update_from=tmp_path / "bundle")
+    export_bundle(net, tmp_path / "whole")
+    manifest = export_all(net, tmp_path / "baked")
+    x = images(net)
+    for task in manifest["tasks"]:
+        expected = answer(tmp_path / "baked" / task["file"], x)
+        for folder in ("bundle", "whole"):
+            assert np.array_equal(answer(tmp_path / folder / task["file"], x), expected)
+    for folder in ("bundle", "baked"):
+        assert not [v.problems for v in verify(net, tmp_path / folder) if v.problems]
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 5, 17])
+def test_any_number_of_tasks_fits(tasks, tmp_path):
+    net = packed(mlp_trunk(), **{f"task{number}": 0.9 for number in range(tasks)})
+    export_all(net, tmp_path / "baked")
+    manifest = export_bundle(net, tmp_path / "bundle")
+    assert manifest["shared"][0]["bits"] == {1: 2, 2: 2, 5: 4, 17: 8}[tasks]
+    x = images(net)
+    for task in manifest["tasks"]:
+        assert np.array_equal(
+            answer(tmp_path / "bundle" / task["file"], x),
+            answer(tmp_path / "baked" / task["file"], x),
+        )
+
+
+@pytest.mark.parametrize("network", ["VGG16", "MobileNetV2"])
+@pytest.mark.slow
+def test_four_tasks_take_at_most_1_07_baked_files_and_what_is_their_own(network, tmp_path):
+    trunk = getattr(keras.applications, network)(
+        weights=None, include_top=False, input_shape=(32, 32, 3), pooling="avg"
+    )
+    net = packnet_tf.PackNet(trunk, norms="shared")
+    for number, ratio in enumerate((0.75, 2 / 3, 0.5, 0)):
+        pack_task(net, f"task{number}", ratio, seed=number, scale=0.01)
+    baked = export_all(net, tmp_path / "baked", tasks=["task3"])["tasks"][0]
+    export_bundle(net, tmp_path / "bundle")
+    heads = 4 * 4 * (trunk.output_shape[-1] * 3 + 3)
+    size = sum(path.stat().st_size for path in (tmp_path / "bundle").iterdir())
+    assert size <= 1.07 * baked["bytes"] + heads
+    x = images(net)
+    assert np.array_equal(
+        answer(tmp_path / "bundle" / "model_task4.onnx", x),
+        answer(tmp_path / "baked" / "model_task4.onnx", x),
+    )
+
+
+def test_weights_and_owners_lie_in_one_file_and_heads_in_the_graphs(tmp_path):
+    net = packed(conv_trunk(), one=0.5, two=0.5)
+    manifest = export_bundle(net, tmp_path)
+    assert sorted(files(tmp_path)) == [
+        "manifest.json", "model_task1.onnx", "model_task2.onnx", "shared.data",
+    ]  # fmt: skip
+    [shared] = manifest["shared"]
+    assert (shared["file"], shared["tasks"], shared["bits"]) == ("shared.data", [1, 2], 2)
+    numbers = net.capacity().sum()["total"]
+    assert 4 * numbers <= shared["bytes"] <= 4.25 * numbers + 64 * len(shared["tensors"])
+    graph = onnx.load(tmp_path / "model_task1.onnx", load_external_data=False).graph
+    within = [t for t in graph.initializer if t.data_location != onnx.TensorProto.EXTERNAL]
+    assert max(np.prod(t.dims) * 4 for t in within) <= 4 * 256 * 4  # a table of 256 rows, a head
+
+
+def test_free_weights_are_written_as_zero(tmp_path):
+    net = packed(mlp_trunk(), one=0.5, two=0.5)
+    export_bundle(net, tmp_path)
+    owner = net.owners()["first"]
+    values = keras.ops.convert_to_numpy(net._weights["first"].packed)
+    assert (values[owner == 0] != 0).all()
+    model = onnx.load(tmp_path / "model_task1.onnx")
+    shared = [numpy_helper.to_array(t) for t in model.graph.initializer if t.dims == [12, 16]]
+    assert len(shared) == 1
+    assert np.array_equal(shared[0], np.where(owner > 0, values, 0))
+
+
+def test_shared_biases_and_norms_are_written_once(tmp_path):
+    trunk = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(128, 3, name="wide"),
+            layers.BatchNormalization(),
+            layers.GlobalAveragePooling2D(),
+        ]
+    )
+    net = packed(trunk, one=0.5, two=0.5)
+    own = export_bundle(net, tmp_path / "own")
+    net = packnet_tf.PackNet(trunk, norms="shared")
+    pack_task(net, "one")
+    pack_task(net, "two")
+    shared = export_bundle(net, tmp_path / "shared")
+    norms = 2 * 128 * 4  # what the converter makes of a normalisation: a gain and an offset
+    names = 2 * 100  # a reference takes that much at most
+    for task in (0, 1):
+        saved = own["tasks"][task]["bytes"] - shared["tasks"][task]["bytes"]
+        assert norms - names <= saved <= norms
+    added = shared["shared"][0]["bytes"] - own["shared"][0]["bytes"]
+    assert norms <= added <= norms + 2 * 64
+
+
+def test_the_same_pack_gives_the_same_bytes(tmp_path):
+    net = packed(conv_trunk(), one=0.5, two=0.5)
+    net.save(tmp_path / "pack.keras")
+    export_bundle(net, tmp_path / "a")
+    export_bundle(packnet_tf.load(tmp_path / "pack.keras"), tmp_path / "b")
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+class TestUpdate:
+    """`update_from`: only what an earlier bundle lacks is written."""
+
+    @pytest.fixture
+    def net(self, tmp_path):
+        net = packed(conv_trunk(), one=0.5, two=0.5)
+        export_bundle(net, tmp_path / "old")
+        return net
+
+    def test_it_holds_the_new_tasks_alone_and_completes_the_earlier_bundle(self, net, tmp_path):
+        before = files(tmp_path / "old")
+        pack_task(net, "three", seed=50)
+        pack_task(net, "four", 0, seed=60)
+        manifest = export_bundle(net, tmp_path / "new", update_from=tmp_path / "old")
+        changed = [
+            "manifest.json", "model_task3.onnx", "model_task4.onnx",
+            "shared_task3.data", "shared_task4.data",
+        ]  # fmt: skip
+        assert manifest["changed"] == changed
+        assert sorted(files(tmp_path / "new")) == changed
+        assert files(tmp_path / "old") == before
+        shutil.copytree(tmp_path / "new", tmp_path / "old", dirs_exist_ok=True)
+        export_all(net, tmp_path / "baked")
+        x = images(net)
+        for number in range(1, 5):
+            name = f"model_task{number}.onnx"
+            assert np.array_equal(
+                answer(tmp_path / "old" / name, x), answer(tmp_path / "baked" / name, x)
+            )
+
+    def test_its_size_is_that_of_the_new_weights(self, net, tmp_path):
+        pack_task(net, "three", 0.5, seed=50)
+        manifest = export_bundle(net, tmp_path / "new", update_from=tmp_path / "old")
+        entry = next(f for f in manifest["shared"] if f["file"] == "shared_task3.data")
+        whole = net.capacity().sum()
+        owned, total = whole["owned"]["three"], whole["total"]
+        assert 4 * owned <= entry["bytes"] <= 4 * owned + total / 8 + 80 * len(entry["tensors"])
+
+    def test_updates_follow_updates_in_the_same_folder(self, net, tmp_path):
+        for number, name in enumerate(("three", "four"), start=3):
+            before = files(tmp_path / "old")
+            pack_task(net, name, 0.5, seed=10 * number)
+            manifest = export_bundle(net, tmp_path / "old", update_from=tmp_path / "old")
+            after = files(tmp_path / "old")
+            changed = {name for name, data in after.items() if before.get(name) != data}
+            assert changed == set(manifest["changed"])
+            assert "shared.data" not in changed
+        export_all(net, tmp_path / "baked")
+        x = images(net)
+        for number in range(1, 5):
+            name = f"model_task{number}.onnx"
+            assert np.array_equal(
+                answer(tmp_path / "old" / name, x), answer(tmp_path / "baked" / name, x)
+            )
+
+    def test_an_interrupted_update_leaves_the_earlier_bundle_as_it_was(
+        self, net, tmp_path, monkeypatch
+    ):
+        before = files(tmp_path / "old")
+        pack_task(net, "three", seed=50)
+        replace = os.replace
+
+        def interrupted(source, target):
+            if str(target).endswith("model_task3.onnx"):
+                raise KeyboardInterrupt
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            export_bundle(net, tmp_path / "old", update_from=tmp_path / "old")
+        assert files(tmp_path / "old") == before
+        monkeypatch.undo()
+        export_bundle(net, tmp_path / "old", update_from=tmp_path / "old")
+        assert [v.problems for v in verify(net, tmp_path / "old")] == [[], [], []]
+
+    def test_what_the_folder_held_before_is_not_sent_with_it(self, net, tmp_path):
+        export_all(packed(conv_trunk(), a=0.5, b=0.5, c=0.5, d=0.5), tmp_path / "new")
+        pack_task(net, "three", seed=50)
+        manifest = export_bundle(net, tmp_path / "new", update_from=tmp_path / "old")
+        assert sorted(files(tmp_path / "new")) == manifest["changed"]
+
+    def test_several_new_tasks_may_share_what_an_earlier_one_has_for_itself(self, tmp_path):
+        trunk = keras.Sequential(
+            [
+                keras.Input((8, 8, 3)),
+                layers.Conv2D(128, 3, name="wide"),
+                layers.GlobalAveragePooling2D(),
+            ]
+        )
+        net = packed(trunk, one=0.5)
+        export_bundle(net, tmp_path)
+        for name in ("two", "three"):
+            pack_task(net, name, seed=len(name))
+        manifest = export_bundle(net, tmp_path, update_from=tmp_path)
+        bias = keras.ops.convert_to_numpy(net.task_model("one").trunk.get_layer("wide").bias)
+        held = [digest(bias) in file["tensors"] for file in manifest["shared"]]
+        assert held == [False, True, False]
+        assert [v.problems for v in verify(net, tmp_path)] == [[], [], []]
+
+    def test_nothing_new_is_nothing_to_send(self, net, tmp_path):
+        manifest = export_bundle(net, tmp_path / "new", update_from=tmp_path / "old")
+        assert manifest["changed"] == ["manifest.json"]
+        assert json.loads((tmp_path / "new" / "manifest.json").read_text()) == manifest
+
+    def test_a_damaged_earlier_bundle_is_refused_by_name(self, net, tmp_path):
+        data = bytearray((tmp_path / "old" / "shared.data").read_bytes())
+        data[100] ^= 1
+        (tmp_path / "old" / "shared.data").write_bytes(data)
+        pack_task(net, "three", seed=50)
+        with pytest.raises(ValueError, match=r"'shared\.data': its checksum is not the manifest's"):
+            export_bundle(net, tmp_path / "new", update_from=tmp_path / "old")
+        assert not (tmp_path / "new").exists()
+
+    def test_a_bundle_of_another_pack_is_refused(self, net, tmp_path):
+        other = packed(conv_trunk(), one=0.6, two=0.5, three=0.5)
+        with pytest.raises(ValueError, match=r"'model_task1\.onnx' of the earlier bundle"):
+            export_bundle(other, tmp_path / "new", update_from=tmp_path / "old")
+        other = packed(conv_trunk(), one=0.6, two=0.5)  # nothing new, and yet another one
+        with pytest.raises(ValueError, match=r"'model_task1\.onnx' of the earlier bundle"):
+            export_bundle(other, tmp_path / "new", update_from=tmp_path / "old")
+        other = packed(conv_trunk(), one=0.5, cats=0.5)
+        with pytest.raises(ValueError, match="has the tasks one, two, and the pack begins with"):
+            export_bundle(other, tmp_path / "new", update_from=tmp_path / "old")
+
+    def test_a_task_that_was_released_and_packed_again_is_another_one(self, net, tmp_path):
+        net.release("two")
+        pack_task(net, "two", seed=99)
+        with pytest.raises(ValueError, match="of the earlier bundle does not hold"):
+            export_bundle(net, tmp_path / "new", update_from=tmp_path / "old")
+        net.release("two")
+        pack_task(net, "two", seed=50)
+        export_bundle(net, tmp_path / "newer")
+        pack_task(net, "three", seed=51)
+        export_bundle(net, tmp_path / "newer", update_from=tmp_path / "newer")
+        net.release("three")
+        pack_task(net, "three", seed=52)
+        with pytest.raises(ValueError, match=r"'model_task3\.onnx' of the earlier bundle does not"):
+            export_bundle(net, tmp_path / "newer", update_from=tmp_path / "newer")
+
+    @pytest.mark.parametrize("later", [False, True])
+    @pytest.mark.parametrize(
+        ("change", "file"),
+        [("head", "model_task2.onnx"), ("classes", "model_task2.onnx"), ("kernel", "shared.data")],
+    )
+    def test_so_is_one_that_differs_in_one_thing_alone(self, change, file, later, tmp_path):
+        net = packed(conv_trunk(), one=0.5)
+        head = layers.Dense(3)
+        head.build(net.task_model("one").trunk.output_shape)
+
+        def pack(changed=None):
+            classes = ["a", "b", "c" if changed != "classes" else "d"]
+            model = net.add_task("two", head, classes=classes)
+            if changed == "head":
+                model.head.bias.assign([1, 0, 0])
+            if changed == "kernel":
+                kernel = packed_layers(model)[0].packed["kernel"].trainable
+                kernel.assign(2 * kernel)
+            net.prune(0.5)
+            net.commit()
+
+        pack()
+        export_bundle(net, tmp_path / "old")
+        net.release("two")
+        pack(change)
+        if later:
+            pack_task(net, "three")
+        with pytest.raises(ValueError, match=f"'{file}' of the earlier bundle does not hold"):
+            export_bundle(net, tmp_path / "new", update_from=tmp_path / "old")
+
+    def test_a_pack_read_from_its_file_is_the_same_pack(self, net, tmp_path):
+        net.save(tmp_path / "pack.keras")
+        net = packnet_tf.load(tmp_path / "pack.keras")
+        manifest = export_bundle(net, tmp_path / "new", update_from=tmp_path / "old")
+        assert manifest["changed"] == ["manifest.json"]
+
+    def test_a_folder_without_a_bundle_is_refused(self, net, tmp_path):
+        with pytest.raises(ValueError, match="holds no bundle to update"):
+            export_bundle(net, tmp_path / "new", update_from=tmp_path / "nowhere")
+        export_all(net, tmp_path / "baked")
+        with pytest.raises(ValueError, match="holds no bundle to update"):
+            export_bundle(net, tmp_path / "new", update_from=tmp_path / "baked")
+
+
+def test_optimized_files_stand_alone_and_answer_alike(tmp_path):
+    net = packed(conv_trunk(), one=0.5, two=0.5)
+    manifest = export_bundle(net, tmp_path / "bundle", optimized=True)
+    x = images(net)
+    for task in manifest["tasks"]:
+        [described] = task["external"]
+        assert described["file"] == task["file"].replace(".onnx", ".ort")
+        (tmp_path / "alone").mkdir(exist_ok=True)
+        shutil.copy(tmp_path / "bundle" / described["file"], tmp_path / "alone")
+        np.testing.assert_allclose(
+            answer(tmp_path / "alone" / described["file"], x),
+            answer(tmp_path / "bundle" / task["file"], x),
+            rtol=1e-5,
+            atol=1e-6,
+        )
+
+
+@pytest.mark.parametrize("kind", ["recurrent", "loop", "attention", "embedding", "two_inputs"])
+def test_trunks_of_other_kinds_share_what_they_can(kind, tmp_path):
+    net = net_of(kind)
+    export_all(net, tmp_path / "baked")
+    manifest = export_bundle(net, tmp_path / "bundle")
+    for task in manifest["tasks"]:
+        expected = answers(tmp_path / "baked" / task["file"])
+        for one, other in zip(expected, answers(tmp_path / "bundle" / task["file"]), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_a_bundle_over_files_of_tasks_takes_their_place(tmp_path):
+    net = packed(conv_trunk(), one=0.5, two=0.5)
+    export_all(net, tmp_path)
+    export_bundle(packed(conv_trunk(), one=0.5), tmp_path)
+    assert sorted(files(tmp_path)) == ["manifest.json", "model_task1.onnx", "shared.data"]
+    export_all(net, tmp_path)
+    names = ["manifest.json", "model_task1.onnx", "model_task2.onnx"]
+    assert sorted(files(tmp_path)) == names
+
+
+def test_weights_of_one_tasks_own_precision_are_refused(tmp_path):
+    net = packed(mlp_trunk(), one=0.5)
+    with pytest.raises(ValueError, match="precision='float16' makes each task's its own") as caught:
+        export_bundle(net, tmp_path, precision="float16")
+    assert "write a file per task with export_all" in str(caught.value)
