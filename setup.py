@@ -100,7 +100,7 @@ setup(
     python_requires=">=3.11",
     packages=packages(),
     package_dir=FOLDERS,
-    package_data={"packnet_tf": ["py.typed"], "packnet_tf.apps": ["recipes/**/*.yaml"]},
+    package_data={"packnet_tf": ["py.typed"], "packnet_tf.apps": ["research/recipes/**/*.yaml"]},
     zip_safe=False,
     install_requires=REQUIRES,
     extras_require={"apps": APPS, "tests": TESTS},

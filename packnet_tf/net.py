@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras.ops import convert_to_numpy
 
-from packnet_tf.adoption import adopt as adoption
+from packnet_tf.adoption.adopt import Adoption, adopt
 from packnet_tf.packing import cloning
 from packnet_tf.packing.policy import Policy, own_weights
 from packnet_tf.packing.pruning import check_ratio, check_ratios, magnitude
@@ -161,7 +161,7 @@ class PackNet(PackState):
         classes: Sequence[str] | Mapping | None = None,
         criterion: Criterion = magnitude,
         verbose: str | int = "auto",
-    ) -> adoption.Adoption:
+    ) -> Adoption:
         """Makes the pretrained trunk the first task, without its training data.
 
         Prunes it, repairs the damage where there are images, and commits. The repair needs no
@@ -199,7 +199,7 @@ class PackNet(PackState):
             >>> print(net.adopt("imagenet", prune_ratio=0.5, images=birds))
             >>> model = net.add_task("birds", keras.layers.Dense(200))
         """
-        return adoption.adopt(
+        return adopt(
             self, name, prune_ratio, head, images, epochs, learning_rate, classes, criterion,
             verbose,
         )  # fmt: skip

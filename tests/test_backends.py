@@ -17,8 +17,8 @@ OTHER = {"tensorflow": "jax", "jax": "tensorflow"}[keras.backend.backend()]
 GO_ON = """
     import sys
     import keras, numpy as np, packnet_tf
-    from networks import NETWORKS, head_for, samples
-    from pack_helpers import compiled, fit, logits
+    from helpers.networks import NETWORKS, head_for, samples
+    from helpers.pack_helpers import compiled, fit, logits
 
     folder, name = sys.argv[1:]
     trunk = NETWORKS[name][0]()

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import keras
 
-from packnet_tf.packing import registry as packable  # noqa: F401  registers what files may hold
+from packnet_tf.packing import registry  # noqa: F401  registers what files may hold
 from packnet_tf.packing.configs import changed, repair
 from packnet_tf.packing.layers import (
     PACKED_CLASSES,

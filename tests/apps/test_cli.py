@@ -55,7 +55,7 @@ def seen(monkeypatch):
     found = {}
 
     def watch(command):
-        module = importlib.import_module(f"packnet_tf.apps.{command}")
+        module = importlib.import_module(f"packnet_tf.apps.commands.{command}")
         monkeypatch.setattr(
             module, "run", lambda values, rest: found.update(values=values, rest=rest)
         )

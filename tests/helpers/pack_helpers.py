@@ -180,7 +180,7 @@ def backed_up_run(directory, die_at=None):
 
 def run_python(code, *arguments, **environment):
     """Runs code in a new Python process that finds this library and these helpers."""
-    roots = [pathlib.Path(packnet_tf.__file__).parent.parent, pathlib.Path(__file__).parent]
+    roots = [pathlib.Path(packnet_tf.__file__).parent.parent, pathlib.Path(__file__).parents[1]]
     path = os.pathsep.join([*map(str, roots), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],

@@ -122,7 +122,7 @@ def numbers(net):
 
 def environment():
     """Variables for a process of its own that runs this file."""
-    roots = [pathlib.Path(packnet_tf.__file__).parent.parent, pathlib.Path(__file__).parent]
+    roots = [pathlib.Path(packnet_tf.__file__).parent.parent, pathlib.Path(__file__).parents[1]]
     path = os.pathsep.join([*map(str, roots), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"}
 

@@ -224,7 +224,7 @@ def test_a_run_killed_mid_task_and_started_again_gives_the_same_owners(
     done = run_python(
         """
         import sys
-        from pack_helpers import backed_up_run
+        from helpers.pack_helpers import backed_up_run
         backed_up_run(sys.argv[1], int(sys.argv[2]))
         """,
         backup,

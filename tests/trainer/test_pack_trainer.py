@@ -327,7 +327,7 @@ def test_ctrl_c_ends_with_the_command_to_continue(tmp_path):
         import packnet_tf
         import tensorflow as tf
         from keras import layers
-        from pack_helpers import data, mlp_trunk
+        from helpers.pack_helpers import data, mlp_trunk
         trunk = mlp_trunk()
         pairs = tf.data.Dataset.from_tensor_slices(data(trunk, size=32)).batch(32)
         def batches(epoch):

@@ -18,7 +18,7 @@ ROUNDING = 1e-5  # float32 sums in another order, over 16 steps
 @pytest.fixture(scope="module")
 def two_devices():
     """What a process with two devices prints, by the first word of each line."""
-    run = run_python("import trainer_runs; trainer_runs.same_on_every_device()")
+    run = run_python("from helpers import trainer_runs; trainer_runs.same_on_every_device()")
     assert run.returncode == 0, run.stderr
     return dict(line.split(maxsplit=1) for line in run.stdout.splitlines())
 

@@ -106,7 +106,7 @@ def test_importing_tfmot_oneself_leaves_tf_keras_alone_too():
         import packnet_tf, keras
         import tensorflow_model_optimization as tfmot
         import tensorflow as tf
-        from pack_helpers import *
+        from helpers.pack_helpers import *
         assert tf.keras.layers.Dense is keras.layers.Dense
         for schedule, free in [
             (tfmot.sparsity.keras.PolynomialDecay(0.0, 0.75, 0, 4, frequency=3), 240),
