@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import keras
 import numpy as np
 
+from packnet_tf.backend.keras_internals import all_layers
 from packnet_tf.export import manifest as manifests
 from packnet_tf.export.checksum import own_digest
 from packnet_tf.export.convert.supported import check_inputs
@@ -72,7 +73,7 @@ class TaskGraph:
         self.number = self.sees[-1]
         with self._named():
             check_inputs(self.model)
-        dtypes = {x.compute_dtype for x in self.model._flatten_layers()}
+        dtypes = {x.compute_dtype for x in all_layers(self.model)}
         if dtypes & {"float16", "bfloat16", "float64"}:
             # Other floats are for training; devices get, and are compared with, float32.
             self.model = self.view = full_precision(self.model)

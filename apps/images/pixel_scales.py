@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from packnet_tf.backend.keras_internals import all_layers
+
 # What keras.ops calls what `preprocess_input` does within a graph.
 ARITHMETIC = ("Multiply", "TrueDivide", "Divide", "Subtract", "Add")
 # What keras.applications' own preprocess_input does, by the start of the model's name.
@@ -48,7 +50,7 @@ def scale_of(network) -> tuple[str, str] | None:
         else:
             continue
         return "unit" if takes_unit else "bytes", f"'{step.name}' scales them"
-    for part in network._flatten_layers():
+    for part in all_layers(network):
         found = _by_name(part.name) if isinstance(part, keras.Model) else None
         if found is not None and (found not in ("torch", "caffe") or network.input_shape[-1] == 3):
             return found, f"it has '{part.name}', a name that keras.applications gives"

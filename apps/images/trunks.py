@@ -6,6 +6,7 @@ ends in one feature vector per image, so that every model exported from it takes
 
 from packnet_tf.apps.images.model_files import SUFFIXES, read_model
 from packnet_tf.apps.images.pixel_scales import application_scale, scale_of, scale_pixels
+from packnet_tf.backend.keras_internals import all_layers, operation_of
 
 # By name, what `vgg.vgg16` is given.
 OWN = {"VGG16_FC": {"batch_norm": False}, "VGG16_BN": {"batch_norm": True}}
@@ -18,7 +19,7 @@ def is_trained(trunk) -> bool:
     trunk that has none of them is taken for trained.
     """
     found = False
-    for layer in trunk._flatten_layers():
+    for layer in all_layers(trunk):
         for name in ("bias", "beta", "gamma", "moving_mean", "moving_variance"):
             variable, start = (
                 getattr(layer, name, None),
@@ -114,7 +115,7 @@ def _before_classifier(network) -> str | None:
     while isinstance(last, (keras.layers.Dense, keras.layers.Softmax, keras.layers.Activation)):
         soft |= isinstance(last, keras.layers.Softmax)
         soft |= getattr(last, "activation", None) is keras.activations.softmax
-        before = last.input._keras_history.operation
+        before = operation_of(last.input)
         if isinstance(last, keras.layers.Dense):
             return before.name if soft else None
         last = before

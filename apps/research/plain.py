@@ -15,6 +15,7 @@ from packnet_tf.apps.research.job import Job, TaskData, accuracy, network_bytes,
 from packnet_tf.apps.research.settings import Settings
 from packnet_tf.backend.atomic import replacing
 from packnet_tf.backend.distribution import has_accelerator
+from packnet_tf.backend.keras_internals import all_layers
 from packnet_tf.backend.optimizers import reset_optimizer
 from packnet_tf.normalization.statistics import moves_statistics, update_statistics
 from packnet_tf.packing.policy import NORMS
@@ -113,7 +114,7 @@ def follow_guide(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> f
 @contextlib.contextmanager
 def frozen(trunk: keras.Model, kinds=keras.layers.Layer) -> Iterator[None]:
     """Within it no layer of these kinds trains in the trunk; afterwards those that did before."""
-    layers = [part for part in trunk._flatten_layers() if isinstance(part, kinds)]
+    layers = [part for part in all_layers(trunk) if isinstance(part, kinds)]
     before = [(layer, layer.trainable) for layer in layers]
     for layer in layers:
         layer.trainable = False

@@ -4,6 +4,8 @@ import re
 
 import keras
 
+from packnet_tf.backend.keras_internals import all_layers
+
 
 def check_operators(proto, model: keras.Model, opset: int) -> None:
     """Refuses a converted graph with operators that no ONNX runtime knows.
@@ -62,7 +64,7 @@ def _nodes(graph):
 
 def _layer_of(name: str, model: keras.Model) -> keras.layers.Layer | None:
     """The innermost layer in whose name scope a node is; TensorFlow may number the scopes."""
-    layers = model._flatten_layers(include_self=False)
+    layers = all_layers(model, include_self=False)
     by_name = {layer.name: layer for layer in layers if not isinstance(layer, keras.Model)}
     for scope in reversed(name.split("/")[:-1]):
         for known in (scope, re.sub(r"_\d+$", "", scope)):

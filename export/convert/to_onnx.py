@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from packnet_tf.backend.keras_internals import all_layers
 from packnet_tf.export.convert.baking import Laid, bake, lay_out
 from packnet_tf.export.convert.supported import check_operators
 from packnet_tf.export.graph.canonical import settle
@@ -189,7 +190,7 @@ def _without_copies() -> Iterator[None]:
 def _kernels(model: keras.Model) -> dict[str, keras.Variable]:
     """The weights of two and more axes, recurrent ones apart, by names that no other has."""
     # The converter knows a recurrent layer by its constants.
-    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.RNN)]
+    layers = [layer for layer in all_layers(model) if isinstance(layer, keras.layers.RNN)]
     recurrent = {id(variable) for layer in layers for variable in layer.weights}
     kernels = {}
     for variable in model.weights:

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops, tree
 
 from packnet_tf.backend.distribution import has_accelerator
+from packnet_tf.backend.keras_internals import all_layers
 from packnet_tf.packing.layers import Packed
 from packnet_tf.tasks.checks import has_graph
 
@@ -157,9 +158,9 @@ def tapped(model, wanted: set[int]) -> keras.Model:
 def _holders(student, teacher) -> set[int]:
     """The `id` of every layer of the two that is packed in the student, or holds such layers."""
     wanted = set()
-    pairs = zip(student._flatten_layers(), teacher._flatten_layers(), strict=True)
+    pairs = zip(all_layers(student), all_layers(teacher), strict=True)
     for ours, theirs in pairs:
-        if any(isinstance(part, Packed) for part in ours._flatten_layers()):
+        if any(isinstance(part, Packed) for part in all_layers(ours)):
             wanted |= {id(ours), id(theirs)}
     return wanted
 

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from packnet_tf.backend.keras_internals import optimized_variables, steps_counter
+
 
 def reset_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
     """Puts an optimizer's state (moments, step count, averages) back to its beginning.
@@ -47,7 +49,7 @@ def check_resettable(optimizer: keras.optimizers.Optimizer) -> None:
 def steps_of(optimizer: keras.optimizers.Optimizer) -> int:
     """How many training steps an optimizer has done, those that only accumulated included."""
     # `iterations` counts updates, of which accumulation makes one of several steps.
-    return int(ops.convert_to_numpy(_inner(optimizer)._iterations))
+    return int(ops.convert_to_numpy(steps_counter(_inner(optimizer))))
 
 
 def take_averages(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> None:
@@ -61,7 +63,7 @@ def take_averages(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> 
 
 def variables_of(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
     """The variables that a built optimizer updates."""
-    return _inner(optimizer)._trainable_variables
+    return optimized_variables(_inner(optimizer))
 
 
 def _inner(optimizer):

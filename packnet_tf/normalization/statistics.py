@@ -22,6 +22,7 @@ from keras import ops
 
 from packnet_tf.backend.datasets import check_ends, known_batches
 from packnet_tf.backend.distribution import scope_of
+from packnet_tf.backend.keras_internals import all_layers, fixed_variables
 from packnet_tf.packing.layers import own_variables
 from packnet_tf.packing.weight import assign_values, copy_value, values_of
 
@@ -98,7 +99,7 @@ class FollowsSteps:
 
 def follow_steps(layer: keras.layers.Layer, effective_momentum: Callable) -> None:
     """Has every `BatchNormalization` in a layer use another momentum while it is called."""
-    for part in layer._flatten_layers():
+    for part in all_layers(layer):
         if isinstance(part, keras.layers.BatchNormalization):
             if not isinstance(part, FollowsSteps):
                 part.__class__ = _following(type(part))
@@ -107,7 +108,7 @@ def follow_steps(layer: keras.layers.Layer, effective_momentum: Callable) -> Non
 
 def fix_statistics(layer: keras.layers.Layer) -> None:
     """Has every `BatchNormalization` in a layer that follows steps answer as in inference."""
-    for part in layer._flatten_layers():
+    for part in all_layers(layer):
         if isinstance(part, FollowsSteps):
             vars(part)["fixed"] = True
 
@@ -115,7 +116,7 @@ def fix_statistics(layer: keras.layers.Layer) -> None:
 @contextlib.contextmanager
 def as_plain(layer: keras.layers.Layer) -> Iterator[None]:
     """Within it layers have their own classes, as files are to name them."""
-    parts = [part for part in layer._flatten_layers() if isinstance(part, FollowsSteps)]
+    parts = [part for part in all_layers(layer) if isinstance(part, FollowsSteps)]
     classes = [type(part) for part in parts]
     for part in parts:
         part.__class__ = part.plain
@@ -132,7 +133,7 @@ def moves_statistics(layer: keras.layers.Layer) -> bool:
         isinstance(part, keras.layers.BatchNormalization)
         and part.trainable
         and not getattr(part, "fixed", False)
-        for part in layer._flatten_layers()
+        for part in all_layers(layer)
     )
 
 
@@ -167,7 +168,7 @@ def update_statistics(model: keras.Model, data, batch_size=None, steps=None) -> 
     if not others and not moves_statistics(model):
         return
     # Random generators, and what the model counts itself.
-    own = {id(variable) for variable in model._non_trainable_variables}
+    own = {id(variable) for variable in fixed_variables(model)}
     counters = [v for v in model.non_trainable_variables if not _is_float(v) or id(v) in own]
     every = [*counters, *_statistics(model)]
     before, start = values_of(every), values_of(others)
@@ -240,7 +241,7 @@ def _pass_over(model, data, batch_size, steps) -> None:
 @contextlib.contextmanager
 def _weighing_alike(model) -> Iterator[Callable]:
     """Within it every batch counts alike in the statistics of batch normalisation."""
-    norms = [p for p in model._flatten_layers() if isinstance(p, keras.layers.BatchNormalization)]
+    norms = [p for p in all_layers(model) if isinstance(p, keras.layers.BatchNormalization)]
     old = [(type(norm), vars(norm).get("effective_momentum")) for norm in norms]
 
     def bind(seen):
@@ -259,9 +260,9 @@ def _weighing_alike(model) -> Iterator[Callable]:
 def _statistics(model, of_norms: bool = True) -> list[keras.Variable]:
     """What layers may move in training; those of batch normalisation among it, or not."""
     found = []
-    for layer in model._flatten_layers(include_self=False):
+    for layer in all_layers(model, include_self=False):
         if layer.trainable and (of_norms or not isinstance(layer, keras.layers.BatchNormalization)):
-            fixed = {id(variable) for variable in layer._non_trainable_variables}
+            fixed = {id(variable) for variable in fixed_variables(layer)}
             found += [v for v in own_variables(layer) if id(v) in fixed and _is_float(v)]
     return found
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import keras
 
+from packnet_tf.backend.keras_internals import all_layers, operation_of
 from packnet_tf.packing.configs import changed, config_of, impossible
 from packnet_tf.packing.layers import Packed, guard, own_variables, pack_layer, plain_class
 from packnet_tf.packing.registry import packable_layers
@@ -44,8 +45,8 @@ def view_trunk(store: PackedTrunk, sees: Sequence[int], frozen: bool) -> PackedT
             pack_layer(target, sees, frozen, source)
         _copy_own(own_variables(source), own_variables(target))
     _finish(pairs)
-    for layer in view._flatten_layers(include_self=False):
-        if any(isinstance(part, Packed) for part in layer._flatten_layers(include_self=False)):
+    for layer in all_layers(view, include_self=False):
+        if any(isinstance(part, Packed) for part in all_layers(layer, include_self=False)):
             guard(layer)
     return view
 
@@ -68,7 +69,7 @@ def plain_trunk(store: PackedTrunk, view: PackedTrunk) -> keras.Model:
 
 def packed_kernels(store: PackedTrunk, plain) -> list[tuple[keras.Variable, PackedWeight]]:
     """Pairs the kernels of a plain copy of the store with the packed weights behind them."""
-    layers = (trunk._flatten_layers(include_self=False) for trunk in (store, plain))
+    layers = (all_layers(trunk, include_self=False) for trunk in (store, plain))
     return [
         (getattr(target, name), weight)
         for source, target in zip(*layers, strict=True)
@@ -136,7 +137,7 @@ def attach(trunk, head, name: str, model_class: type = keras.Model):
 
 def finalize(layer) -> None:
     """Has layers that compute with copies of their weights copy them again."""
-    for part in layer._flatten_layers():
+    for part in all_layers(layer):
         _recompute(part)
 
 
@@ -188,13 +189,13 @@ def _same_input(tensor, name: str):
         dtype=tensor.dtype,
         sparse=tensor.sparse,
         ragged=tensor.ragged,
-        optional=getattr(tensor._keras_history.operation, "optional", False),
+        optional=getattr(operation_of(tensor), "optional", False),
         name=name,
     )
 
 
 def _input_layers(model) -> list:
-    return [x for x in model._flatten_layers() if isinstance(x, keras.layers.InputLayer)]
+    return [x for x in all_layers(model) if isinstance(x, keras.layers.InputLayer)]
 
 
 def _check_ties(pairs) -> None:
@@ -213,7 +214,7 @@ def _check_ties(pairs) -> None:
 def _uncompiled(model) -> Iterator[None]:
     """Within it a model counts as not compiled: a clone of it gets no optimizer, nor its state."""
     compiled = [
-        part for part in model._flatten_layers() if isinstance(part, keras.Model) and part.compiled
+        part for part in all_layers(model) if isinstance(part, keras.Model) and part.compiled
     ]
     for part in compiled:
         part.compiled = False
@@ -226,7 +227,7 @@ def _uncompiled(model) -> Iterator[None]:
 
 def _layer_pairs(source, target) -> list[tuple[keras.layers.Layer, keras.layers.Layer]]:
     """Pairs the layers of two copies of one structure."""
-    sources, targets = source._flatten_layers(), target._flatten_layers()
+    sources, targets = all_layers(source), all_layers(target)
     if list(map(plain_class, sources)) != list(map(plain_class, targets)):
         raise ValueError(
             f"Layer '{source.name}' ({type(source).__name__}) cannot be copied: made anew from its "

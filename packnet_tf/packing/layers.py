@@ -14,6 +14,14 @@ import numpy as np
 from keras import ops
 
 from packnet_tf.backend.distribution import owner_dtype
+from packnet_tf.backend.keras_internals import (
+    all_layers,
+    direct_variables,
+    lock,
+    trained_variables,
+    unlock,
+    untrack,
+)
 from packnet_tf.packing import bits
 from packnet_tf.packing.fused_view import training_view
 from packnet_tf.packing.weight import PackedWeight, clear
@@ -174,7 +182,7 @@ def check_new_values(
     if len(variables) != len(values):
         return  # Keras has a sentence for that
     new = {id(variable): value for variable, value in zip(variables, values, strict=True)}
-    for layer in holder._flatten_layers():
+    for layer in all_layers(holder):
         if not (isinstance(layer, Packed) and layer.shared):
             continue
         for weight in layer.packed.values():
@@ -193,7 +201,7 @@ def guard(holder: keras.layers.Layer) -> None:
         check_new_values(holder, holder.weights, weights)
         unguarded(holder, weights)
 
-    holder._tracker.unlock()
+    unlock(holder)
     holder.set_weights = set_weights
 
 
@@ -216,7 +224,7 @@ def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
     """The variables of a layer itself that are not packed, its bias for instance."""
     packed = layer.packed.values() if isinstance(layer, Packed) else ()
     ours = {id(variable) for weight in packed for variable in weight.variables}
-    every = layer._trainable_variables + layer._non_trainable_variables
+    every = direct_variables(layer)
     return [variable for variable in every if id(variable) not in ours]
 
 
@@ -237,7 +245,7 @@ def pack_layer(
     """
     cls = PACKED_CLASSES[type(layer)]
     packed = {}
-    layer._tracker.unlock()
+    unlock(layer)
     for name in cls.packed_names:
         kernel = getattr(layer, name, None)
         if kernel is None:  # ReversibleEmbedding has a second matrix only where it is not tied
@@ -256,7 +264,7 @@ def pack_layer(
         setattr(layer, f"{name}_owner", weight.owner)
         if not frozen:
             setattr(layer, f"{name}_claim", weight.claim)
-    layer._tracker.lock()
+    lock(layer)
     layer.__class__ = cls
     del layer.quantize  # Keras puts the class's method, wrapped, on every instance
     layer.packed, layer.sees = packed, tuple(sees)
@@ -283,10 +291,10 @@ def _new_weight(layer, name: str, kernel: keras.Variable, frozen: bool) -> Packe
 
 def _replace(layer, old: keras.Variable, new: keras.Variable) -> None:
     """Puts one variable of a layer in the place of another, whatever attribute holds it."""
-    tracked = layer._trainable_variables
+    tracked = trained_variables(layer)
     place = next(place for place, variable in enumerate(tracked) if variable is old)
-    layer._untrack_variable(old)
-    layer._tracker.unlock()
+    untrack(layer, old)
+    unlock(layer)
     for attribute, value in list(vars(layer).items()):
         if value is old:
             setattr(layer, attribute, new)

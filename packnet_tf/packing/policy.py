@@ -4,6 +4,7 @@ import dataclasses
 
 import keras
 
+from packnet_tf.backend.keras_internals import all_layers, inner_layers
 from packnet_tf.packing.layers import Packed, own_variables
 
 NORMS = (
@@ -20,7 +21,7 @@ def own_weights(trunk) -> list[tuple[keras.layers.Layer, keras.Variable]]:
     The order depends on the trunk's structure alone, so it is the same for all clones of a trunk.
     """
     pairs, seen = [], set()
-    for layer in trunk._flatten_layers():
+    for layer in all_layers(trunk):
         for variable in own_variables(layer):
             if id(variable) not in seen:
                 seen.add(id(variable))
@@ -82,5 +83,5 @@ class Policy:
         for key, layer in layers.items():
             # A layer with nothing left to train runs in inference mode, as the paper's
             # normalisation does: its moving statistics stand still.
-            if all(frozen[key]) and not isinstance(layer, Packed) and not layer._layers:
+            if all(frozen[key]) and not isinstance(layer, Packed) and not inner_layers(layer):
                 layer.trainable = False

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import keras
 
+from packnet_tf.backend.keras_internals import all_layers, direct_variables
 from packnet_tf.packing.layers import PACKED_CLASSES, Packed
 
 # Packed where the policy asks for it: most tasks use few rows, and a magnitude says little of them.
@@ -62,11 +63,11 @@ def packable_layers(trunk, embeddings: bool = False) -> set[int]:
     """
     trainable = {id(variable) for variable in trunk.trainable_variables}
     holders: dict[int, list] = {}
-    for layer in trunk._flatten_layers():
-        for variable in layer._trainable_variables + layer._non_trainable_variables:
+    for layer in all_layers(trunk):
+        for variable in direct_variables(layer):
             holders.setdefault(id(variable), []).append(layer)
     found = set()
-    for layer in trunk._flatten_layers():
+    for layer in all_layers(trunk):
         base = next((cls for cls in type(layer).__mro__ if cls in PACKED_CLASSES), None)
         if base is None or not layer.built or (isinstance(layer, EMBEDDINGS) and not embeddings):
             continue

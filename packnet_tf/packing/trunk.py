@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import keras
 
+from packnet_tf.backend.keras_internals import all_layers, inner_layers, trained_variables
 from packnet_tf.packing import registry  # noqa: F401  registers what files may hold
 from packnet_tf.packing.configs import changed, repair
 from packnet_tf.packing.layers import (
@@ -33,7 +34,7 @@ class PackedTrunk(keras.Model):
         Raises:
             ValueError: there is no layer at one of them that can be packed.
         """
-        layers = self._flatten_layers()
+        layers = all_layers(self)
         for place in places:
             layer = layers[place] if place < len(layers) else None
             if type(layer) not in PACKED_CLASSES:
@@ -45,7 +46,7 @@ class PackedTrunk(keras.Model):
 
     def packed_layers(self) -> list[Packed]:
         """Its packed layers, in the order of its structure."""
-        return [layer for layer in self._flatten_layers() if isinstance(layer, Packed)]
+        return [layer for layer in all_layers(self) if isinstance(layer, Packed)]
 
     def packed_weights(self) -> dict[str, PackedWeight]:
         """Its packed weights by path: the layer's, and the weight's if the layer has several."""
@@ -96,7 +97,7 @@ class PackedTrunk(keras.Model):
             raise
 
     def get_config(self):
-        layers = self._flatten_layers()
+        layers = all_layers(self)
         places = [place for place, layer in enumerate(layers) if isinstance(layer, Packed)]
         one = layers[places[0]] if places else Packed
         packed = {"places": places, "sees": list(one.sees), "frozen": one.frozen}
@@ -110,7 +111,7 @@ class PackedTrunk(keras.Model):
         if "task" in packed:  # as files of format 5 have it
             packed["sees"] = range(1, packed.pop("task") + 1)
         trunk = super().from_config(config, custom_objects)
-        layers = trunk._flatten_layers()
+        layers = all_layers(trunk)
         give_back_initializers(layers)
         trunk.pack_layers(**packed)
         _hold_still(layers, **still)
@@ -128,7 +129,7 @@ def _still(layers: Sequence[keras.layers.Layer]) -> dict[str, list]:
     """
     weights = []
     for place, layer in enumerate(layers):
-        could = {id(variable) for variable in layer._trainable_variables if layer.trainable}
+        could = {id(variable) for variable in trained_variables(layer) if layer.trainable}
         for number, variable in enumerate(own_variables(layer)):
             if id(variable) in could and not variable.trainable:
                 weights.append([place, number])
@@ -152,5 +153,5 @@ def _paths(layers, prefix: str, seen: set[int]) -> Iterator[tuple[str, keras.lay
             continue
         seen.add(id(layer))
         yield f"{prefix}{layer.name}", layer
-        inner = layer.layers if isinstance(layer, keras.Model) else layer._layers
+        inner = inner_layers(layer)
         yield from _paths(inner, f"{prefix}{layer.name}/", seen)

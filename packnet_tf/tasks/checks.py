@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 
+from packnet_tf.backend.keras_internals import all_layers
 from packnet_tf.packing.layers import Packed, plain_class
 from packnet_tf.packing.weight import MAX_TASKS, PackedWeight, is_finite
 from packnet_tf.reporting.capacity import Capacity
@@ -65,7 +66,7 @@ def check_name(name: str, taken: Sequence[str]) -> None:
 
 def nothing_to_pack(trunk, embeddings: str) -> ValueError:
     """The error of a trunk that has no layer to pack."""
-    tables = [x for x in trunk._flatten_layers() if isinstance(x, keras.layers.Embedding)]
+    tables = [x for x in all_layers(trunk) if isinstance(x, keras.layers.Embedding)]
     if tables and embeddings != "packed":
         remedy = f"To pack its embedding '{tables[0].name}', write embeddings=\"packed\"."
     else:
@@ -163,7 +164,7 @@ def check_head(task: str, head) -> None:
             "which cannot be copied. Build it as a Functional or Sequential model, or as a layer."
         )
     _check_layers(head)
-    for part in head._flatten_layers():
+    for part in all_layers(head):
         _refuse_own_call(part, f"Cannot add task '{task}' with model '{part.name}' as its head")
 
 
@@ -225,7 +226,7 @@ def has_graph(model) -> bool:
 
 def _check_layers(model) -> None:
     """Refuses and warns of layers that a saved pack could not be read back with."""
-    for layer in model._flatten_layers():
+    for layer in all_layers(model):
         if isinstance(layer, keras.layers.Lambda):
             _check_lambda(layer)
         cls = plain_class(layer)
@@ -242,7 +243,7 @@ def _check_layers(model) -> None:
 def _check_graphs(trunk) -> None:
     """Refuses models whose own code runs around their graph; warns of layers of two graphs."""
     graphs: dict[int, str] = {}
-    for part in trunk._flatten_layers():
+    for part in all_layers(trunk):
         if not (isinstance(part, keras.Model) and has_graph(part)):
             continue
         _refuse_own_call(part, f"Cannot pack model '{part.name}'")
@@ -279,4 +280,4 @@ def _check_lambda(layer) -> None:
 
 
 def _layers_of(trunk) -> list:
-    return trunk._flatten_layers() if isinstance(trunk, keras.layers.Layer) else []
+    return all_layers(trunk) if isinstance(trunk, keras.layers.Layer) else []

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from packnet_tf.backend.distribution import keep_tf_keras
+from packnet_tf.backend.keras_internals import all_layers
 from packnet_tf.backend.multi_worker import fitting_model
 from packnet_tf.backend.optimizers import refuse_strange
 from packnet_tf.normalization.seen_data import SeenData
@@ -244,4 +245,4 @@ def as_given(head) -> Iterator[None]:
 
 def _flagged(head) -> list:
     """What has a flag `trainable`: the layers, from outside in, and then the weights."""
-    return [*head._flatten_layers(), *head.weights]
+    return [*all_layers(head), *head.weights]

@@ -1,0 +1,61 @@
+"""What the library needs of Keras that Keras keeps to itself: all of it is here.
+
+A new version of Keras is checked against this file.
+"""
+
+import keras
+
+
+def all_layers(layer: keras.Layer, include_self: bool = True) -> list[keras.Layer]:
+    """A layer and those within it, from outside in; the order is that of the structure."""
+    return list(layer._flatten_layers(include_self=include_self))
+
+
+def inner_layers(layer: keras.Layer) -> list[keras.Layer]:
+    """The layers directly within a layer or model."""
+    return layer.layers if isinstance(layer, keras.Model) else layer._layers
+
+
+def direct_variables(layer: keras.Layer) -> list[keras.Variable]:
+    """The variables of a layer itself, without those of layers within it."""
+    return [*trained_variables(layer), *fixed_variables(layer)]
+
+
+def trained_variables(layer: keras.Layer) -> list[keras.Variable]:
+    """Those of `direct_variables` that were made to be trained; the layer's own list."""
+    return layer._trainable_variables
+
+
+def fixed_variables(layer: keras.Layer) -> list[keras.Variable]:
+    """Those of `direct_variables` that were not made to be trained."""
+    return layer._non_trainable_variables
+
+
+def untrack(layer: keras.Layer, variable: keras.Variable) -> None:
+    """Takes a variable out of the lists of a layer."""
+    layer._untrack_variable(variable)
+
+
+def unlock(layer: keras.Layer) -> None:
+    """Lets a built layer take new variables, and attributes that hold some."""
+    layer._tracker.unlock()
+
+
+def lock(layer: keras.Layer) -> None:
+    """Has a layer refuse them again."""
+    layer._tracker.lock()
+
+
+def operation_of(tensor: keras.KerasTensor) -> keras.Operation:
+    """The operation of a graph that gives a symbolic tensor."""
+    return tensor._keras_history.operation
+
+
+def steps_counter(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
+    """The variable in which an optimizer counts its steps, those that only accumulate included."""
+    return optimizer._iterations
+
+
+def optimized_variables(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The variables that a built optimizer trains."""
+    return optimizer._trainable_variables
