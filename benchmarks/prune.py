@@ -34,8 +34,8 @@ def measure(name: str, pixels: int, turns: int) -> Iterator[Row]:
     times, grown = {"net.prune": [], "numpy.partition": []}, []
     for turn in range(turns + 1):
         model = net.add_task("task", keras.layers.Dense(CLASSES))
-        kernels = [weight.trainable for weight in net._weights.values()]
-        claimed = {path: weight.claimed() for path, weight in net._weights.items()}
+        kernels = [weight.trainable for weight in net.state.weights.values()]
+        claimed = {path: weight.claimed() for path, weight in net.state.weights.items()}
 
         def partition(kernels=kernels):
             for kernel in kernels:

@@ -46,7 +46,7 @@ def measure(name: str, pixels: int, turns: int) -> Iterator[Row]:
         yield timed(case, in_turns(loads, turns), "packnet_tf.load", "load_model", 1.3)
         size, plain = ours.stat().st_size, theirs.stat().st_size
     own = sum(net.storage()["tasks"].values())
-    heads = sum(record.head_bytes for record in net._records)
+    heads = sum(record.head_bytes for record in net.state.committed)
     yield counted(case, "pack without heads", size - heads, "bytes", "trunk", plain, 1.07)
     yield counted(case, "also without norms per task", size - own, "bytes", "trunk", plain, 1.07)
 

@@ -1,10 +1,9 @@
-"""What a task has besides its packed weights, known again by a checksum."""
+"""SHA-256 of a task's head and unpacked weights."""
 
 import hashlib
 import json
 
 from packnet_tf.net import PackNet
-from packnet_tf.packing.policy import own_weights
 from packnet_tf.packing.weight import values_of
 
 
@@ -15,10 +14,12 @@ def own_digest(net: PackNet, task: str) -> str:
         net: the pack.
         task: name of a committed task.
     """
-    record = net._record(task)
+    record = net.state.record(task)
     mine = set(record.own_places)
     shared = values_of(
-        variable for place, (_, variable) in enumerate(own_weights(net._trunk)) if place not in mine
+        variable
+        for place, variable in enumerate(net.state.unpacked_variables())
+        if place not in mine
     )
     facts = [record.head.config, record.head_weights, record.own_places, record.classes]
     if record.sees != tuple(range(1, record.number + 1)):  # else as bundles of old say it

@@ -69,7 +69,7 @@ class TaskGraph:
     def __init__(self, net: PackNet, task: str, options: ExportOptions):
         self.net, self.task, self.options = net, task, options
         self.model, self.view = net.unpack(task), net.task_model(task)
-        self.sees, head = net._record(task).sees, self.view.head
+        self.sees, head = net.state.record(task).sees, self.view.head
         self.number = self.sees[-1]
         with self._named():
             check_inputs(self.model)
@@ -108,7 +108,8 @@ class TaskGraph:
             raise ValueError(f"Cannot export task '{self.task}': {error}") from error
 
     def _packed(self) -> dict[str, PackedWeight]:
-        kernels = packed_kernels(self.net._trunk, self.model.get_layer(self.net._trunk.name))
+        trunk = self.net.state.trunk
+        kernels = packed_kernels(trunk, self.model.get_layer(trunk.name))
         by_id = {id(kernel): weight for kernel, weight in kernels}
         return {
             name: by_id[id(variable)]

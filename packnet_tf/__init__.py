@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from packnet_tf import planning as planning
     from packnet_tf.backend.optimizers import reset_optimizer as reset_optimizer
     from packnet_tf.net import PackNet as PackNet
+    from packnet_tf.net import load as load
     from packnet_tf.normalization.statistics import update_statistics as update_statistics
     from packnet_tf.packing.layers import Packed as Packed
     from packnet_tf.packing.pruning import magnitude as magnitude
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from packnet_tf.reporting.capacity import Capacity as Capacity
     from packnet_tf.reporting.plotting import plot_capacity as plot_capacity
     from packnet_tf.reporting.quality import shortfalls as shortfalls
-    from packnet_tf.tasks.storage import load as load
     from packnet_tf.trainer.auto import Auto as Auto
     from packnet_tf.trainer.pack_trainer import PackTrainer as PackTrainer
     from packnet_tf.trainer.task import Task as Task
@@ -47,7 +47,7 @@ _HOMES = {
     "erk_ratios": "packnet_tf.planning",
     "constant_sparsity": "packnet_tf.training.schedules",
     "linear_head": "packnet_tf.training.heads",
-    "load": "packnet_tf.tasks.storage",
+    "load": "packnet_tf.net",
     "magnitude": "packnet_tf.packing.pruning",
     "plot_capacity": "packnet_tf.reporting.plotting",
     "polynomial_decay": "packnet_tf.training.schedules",

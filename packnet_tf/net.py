@@ -1,5 +1,8 @@
 """PackNet: one trunk, many tasks."""
 
+import dataclasses
+import pathlib
+import tempfile
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -12,26 +15,27 @@ from packnet_tf.packing.policy import Policy, own_weights
 from packnet_tf.packing.pruning import check_ratio, check_ratios, magnitude
 from packnet_tf.packing.restart import fresh_values
 from packnet_tf.packing.weight import Criterion, choose_all, clear, copy_value
+from packnet_tf.tasks import storage
 from packnet_tf.tasks.checks import (
     check_capacity,
     check_finite,
     check_head,
-    check_owners,
+    check_not_rolled_back,
     check_release,
     check_statistics,
     check_trunk,
     nothing_to_pack,
-    rolled_back,
 )
 from packnet_tf.tasks.class_names import class_names
+from packnet_tf.tasks.pack import Pack
 from packnet_tf.tasks.records import Head, TaskRecord
 from packnet_tf.tasks.reuse import seen_numbers
 from packnet_tf.tasks.state import PackState
-from packnet_tf.tasks.task_model import COMMITTED, RETRAINING, TaskModel, as_given
+from packnet_tf.tasks.task_model import Phase, TaskModel, as_given
 from packnet_tf.tasks.transaction import Transaction
 
 
-class PackNet(PackState):
+class PackNet(Pack):
     """Packs task after task into one trunk; earlier tasks never change.
 
     A verb that raises, by Ctrl-C at any moment too, leaves the pack as it was before it, or as it
@@ -74,9 +78,11 @@ class PackNet(PackState):
         embeddings: str = "shared",
     ):
         policy = Policy(biases, norms, restart, embeddings)
-        check_trunk(trunk._trunk if isinstance(trunk, PackNet) else trunk)
-        self._setup(cloning.pack_trunk(trunk, policy.embeddings == "packed"), policy)
-        if not self._weights:
+        check_trunk(trunk.state.trunk if isinstance(trunk, PackNet) else trunk)
+        store = cloning.pack_trunk(trunk, policy.embeddings == "packed")
+        self.state = PackState(store, policy, store.packed_weights())
+        self.open_model = None
+        if not self.state.weights:
             raise nothing_to_pack(trunk, embeddings)
 
     # -- The verbs: add, prune, commit -----------------------------------------------------------
@@ -115,8 +121,8 @@ class PackNet(PackState):
                 `reuse` cannot be used, or no weight is free.
             RuntimeError: another task is not committed yet.
         """
-        self.check_name(name)
-        check_owners(self._weights, self._records)
+        self.state.check_name(name)
+        self.state.check_owners()
         check_head(name, head)
         check_capacity(name, self.capacity(), self.base)
         claim_ratio = check_ratio(claim_ratio, "claim_ratio")
@@ -124,14 +130,15 @@ class PackNet(PackState):
         classes = class_names(name, classes)
         sees = seen_numbers(reuse, self.tasks)
         with as_given(head):
-            record = TaskRecord(name, sees, Head(cloning.copy_layer(head)), classes)
-            record.claim_ratio, record.statistics = claim_ratio, statistics
+            record = TaskRecord(
+                name, sees, Head(cloning.copy_layer(head)), classes, claim_ratio, statistics
+            )
             try:
                 model = self._build(record, head=head)
             except ValueError as error:
                 raise ValueError(
                     f"Cannot add task '{name}': its head does not fit the trunk, whose outputs "
-                    f"have shape {self._trunk.output_shape}: {error}"
+                    f"have shape {self.state.trunk.output_shape}: {error}"
                 ) from error
         width = model.output_shape[-1] if isinstance(model.output_shape, tuple) else None
         if classes is not None and width is not None and len(classes) != width:
@@ -139,15 +146,14 @@ class PackNet(PackState):
                 f"Cannot add task '{name}': {len(classes)} class names for {width} outputs. Give "
                 "one name per output of the head."
             )
+        weights = self.state.weights.values()
         with Transaction(self):
             if self.policy.restart == "fresh" and record.number > 1:
-                for weight, values in zip(
-                    self._weights.values(), fresh_values(self._trunk), strict=True
-                ):
+                for weight, values in zip(weights, fresh_values(self.state.trunk), strict=True):
                     weight.restart(values)
-            for weight in self._weights.values():
+            for weight in weights:
                 weight.open(record.number, claim_ratio)
-            self._open, self._was_pruned = (record, model), False
+            self.state, self.open_model = self.state.with_open(record), model
         return model
 
     def adopt(
@@ -224,7 +230,7 @@ class PackNet(PackState):
                 does not choose that many of the claim.
             RuntimeError: no task is open.
         """
-        return self._prune(check_ratios(ratio, self._weights), criterion)
+        return self._prune(check_ratios(ratio, self.state.weights), criterion)
 
     def prune_to(self, sparsity: float, criterion: Criterion = magnitude) -> dict[str, int]:
         """Releases what is missing until `sparsity` of what the open task began with is released.
@@ -243,27 +249,27 @@ class PackNet(PackState):
             ValueError, RuntimeError: as for `prune`.
         """
         sparsity = check_ratio(sparsity, "sparsity")
-        record, _ = self._need_open("prune")
+        claim_ratio = self.state.need_open("prune").claim_ratio
         ratios = {
-            path: weight.share_to(sparsity, record.claim_ratio)
-            for path, weight in self._weights.items()
+            path: weight.share_to(sparsity, claim_ratio)
+            for path, weight in self.state.weights.items()
         }
         return self._prune(ratios, criterion)
 
     def _prune(self, ratios: Mapping[str, float], criterion: Criterion) -> dict[str, int]:
-        record, model = self._need_open("prune")
+        record, model = self.state.need_open("prune"), self.open_model
         try:
-            chosen = choose_all(self._weights, ratios, criterion)
+            chosen = choose_all(self.state.weights, ratios, criterion)
         except ValueError as error:
             raise ValueError(f"Cannot prune task '{record.name}': {error}") from error
         counts = {path: int(np.count_nonzero(mask)) for path, mask in chosen.items()}
         with Transaction(self):
-            for path, weight in self._weights.items():
+            for path, weight in self.state.weights.items():
                 weight.release(chosen[path])
-            model.phase.assign(RETRAINING)
+            model.phase.assign(int(Phase.RETRAINING))
             if any(counts.values()):
                 model.batches_seen.assign(0.0)  # the statistics of before are another network's
-            self._was_pruned = True
+            self.state = self.state.with_open(dataclasses.replace(record, phase=Phase.RETRAINING))
         return counts
 
     def commit(self) -> None:
@@ -277,33 +283,29 @@ class PackNet(PackState):
             ValueError: the weights have become NaN.
             RuntimeError: no task is open, or its weights were rolled back to before its prune.
         """
-        record, model = self._need_open("commit")
-        check_owners(self._weights, self._records)
-        self.check_pruned()
+        record, model = self.state.need_open("commit"), self.open_model
+        weights, trunk = self.state.weights, self.state.trunk
+        self.state.check_owners()
+        check_not_rolled_back(record, model)
         own = own_weights(model.trunk)
         others = [*(v for _, v in own), *model.head.weights]
-        check_finite(record.name, self._weights, others)  # before data are asked for
+        check_finite(record.name, weights, others)  # before data are asked for
         if convert_to_numpy(model.batches_seen) > 0:
             model.seen.update_statistics(model)
-            check_finite(record.name, self._weights, others)
+            check_finite(record.name, weights, others)
         with Transaction(self):
             if record.number == 1:
-                for (layer, variable), (_, start) in zip(
-                    own, own_weights(self._trunk), strict=True
-                ):
+                for (layer, variable), (_, start) in zip(own, own_weights(trunk), strict=True):
                     if self.policy.shares(layer, variable):
                         copy_value(variable, start)
-            for weight in self._weights.values():
+            for weight in weights.values():
                 weight.commit(record.number, keep_restart_values=self.policy.restart != "zero")
-            record.keep(model, self._trunk)
-            record.owned = [
-                weight.owner_counts(record.number)[record.number]
-                for weight in self._weights.values()
-            ]
-            self._records = [*self._records, record]
-            self._open = None
-            model.phase.assign(COMMITTED)
-            model.close()
+            model.phase.assign(int(Phase.COMMITTED))
+            model.batches_seen.assign(0.0)
+            owned = [w.owner_counts(record.number)[record.number] for w in weights.values()]
+            record = dataclasses.replace(record.kept(model, trunk), owned=owned)
+            self.state, self.open_model = self.state.with_open(record), None
+            model.freeze()
 
     def note_results(self, name: str, **results: float) -> None:
         """Keeps accuracies with a committed task, beside those it has; see `results`.
@@ -311,7 +313,8 @@ class PackNet(PackState):
         Raises:
             ValueError: there is no committed task of that name.
         """
-        self._record(name).results |= {key: float(value) for key, value in results.items()}
+        found = {key: float(value) for key, value in results.items()}
+        self.state = self.state.with_committed(name, results={**self.results(name), **found})
 
     def discard(self) -> None:
         """Drops the open task: its claim is free again, as if it had never been added.
@@ -319,12 +322,13 @@ class PackNet(PackState):
         Raises:
             RuntimeError: no task is open.
         """
-        _, model = self._need_open("discard")
+        self.state.need_open("discard")
+        model = self.open_model
         with Transaction(self):
-            for weight in self._weights.values():
+            for weight in self.state.weights.values():
                 clear(weight.claim)
-            self._open = None
-            model.close()
+            self.state, self.open_model = self.state.without_last(), None
+            model.freeze()
 
     def release(self, name: str) -> None:
         """Gives the weights of the last task back to the free ones; the task is gone.
@@ -340,39 +344,13 @@ class PackNet(PackState):
             ValueError: there is no such task, or it is not the last one.
             RuntimeError: a task is open, which would lose weights that it sees.
         """
-        record = self._record(name)
-        check_release(record, self._records, self._open and self._open[0].name)
-        check_owners(self._weights, self._records)
+        record, still_open = self.state.record(name), self.state.open
+        check_release(record, self.state.committed, still_open and still_open.name)
+        self.state.check_owners()
         with Transaction(self):
-            for weight in self._weights.values():
+            for weight in self.state.weights.values():
                 weight.give_back(record.number, keep_values=self.policy.restart != "zero")
-            self._records = self._records[:-1]
-            for model in self._models:
-                model.released |= model.task_name == name
-
-    def hold_policy(self, model: TaskModel) -> None:
-        """Freezes what the open task's model shares with earlier tasks."""
-        if self._records:
-            self.policy.freeze_shared(model.trunk)
-
-    def note_phase(self) -> None:
-        """Takes the open task's phase as it is: what a resumed run restored is no rollback."""
-        if self._open is not None:
-            self._was_pruned = self._open[1].current_phase == RETRAINING
-
-    def check_pruned(self) -> None:
-        """Refuses weights from before the open task's prune, once it has been pruned.
-
-        Raises:
-            RuntimeError: a callback or a checkpoint has put them back.
-        """
-        if self._open is None:
-            return
-        record, model = self._open
-        if model.current_phase == RETRAINING:
-            self._was_pruned = True  # also where a checkpoint of another process says so
-        elif self._was_pruned:
-            raise rolled_back(record.name)
+            self.state = self.state.without_last()
 
     # -- Files -----------------------------------------------------------------------------------
 
@@ -382,16 +360,82 @@ class PackNet(PackState):
         Written to a temporary file beside it, flushed and renamed: after a crash the old file is
         whole. The optimizer of an open task is not part of it.
         """
-        from packnet_tf.tasks.storage import save
+        self.state.check_owners()
+        state = self.state
+        if self.open_model is not None:
+            state = state.with_open(state.open.kept(self.open_model))
+        storage.write(state, path)
 
-        check_owners(self._weights, self._records)
-        save(self, path)
+    def restore(self, path) -> None:
+        """Goes on from a later state of this pack, as `save` wrote it.
+
+        Args:
+            path: a `.keras` file, of a pack made from the same trunk, whose first tasks are those
+                of this one.
+
+        Raises:
+            FileNotFoundError, ValueError: as for `load`, or the file is of another pack. This one
+                is then as it was.
+        """
+        saved, known = storage.read(path), self.state.committed
+        same = saved.tasks[: len(known)] == self.tasks and saved.policy == self.policy
+        if not (same and saved.has_weights_of(self.state)):
+            raise ValueError(
+                f"'{path}' is not an earlier state of this pack: its trunk, its policy or its "
+                f"first tasks ({', '.join(saved.tasks) or 'none'}) differ. Use the trunk, the "
+                "policy and the tasks that it was made with, or another directory."
+            )
+        # Models of the tasks that are known go on answering.
+        records = (*known, *saved.records[len(known) :])
+        with Transaction(self), storage.naming(path):
+            self._take(dataclasses.replace(saved, records=records))
+
+    def _take(self, state: PackState) -> None:
+        """Becomes the pack of a state, with a model of its open task."""
+        self.state, self.open_model = state, None
+        if state.open is not None:
+            model = self._build(state.open)
+            state.open.assign_to(model)
+            self.open_model = model
 
     def __reduce__(self):
         """Copies, of `copy.deepcopy` and pickle, are what a file of the pack would be read as.
 
         They share nothing with it; the model of an open task comes without its optimizer.
         """
-        from packnet_tf.tasks.storage import from_bytes, to_bytes
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "pack.keras"
+            self.save(path)
+            return _from_bytes, (path.read_bytes(),)
 
-        return from_bytes, (to_bytes(self),)
+
+def load(path) -> PackNet:
+    """Reads a pack that `PackNet.save` wrote; nothing in the file is executed.
+
+    Args:
+        path: a `.keras` file.
+
+    Returns:
+        The pack, an open task included: go on with `net.open_model`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or is not a pack; the message names it and says why.
+
+    Example:
+        >>> net = packnet_tf.load("pack.keras")
+        >>> net.task_model("birds").predict(images)
+    """
+    net = PackNet.__new__(PackNet)
+    state = storage.read(path)
+    with storage.naming(path):
+        net._take(state)
+    return net
+
+
+def _from_bytes(data: bytes) -> PackNet:
+    """The pack of the bytes of its file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "pack.keras"
+        path.write_bytes(data)
+        return load(path)

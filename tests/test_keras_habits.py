@@ -141,7 +141,7 @@ def test_a_diverged_task_is_not_committed(where, value):
     model = net.add_task("one", layers.Dense(3, name="top"))
     (layer, *_) = packed_layers(model)
     variable = {
-        "kernel": layer.packed["kernel"].trainable,
+        "kernel": layer.packed_weights["kernel"].trainable,
         "bias": layer.bias,
         "head": model.head.kernel,
     }[where]

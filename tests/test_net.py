@@ -208,7 +208,11 @@ def test_released_weights_count_as_zero_in_every_view_until_a_later_task_claims_
     trained = kernels(net)
     net.prune(0.5)
     for layer in packed_layers(model):
-        (path,) = [p for p, w in net._weights.items() if w.claim is layer.packed["kernel"].claim]
+        (path,) = [
+            p
+            for p, w in net.state.weights.items()
+            if w.claim is layer.packed_weights["kernel"].claim
+        ]
         claim = claims(net)[path]
         expected = np.where(claim == 1, trained[path], 0)
         assert np.array_equal(layer.kernel, expected)
@@ -240,7 +244,7 @@ def test_a_task_may_keep_all_it_claimed_without_a_prune():
 def test_a_discarded_task_leaves_the_pack_as_it_was():
     trunk = mlp_trunk()
     net = packed(trunk, one=0.5)
-    before = net.capacity(), owners(net), [values([w.packed]) for w in net._weights.values()]
+    before = net.capacity(), owners(net), [values([w.packed]) for w in net.state.weights.values()]
     x, _ = data(trunk)
     first = logits(net.add_task("two", layers.Identity()), x)
     jolt(net.open_model)
@@ -250,7 +254,7 @@ def test_a_discarded_task_leaves_the_pack_as_it_was():
     assert net.tasks == ("one",)
     assert net.capacity() == before[0]
     assert same(list(owners(net).values()), list(before[1].values()))
-    for weight, expected in zip(net._weights.values(), before[2], strict=True):
+    for weight, expected in zip(net.state.weights.values(), before[2], strict=True):
         assert same(values([weight.packed]), expected)
     assert np.array_equal(logits(net.add_task("two", layers.Identity()), x), first)
 

@@ -222,7 +222,7 @@ def test_nothing_is_forgotten_when_momentum_is_reused_across_tasks():
     memories = []
 
     def train(model, labels, for_others):
-        shared = [w.trainable for w in net._weights.values()]
+        shared = [w.trainable for w in net.state.weights.values()]
         others = [v for v in model.trainable_variables if all(v is not s for s in shared)]
 
         @tf.function
@@ -305,8 +305,8 @@ def test_a_diverged_task_reaches_no_other_and_is_refused(trunk):
     x, _ = data(trunk)
     memory = Remembered(net, "one", pack_task(net, "one"), x)
     model = net.add_task("two", layers.Dense(3))
-    path = next(iter(net._weights))
-    for weight in net._weights.values():
+    path = next(iter(net.state.weights))
+    for weight in net.state.weights.values():
         weight.trainable.assign(np.full(weight.trainable.shape, np.nan, "float32"))
     assert np.isnan(logits(model, x)).any()
     memory.check()
@@ -369,13 +369,13 @@ def test_inactive_weights_do_not_answer_for_a_task():
     x, _ = data(trunk)
     view = net.task_model("one")
     before = logits(view, x)
-    for weight in net._weights.values():
+    for weight in net.state.weights.values():
         owner, value = values([weight.owner, weight.packed])
         weight.packed.assign(np.where(owner == 1, value, np.nan))
     assert np.array_equal(logits(view, x), before)
     jolt(net.add_task("three", layers.Dense(3)))
     assert np.array_equal(logits(view, x), before)
-    for weight in net._weights.values():
+    for weight in net.state.weights.values():
         owner, value = values([weight.owner, weight.packed])
         weight.packed.assign(np.where(owner == 1, value + 1, value))
     assert not np.array_equal(logits(view, x), before)

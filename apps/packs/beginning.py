@@ -18,7 +18,7 @@ from packnet_tf.apps.images.trunks import is_trained
 from packnet_tf.backend.distribution import scope_of, strategy_of
 from packnet_tf.normalization.statistics import moves_statistics, update_statistics
 from packnet_tf.tasks.reuse import seen_numbers
-from packnet_tf.training.heads import collect, fitted_head, linear_accuracy, next_view
+from packnet_tf.training.heads import collect, fitted_head, linear_accuracy, next_features
 
 STATISTICS_STEPS = 16  # that statistics are measured on after a trial
 TRIAL_STEPS = 100  # of a trial; in fewer, batches' statistics have not caught up yet
@@ -85,11 +85,11 @@ def begin(
     """
     labels = np.concatenate([labels.numpy() for _, labels in images.validation])
     reference = {"chance": float(np.bincount(labels).max() / len(labels))}
-    if not net.tasks and not is_trained(net._trunk):
-        with next_view(net, reuse=reuse) as features_of:
-            head = calibrated_head(features_of, images.fitting, images.classes, factor)
+    if not net.tasks and not is_trained(net.state.trunk):
+        features_of = next_features(net, reuse=reuse)
+        head = calibrated_head(features_of, images.fitting, images.classes, factor)
         return Beginning(head, "task", reference)
-    moves = net.policy.norms == "per_task" and moves_statistics(net._trunk)
+    moves = net.policy.norms == "per_task" and moves_statistics(net.state.trunk)
     if net.base is None or not moves:
         head, reference["linear_head"] = _fitted(net, images, "task", reuse)
         return Beginning(head, "task", reference)
@@ -139,17 +139,17 @@ def keep_linear_head(
         Its accuracy on validation images.
     """
     net.release(name)
-    head, found = _fitted(net, images, "trunk", reuse, claim_ratio=0.0)
+    head, found = _fitted(net, images, "trunk", reuse, free=False)
     net.add_task(name, head, classes, 0.0, "trunk", reuse)
     net.commit()
     return found
 
 
 def _fitted(net, images: Images, *given, **more) -> tuple[keras.Model, float]:
-    """A converged head on `next_view(net, ...)`, and its accuracy on validation images."""
-    with next_view(net, *given, **more) as features_of:
-        head = fitted_head(*collect(features_of, images.fitting), images.classes)
-        return head, linear_accuracy(head, *collect(features_of, images.validation))
+    """A converged head on `next_features(net, ...)`, and its accuracy on validation images."""
+    features_of = next_features(net, *given, **more)
+    head = fitted_head(*collect(features_of, images.fitting), images.classes)
+    return head, linear_accuracy(head, *collect(features_of, images.validation))
 
 
 def _try(

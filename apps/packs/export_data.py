@@ -21,7 +21,7 @@ def calibration_images(net, pack: str, folder: str, count: int) -> np.ndarray:
         folder: holds images, also in folders within it.
         count: how many to take, chosen by a fixed seed.
     """
-    check_shapes(net._trunk, pack)
+    check_shapes(net.state.trunk, pack)
     files = images_in(folder)
     files = sorted(random.Random(0).sample(files, min(count, len(files))))
     data = _pipeline(net, pack).evaluation(_readable([(path, 0) for path in files]))
@@ -34,7 +34,7 @@ def labelled_images(net, pack: str, tasks: Sequence[str], given: Sequence[str]) 
     Raises:
         ValueError: it is not clear which folder is which task's.
     """
-    check_shapes(net._trunk, pack)
+    check_shapes(net.state.trunk, pack)
     folders = dict(entry.split(":", 1) for entry in given if ":" in entry)
     plain = [entry for entry in given if ":" not in entry]
     if plain and (len(tasks) > 1 or len(given) > 1):
@@ -70,5 +70,5 @@ def _readable(files: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
 
 
 def _pipeline(net, pack: str) -> Pipeline:
-    shape = net._trunk.input_shape[1:]
+    shape = net.state.trunk.input_shape[1:]
     return Pipeline(shape, 32, 0, cache=False, pixel_range=pixel_range(net, pack))

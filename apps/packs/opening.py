@@ -23,7 +23,7 @@ def open_pack(plan) -> packnet_tf.PackNet:
     """
     keras.config.set_dtype_policy(plan.precision or "float32")
     net = _opened(plan)
-    computes = net._trunk.packed_layers()[0].dtype_policy.name
+    computes = net.state.trunk.packed_layers()[0].dtype_policy.name
     if plan.precision not in (None, computes):
         raise ValueError(
             f"The trunk of '{plan.pack}' computes in {computes}, and this command says "
@@ -70,7 +70,7 @@ def _check_fits(net, plan) -> None:
                 f"tasks; this command says --{name}={wanted}. Leave --{name} out, or make a new "
                 "pack."
             )
-    shape = net._trunk.input_shape
+    shape = net.state.trunk.input_shape
     if plan.image_size is not None and tuple(shape[1:3]) != (plan.image_size, plan.image_size):
         raise ValueError(
             f"The pack '{plan.pack}' takes inputs of shape {shape}, and this command says "

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Mapping
 
 from packnet_tf.backend.atomic import replacing
-from packnet_tf.tasks.storage import restore
 from packnet_tf.trainer.history import History
 from packnet_tf.trainer.run import HISTORY, PACK
 
@@ -52,7 +51,7 @@ class ProgressFolder:
     def continue_with(self, net) -> None:
         """Puts into the pack what the interrupted run has packed."""
         if self.pack.exists():
-            restore(net, self.pack)
+            net.restore(self.pack)
 
     def chosen(self, task: str) -> str | None:
         """The statistics that an interrupted run has chosen for a task; None: it has not."""

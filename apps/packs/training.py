@@ -158,9 +158,9 @@ def train_all(plan: Plan, folders: Mapping[str, Folder] | None = None) -> list[R
                 "new task."
             )
         if task not in net.tasks:
-            net.check_name(task)
+            net.state.check_name(task)
     if coming_base(net):
-        net.check_name(coming_base(net))
+        net.state.check_name(coming_base(net))
     _check_reuse(plan, net)
     ways = _ways(plan, len(pairs))
     _say_plan(plan, net, ways)
@@ -214,9 +214,9 @@ def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
     """Trains and commits a task; returns what its history says."""
     # Whatever was done before in this process: a command that continues here draws the same head.
     keras.utils.set_random_seed(plan.seed + len(net.tasks))
-    check_shapes(net._trunk, plan.pack)
+    check_shapes(net.state.trunk, plan.pack)
     pipeline = Pipeline(
-        net._trunk.input_shape[1:],
+        net.state.trunk.input_shape[1:],
         plan.batch_size,
         plan.seed,
         plan.cache,

@@ -16,7 +16,7 @@ from packnet_tf.apps.research.settings import Packing
 from packnet_tf.backend.atomic import replacing
 from packnet_tf.trainer.history import History
 from packnet_tf.trainer.run import HISTORY, PACK
-from packnet_tf.training.heads import next_view
+from packnet_tf.training.heads import next_features
 
 SECONDS = "base_seconds"  # a note: what the base took
 
@@ -101,8 +101,7 @@ def _learn(
             task.settings.learning_rate * factors[0], factors[0], reuse, begun["statistics"],
         )  # fmt: skip
     else:
-        with next_view(net, reuse=reuse) as features_of:
-            head = job.head(task, features_of, False, factors[0])
+        head = job.head(task, next_features(net, reuse=reuse), False, factors[0])
         beginning = Beginning(head, "task", {})
     if not kept.exists():
         directory.mkdir(parents=True, exist_ok=True)
@@ -185,8 +184,8 @@ def _seconds(entry: dict, directory, name: str) -> float:
 
 def _first_filters(net, task: str | None = None) -> np.ndarray:
     """The first packed weight as a task sees it; without one what the trunk came with."""
-    weight = next(iter(net._trunk.packed_weights().values()))
-    return ops.convert_to_numpy(weight.view(net._record(task).sees) if task else weight.packed)
+    weight = next(iter(net.state.trunk.packed_weights().values()))
+    return ops.convert_to_numpy(weight.view(net.state.record(task).sees) if task else weight.packed)
 
 
 def _read(job: Job) -> dict:

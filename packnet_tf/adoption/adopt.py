@@ -63,9 +63,9 @@ def adopt(
     net, name, prune_ratio, head, images, epochs, learning_rate, classes, criterion, verbose
 ) -> Adoption:
     """Does what `PackNet.adopt` says."""
-    net.check_name(name)
+    net.state.check_name(name)
     check_first(name, net.tasks)
-    prune_ratio = check_ratios(prune_ratio, net._weights)
+    prune_ratio = check_ratios(prune_ratio, net.state.weights)
     check_settings(epochs, learning_rate)
     check_ends(images, "The images to adopt on")
     given = keras.layers.Identity(name="features") if head is None else head
@@ -75,7 +75,7 @@ def adopt(
     with Transaction(net):
         model = net.add_task(name, given, classes)
         check_has_values(name, given, model.head)
-        teacher = None if images is None else cloning.plain_trunk(net._trunk, model.trunk)
+        teacher = None if images is None else cloning.plain_trunk(net.state.trunk, model.trunk)
         released = sum(net.prune(prune_ratio, criterion).values())
         if teacher is not None:
             pruned = values_of(model.trunk.trainable_variables)
@@ -86,7 +86,7 @@ def adopt(
                 assign_values(model.trunk.trainable_variables, pruned)
                 after, repaired = before, False
         net.commit()
-        net._records[0].adopted = True
+        net.state = net.state.with_committed(name, adopted=True)
         if teacher is not None and net.policy.restart == "trunk":
             following = complete(net, teacher, images, **fitting)
     share = released / net.capacity().sum()["total"]
@@ -107,18 +107,18 @@ def complete(net, teacher, images, **fitting) -> float:
     Returns:
         The relative error of the features that the next task starts from.
     """
-    view = cloning.view_trunk(net._trunk, (1, 2), frozen=False)
+    view = cloning.view_trunk(net.state.trunk, (1, 2), frozen=False)
     for _, variable in own_weights(view):
         variable.trainable = False
-    for weight in net._weights.values():
+    for weight in net.state.weights.values():
         weight.open(2)
     try:
         before, after = match(view, teacher, images, **fitting)
         better = after < before
-        for weight in net._weights.values() if better else ():
+        for weight in net.state.weights.values() if better else ():
             weight.restart(weight.trainable.value)
     finally:
-        for weight in net._weights.values():
+        for weight in net.state.weights.values():
             clear(weight.claim)
     return after if better else before
 

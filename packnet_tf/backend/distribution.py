@@ -61,7 +61,7 @@ def owner_dtype() -> str:
 
 def strategy_of(net):
     """The strategy that the variables of a pack were made under; None where there was none."""
-    variable = next(iter(net._weights.values())).packed
+    variable = next(iter(net.state.weights.values())).packed
     return getattr(variable.value, "distribute_strategy", None)
 
 

@@ -107,9 +107,11 @@ def follow_steps(layer: keras.layers.Layer, effective_momentum: Callable) -> Non
 
 
 def fix_statistics(layer: keras.layers.Layer) -> None:
-    """Has every `BatchNormalization` in a layer that follows steps answer as in inference."""
+    """Has every `BatchNormalization` in a layer answer as in inference."""
     for part in all_layers(layer):
-        if isinstance(part, FollowsSteps):
+        if isinstance(part, keras.layers.BatchNormalization):
+            if not isinstance(part, FollowsSteps):
+                follow_steps(part, lambda own: own)
             vars(part)["fixed"] = True
 
 

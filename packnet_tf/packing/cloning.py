@@ -12,7 +12,14 @@ import keras
 
 from packnet_tf.backend.keras_internals import all_layers, operation_of
 from packnet_tf.packing.configs import changed, config_of, impossible
-from packnet_tf.packing.layers import Packed, guard, own_variables, pack_layer, plain_class
+from packnet_tf.packing.layers import (
+    Packed,
+    TaskView,
+    guard,
+    own_variables,
+    pack_layer,
+    plain_class,
+)
 from packnet_tf.packing.registry import packable_layers
 from packnet_tf.packing.skip_init import give_back_initializers, undrawn, zeros
 from packnet_tf.packing.trunk import PackedTrunk
@@ -21,12 +28,12 @@ from packnet_tf.packing.weight import PackedWeight, copy_value
 
 def pack_trunk(trunk, embeddings: bool = False) -> PackedTrunk:
     """Copies a trunk with every packable layer packed, all weights free, values kept."""
-    packable = packable_layers(trunk, embeddings)
+    packable, view = packable_layers(trunk, embeddings), TaskView()
     clone, pairs = _clone(trunk)
     for source, target in pairs:
         _copy_own(own_variables(source), own_variables(target))
         if id(source) in packable:
-            pack_layer(target)
+            pack_layer(target, view)
     _finish(pairs)
     return _as(PackedTrunk, clone)
 
@@ -40,9 +47,10 @@ def view_trunk(store: PackedTrunk, sees: Sequence[int], frozen: bool) -> PackedT
         frozen: whether the view can only be looked at.
     """
     view, pairs = _clone(store, zeros)
+    view.task_view = TaskView(tuple(sees), frozen, shared=True)
     for source, target in pairs:
         if isinstance(source, Packed):
-            pack_layer(target, sees, frozen, source)
+            pack_layer(target, view.task_view, source)
         _copy_own(own_variables(source), own_variables(target))
     _finish(pairs)
     for layer in all_layers(view, include_self=False):
@@ -58,7 +66,7 @@ def plain_trunk(store: PackedTrunk, view: PackedTrunk) -> keras.Model:
     for source, target in pairs:
         layer = views[id(source)]
         kernels = []
-        for name in layer.packed if isinstance(layer, Packed) else ():
+        for name in layer.packed_weights if isinstance(layer, Packed) else ():
             kernels.append(getattr(target, name))
             kernels[-1].assign(getattr(layer, name))
         others = [v for v in own_variables(target) if all(v is not kernel for kernel in kernels)]
@@ -73,7 +81,7 @@ def packed_kernels(store: PackedTrunk, plain) -> list[tuple[keras.Variable, Pack
     return [
         (getattr(target, name), weight)
         for source, target in zip(*layers, strict=True)
-        for name, weight in (source.packed.items() if isinstance(source, Packed) else ())
+        for name, weight in (source.packed_weights.items() if isinstance(source, Packed) else ())
     ]
 
 

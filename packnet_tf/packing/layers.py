@@ -7,7 +7,8 @@ the layer a class on which `kernel` answers with the view of the layer's task. N
 layer changes, so one mixin serves them all. `packable.py` lists the layers.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -26,6 +27,26 @@ from packnet_tf.packing import bits
 from packnet_tf.packing.fused_view import training_view
 from packnet_tf.packing.weight import PackedWeight, clear
 
+
+@dataclasses.dataclass
+class TaskView:
+    """What the packed layers of a trunk show: one task for all their life, so that views can be
+    used in turn.
+
+    Attributes:
+        sees: numbers of the tasks whose weights they show, ascending; the last is that of their
+            own task, whose claim they show too. Empty shows no weight at all.
+        frozen: whether it can only be looked at: there is then no trainable weight or claim.
+        shared: whether the variables are those of other layers, the store's.
+        is_open: whether the task is being trained, or is of no pack.
+    """
+
+    sees: tuple[int, ...] = ()
+    frozen: bool = False
+    shared: bool = False
+    is_open: Callable[[], bool] = lambda: True
+
+
 # From a Keras class to its packed one; every subclass of `Packed` puts itself here.
 PACKED_CLASSES: dict[type, type] = {}
 
@@ -42,20 +63,14 @@ class Packed:
     Attributes:
         packed_names: the weights to pack: attributes that hold a variable once the layer is built.
         plain: the Keras class that this one packs.
-        packed: dict from a packed name to its `PackedWeight`.
-        sees: numbers of the tasks whose weights the layer shows, ascending; the last is that of
-            its own task, whose claim it shows too. Empty shows no weight at all. A layer shows one
-            task for all its life, which is what lets views be used in turn.
-        frozen: whether the view can only be looked at: it then has no trainable weight or claim.
-        closed: whether the layer's task is committed or discarded.
-        shared: whether the variables are those of another layer.
+        packed_weights: dict from a packed name to its `PackedWeight`.
+        task_view: what the layer shows; all layers of a trunk have the same.
     """
 
     packed_names: tuple[str, ...] = ()
     plain: type
-    packed: dict[str, PackedWeight]
-    sees: tuple[int, ...] = ()
-    frozen = closed = shared = False
+    packed_weights: dict[str, PackedWeight]
+    task_view: TaskView
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -78,7 +93,9 @@ class Packed:
     def trainable(self, value: bool) -> None:
         # The trainable kernels are shared by the views of all tasks: once its task is committed,
         # a view must not switch them off (or on) for the task that trains them now.
-        shared = [w.trainable for w in self.packed.values() if self.closed and not self.frozen]
+        view, shared = self.task_view, []
+        if not (view.frozen or view.is_open()):
+            shared = [weight.trainable for weight in self.packed_weights.values()]
         flags = [variable.trainable for variable in shared]
         keras.layers.Layer.trainable.fset(self, value)
         for variable, flag in zip(shared, flags, strict=True):
@@ -108,7 +125,7 @@ class Packed:
     def save_own_variables(self, store):
         for i, variable in enumerate(own_variables(self)):
             store[str(i)] = variable  # Keras makes an array of it; of an array it makes a copy
-        for name, weight in self.packed.items():
+        for name, weight in self.packed_weights.items():
             store[name] = weight.packed
             store[f"{name}_owner"] = bits.pack(ops.convert_to_numpy(weight.owner))
             if weight.claim is not None and weight.claimed():
@@ -119,10 +136,10 @@ class Packed:
         self.refuse_closed("load weights into")
         for i, variable in enumerate(own_variables(self)):
             variable.assign(store[str(i)])
-        for name, weight in self.packed.items():
+        for name, weight in self.packed_weights.items():
             values = np.asarray(store[name])
             owner = bits.unpack(np.asarray(store[f"{name}_owner"]), weight.owner.shape)
-            if self.shared:
+            if self.task_view.shared:
                 self.check_same_pack(weight, values, owner)
             weight.packed.assign(values)
             weight.owner.assign(owner)
@@ -135,16 +152,16 @@ class Packed:
             else:
                 clear(weight.claim)
 
-    def refuse_closed(self, deed: str) -> None:
+    def refuse_closed(self, action: str) -> None:
         """Refuses what would change a committed task, or the open one through another's view.
 
         Raises:
-            RuntimeError: the layer's task is closed.
+            RuntimeError: the layer's task is not open.
         """
-        if self.closed:
+        if not self.task_view.is_open():
             raise RuntimeError(
-                f"Cannot {deed} layer '{self.name}': its task is committed or discarded. Take the "
-                "model of the open task, net.open_model."
+                f"Cannot {action} layer '{self.name}': its task is committed or discarded. Take "
+                "the model of the open task, net.open_model."
             )
 
     def check_same_pack(self, weight: PackedWeight, values: np.ndarray, owner: np.ndarray) -> None:
@@ -183,9 +200,9 @@ def check_new_values(
         return  # Keras has a sentence for that
     new = {id(variable): value for variable, value in zip(variables, values, strict=True)}
     for layer in all_layers(holder):
-        if not (isinstance(layer, Packed) and layer.shared):
+        if not (isinstance(layer, Packed) and layer.task_view.shared):
             continue
-        for weight in layer.packed.values():
+        for weight in layer.packed_weights.values():
             given = [new.get(id(variable)) for variable in (weight.packed, weight.owner)]
             if any(value is not None for value in given):
                 layer.refuse_closed("set the weights of")
@@ -207,10 +224,10 @@ def guard(holder: keras.layers.Layer) -> None:
 
 def _view_property(name: str) -> property:
     def view(layer):
-        weight = layer.packed[name]
-        if layer.frozen or layer.closed:
-            return weight.view(layer.sees)
-        return training_view(weight, layer.sees)
+        weight, view = layer.packed_weights[name], layer.task_view
+        if view.frozen or not view.is_open():
+            return weight.view(view.sees)
+        return training_view(weight, view.sees)
 
     return property(view)
 
@@ -222,25 +239,19 @@ def plain_class(layer) -> type:
 
 def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
     """The variables of a layer itself that are not packed, its bias for instance."""
-    packed = layer.packed.values() if isinstance(layer, Packed) else ()
+    packed = layer.packed_weights.values() if isinstance(layer, Packed) else ()
     ours = {id(variable) for weight in packed for variable in weight.variables}
     every = direct_variables(layer)
     return [variable for variable in every if id(variable) not in ours]
 
 
-def pack_layer(
-    layer: keras.layers.Layer,
-    sees: Sequence[int] = (),
-    frozen: bool = False,
-    source: Packed | None = None,
-) -> None:
+def pack_layer(layer: keras.layers.Layer, view: TaskView, source: Packed | None = None) -> None:
     """Makes a built layer of a class in `PACKED_CLASSES` a packed one, in place.
 
     Args:
         layer: the plain layer. Its kernel becomes the trainable variable, with its constraint and
             regularizer, and its values the restart values of free weights.
-        sees: numbers of the tasks whose weights it shows, see `Packed`.
-        frozen: whether the view can only be looked at.
+        view: what it shows.
         source: a packed layer whose variables it uses, instead of having its own.
     """
     cls = PACKED_CLASSES[type(layer)]
@@ -250,41 +261,40 @@ def pack_layer(
         kernel = getattr(layer, name, None)
         if kernel is None:  # ReversibleEmbedding has a second matrix only where it is not tied
             continue
-        weight = source.packed[name] if source else _new_weight(layer, name, kernel, frozen)
-        if frozen:
+        weight = source.packed_weights[name] if source else _new_weight(layer, name, kernel, view)
+        if view.frozen:
             weight = PackedWeight(None, weight.packed, weight.owner, None)
         packed[name] = weight
-        if not frozen:
+        if not view.frozen:
             # An earlier task may have frozen it; this view's task has not.
             weight.trainable.trainable = True
         if weight.trainable is not kernel:
-            _replace(layer, kernel, weight.packed if frozen else weight.trainable)
+            _replace(layer, kernel, weight.packed if view.frozen else weight.trainable)
         # As attributes, so that Keras tracks variables which another layer has made.
         setattr(layer, f"packed_{name}", weight.packed)
         setattr(layer, f"{name}_owner", weight.owner)
-        if not frozen:
+        if not view.frozen:
             setattr(layer, f"{name}_claim", weight.claim)
     lock(layer)
     layer.__class__ = cls
     del layer.quantize  # Keras puts the class's method, wrapped, on every instance
-    layer.packed, layer.sees = packed, tuple(sees)
-    layer.frozen, layer.shared = frozen, bool(source)
+    layer.packed_weights, layer.task_view = packed, view
 
 
-def _new_weight(layer, name: str, kernel: keras.Variable, frozen: bool) -> PackedWeight:
+def _new_weight(layer, name: str, kernel: keras.Variable, view: TaskView) -> PackedWeight:
     fixed = {"shape": kernel.shape, "trainable": False}
     zeros = {**fixed, "initializer": "zeros", "dtype": owner_dtype(), "autocast": False}
     weight = PackedWeight(
-        trainable=None if frozen else kernel,
+        trainable=None if view.frozen else kernel,
         # Every weight is free now, and starts from what it was.
         packed=layer.add_weight(
             name=f"packed_{name}", dtype=kernel.dtype, initializer=lambda *_, **__: kernel.value,
             **fixed,
         ),
         owner=layer.add_weight(name=f"{name}_owner", **zeros),
-        claim=None if frozen else layer.add_weight(name=f"{name}_claim", **zeros),
+        claim=None if view.frozen else layer.add_weight(name=f"{name}_claim", **zeros),
     )  # fmt: skip
-    if not frozen:
+    if not view.frozen:
         clear(weight.trainable)
     return weight
 

@@ -103,7 +103,7 @@ def _check_class(layer, base: type) -> None:
             f"registered for packing. If it reads its kernel as {base.__name__} does, call "
             f"packnet_tf.register_packed({cls.__name__}, variables={names}) first."
         )
-    taken = sorted({"packed", "plain", "task", "frozen", "closed", "shared"} & set(vars(layer)))
+    taken = sorted({"packed_weights", "plain", "task_view"} & set(vars(layer)))
     if taken:
         raise ValueError(
             f"Cannot pack layer '{layer.name}': it has an attribute '{taken[0]}', which packed "

@@ -18,7 +18,7 @@ def fresh_values(trunk) -> Iterator[np.ndarray]:
         An array of the weight's shape; Glorot uniform where the layer does not say how.
     """
     for layer in trunk.packed_layers():
-        for name, weight in layer.packed.items():
+        for name, weight in layer.packed_weights.items():
             initializer = _initializer(layer, name)
             yield keras.ops.convert_to_numpy(initializer(weight.packed.shape, weight.packed.dtype))
 

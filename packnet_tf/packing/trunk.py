@@ -11,6 +11,7 @@ from packnet_tf.packing.configs import changed, repair
 from packnet_tf.packing.layers import (
     PACKED_CLASSES,
     Packed,
+    TaskView,
     check_new_values,
     own_variables,
     pack_layer,
@@ -26,7 +27,12 @@ class PackedTrunk(keras.Model):
     It is an ordinary functional model. What it adds is that its configuration says which layers
     are packed, by their place in the structure, for layers within layers (the projections of
     attention, the cell of a recurrent layer) are in no configuration of their own.
+
+    Attributes:
+        task_view: what its packed layers show.
     """
+
+    task_view = TaskView()
 
     def pack_layers(self, places: list[int], sees: Sequence[int], frozen: bool) -> None:
         """Packs the layers at these places of `_flatten_layers()`.
@@ -34,7 +40,7 @@ class PackedTrunk(keras.Model):
         Raises:
             ValueError: there is no layer at one of them that can be packed.
         """
-        layers = all_layers(self)
+        layers, self.task_view = all_layers(self), TaskView(tuple(sees), frozen)
         for place in places:
             layer = layers[place] if place < len(layers) else None
             if type(layer) not in PACKED_CLASSES:
@@ -42,7 +48,7 @@ class PackedTrunk(keras.Model):
                     f"trunk '{self.name}' has no layer to pack at place {place} but {layer!r}; if "
                     "it is a layer of your own, call packnet_tf.register_packed for it first"
                 )
-            pack_layer(layer, sees, frozen)
+            pack_layer(layer, self.task_view)
 
     def packed_layers(self) -> list[Packed]:
         """Its packed layers, in the order of its structure."""
@@ -52,8 +58,8 @@ class PackedTrunk(keras.Model):
         """Its packed weights by path: the layer's, and the weight's if the layer has several."""
         weights = {}
         for path, layer in self.paths():
-            for name, weight in layer.packed.items() if isinstance(layer, Packed) else ():
-                key = path if len(layer.packed) == 1 else f"{path}/{name}"
+            for name, weight in layer.packed_weights.items() if isinstance(layer, Packed) else ():
+                key = path if len(layer.packed_weights) == 1 else f"{path}/{name}"
                 while key in weights:  # layers within a layer may have the same name
                     key += "_"
                 weights[key] = weight
@@ -99,8 +105,8 @@ class PackedTrunk(keras.Model):
     def get_config(self):
         layers = all_layers(self)
         places = [place for place, layer in enumerate(layers) if isinstance(layer, Packed)]
-        one = layers[places[0]] if places else Packed
-        packed = {"places": places, "sees": list(one.sees), "frozen": one.frozen}
+        view = self.task_view
+        packed = {"places": places, "sees": list(view.sees), "frozen": view.frozen}
         config = {**repair(super().get_config(), self), "packed": packed}
         return config | {"still": _still(layers)}
 

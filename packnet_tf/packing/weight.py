@@ -120,6 +120,21 @@ class PackedWeight:
         """The same as a ratio of the claim."""
         return self.missing_to(sparsity, claim_ratio) / max(1, self.claimed())
 
+    def owns_the_same(self, other: "PackedWeight", tasks: int) -> bool:
+        """Whether what the first `tasks` tasks own here is what they own there, values included.
+
+        Args:
+            other: of the same shape, and of no later task.
+            tasks: how many.
+        """
+        packed, owner, their_packed, their_owner = values_of(
+            [self.packed, self.owner, other.packed, other.owner]
+        )
+        owned = their_owner > 0
+        return np.array_equal(their_owner, np.where(owner <= tasks, owner, 0)) and np.array_equal(
+            packed[owned], their_packed[owned]
+        )
+
     def claim_is_finite(self) -> bool:
         """Whether no weight that the open task trains is NaN or infinite."""
         return is_finite(ops.where(ops.greater(self.claim, 0), self.trainable.value, 0.0))

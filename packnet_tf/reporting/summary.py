@@ -52,7 +52,7 @@ def summarize(trunk: PackedTrunk, policy: Policy, heads: Mapping[str, int]) -> s
 
 
 def _counts(layer, policy: Policy) -> dict[str, int]:
-    packed = layer.packed.values() if isinstance(layer, Packed) else ()
+    packed = layer.packed_weights.values() if isinstance(layer, Packed) else ()
     counts = {"packed": sum(math.prod(weight.packed.shape) for weight in packed)}
     for variable in own_variables(layer):
         kind = "shared" if policy.shares(layer, variable) else "per task"

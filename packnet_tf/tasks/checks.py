@@ -189,6 +189,16 @@ def check_finite(task: str, weights: Mapping[str, PackedWeight], variables: Iter
         )
 
 
+def check_not_rolled_back(record: TaskRecord, model: TaskModel) -> None:
+    """Refuses weights of the open task from before its prune, once it has been pruned.
+
+    Raises:
+        RuntimeError: a callback or a checkpoint has put them back.
+    """
+    if model.current_phase < record.phase:
+        raise rolled_back(record.name)
+
+
 def rolled_back(task: str) -> RuntimeError:
     """The error of a task that would be committed with weights from before its prune."""
     return RuntimeError(

@@ -7,6 +7,7 @@ made, and values cut into arrays, when a model of their task is.
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -14,8 +15,9 @@ import numpy as np
 from packnet_tf.packing.cloning import finalize
 from packnet_tf.packing.configs import changed
 from packnet_tf.packing.policy import own_weights
+from packnet_tf.packing.trunk import PackedTrunk
 from packnet_tf.packing.weight import values_of
-from packnet_tf.tasks.task_model import TaskModel
+from packnet_tf.tasks.task_model import Phase, TaskModel
 
 
 class Head:
@@ -50,7 +52,7 @@ class Head:
         return keras.saving.serialize_keras_object(self.layer)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
 class TaskRecord:
     """What a task has besides its packed weights.
 
@@ -61,13 +63,17 @@ class TaskRecord:
         head: the output layers.
         classes: names of its classes in output order, where they are known.
         claim_ratio: fraction of the free weights that it claimed.
+        statistics: what the trunk normalises by, see `PackNet.add_task`.
+        phase: the phase that verbs have brought it to. The model of the open task has one too, in
+            a variable: that of its weights. It is an earlier one where they were rolled back.
+        batches_seen: those that its model had seen when its values were kept.
         own_places: places in `own_weights(trunk)` of the values this task does not share.
         head_weights: shape and dtype of each of the head's weights.
         values: its own values and its head's weights, one after another.
         owned: how many weights of each packed weight it owns, once committed.
-        statistics: what the trunk normalises by, see `PackNet.add_task`.
         results: accuracies by name, see `PackNet.results`.
         adopted: whether it is the trunk as it came, see `PackNet.adopt`.
+        key: tells the task from others, also from a later one of the same name.
     """
 
     name: str
@@ -75,42 +81,47 @@ class TaskRecord:
     head: Head
     classes: list[str] | None = None
     claim_ratio: float = 1.0
-    own_places: list[int] = dataclasses.field(default_factory=list)
-    head_weights: list[tuple[list[int], str]] = dataclasses.field(default_factory=list)
-    values: bytes = b""
-    owned: list[int] = dataclasses.field(default_factory=list)
     statistics: str = "task"
-    results: dict[str, float] = dataclasses.field(default_factory=dict)
+    phase: Phase = Phase.TRAINING
+    batches_seen: float = 0.0
+    own_places: Sequence[int] = ()
+    head_weights: Sequence[tuple[list[int], str]] = ()
+    values: bytes = b""
+    owned: Sequence[int] = ()
+    results: Mapping[str, float] = dataclasses.field(default_factory=dict)
     adopted: bool = False
+    key: object = dataclasses.field(default_factory=object)
 
     @property
     def number(self) -> int:
         """Its place in the order of packing, from 1."""
         return self.sees[-1]
 
-    def keep(self, model: TaskModel, shared=None) -> None:
-        """Takes the values of a trained model: its head's, and those it does not share.
+    def kept(self, model: TaskModel, store: PackedTrunk | None = None) -> "TaskRecord":
+        """The record with the values of the task's model: its head's, and those it does not share.
 
         Args:
             model: the task's model.
-            shared: the store of the pack, whose values it shares; None: it shares none.
+            store: the trunk whose values it shares; None: it shares none.
         """
         own = values_of(variable for _, variable in own_weights(model.trunk))
-        self.own_places = list(range(len(own)))
-        if shared is not None:
-            start = values_of(variable for _, variable in own_weights(shared))
-            self.own_places = [
-                place
-                for place, (a, b) in enumerate(zip(own, start, strict=True))
-                if not np.array_equal(a, b)
-            ]
+        places = range(len(own))
+        if store is not None:
+            start = values_of(variable for _, variable in own_weights(store))
+            places = [place for place in places if not np.array_equal(own[place], start[place])]
         head = values_of(model.head.weights)
-        self.head_weights = [(list(value.shape), str(value.dtype)) for value in head]
-        values = [*(own[place] for place in self.own_places), *head]
-        self.values = b"".join(value.tobytes() for value in values)
+        values = [*(own[place] for place in places), *head]
+        return dataclasses.replace(
+            self,
+            phase=model.current_phase,
+            batches_seen=float(keras.ops.convert_to_numpy(model.batches_seen)),
+            own_places=list(places),
+            head_weights=[(list(value.shape), str(value.dtype)) for value in head],
+            values=b"".join(value.tobytes() for value in values),
+        )
 
     def assign_to(self, model: TaskModel) -> None:
-        """Puts the values into a model of the task.
+        """Gives a model of the task its values, and its phase.
 
         Raises:
             ValueError: the model's head has weights of other shapes.
@@ -130,6 +141,8 @@ class TaskRecord:
             variable.assign(value.reshape(variable.shape))
             start += value.nbytes
         finalize(model)
+        model.phase.assign(int(self.phase))
+        model.batches_seen.assign(self.batches_seen)
 
     @property
     def head_bytes(self) -> int:

@@ -1,116 +1,113 @@
-"""What a pack holds, and what can be read off it: the models of its tasks, and numbers."""
+"""A pack as a value: its trunk, its policy and its tasks, without their Keras models."""
 
+import dataclasses
 import math
-import weakref
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
 import keras
-import numpy as np
 
-from packnet_tf.normalization.statistics import fix_statistics
-from packnet_tf.packing import cloning
 from packnet_tf.packing.policy import Policy, own_weights
+from packnet_tf.packing.trunk import PackedTrunk
+from packnet_tf.packing.weight import PackedWeight
 from packnet_tf.reporting.capacity import Capacity
-from packnet_tf.reporting.storage_use import storage_use
-from packnet_tf.reporting.summary import summarize
 from packnet_tf.tasks import checks
-from packnet_tf.tasks.names import model_name
 from packnet_tf.tasks.records import TaskRecord
-from packnet_tf.tasks.task_model import COMMITTED, PHASES, TaskModel
+from packnet_tf.tasks.task_model import Phase
 
 
+@dataclasses.dataclass(frozen=True)
 class PackState:
-    """The state of a `PackNet`: the store, the records of its tasks, the open one.
+    """What a pack holds. A verb of `PackNet` replaces it by another one; nobody changes it.
 
-    Looking never changes anything: the verbs are in `PackNet`.
+    What the numbers of weights are is in the variables of `trunk`.
 
     Attributes:
-        policy: how tasks treat weights that are not packed, and freed ones.
+        trunk: the store; it holds the packed variables and is never called.
+        policy: what tasks share, and what freed weights start from.
+        weights: the packed weights of the trunk by path.
+        records: the tasks in the order they were packed; the last may be open.
         notes: strings of the user's own.
     """
 
-    def _setup(self, packed_trunk, policy: Policy) -> None:
-        self.policy = policy
-        self._trunk = packed_trunk
-        self._weights = packed_trunk.packed_weights()
-        self._records: list[TaskRecord] = []
-        self._open: tuple[TaskRecord, TaskModel] | None = None
-        self._was_pruned = False
-        self._models: weakref.WeakSet[TaskModel] = weakref.WeakSet()
-        self.notes: dict[str, str] = {}
+    trunk: PackedTrunk
+    policy: Policy
+    weights: Mapping[str, PackedWeight]
+    records: tuple[TaskRecord, ...] = ()
+    notes: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def committed(self) -> tuple[TaskRecord, ...]:
+        """The records of the committed tasks."""
+        return tuple(record for record in self.records if record.phase == Phase.COMMITTED)
+
+    @property
+    def open(self) -> TaskRecord | None:
+        """The record of the task that is being trained."""
+        last = self.records[-1] if self.records else None
+        return None if last is None or last.phase == Phase.COMMITTED else last
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the committed tasks, in the order they were packed."""
-        return tuple(record.name for record in self._records)
+        """Names of the committed tasks."""
+        return tuple(record.name for record in self.committed)
 
     @property
     def base(self) -> str | None:
-        """Name of the task that the pretrained trunk was adopted as; None where it was not."""
-        return self._records[0].name if self._records and self._records[0].adopted else None
+        """Name of the task that the pretrained trunk was adopted as."""
+        return next((record.name for record in self.committed if record.adopted), None)
 
-    @property
-    def open_model(self) -> TaskModel | None:
-        """The model of the task being trained; None when every task is committed."""
-        return self._open[1] if self._open else None
-
-    def classes(self, name: str) -> list[str] | None:
-        """Class names of a task in output order, where `add_task` was given them."""
-        return self._record(name).classes
-
-    def reused(self, name: str) -> tuple[str, ...]:
-        """Names of the earlier tasks whose weights a committed task sees; see `add_task`.
+    def record(self, name: str) -> TaskRecord:
+        """The record of a committed task.
 
         Raises:
-            ValueError: there is no committed task of that name.
+            ValueError: there is none of that name.
         """
-        return tuple(self.tasks[number - 1] for number in self._record(name).sees[:-1])
+        for record in self.committed:
+            if record.name == name:
+                return record
+        known = ", ".join(map(repr, self.tasks)) or "none yet"
+        is_open = self.open is not None and self.open.name == name
+        hint = " It is still open: call net.commit() first." if is_open else ""
+        raise ValueError(f"There is no committed task {name!r}.{hint} Committed tasks: {known}.")
 
-    def results(self, name: str) -> dict[str, float]:
-        """Accuracies of a committed task, 0 to 1, as far as they were measured.
-
-        `PackTrainer` and `packnet train` note them: on validation data `linear_head` (a converged
-        one on the frozen trunk), `before_prune`, `after_prune`, `retrained`, and `chance` (the
-        share of the commonest class); on test data `test`. `packnet_tf.shortfalls` judges them.
+    def need_open(self, verb: str) -> TaskRecord:
+        """The record of the open task.
 
         Raises:
-            ValueError: there is no committed task of that name.
+            RuntimeError: no task is open, so there is nothing to `verb`.
         """
-        return dict(self._record(name).results)
+        if self.open is None:
+            raise RuntimeError(
+                f"Nothing to {verb}: no task is open. Call net.add_task(name, head) first."
+            )
+        return self.open
 
-    def task_model(self, name: str) -> TaskModel:
-        """The frozen Keras model of a committed task; of the open task, the one it trains.
+    def holds(self, key: object) -> bool:
+        """Whether the task whose record has that key is in the pack, open or committed."""
+        return any(record.key is key for record in self.records)
 
-        Several may be held and called in turn: each answers as its own task, on the same packed
-        variables. Looking never changes anything.
+    def with_open(self, record: TaskRecord) -> "PackState":
+        """The state with that record as the open task's, instead of the one it may have."""
+        return dataclasses.replace(self, records=(*self.committed, record))
 
-        Raises:
-            ValueError: there is no such task.
-        """
-        if self._open and self._open[0].name == name:
-            return self._open[1]
-        model = self._view(self._record(name))
-        model.phase.assign(COMMITTED)
-        model.close()
-        return model
+    def with_committed(self, name: str, **changes: Any) -> "PackState":
+        """The state with other values in the record of a committed task."""
+        changed = dataclasses.replace(self.record(name), **changes)
+        records = [changed if record.name == name else record for record in self.records]
+        return dataclasses.replace(self, records=tuple(records))
 
-    def unpack(self, name: str) -> keras.Model:
-        """A plain Keras model of a committed task, masked values baked in, no packed layer left.
+    def without_last(self) -> "PackState":
+        """The state without its last task, open or committed."""
+        return dataclasses.replace(self, records=self.records[:-1])
 
-        Raises:
-            ValueError: there is no committed task of that name.
-        """
-        view = self._view(self._record(name))
-        model, _ = cloning.attach(
-            cloning.plain_trunk(self._trunk, view.trunk), view.head, view.name
-        )
-        return model
+    # -- Numbers ---------------------------------------------------------------------------------
 
     def capacity(self) -> Capacity:
-        """Who owns how much, per layer; prints as a table."""
+        """Who owns how much, per layer."""
         layers = {}
-        for path, weight in self._weights.items():
-            free, *owned = weight.owner_counts(len(self._records))
+        for path, weight in self.weights.items():
+            free, *owned = weight.owner_counts(len(self.committed))
             layers[path] = {
                 "total": free + sum(owned),
                 "free": free,
@@ -119,53 +116,24 @@ class PackState:
             }
         return Capacity(layers, self.tasks)
 
-    def owners(self) -> dict[str, np.ndarray]:
-        """The owner of every weight, an array per packed weight: 1 for the first task, 0 = free."""
-        return {
-            path: keras.ops.convert_to_numpy(weight.owner) for path, weight in self._weights.items()
-        }
-
-    def storage(self) -> dict:
-        """Bytes of the pack's numbers by what they are for; see `usage.storage_use`."""
-        weights = self._weights.values()
-        return storage_use(
-            [weight.packed for weight in weights],
-            [weight.owner for weight in weights],
-            [variable for _, variable in own_weights(self._trunk)],
-            {
-                task.name: (len(task.values) - task.head_bytes, task.head_bytes)
-                for task in self._records
-            },
-        )
-
-    def summary(self, print_fn: Callable[[str], None] = print) -> None:
-        """Prints what becomes of the parameters of every layer: packed, shared, per task, head.
-
-        Args:
-            print_fn: takes the text instead of `print`.
-        """
-        heads = {record.name: record.head_size for record in self._records}
-        if self._open:
-            record, model = self._open
-            heads[record.name] = model.head.count_params()
-        print_fn(summarize(self._trunk, self.policy, heads))
-
     def missing_to(self, sparsity: float) -> int:
-        """How many weights `prune_to(sparsity)` would release."""
-        ratio = self._need_open("prune")[0].claim_ratio
-        return sum(weight.missing_to(sparsity, ratio) for weight in self._weights.values())
+        """How many weights pruning to that sparsity would release."""
+        ratio = self.need_open("prune").claim_ratio
+        return sum(weight.missing_to(sparsity, ratio) for weight in self.weights.values())
 
     def claimed_share(self) -> tuple[float, float]:
         """Of the open task: the share of all packed weights it claims, and its sparsity.
 
         The sparsity is the share of the weights it began with that pruning has released.
         """
-        record, _ = self._need_open("report")
-        weights = self._weights.values()
+        record = self.need_open("report")
+        weights = self.weights.values()
         total = sum(math.prod(weight.owner.shape) for weight in weights)
         claimed = sum(weight.claimed() for weight in weights)
         began = sum(weight.began(record.claim_ratio) for weight in weights)
         return claimed / total, 1.0 - claimed / max(began, 1)
+
+    # -- Checks ----------------------------------------------------------------------------------
 
     def check_name(self, name: str) -> None:
         """Refuses a name that `add_task` would refuse, and any while a task is open.
@@ -174,56 +142,44 @@ class PackState:
             ValueError: the name is taken or cannot be used.
             RuntimeError: another task is not committed yet.
         """
-        self.check_no_task_is_open(name)
+        self.check_none_open(name)
         checks.check_name(name, self.tasks)
 
-    def check_no_task_is_open(self, name: str) -> None:
+    def check_none_open(self, name: str) -> None:
         """Refuses to add the task `name` while another one is not committed yet.
 
         Raises:
             RuntimeError: one is open.
         """
-        if self._open is not None:
-            record, model = self._open
-            phase = PHASES[model.current_phase]
+        if self.open is not None:
             raise RuntimeError(
-                f"Cannot add task '{name}': task '{record.name}' is not committed yet "
-                f"({phase}). Finish it with net.prune(ratio) and net.commit(), or drop it with "
-                "net.discard()."
+                f"Cannot add task '{name}': task '{self.open.name}' is not committed yet "
+                f"({self.open.phase.name.lower()}). Finish it with net.prune(ratio) and "
+                "net.commit(), or drop it with net.discard()."
             )
 
-    def _view(self, record: TaskRecord) -> TaskModel:
-        """A committed task's model, which has no trainable kernel but is not closed yet."""
-        checks.check_owners(self._weights, self._records)
-        model = self._build(record, frozen=True)
-        record.assign_to(model)
-        return model
+    def check_owners(self) -> None:
+        """Refuses owners that someone has rolled back to before a commit.
 
-    def _build(self, record: TaskRecord, head=None, frozen: bool = False) -> TaskModel:
-        trunk = cloning.view_trunk(self._trunk, record.sees, frozen)
-        if record.number > 1 and not frozen:
-            self.policy.freeze_shared(trunk)
-        model, own_head = cloning.attach(
-            trunk, head or record.head.layer, model_name(record.name), TaskModel
+        Raises:
+            RuntimeError: they are not what the records of the committed tasks say.
+        """
+        checks.check_owners(self.weights, self.committed)
+
+    def has_weights_of(self, other: "PackState") -> bool:
+        """Whether the tasks of another state own the same weights here, of the same values.
+
+        Later tasks may own here what is free there.
+        """
+        ours, theirs = (
+            {path: tuple(weight.packed.shape) for path, weight in state.weights.items()}
+            for state in (self, other)
         )
-        model.belong(self, record.name, trunk, own_head)
-        if record.statistics == "trunk":
-            fix_statistics(trunk)
-        self._models.add(model)
-        return model
+        return ours == theirs and all(
+            weight.owns_the_same(other.weights[path], len(other.committed))
+            for path, weight in self.weights.items()
+        )
 
-    def _record(self, name: str) -> TaskRecord:
-        for record in self._records:
-            if record.name == name:
-                return record
-        known = ", ".join(map(repr, self.tasks)) or "none yet"
-        still_open = self._open is not None and self._open[0].name == name
-        state = " It is still open: call net.commit() first." if still_open else ""
-        raise ValueError(f"There is no committed task {name!r}.{state} Committed tasks: {known}.")
-
-    def _need_open(self, verb: str) -> tuple[TaskRecord, TaskModel]:
-        if self._open is None:
-            raise RuntimeError(
-                f"Nothing to {verb}: no task is open. Call net.add_task(name, head) first."
-            )
-        return self._open
+    def unpacked_variables(self) -> list[keras.Variable]:
+        """The weights of the trunk that are not packed, in the order of its structure."""
+        return [variable for _, variable in own_weights(self.trunk)]

@@ -5,22 +5,24 @@ pickle. Its root object is an `Archive`, its child the packed trunk, whose layer
 owners and claims in as few bits as they need.
 """
 
+import contextlib
+import dataclasses
 import json
 import pathlib
-import tempfile
 import zipfile
+from collections.abc import Iterator
 
 import keras
 import numpy as np
 
 from packnet_tf.backend.atomic import replacing
-from packnet_tf.net import PackNet
 from packnet_tf.packing.policy import Policy, own_weights
-from packnet_tf.packing.weight import values_of
+from packnet_tf.packing.trunk import PackedTrunk
 from packnet_tf.reporting.storage_use import bytes_in
 from packnet_tf.tasks.names import check_usable
 from packnet_tf.tasks.records import Head, TaskRecord
-from packnet_tf.tasks.task_model import RETRAINING
+from packnet_tf.tasks.state import PackState
+from packnet_tf.tasks.task_model import Phase
 
 FORMAT = 6
 READABLE = (FORMAT, 5)  # in 5 every task sees all earlier ones
@@ -30,11 +32,10 @@ READABLE = (FORMAT, 5)  # in 5 every task sees all earlier ones
 class Archive(keras.layers.Layer):
     """The saved form of a pack: what `PackNet.save` gives Keras to write."""
 
-    def __init__(self, trunk, facts: dict, tasks: list[TaskRecord], phase=0, seen=0.0, **kwargs):
+    def __init__(self, trunk: PackedTrunk, facts: dict, tasks: list[TaskRecord], **kwargs):
         super().__init__(name="pack", **kwargs)
         self.trunk = trunk
         self.facts = facts
-        self.phase, self.batches_seen = phase, seen
         # Kept from Keras's attribute tracking: the heads here are templates without weights.
         self.__dict__["tasks"] = tasks
         self.built = True
@@ -55,10 +56,11 @@ class Archive(keras.layers.Layer):
             }
             for task in self.tasks
         ]
+        last = self.tasks[-1:]
         return {
             "facts": dict(self.facts),
-            "phase": self.phase,
-            "batches_seen": self.batches_seen,
+            "phase": sum(int(task.phase) for task in last if task.phase != Phase.COMMITTED),
+            "batches_seen": sum(task.batches_seen for task in last),
             "trunk": keras.saving.serialize_keras_object(self.trunk),
             # One string: Keras goes through lists item by item, and this one is long.
             "tasks": json.dumps(tasks),
@@ -72,7 +74,7 @@ class Archive(keras.layers.Layer):
                 f"it has format {version}, and this packnet_tf reads format "
                 f"{' and '.join(map(str, READABLE))}: install the packnet_tf that wrote it"
             )
-        tasks = []
+        tasks, committed = [], config["facts"]["committed"]
         for number, task in enumerate(json.loads(config["tasks"]), start=1):
             head = Head(config=task["head"])
             if not _is_of_keras(task["head"]):
@@ -80,14 +82,25 @@ class Archive(keras.layers.Layer):
             sees = tuple(task.get("sees", range(1, number + 1)))  # files of format 5 lack it
             if sees != (*sorted({*sees} & {*range(1, number)}), number):
                 raise ValueError(f"its task number {number} sees the tasks {sees}")
-            record = TaskRecord(task["name"], sees, head, task["classes"], task["claim_ratio"])
-            record.head_weights, record.own_places = task["head_weights"], task["own_places"]
-            record.adopted = task.get("adopted", False)  # older files lack these
-            record.results = task.get("results", {})
-            record.statistics = task.get("statistics", "task")
-            tasks.append(record)
+            is_open = number > committed
+            tasks.append(
+                TaskRecord(
+                    task["name"],
+                    sees,
+                    head,
+                    task["classes"],
+                    task["claim_ratio"],
+                    task.get("statistics", "task"),  # older files lack this, and what follows
+                    Phase(config["phase"]) if is_open else Phase.COMMITTED,
+                    config.get("batches_seen", 0.0) if is_open else 0.0,
+                    task["own_places"],
+                    task["head_weights"],
+                    results=task.get("results", {}),
+                    adopted=task.get("adopted", False),
+                )
+            )
         trunk = keras.saving.deserialize_keras_object(config["trunk"])
-        return cls(trunk, config["facts"], tasks, config["phase"], config.get("batches_seen", 0.0))
+        return cls(trunk, config["facts"], tasks)
 
     def save_own_variables(self, store):
         # One array for all: HDF5 takes half a kilobyte and a third of a millisecond for every one.
@@ -98,9 +111,10 @@ class Archive(keras.layers.Layer):
         values = np.array(store["tasks"]).tobytes()
         own = [bytes_in(variable) for _, variable in own_weights(self.trunk)]
         start = 0
-        for task in self.tasks:
-            end = start + sum(own[place] for place in task.own_places) + task.head_bytes
-            task.values, start = values[start:end], end
+        for place, task in enumerate(self.tasks):
+            end = start + sum(own[i] for i in task.own_places) + task.head_bytes
+            self.tasks[place] = dataclasses.replace(task, values=values[start:end])
+            start = end
         if start != len(values):
             raise ValueError(
                 f"the tasks have {len(values)} bytes of values of their own, and their shapes say "
@@ -121,8 +135,12 @@ def _is_of_keras(config) -> bool:
     return all(map(_is_of_keras, config.values()))
 
 
-def save(net: PackNet, path) -> None:
+def write(state: PackState, path) -> None:
     """Writes a pack to a `.keras` file; `PackNet.save` is the public name.
+
+    Args:
+        state: the pack; the record of an open task holds the values to write.
+        path: of the file.
 
     Raises:
         ValueError: the path does not end in `.keras`.
@@ -130,122 +148,51 @@ def save(net: PackNet, path) -> None:
     path = pathlib.Path(path)
     if path.suffix != ".keras":
         raise ValueError(f"A pack is saved as a .keras file; got '{path}'. Write 'pack.keras'.")
-    tasks, phase, seen = list(net._records), 0, 0.0
-    if net._open:
-        record, model = net._open
-        phase = model.current_phase
-        seen = float(keras.ops.convert_to_numpy(model.batches_seen))
-        record.keep(model)
-        tasks.append(record)
-    policy = net.policy
     facts = {
         "format": FORMAT,
-        "committed": len(net._records),
-        "biases": policy.biases,
-        "norms": policy.norms,
-        "restart": policy.restart,
-        "embeddings": policy.embeddings,
-        "paths": list(net._weights),
-        "notes": {str(key): str(value) for key, value in net.notes.items()},
+        "committed": len(state.committed),
+        **dataclasses.asdict(state.policy),
+        "paths": list(state.weights),
+        "notes": {str(key): str(value) for key, value in state.notes.items()},
     }
     with replacing(path) as temporary:
-        keras.saving.save_model(Archive(net._trunk, facts, tasks, phase, seen), temporary)
+        keras.saving.save_model(Archive(state.trunk, facts, list(state.records)), temporary)
 
 
-def load(path) -> PackNet:
-    """Reads a pack that `PackNet.save` wrote; nothing in the file is executed.
-
-    Args:
-        path: a `.keras` file.
-
-    Returns:
-        The pack, an open task included: go on with `net.open_model`.
+def read(path) -> PackState:
+    """Reads what `write` wrote; `packnet_tf.load` is the public name.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or is not a pack; the message names it and says why.
-
-    Example:
-        >>> net = packnet_tf.load("pack.keras")
-        >>> net.task_model("birds").predict(images)
     """
     path = pathlib.Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no pack '{path}'. net.save(path) writes one.")
     _refuse_damaged(path)
-    try:
+    with naming(path):
         archive = keras.saving.load_model(path)
-    except Exception as error:  # Keras raises many kinds; each means that this file is no use
-        raise _unreadable(path, error) from error
     if not isinstance(archive, Archive):
         raise ValueError(
             f"'{path}' is not a pack but a saved {type(archive).__name__}. Read it with "
             "keras.saving.load_model; to pack it as a trunk, write packnet_tf.PackNet(model)."
         )
-    try:
-        return _restore(archive)
-    except Exception as error:  # whatever an edited or half-understood file leads to
-        raise _unreadable(path, error) from error
+    with naming(path):
+        return _state_of(archive)
 
 
-def to_bytes(net: PackNet) -> bytes:
-    """A pack as the bytes of its file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder) / "pack.keras"
-        net.save(path)
-        return path.read_bytes()
-
-
-def from_bytes(data: bytes) -> PackNet:
-    """The pack of such bytes."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder) / "pack.keras"
-        path.write_bytes(data)
-        return load(path)
-
-
-def restore(net: PackNet, path) -> None:
-    """Puts the tasks of a pack file into a pack that has none of them, or the first ones.
-
-    Args:
-        net: made from the same trunk; it becomes the pack in the file.
-        path: a `.keras` file that `PackNet.save` wrote.
+@contextlib.contextmanager
+def naming(path) -> Iterator[None]:
+    """Within it, whatever goes wrong with a pack's file is said of the file.
 
     Raises:
-        FileNotFoundError, ValueError: as for `load`, or the file is of another pack.
+        ValueError: anything was raised; Keras raises many kinds, and an edited file leads to more.
     """
-    saved = load(path)
-    ours = {name: weight.packed.shape for name, weight in net._weights.items()}
-    theirs = {name: weight.packed.shape for name, weight in saved._weights.items()}
-    same = ours == theirs and saved.tasks[: len(net.tasks)] == net.tasks
-    if not (same and saved.policy == net.policy and _has_weights_of(net, saved)):
-        raise ValueError(
-            f"'{path}' is not an earlier state of this pack: its trunk, its policy or its first "
-            f"tasks ({', '.join(saved.tasks) or 'none'}) differ. Use the trunk, the policy and "
-            "the tasks that it was made with, or another directory."
-        )
-    for model in saved._models:
-        model.pack = net
-    vars(net).update(vars(saved))
-
-
-def _has_weights_of(net: PackNet, saved: PackNet) -> bool:
-    """Whether the tasks of one pack own the same weights, of the same values, in another one."""
-    for path, weight in net._weights.items():
-        other = saved._weights[path]
-        packed, owner = values_of([weight.packed, weight.owner])
-        their_packed, their_owner = values_of([other.packed, other.owner])
-        # Later tasks may own what is free here.
-        if not np.array_equal(owner, np.where(their_owner <= len(net.tasks), their_owner, 0)):
-            return False
-        if not np.array_equal(packed[owner > 0], their_packed[owner > 0]):
-            return False
-    return True
-
-
-def _unreadable(path, error: Exception) -> ValueError:
-    text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-    return ValueError(f"Cannot read pack '{path}': {text}")
+    try:
+        yield
+    except Exception as error:
+        text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"Cannot read pack '{path}': {text}") from error
 
 
 def _refuse_damaged(path: pathlib.Path) -> None:
@@ -265,29 +212,22 @@ def _refuse_damaged(path: pathlib.Path) -> None:
         raise ValueError(f"'{path}' is damaged: it lacks {sorted(missing)}. {remedy}")
 
 
-def _restore(archive: Archive) -> PackNet:
-    facts = archive.facts
-    net = PackNet.__new__(PackNet)
-    policy = (facts[name] for name in ("biases", "norms", "restart", "embeddings"))
-    net._setup(archive.trunk, Policy(*policy))
+def _state_of(archive: Archive) -> PackState:
+    facts, records = archive.facts, archive.tasks
     # Names of layers within layers are not in any configuration.
-    net._weights = dict(zip(facts["paths"], net._weights.values(), strict=True))
-    net.notes = dict(facts["notes"])
-    names = [record.name for record in archive.tasks]
+    weights = archive.trunk.packed_weights().values()
+    weights = dict(zip(facts["paths"], weights, strict=True))
+    names = [record.name for record in records]
     for name in names:
         check_usable(name)
     if len(set(names)) < len(names):
         raise ValueError(f"two of its tasks have the same name: {', '.join(names)}")
-    committed = archive.tasks[: facts["committed"]]
-    counts = [weight.owner_counts(len(committed)) for weight in net._weights.values()]
-    for record in committed:
-        record.owned = [count[record.number] for count in counts]
-    net._records = committed
-    for record in archive.tasks[facts["committed"] :]:
-        model = net._build(record)
-        record.assign_to(model)
-        model.phase.assign(archive.phase)
-        model.batches_seen.assign(archive.batches_seen)
-        net._open = (record, model)
-        net._was_pruned = archive.phase == RETRAINING
-    return net
+    counts = [weight.owner_counts(facts["committed"]) for weight in weights.values()]
+    records = [
+        dataclasses.replace(record, owned=[count[record.number] for count in counts])
+        if record.phase == Phase.COMMITTED
+        else record
+        for record in records
+    ]
+    policy = Policy(*(facts[name] for name in ("biases", "norms", "restart", "embeddings")))
+    return PackState(archive.trunk, policy, weights, tuple(records), dict(facts["notes"]))

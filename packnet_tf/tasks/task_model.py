@@ -1,6 +1,7 @@
 """The Keras model of one task: its view of the trunk, and its head."""
 
 import contextlib
+import enum
 import functools
 import inspect
 from collections.abc import Callable, Iterator
@@ -18,9 +19,15 @@ from packnet_tf.packing.layers import check_new_values
 from packnet_tf.packing.trunk import PackedTrunk
 
 keep_tf_keras()
-TRAINING, RETRAINING, COMMITTED = 0, 1, 2
 GIVEN = "trainable_as_given"  # attribute of what the closing of a model has frozen of its head
-PHASES = ("training", "retraining", "committed")
+
+
+class Phase(enum.IntEnum):
+    """How far a task has come; retraining begins with the prune."""
+
+    TRAINING = 0
+    RETRAINING = 1
+    COMMITTED = 2
 
 
 @keras.saving.register_keras_serializable("packnet_tf")
@@ -32,18 +39,16 @@ class TaskModel(fitting_model()):
     would change what later tasks were built on.
 
     Attributes:
-        phase: int32 variable: 0 training, 1 retraining (pruned), 2 committed. A variable, so that
-            checkpoints and `EarlyStopping(restore_best_weights=True)` take it along.
+        phase: int32 variable, a `Phase`: that of its weights. A variable, so that checkpoints and
+            `EarlyStopping(restore_best_weights=True)` take it along.
         pack: the `PackNet` it belongs to; None for a model read from a file of its own.
         task_name: its task's name; None for a model read from a file of its own.
-        released: whether its task's weights have been given back.
         batches_seen: float32 variable: batches trained on since the task or its prune began, which
             the moving statistics of normalisation are an average over.
         seen: the training data, as far as the model has been given them.
     """
 
-    pack = task_name = None
-    released = False
+    pack = task_name = _key = None
     _parts = None
 
     def __init__(self, *args, **kwargs):
@@ -63,10 +68,11 @@ class TaskModel(fitting_model()):
         )
         self.seen = SeenData()
 
-    def belong(self, pack, task: str, trunk, head) -> None:
-        """Makes this the model of a task of `pack`."""
-        self.pack, self.task_name = pack, task
+    def belong_to(self, pack, record, trunk: PackedTrunk, head: keras.Layer) -> None:
+        """Makes this the model of a task of `pack`, the one of that record."""
+        self.pack, self.task_name, self._key = pack, record.name, record.key
         self._parts = (trunk.name, head.name)
+        trunk.task_view.is_open = lambda: self.open
 
     def call(self, inputs, training=None, mask=None, **kwargs):
         if training:
@@ -96,31 +102,30 @@ class TaskModel(fitting_model()):
         return self.get_layer(self._parts[1])
 
     @property
-    def current_phase(self) -> int:
+    def current_phase(self) -> Phase:
         """The value of `phase`."""
-        return int(ops.convert_to_numpy(self.phase))  # int() does not take mirrored variables
+        return Phase(int(ops.convert_to_numpy(self.phase)))  # int() takes no mirrored variables
 
     @property
     def open(self) -> bool:
         """Whether it may be trained: its task is the open one, or it belongs to no pack."""
-        return self.pack is None or self.pack.open_model is self
+        if self.pack is None:
+            return True
+        record = self.pack.state.open
+        return record is not None and record.key is self._key
 
-    def close(self) -> None:
-        """Freezes the model for good: its task is committed, or discarded."""
-        for layer in self.trunk.packed_layers():
-            layer.closed = True
+    def freeze(self) -> None:
+        """Has it only answer from now on: its task is committed, or discarded."""
         for part in _flagged(self.head):
             if not hasattr(part, GIVEN):
                 setattr(part, GIVEN, part.trainable)
         self.trainable = False
 
     def flags(self) -> list[Callable[[], None]]:
-        """Functions that put back what `close` changes, to be called in this order."""
-        layers = [(layer, layer.closed) for layer in self.trunk.packed_layers()]
+        """Functions that put back what `freeze` changes, to be called in this order."""
         parts = [(part, part.trainable) for part in _flagged(self)]
         unmarked = [part for part in _flagged(self.head) if not hasattr(part, GIVEN)]
         return [
-            *(functools.partial(setattr, layer, "closed", flag) for layer, flag in layers),
             *(functools.partial(setattr, part, "trainable", flag) for part, flag in parts),
             *(functools.partial(vars(part).pop, GIVEN, None) for part in unmarked),
         ]
@@ -148,18 +153,18 @@ class TaskModel(fitting_model()):
         return super().train_on_batch(x, *args, **kwargs)
 
     def __call__(self, inputs, *args, **kwargs):
-        self._refuse_released()
+        self._refuse_gone()
         self._hold_policy()  # a trace keeps how normalisation was called
         if kwargs.get("training"):
             self.seen.remember_batch(inputs)
         return super().__call__(inputs, *args, **kwargs)
 
     def make_test_function(self, force=False):
-        self._refuse_released()
+        self._refuse_gone()
         return super().make_test_function(force)
 
     def make_predict_function(self, force=False):
-        self._refuse_released()
+        self._refuse_gone()
         return super().make_predict_function(force)
 
     def make_train_function(self, force=False):
@@ -180,8 +185,8 @@ class TaskModel(fitting_model()):
 
     def _hold_policy(self) -> None:
         """Freezes again what is shared, in case `trainable = True` was set on the trunk."""
-        if self.pack is not None and self.open:
-            self.pack.hold_policy(self)
+        if self.pack is not None and self.open and len(self.pack.state.records) > 1:
+            self.pack.policy.freeze_shared(self.trunk)
 
     def set_weights(self, weights):
         self._refuse_unless_open("set the weights of")
@@ -204,25 +209,27 @@ class TaskModel(fitting_model()):
             return contextlib.nullcontext()
         return self.trunk.keeping_committed(self.variables)
 
-    def _refuse_released(self) -> None:
+    def _refuse_gone(self) -> None:
         """A traced function does not come through a call again, so those who get one ask too."""
-        if self.released:
-            raise RuntimeError(
-                f"This model of task '{self.task_name}' cannot answer: the task was released, and "
-                "its weights are free or another task's. Keep a plain copy, net.unpack(task), "
-                "before net.release(task)."
-            )
+        if self.pack is None or self.pack.state.holds(self._key):
+            return
+        verb = "released" if self.current_phase == Phase.COMMITTED else "discarded"
+        raise RuntimeError(
+            f"This model of task '{self.task_name}' cannot answer: the task was {verb}, and its "
+            "weights are free or another task's. Keep a plain copy, net.unpack(task), before "
+            "net.release(task)."
+        )
 
-    def _refuse_unless_open(self, deed: str) -> None:
+    def _refuse_unless_open(self, action: str) -> None:
         if self.open:
             return
-        if self.task_name not in self.pack.tasks:
+        if not self.pack.state.holds(self._key):
             raise RuntimeError(
-                f"Cannot {deed} this model of task '{self.task_name}': the task was discarded. Use "
-                "the model that net.add_task returned last, net.open_model."
+                f"Cannot {action} this model of task '{self.task_name}': the task was discarded. "
+                "Use the model that net.add_task returned last, net.open_model."
             )
         raise RuntimeError(
-            f"Cannot {deed} the model of task '{self.task_name}': the task is committed, and a "
+            f"Cannot {action} the model of task '{self.task_name}': the task is committed, and a "
             "committed task never changes. Restore or load weights before net.commit() (a "
             "PackNetCallback commits when fit ends); to train on, add a task with net.add_task."
         )

@@ -2,8 +2,6 @@
 
 from keras import ops
 
-from packnet_tf.packing.policy import own_weights
-
 
 class Transaction:
     """Undoes what a verb has changed of a pack where its block raises, Ctrl-C included.
@@ -11,6 +9,9 @@ class Transaction:
     Values are kept by reference where the backend allows it, so a block that ends well costs
     little. Blocks may be nested. It is a class and not a generator, which an interrupt at the
     last line of the block would close, and so undo, whenever its memory is freed.
+
+    Args:
+        net: the pack.
 
     Example:
         >>> with Transaction(net):
@@ -24,10 +25,9 @@ class Transaction:
     def __enter__(self) -> None:
         net, model = self._net, self._net.open_model
         self._attributes = dict(vars(net))
-        self._released = [(view, view.released) for view in net._models]
         self._flags = [] if model is None else model.flags()
-        variables = [v for weight in net._weights.values() for v in weight.variables]
-        variables += [v for _, v in own_weights(net._trunk)]
+        variables = [v for weight in net.state.weights.values() for v in weight.variables]
+        variables += net.state.unpacked_variables()
         variables += [] if model is None else model.variables
         # A tensor that is assigned anew, or updated in place, leaves the one kept here alone;
         # JAX, whose training steps overwrite, gets true copies.
@@ -46,7 +46,5 @@ class Transaction:
         for variable, value in self._values:
             variable.assign(value)
         vars(self._net).update(self._attributes)
-        for view, released in self._released:
-            view.released = released
         for restore in self._flags:
             restore()

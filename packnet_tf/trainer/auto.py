@@ -6,7 +6,7 @@ import numpy as np
 
 from packnet_tf.backend.optimizers import check_resettable
 from packnet_tf.packing.pruning import check_ratio
-from packnet_tf.tasks.task_model import TRAINING, TaskModel
+from packnet_tf.tasks.task_model import Phase, TaskModel
 from packnet_tf.trainer import checkpoint
 from packnet_tf.training.phases import Phases
 
@@ -146,14 +146,14 @@ class Searching(Phases):
             return
         self.begin_retraining()
         self.measure("after")
-        sparsity = self.net.claimed_share()[1]
+        sparsity = self.net.state.claimed_share()[1]
         self.rounds.append(Round(sparsity, self.around_prune["after"][self.auto.monitor]))
 
     def _settle(self, epoch: int) -> None:
         """Goes back to the last good state, to retrain from there."""
         checkpoint.put_back(self.model, self._good)
-        self.net.note_phase()
-        if self.model.current_phase == TRAINING:  # nothing could be released
+        self.accept_phase()
+        if self.model.current_phase == Phase.TRAINING:  # nothing could be released
             self.net.prune(0.0)
         self.begin_retraining()
         self._found_at, self._good = epoch, []

@@ -163,7 +163,7 @@ class PackTrainer:
         unfinished = self.net.open_model
         if unfinished in _BEGUN and unfinished.name in [task.name for task in tasks]:
             self.net.discard()  # of a run interrupted in this process: its checkpoint has it
-        self.net.check_no_task_is_open(tasks[0].name if tasks else "")
+        self.net.state.check_none_open(tasks[0].name if tasks else "")
         with scope_of(self._strategy):
             self._run.open(self.net, self._settings)
             self._board = Board(self._run.tensorboard, self._tensorboard)
@@ -245,7 +245,7 @@ class PackTrainer:
         try:
             steps, examples = loop.epoch(iterator, phases, first, self._screen.steps)
         except ValueError as error:  # a prune within the epoch cannot rank what is NaN
-            if all(weight.claim_is_finite() for weight in self.net._weights.values()):
+            if all(weight.claim_is_finite() for weight in self.net.state.weights.values()):
                 raise
             raise self._diverged(task, epoch, rate) from error
         seconds = time.perf_counter() - began
@@ -260,7 +260,7 @@ class PackTrainer:
         if task.validation is not None:
             measured = self._evaluate(model, task.validation)
             logs |= {f"val_{name}": value for name, value in measured.items()}
-        claimed, sparsity = self.net.claimed_share()
+        claimed, sparsity = self.net.state.claimed_share()
         row = {"epoch": epoch, "phase": phase, "learning_rate": rate, **logs}
         row |= {"claimed": claimed, "sparsity": sparsity, "seconds": seconds, "steps": steps}
         row["examples_per_second"] = examples / seconds
@@ -273,7 +273,7 @@ class PackTrainer:
         take_averages(model.optimizer, model)
         # What never came to its prune (epochs of 0, say) comes to it here.
         phases.epoch_begins(phases.epochs or 0)
-        sparsity = self.net.claimed_share()[1]
+        sparsity = self.net.state.claimed_share()[1]
         phases.finish()
         entry |= {
             "prune_ratio": sparsity,

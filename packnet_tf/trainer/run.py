@@ -5,7 +5,6 @@ import weakref
 
 from packnet_tf.backend.distribution import has_workers, strategy_of, wait_for_others
 from packnet_tf.net import PackNet
-from packnet_tf.tasks.storage import restore
 from packnet_tf.tasks.task_model import TaskModel
 from packnet_tf.trainer import checkpoint
 from packnet_tf.trainer.history import History
@@ -58,7 +57,7 @@ class Run:
             self.history = History.read(self._history)
         if found and _LATEST.get(net) != _stamp(self._pack):
             given = net.tasks
-            restore(net, self._pack)
+            net.restore(self._pack)
             self._restored += net.tasks[len(given) :]
         elif self._writes:  # new, or changed in this process since it was kept
             net.save(self._pack)

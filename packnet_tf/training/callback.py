@@ -138,7 +138,7 @@ class ReportShares(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
-            logs["claimed"], logs["sparsity"] = self._net.claimed_share()
+            logs["claimed"], logs["sparsity"] = self._net.state.claimed_share()
 
 
 def in_working_order(callbacks):

@@ -5,7 +5,7 @@ calculated once, takes seconds, and a task then starts from what a frozen trunk 
 probing, then fine-tuning.
 """
 
-import contextlib
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -56,39 +56,24 @@ def linear_head(
     """
     if isinstance(data, tuple):
         data = _batches(*data)
-    with next_view(net, statistics, reuse) as features_of:
-        features, labels = collect(features_of, data)
+    features, labels = collect(next_features(net, statistics, reuse), data)
     return fitted_head(features, labels, classes)
 
 
-@contextlib.contextmanager
-def next_view(
-    net,
-    statistics: str = "task",
-    reuse: str | Sequence[str] = "all",
-    claim_ratio: float = 1.0,
-) -> Iterator[Callable]:
-    """Within it a function from inputs to the features that the next task of a pack trains on.
+def next_features(
+    net, statistics: str = "task", reuse: str | Sequence[str] = "all", free: bool = True
+) -> Callable:
+    """A function from inputs to the features that the next task of a pack trains on.
 
     Args:
-        net: the pack; afterwards it is as it was.
-        statistics, reuse, claim_ratio: as `net.add_task` will be given them.
+        net: the pack.
+        statistics, reuse, free: see `PackNet.preview`.
     """
-    name = "next"
-    while name in net.tasks:
-        name += "_"
-    given = {"claim_ratio": claim_ratio, "statistics": statistics, "reuse": reuse}
-    trunk = net.add_task(name, keras.layers.Identity(), **given).trunk
-    try:
-        training = moves_statistics(trunk)
-        if keras.backend.backend() == "tensorflow" and strategy_of(net) is None:
-            yield TracedFeatures(trunk, training).predict_on_batch  # several times as fast
-        elif training:
-            yield as_in_training(trunk)
-        else:
-            yield lambda x: trunk(x, training=False)
-    finally:
-        net.discard()
+    trunk = net.preview(statistics, reuse, free)
+    training = moves_statistics(trunk)
+    if keras.backend.backend() == "tensorflow" and strategy_of(net) is None:
+        return TracedFeatures(trunk, training).predict_on_batch  # several times as fast
+    return as_in_training(trunk) if training else functools.partial(trunk, training=False)
 
 
 class TracedFeatures(keras.Model):

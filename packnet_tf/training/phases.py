@@ -4,6 +4,7 @@ The callback and the trainer both drive these classes, and these call the verbs 
 is one way of going through the phases.
 """
 
+import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Mapping
@@ -15,8 +16,8 @@ from keras import ops
 from packnet_tf.backend.optimizers import check_resettable, reset_optimizer, steps_of
 from packnet_tf.packing.pruning import magnitude
 from packnet_tf.packing.weight import Criterion, assign_values, values_of
-from packnet_tf.tasks.checks import rolled_back
-from packnet_tf.tasks.task_model import RETRAINING, TRAINING, TaskModel
+from packnet_tf.tasks.checks import check_not_rolled_back, rolled_back
+from packnet_tf.tasks.task_model import Phase, TaskModel
 from packnet_tf.training.schedules import Schedule, due, final_sparsity
 
 Evaluate = Callable[[], Mapping[str, float]]
@@ -54,7 +55,7 @@ class Phases:
         self.criterion = criterion
         self.evaluate = evaluate
         self.around_prune: dict[str, dict[str, float]] = {}
-        self.net.note_phase()
+        self.accept_phase()
         if retrain_learning_rate is not None:
             _check_rate(model.optimizer)
 
@@ -85,7 +86,7 @@ class Phases:
         Raises:
             RuntimeError: weights from before the prune have been restored.
         """
-        self.net.check_pruned()
+        check_not_rolled_back(self.net.state.open, self.model)
         reason = self.unfinished()
         if reason is not None:
             warnings.warn(reason, stacklevel=3)
@@ -114,7 +115,12 @@ class Phases:
     def restore(self, state: dict, arrays: list[np.ndarray]) -> None:
         """Goes on from there; the variables have their values already."""
         self.around_prune = state["around_prune"]
-        self.net.note_phase()
+        self.accept_phase()
+
+    def accept_phase(self) -> None:
+        """Takes the phase of the task's weights for its own: what was restored is no rollback."""
+        record = dataclasses.replace(self.net.state.open, phase=self.model.current_phase)
+        self.net.state = self.net.state.with_open(record)
 
     def measure(self, moment: str) -> None:
         """Notes what validation data say "before" or "after" the prune."""
@@ -136,7 +142,7 @@ class OneShot(Phases):
         check_resettable(model.optimizer)
 
     def epoch_begins(self, epoch: int) -> None:
-        if epoch < self.epoch or self.model.current_phase != TRAINING:
+        if epoch < self.epoch or self.model.current_phase != Phase.TRAINING:
             return
         self.measure("before")
         self.net.prune(self.ratio, self.criterion)
@@ -144,7 +150,7 @@ class OneShot(Phases):
         self.begin_retraining()
 
     def unfinished(self) -> str | None:
-        if self.model.current_phase != TRAINING:
+        if self.model.current_phase != Phase.TRAINING:
             return None
         return (
             f"Training of task '{self.model.task_name}' stopped before its prune at the start of "
@@ -175,7 +181,9 @@ class Gradual(Phases):
         self._reached = -1.0
 
     def epoch_begins(self, epoch: int) -> None:
-        if self.model.current_phase == RETRAINING:  # a resumed run, or one whose weights came back
+        if (
+            self.model.current_phase == Phase.RETRAINING
+        ):  # a resumed run, or one whose weights came back
             self._reached = max(self._reached, 0.0)
         if epoch == self.epoch:
             self._prune_to(self.final)
@@ -201,8 +209,8 @@ class Gradual(Phases):
         return limit
 
     def unfinished(self) -> str | None:
-        missing = self.net.missing_to(self.final)
-        if self.model.current_phase != TRAINING and missing == 0:
+        missing = self.net.state.missing_to(self.final)
+        if self.model.current_phase != Phase.TRAINING and missing == 0:
             return None
         step = self._step()
         if self._reached >= 0 and due(self.schedule, [step], True, self.final) == self.final:

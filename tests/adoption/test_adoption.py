@@ -90,7 +90,7 @@ def test_what_is_kept_are_the_trunks_values_and_the_rest_is_zero():
     net.adopt("imagenet", 0.5)
     for layer in packed_layers(net.task_model("imagenet")):
         kernel = values([trunk.get_layer(layer.name).kernel])[0]
-        owner = ops.convert_to_numpy(layer.packed["kernel"].owner)
+        owner = ops.convert_to_numpy(layer.packed_weights["kernel"].owner)
         assert np.array_equal(ops.convert_to_numpy(layer.kernel), np.where(owner == 1, kernel, 0))
 
 
@@ -151,7 +151,7 @@ def test_repair_leaves_released_weights_zero_and_the_choice_as_it_was(repaired):
     unrepaired.adopt("imagenet", 0.5)
     assert same(list(owners(repaired.net).values()), list(owners(unrepaired).values()))
     for layer in packed_layers(repaired.net.task_model("imagenet")):
-        owner = ops.convert_to_numpy(layer.packed["kernel"].owner)
+        owner = ops.convert_to_numpy(layer.packed_weights["kernel"].owner)
         kernel = ops.convert_to_numpy(layer.kernel)
         assert not kernel[owner == 0].any()
         start = values([repaired.trunk.get_layer(layer.name).kernel])[0]
@@ -210,7 +210,7 @@ def test_free_weights_start_from_zero_where_the_policy_says_so():
     net = packnet_tf.PackNet(trunk, restart="zero")
     assert adopt(net).error_next is None
     net.add_task("next", layers.Dense(3))
-    for weight in net._weights.values():
+    for weight in net.state.weights.values():
         start = values([weight.trainable])[0][values([weight.claim])[0] == 2]
         assert not start.any()
 
@@ -224,15 +224,15 @@ def test_what_the_next_task_starts_from_is_never_made_worse(after, kept, monkeyp
 
     def match(student, *args, **fitting):
         for layer in student.packed_layers():
-            trained = layer.packed["kernel"].trainable
+            trained = layer.packed_weights["kernel"].trainable
             trained.assign(trained + 1)
         return next(found)
 
     monkeypatch.setattr(adoption, "match", match)
     net = packnet_tf.PackNet(mlp_trunk())
-    start = values(weight.packed for weight in net._weights.values())
+    start = values(weight.packed for weight in net.state.weights.values())
     assert adopt(net).error_next == kept
-    for weight, before in zip(net._weights.values(), start, strict=True):
+    for weight, before in zip(net.state.weights.values(), start, strict=True):
         now, owner = values([weight.packed, weight.owner])
         assert np.array_equal(now[owner == 0], before[owner == 0] + (after == kept == 0.05))
         assert np.array_equal(now[owner == 1], before[owner == 1] + 1)

@@ -19,7 +19,7 @@ def pruned(trunk):
     """A pack whose open task lacks half of the trunk's weights; its trunk, and the whole trunk."""
     net = packnet_tf.PackNet(trunk)
     student = net.add_task("imagenet", layers.Identity()).trunk
-    teacher = cloning.plain_trunk(net._trunk, student)
+    teacher = cloning.plain_trunk(net.state.trunk, student)
     net.prune(0.5)
     return net, student, teacher
 

@@ -130,7 +130,7 @@ def test_released_and_foreign_weights_are_exactly_zero_in_the_file(net, tmp_path
         graph = onnx.load(tmp_path / "m.onnx").graph
         constants = [numpy_helper.to_array(entry) for entry in graph.initializer]
         for layer in packed_layers(net.task_model(task)):
-            weight = layer.packed["kernel"]
+            weight = layer.packed_weights["kernel"]
             owner = keras.ops.convert_to_numpy(weight.owner)
             values = keras.ops.convert_to_numpy(weight.packed)
             assert (values != 0).all()

@@ -28,7 +28,7 @@ def check_contract(trunk, paths, folder, **policy):
     before = [np.array(t) for t in keras.tree.flatten(trunk(x, training=False))]
     net = packnet_tf.PackNet(trunk, **policy)
     if paths is not None:
-        assert sorted(net._weights) == sorted(paths)
+        assert sorted(net.state.weights) == sorted(paths)
 
     held, answers = {}, {}
     for number, name in enumerate(["one", "two", "three"], start=1):
@@ -52,7 +52,7 @@ def check_contract(trunk, paths, folder, **policy):
 
     net.save(folder / "pack.keras")
     loaded = packnet_tf.load(folder / "pack.keras")
-    assert list(loaded._weights) == list(net._weights)
+    assert list(loaded.state.weights) == list(net.state.weights)
     assert same(owners(loaded).values(), owners(net).values())
     for name, expected in answers.items():
         assert np.array_equal(logits(loaded.task_model(name), x), expected)

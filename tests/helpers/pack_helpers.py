@@ -210,34 +210,34 @@ def packed_layers(model):
 
 def weights_of(net):
     """The `PackedWeight`s of a pack by path."""
-    return net._weights
+    return net.state.weights
 
 
 def owners(net):
-    return {path: keras.ops.convert_to_numpy(w.owner) for path, w in net._weights.items()}
+    return {path: keras.ops.convert_to_numpy(w.owner) for path, w in net.state.weights.items()}
 
 
 def claims(net):
-    return {path: keras.ops.convert_to_numpy(w.claim) for path, w in net._weights.items()}
+    return {path: keras.ops.convert_to_numpy(w.claim) for path, w in net.state.weights.items()}
 
 
 def kernels(net):
     """What the optimizer trains, by path."""
-    return {path: values([w.trainable])[0] for path, w in net._weights.items()}
+    return {path: values([w.trainable])[0] for path, w in net.state.weights.items()}
 
 
 def break_task(net, place, value):
     """Puts a value into the last bias of the head of a committed task."""
-    record = net._records[place]
+    record = net.state.committed[place]
     record.values = record.values[:-4] + np.float32(value).tobytes()
 
 
 def state(net):
     """Every value of a pack, open task included."""
-    variables = list(net._trunk.variables)
-    for weight in net._weights.values():
+    variables = list(net.state.trunk.variables)
+    for weight in net.state.weights.values():
         variables += weight.variables
     if net.open_model is not None:
         variables += net.open_model.variables
-    records = [np.frombuffer(record.values, np.uint8) for record in net._records]
+    records = [np.frombuffer(record.values, np.uint8) for record in net.state.committed]
     return values(variables) + records

@@ -45,7 +45,7 @@ def images(trunk=None, size=96):
 def adopt(net, **kwargs):
     """Adopts the trunk of a pack as 'imagenet', repaired in 8 epochs unless told otherwise."""
     if "images" not in kwargs:
-        kwargs["images"] = images(net._trunk)
+        kwargs["images"] = images(net.state.trunk)
     kwargs = {"epochs": 8, "learning_rate": 0.01, **kwargs}
     return net.adopt("imagenet", verbose=0, **kwargs)
 
@@ -63,6 +63,6 @@ class Batches(keras.utils.PyDataset):
 
 def committed(net):
     """All that a pack has for good."""
-    weights = net._weights.values()
+    weights = net.state.weights.values()
     variables = [v for weight in weights for v in (weight.packed, weight.owner, weight.claim)]
-    return values([*variables, *(v for _, v in own_weights(net._trunk))])
+    return values([*variables, *(v for _, v in own_weights(net.state.trunk))])

@@ -114,9 +114,9 @@ def answers(model, x):
 
 def numbers(net):
     """Every number of a pack of committed tasks: weights, owners, what each task has itself."""
-    variables = [variable for w in net._weights.values() for variable in (w.packed, w.owner)]
-    variables += [variable for _, variable in own_weights(net._trunk)]
-    records = [np.frombuffer(record.values, np.float32) for record in net._records]
+    variables = [variable for w in net.state.weights.values() for variable in (w.packed, w.owner)]
+    variables += [variable for _, variable in own_weights(net.state.trunk)]
+    records = [np.frombuffer(record.values, np.float32) for record in net.state.committed]
     return values(variables) + records
 
 
@@ -160,7 +160,7 @@ def same_on_every_device():
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     for fit in (False, True):
         one, two = equal_parts(fit=fit), equal_parts(strategy, fit)
-        for path, weight in two._weights.items():
+        for path, weight in two.state.weights.items():
             for variable in weight.variables:
                 first, second = variable.value.values
                 assert np.array_equal(first.numpy(), second.numpy()), path

@@ -100,7 +100,7 @@ def test_a_trunk_with_a_python_lambda_is_refused_before_it_is_trained():
 
 def test_a_nested_model_and_a_layer_called_twice_have_one_owner_map_each():
     net = packed(nested_trunk(), one=0.5)
-    assert sorted(net._weights) == ["block/inner", "stem", "twice"]
+    assert sorted(net.state.weights) == ["block/inner", "stem", "twice"]
     assert {path: owner.shape for path, owner in owners(net).items()} == {
         "block/inner": (8, 8), "stem": (12, 8), "twice": (8, 8),
     }  # fmt: skip
@@ -114,7 +114,7 @@ def test_a_model_called_twice_has_one_owner_map():
     inputs = keras.Input((12,))
     trunk = keras.Model(inputs, block(block(inputs)))
     net = packed(trunk, one=0.5)
-    assert list(net._weights) == ["block/inner"]
+    assert list(net.state.weights) == ["block/inner"]
     x, _ = data(trunk)
     assert np.array_equal(logits(net.task_model("one"), x), logits(net.unpack("one"), x))
 
@@ -131,7 +131,7 @@ def test_sequential_models_nest(nested):
         trunk = nested([keras.Input((12,)), inner, end], name="outer")
     x, _ = data(trunk)
     net = packed(trunk, one=0.5, two=0.5)
-    assert sorted(net._weights) == ["block/inner", "end"]
+    assert sorted(net.state.weights) == ["block/inner", "end"]
     for name in net.tasks:
         assert np.array_equal(logits(net.task_model(name), x), logits(net.unpack(name), x))
 
@@ -195,7 +195,7 @@ def test_a_layer_that_its_owner_froze_stays_as_it_is_for_all_tasks():
     trunk.get_layer("fixed").trainable = False
     before = values(trunk.get_layer("fixed").weights)
     net = packnet_tf.PackNet(trunk)
-    assert list(net._weights) == ["packed"]
+    assert list(net.state.weights) == ["packed"]
     for name in ("one", "two"):
         model = pack_task(net, name)
         assert same(values(model.trunk.get_layer("fixed").weights), before)
@@ -225,7 +225,7 @@ def test_derived_values_in_a_configuration_do_no_harm(tmp_path):
     block = functional(Talkative(6, name="inner"), shape=(8,), name="block")
     trunk = functional(Talkative(8, name="outer"), block)
     net = packed(trunk, one=0.5, two=0.5)
-    assert sorted(net._weights) == ["block/inner/dense", "outer/dense"]
+    assert sorted(net.state.weights) == ["block/inner/dense", "outer/dense"]
     net.save(tmp_path / "pack.keras")
     loaded = packnet_tf.load(tmp_path / "pack.keras")
     x, _ = data(trunk)
@@ -244,7 +244,7 @@ class Doubling(layers.Wrapper):
 def test_a_wrapper_of_ones_own_is_packed(tmp_path):
     trunk = functional(Doubling(layers.Dense(4, name="inner"), name="double"))
     net = packed(trunk, one=0.5)
-    assert list(net._weights) == ["double/inner"]
+    assert list(net.state.weights) == ["double/inner"]
     net.save(tmp_path / "pack.keras")
     x, _ = data(trunk)
     loaded = packnet_tf.load(tmp_path / "pack.keras")
@@ -356,7 +356,7 @@ def test_all_outputs_of_a_sequential_trunk_are_kept():
     trunk = keras.Sequential([keras.Input((5, 4)), layers.LSTM(3, return_state=True)])
     x = np.ones((2, 5, 4), "float32")
     net = packnet_tf.PackNet(trunk)
-    ends = [keras.Input(tensor.shape[1:]) for tensor in net._trunk.outputs]
+    ends = [keras.Input(tensor.shape[1:]) for tensor in net.state.trunk.outputs]
     head = keras.Model(ends, layers.concatenate([layers.Flatten()(end) for end in ends]))
     expected = np.concatenate([np.array(output) for output in trunk(x)], axis=1)
     assert np.array_equal(logits(net.add_task("one", head), x), expected)

@@ -78,7 +78,7 @@ def test_a_kernel_and_its_gradient_are_those_of_the_view(compilations):
     net = packed(trunk, one=0.5)
     net.add_task("two", layers.Dense(3))
     net.prune(0.5)
-    [weight] = net._weights.values()
+    [weight] = net.state.weights.values()
     trainable, owner = values([weight.trainable, weight.owner])
     # What must not come through: values beside the claim, and NaNs wherever they are.
     weight.trainable.assign(np.where(owner == 1, np.nan, trainable))
@@ -104,7 +104,7 @@ def test_only_the_open_task_is_compiled(trunk, compilations):
     assert not compilations
     model = net.add_task("two", layers.Dense(3))
     fit(compiled(model), x, y, epochs=1)
-    assert len(compilations) >= len(net._weights)
+    assert len(compilations) >= len(net.state.weights)
     answers = model.predict(x, verbose=0)
     net.commit()
     compilations.clear()

@@ -41,4 +41,4 @@ def test_a_backbone_of_keras_hub_packs(build, tmp_path):
     ]  # fmt: skip
     assert len(kernels) > 4
     net = check_contract(backbone, None, tmp_path)
-    assert len(net._weights) == len(kernels)
+    assert len(net.state.weights) == len(kernels)

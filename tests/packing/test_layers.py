@@ -60,7 +60,7 @@ def test_registered_layers_are_packed(tmp_path):
     x, _ = data(trunk)
     start = logits(trunk, x)
     net = packnet_tf.PackNet(trunk)
-    assert list(net._weights) == ["triple", "bi/left", "bi/right"]
+    assert list(net.state.weights) == ["triple", "bi/left", "bi/right"]
     assert np.array_equal(logits(net.add_task("one", layers.Identity()), x), start)
     jolt(net.open_model)
     net.prune(0.5)
@@ -110,7 +110,7 @@ class PackedAffine(packnet_tf.Packed, Affine):
 def test_a_subclass_of_packed_makes_its_layer_packable(tmp_path):
     trunk = functional(Affine(name="affine"))
     net = packed(trunk, one=0.5, two=0.5)
-    assert list(net._weights) == ["affine"]
+    assert list(net.state.weights) == ["affine"]
     assert isinstance(net.task_model("one").trunk.get_layer("affine"), PackedAffine)
     x, _ = data(trunk)
     net.save(tmp_path / "pack.keras")
@@ -149,7 +149,7 @@ def test_a_kernel_that_another_layer_changes_is_shared_with_a_warning():
         "Layer 'inner' is not packed but shared after the first task: layer 'spectral' "
         "(SpectralNormalization) changes its kernel too."
     )
-    assert list(net._weights) == ["fc"]
+    assert list(net.state.weights) == ["fc"]
 
 
 def test_a_layer_with_one_frozen_kernel_is_shared_with_a_warning():
@@ -188,10 +188,10 @@ class Twins(layers.Layer):
 def test_layers_of_one_name_within_a_layer_are_both_packed(tmp_path):
     trunk = functional(Twins(name="pair"))
     net = packed(trunk, one=0.5)
-    assert list(net._weights) == ["pair/twin", "pair/twin_", "pair/end"]
+    assert list(net.state.weights) == ["pair/twin", "pair/twin_", "pair/end"]
     assert len(packed_layers(net.task_model("one"))) == 3
     net.save(tmp_path / "pack.keras")
-    assert list(packnet_tf.load(tmp_path / "pack.keras")._weights) == list(net._weights)
+    assert list(packnet_tf.load(tmp_path / "pack.keras")._weights) == list(net.state.weights)
 
 
 def test_a_frozen_layer_within_a_layer_stays_as_it_is():
@@ -201,7 +201,7 @@ def test_a_frozen_layer_within_a_layer_stays_as_it_is():
     attention.query_dense.trainable = False
     before = [np.array(weight) for weight in attention.query_dense.weights]
     net = packed(trunk, one=0.5, two=0.5)
-    assert list(net._weights) == [
+    assert list(net.state.weights) == [
         f"attention/{name}" for name in ("key", "value", "attention_output")
     ]
     for name in net.tasks:

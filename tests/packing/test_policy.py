@@ -127,7 +127,9 @@ def test_freed_weights_start_a_later_task_from_where_the_policy_says(trunk, rest
     jolt(trunk)
     net = packnet_tf.PackNet(trunk, restart=restart)
     plain = {layer.name: layer for layer in trunk._flatten_layers()}
-    trunk_values = {path: values([plain[path.rsplit("/")[-1]].kernel])[0] for path in net._weights}
+    trunk_values = {
+        path: values([plain[path.rsplit("/")[-1]].kernel])[0] for path in net.state.weights
+    }
 
     net.add_task("one", layers.Dense(3))
     for path, value in kernels(net).items():  # the first task starts from the trunk, always
@@ -268,8 +270,8 @@ def test_random_layers_count_for_nothing():
 
 def test_the_order_of_own_weights_is_the_same_in_every_clone(trunk):
     net = packed(trunk, one=0.5)
-    expected = [(layer.name, v.name, v.shape) for layer, v in own_weights(net._trunk)]
+    expected = [(layer.name, v.name, v.shape) for layer, v in own_weights(net.state.trunk)]
     for model in (net.task_model("one"), net.add_task("two", layers.Dense(3))):
         found = [(layer.name, v.name, v.shape) for layer, v in own_weights(model.trunk)]
         assert found == expected
-    assert len(expected) == len(trunk.weights) - len(net._weights)
+    assert len(expected) == len(trunk.weights) - len(net.state.weights)

@@ -75,8 +75,8 @@ def test_a_loaded_pack_has_the_initializers_of_its_trunk(make, tmp_path):
     loaded = packnet_tf.load(tmp_path / "pack.keras")
     for source, *copies in zip(
         trunk._flatten_layers(),
-        net._trunk._flatten_layers(),
-        loaded._trunk._flatten_layers(),
+        net.state.trunk._flatten_layers(),
+        loaded.state.trunk._flatten_layers(),
         strict=True,
     ):
         for attribute, value in vars(source).items():
@@ -92,6 +92,6 @@ def test_a_loaded_pack_draws_fresh_values_as_before(tmp_path):
     net = packnet_tf.PackNet(dense_trunk(), restart="fresh")
     net.save(tmp_path / "pack.keras")
     loaded = packnet_tf.load(tmp_path / "pack.keras")
-    first, second = (next(fresh_values(pack._trunk)) for pack in (net, loaded))
+    first, second = (next(fresh_values(pack.state.trunk)) for pack in (net, loaded))
     assert np.array_equal(first, second)
     assert np.array_equal(first, keras.initializers.HeNormal(**SEED)((12, 8)))

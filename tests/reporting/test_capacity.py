@@ -67,7 +67,7 @@ def test_it_counts_every_task_and_the_open_claim():
     }
     assert json.loads(json.dumps(capacity.to_dict())) == capacity.to_dict()
     assert capacity.free == 120 / 320
-    assert net.claimed_share() == (90 / 320, 0.25)
+    assert net.state.claimed_share() == (90 / 320, 0.25)
     net.commit()
     assert net.capacity()["first"]["owned"] == {"one": 48, "two": 72, "three": 54}
 

@@ -62,7 +62,7 @@ def test_every_parameter_is_in_the_summary(name):
     )
     assert packed == net.capacity().sum()["total"]
     assert in_head == head.count_params()
-    own = {id(v): math.prod(v.shape) for _, v in own_weights(net._trunk)}
+    own = {id(v): math.prod(v.shape) for _, v in own_weights(net.state.trunk)}
     assert packed + sum(own.values()) == trunk.count_params()
     assert shared + per_task == sum(own.values())
     assert every == trunk.count_params() + in_head

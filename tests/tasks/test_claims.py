@@ -83,7 +83,7 @@ def test_a_task_claims_exactly_the_part_it_asks_for(restart):
         rows = np.count_nonzero(claims(net)[path], axis=1)
         assert np.count_nonzero(rows) > len(rows) / 2  # spread over the kernel
     net.prune(0.5)
-    assert net.claimed_share()[1] == pytest.approx(0.5, abs=0.02)
+    assert net.state.claimed_share()[1] == pytest.approx(0.5, abs=0.02)
     net.commit()
     pack_task(net, "three", 0.0)
     assert net.capacity().free == 0
@@ -100,7 +100,7 @@ def test_a_part_is_claimed_where_the_largest_values_are():
 
 
 def kernels_to_start_from(net):
-    return {path: values([weight.packed])[0] for path, weight in net._weights.items()}
+    return {path: values([weight.packed])[0] for path, weight in net.state.weights.items()}
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.5, "half", None])
@@ -202,5 +202,5 @@ def test_a_part_claimed_survives_the_file(tmp_path):
     net.prune_to(0.25)
     net.save(tmp_path / "open.keras")
     loaded = packnet_tf.load(tmp_path / "open.keras")
-    assert loaded.claimed_share() == net.claimed_share()
-    assert loaded.missing_to(0.5) == net.missing_to(0.5) > 0
+    assert loaded.state.claimed_share() == net.state.claimed_share()
+    assert loaded.state.missing_to(0.5) == net.state.missing_to(0.5) > 0

@@ -320,4 +320,4 @@ def test_a_pack_can_be_read_as_often_as_wanted(saved):
     pack_task(first, "three")
     assert second.tasks == ("one", "two")
     assert np.array_equal(logits(second.task_model("two"), x), logits(net.task_model("two"), x))
-    assert not np.any(ops.convert_to_numpy(next(iter(second._weights.values())).owner) == 3)
+    assert not np.any(ops.convert_to_numpy(next(iter(second.state.weights.values())).owner) == 3)

@@ -79,7 +79,7 @@ def test_kernels_show_the_weights_of_the_tasks_named_and_no_others(reuse):
         if committed:
             net.commit()
             model = net.task_model("four")
-        stored = net._weights.items()
+        stored = net.state.weights.items()
         for (path, weight), layer in zip(stored, model.trunk.packed_layers(), strict=True):
             packed_, owner = values([weight.packed, weight.owner])
             expected = np.where(np.isin(owner, seen), packed_, 0)
@@ -97,7 +97,7 @@ def test_what_a_task_does_not_see_makes_no_difference_to_it():
     for broken in (False, True):
         keras.utils.set_random_seed(0)
         net = packed(conv_trunk(), one=0.5, two=0.5)
-        for weight in net._weights.values() if broken else ():
+        for weight in net.state.weights.values() if broken else ():
             weight.packed.assign(np.where(values([weight.owner])[0] == 2, np.nan, weight.packed))
         model = pack_task(net, "three", seed=7, reuse=["one"])
         answers.append([logits(model, x), logits(net.unpack("three"), x)])

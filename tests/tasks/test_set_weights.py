@@ -65,11 +65,11 @@ def test_weights_of_another_pack_state_are_refused(tmp_path):
     net.commit()
     answers = logits(one, x)
     two = net.add_task("two", layers.Dense(3))
-    before = owners(net), [values([weight.packed]) for weight in net._weights.values()]
+    before = owners(net), [values([weight.packed]) for weight in net.state.weights.values()]
     with pytest.raises(ValueError, match="the weights of committed tasks differ from this pack's"):
         two.load_weights(tmp_path / "early.weights.h5")
     assert same(list(owners(net).values()), list(before[0].values()))
-    for weight, packed_values in zip(net._weights.values(), before[1], strict=True):
+    for weight, packed_values in zip(net.state.weights.values(), before[1], strict=True):
         assert same(values([weight.packed]), packed_values)
     assert np.array_equal(logits(net.task_model("one"), x), answers)
 

@@ -53,11 +53,11 @@ def test_phase_owners_and_claims_are_weights_of_the_model(birds):
     net, model, *_ = birds
     weights = {id(weight) for weight in model.weights}
     assert id(model.phase) in weights
-    for weight in net._weights.values():
+    for weight in net.state.weights.values():
         for variable in (weight.owner, weight.claim, weight.packed, weight.trainable):
             assert id(variable) in weights
     trainable = {id(weight) for weight in model.trainable_weights}
-    for weight in net._weights.values():
+    for weight in net.state.weights.values():
         assert id(weight.trainable) in trainable
         assert not trainable & {id(weight.owner), id(weight.claim), id(weight.packed)}
     assert id(model.phase) not in trainable
@@ -105,7 +105,7 @@ def test_early_stopping_that_restores_from_after_the_prune_commits_that_epoch(bi
     fit(model, x, y, *([packing, *others] if packing_first else [*others, packing]), epochs=4)
     assert net.tasks == ("one", "birds")
     trained, answers = seen[2]
-    for path, weight in net._weights.items():
+    for path, weight in net.state.weights.items():
         owner, value = values([weight.owner, weight.packed])
         assert np.array_equal(value[owner == 2], trained[path][owner == 2])
     assert np.array_equal(logits(net.task_model("birds"), x), answers)
@@ -162,7 +162,7 @@ def test_weights_set_back_within_the_same_phase_are_committed(birds):
 def test_owners_rolled_back_to_before_a_commit_are_noticed(birds, verb, tmp_path, monkeypatch):
     net, *_ = birds
     monkeypatch.chdir(tmp_path)
-    path, weight = next(iter(net._weights.items()))
+    path, weight = next(iter(net.state.weights.items()))
     weight.owner.assign(np.zeros(weight.owner.shape, "uint8"))
     with pytest.raises(RuntimeError) as error:
         verb(net)

@@ -30,7 +30,6 @@ from helpers.pack_helpers import (
     weights_of,
 )
 from packnet_tf.packing.weight import PackedWeight
-from packnet_tf.tasks.storage import restore
 
 
 @pytest.fixture
@@ -138,7 +137,7 @@ def test_a_task_comes_back_in_the_middle(phase, earlier, tmp_path):
         v.path for v in model.trainable_variables
     ]
     assert np.array_equal(logits(loaded.open_model, x), logits(model, x))
-    assert loaded.claimed_share() == net.claimed_share()
+    assert loaded.state.claimed_share() == net.state.claimed_share()
 
     for pack in (net, loaded):  # both go on alike
         compiled(pack.open_model, keras.optimizers.SGD(0.1))
@@ -249,7 +248,7 @@ def refused(net, path):
     """The text of the refusal to restore a file, after which the pack is as it was."""
     before = state(net)
     with pytest.raises(ValueError) as error:
-        restore(net, path)
+        net.restore(path)
     assert same(state(net), before)
     return str(error.value)
 
@@ -264,7 +263,7 @@ def test_a_pack_becomes_a_later_state_of_itself(count, tmp_path):
         pack_task(net, name)
     net.save(tmp_path / "late.keras")
     early = packnet_tf.load(tmp_path / "early.keras")
-    restore(early, tmp_path / "late.keras")
+    early.restore(tmp_path / "late.keras")
     assert early.tasks == ("one", "two")
     assert same(state(early), state(packnet_tf.load(tmp_path / "late.keras")))
 
@@ -313,7 +312,7 @@ def test_a_full_pack_of_four_tasks_is_at_most_7_percent_larger_than_its_trunk(ma
     assert net.capacity().free == 0
     assert net.capacity().sum()["total"] == 1_000_000
     net.save(tmp_path / "pack.keras")
-    own = sum(len(record.values) for record in net._records)
+    own = sum(len(record.values) for record in net.state.committed)
     width, norms = (500, 1000) if make is two_large_layers else (250, 16 * 250)
     assert own == 4 * (width * 3 + 3 + 4 * norms) * 4
     size = {name: (tmp_path / f"{name}.keras").stat().st_size for name in ("trunk", "pack")}

@@ -82,7 +82,7 @@ def test_looking_never_mutates(trunk, tmp_path):
     net.task_model("three").predict(x, verbose=0)
     str(net.capacity())
     net.capacity().to_dict()
-    net.claimed_share()
+    net.state.claimed_share()
     net.save(tmp_path / "pack.keras")
     packnet_tf.load(tmp_path / "pack.keras")
     assert same(state(net), before)
@@ -178,7 +178,7 @@ def test_an_unpacked_task_predicts_exactly_as_its_view_and_can_be_trained():
 def test_an_unpacked_task_holds_zeros_for_weights_it_does_not_see():
     net = packed(mlp_trunk(), one=0.5, two=0.5)
     plain = net.unpack("one")
-    for path, weight in net._weights.items():
+    for path, weight in net.state.weights.items():
         owner, value = values([weight.owner, weight.packed])
         kernel = values([plain.get_layer("mlp").get_layer(path).kernel])[0]
         assert np.array_equal(kernel, np.where(owner == 1, value, 0))

@@ -74,7 +74,7 @@ def test_prune_epoch_0_makes_a_pretrained_network_a_task_without_training_it_fir
     before = kernels(net)
     fit(model, x, y, Callback(0.5, 0), epochs=1)
     for path, start in before.items():
-        owned = values([net._weights[path].owner])[0] == 1
+        owned = values([net.state.weights[path].owner])[0] == 1
         largest = np.sort(np.abs(start), axis=None)[start.size // 2 :]
         assert np.array_equal(np.sort(np.abs(start[owned])), largest)
 
@@ -253,7 +253,7 @@ def test_retraining_at_learning_rate_0_leaves_the_survivors_as_the_prune_did(net
         on_epoch_begin=lambda epoch, logs: before.update(kernels(net))
     )
     fit(model, x, y, watch, Callback(0.5, prune_epoch=1, retrain_learning_rate=0.0))
-    for path, weight in net._weights.items():
+    for path, weight in net.state.weights.items():
         owner, value = values([weight.owner, weight.packed])
         assert np.array_equal(value[owner == 1], before[path][owner == 1])
 

@@ -181,8 +181,8 @@ def test_released_weights_count_as_0_while_the_task_trains_on():
     first = claims(net)
     fit(model, x, y, epochs=1)
     net.prune_to(0.5)
-    assert net.missing_to(0.5) == 0
-    assert net.missing_to(0.75) == round(0.75 * 12 * 16) - 96 + round(0.75 * 16 * 8) - 64
+    assert net.state.missing_to(0.5) == 0
+    assert net.state.missing_to(0.75) == round(0.75 * 12 * 16) - 96 + round(0.75 * 16 * 8) - 64
     for path, claim in claims(net).items():
         assert np.count_nonzero(claim) == claim.size / 2
         assert not np.any((claim > 0) & (first[path] == 0))

@@ -10,7 +10,7 @@ import packnet_tf
 from helpers.pack_helpers import jolt
 from packnet_tf.apps.images.heads import calibrated_head
 from packnet_tf.packing.policy import own_weights
-from packnet_tf.training.heads import FEATURE_NORM, as_in_training, next_view
+from packnet_tf.training.heads import FEATURE_NORM, as_in_training, next_features
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (64, 8, 8, 3)).astype("float32")
 DATA = tf.data.Dataset.from_tensor_slices((IMAGES, np.zeros(64, "int32"))).batch(16)
@@ -70,11 +70,10 @@ def test_a_later_task_is_scaled_by_the_features_that_its_training_sees():
         variable.assign(4 * variable)
     net.prune(0.5)
     net.commit()
-    lasting = [v for weight in net._weights.values() for v in (weight.packed, weight.owner)]
-    lasting += [variable for _, variable in own_weights(net._trunk)]
+    lasting = [v for weight in net.state.weights.values() for v in (weight.packed, weight.owner)]
+    lasting += [variable for _, variable in own_weights(net.state.trunk)]
     before = [np.array(variable) for variable in lasting]
-    with next_view(net) as features_of:
-        head = calibrated_head(features_of, DATA, 3)
+    head = calibrated_head(next_features(net), DATA, 3)
     assert net.open_model is None
     for old, variable in zip(before, lasting, strict=True):
         np.testing.assert_array_equal(old, np.array(variable))

@@ -72,7 +72,7 @@ def test_packing_forgets_nothing_and_reports_the_prune(place):
     assert result["bytes"] == (folder / "pack.keras").stat().st_size
     with np.load(folder / "filters.npz") as filters:
         assert set(filters.files) == {"trunk", "task shades", "task greys"}
-        weight = net._trunk.packed_weights()["small/conv1"]
+        weight = net.state.trunk.packed_weights()["small/conv1"]
         owner = keras.ops.convert_to_numpy(weight.owner)
         first, second = filters["task shades"], filters["task greys"]
         assert np.array_equal(first[owner == 1], second[owner == 1])

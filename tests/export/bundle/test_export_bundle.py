@@ -114,7 +114,7 @@ def test_free_weights_are_written_as_zero(tmp_path):
     net = packed(mlp_trunk(), one=0.5, two=0.5)
     export_bundle(net, tmp_path)
     owner = net.owners()["first"]
-    values = keras.ops.convert_to_numpy(net._weights["first"].packed)
+    values = keras.ops.convert_to_numpy(net.state.weights["first"].packed)
     assert (values[owner == 0] != 0).all()
     model = onnx.load(tmp_path / "model_task1.onnx")
     shared = [numpy_helper.to_array(t) for t in model.graph.initializer if t.dims == [12, 16]]
@@ -309,7 +309,7 @@ class TestUpdate:
             if changed == "head":
                 model.head.bias.assign([1, 0, 0])
             if changed == "kernel":
-                kernel = packed_layers(model)[0].packed["kernel"].trainable
+                kernel = packed_layers(model)[0].packed_weights["kernel"].trainable
                 kernel.assign(2 * kernel)
             net.prune(0.5)
             net.commit()
