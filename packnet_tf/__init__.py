@@ -1,14 +1,13 @@
 """PackNet for Keras 3: many tasks in one network, nothing forgotten.
 
 The public names are imported on first use, so that commands which need neither Keras nor
-TensorFlow (`packnet predict`) start at once. The packed layers are registered with Keras when both
-are imported, in either order: `keras.saving.load_model` then reads saved task models.
+TensorFlow (`packnet predict`) start at once. Where Keras is imported before this package, the
+packed layers are registered with it at once: `keras.saving.load_model` reads saved task models.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING
-
-from packnet_tf.registering import register_with_keras
 
 if TYPE_CHECKING:
     from packnet_tf import metrics as metrics
@@ -74,4 +73,5 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-register_with_keras()
+if "keras" in sys.modules:
+    importlib.import_module("packnet_tf.tasks.task_model")  # with all the classes that files name

@@ -17,6 +17,7 @@ from packnet_tf.normalization.seen_data import SeenData
 from packnet_tf.normalization.statistics import as_plain, follow_steps, momentum_after
 from packnet_tf.packing.layers import check_new_values
 from packnet_tf.packing.trunk import PackedTrunk
+from packnet_tf.tasks.callback_order import in_working_order
 
 keep_tf_keras()
 GIVEN = "trainable_as_given"  # attribute of what the closing of a model has frozen of its head
@@ -136,8 +137,6 @@ class TaskModel(fitting_model()):
         At its end moving statistics are measured on the training data: they are those of the
         network as it is then.
         """
-        from packnet_tf.training.callback import in_working_order
-
         call = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs)
         if "callbacks" in call.arguments:
             call.arguments["callbacks"] = in_working_order(call.arguments["callbacks"])

@@ -52,6 +52,7 @@ class PackNetCallback(keras.callbacks.Callback):
     Source: Mallya & Lazebnik 2018, section 3.
     """
 
+    commits_task = True  # so `fit` calls it after the callbacks that restore weights
     _phases: Phases | None = None
 
     def __init__(
@@ -128,30 +129,6 @@ class PackNetCallback(keras.callbacks.Callback):
     def _evaluate(self) -> dict[str, float]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(self.validation_data)
         return self.model.evaluate(x, y, sample_weight=sample_weight, verbose=0, return_dict=True)
-
-
-class ReportShares(keras.callbacks.Callback):
-    """Adds `claimed` and `sparsity` to the epoch logs, before other callbacks read them."""
-
-    def on_train_begin(self, logs=None):
-        self._net = _pack_of(self.model)
-
-    def on_epoch_end(self, epoch, logs=None):
-        if logs is not None:
-            logs["claimed"], logs["sparsity"] = self._net.state.claimed_share()
-
-
-def in_working_order(callbacks):
-    """Callbacks such that logs are complete for all, and commits come after all restoring.
-
-    A `keras.callbacks.CallbackList` is the caller's own order and stays as it is.
-    """
-    if callbacks is None or isinstance(callbacks, keras.callbacks.CallbackList):
-        return callbacks
-    flat = keras.tree.flatten(callbacks)
-    packing = [callback for callback in flat if isinstance(callback, PackNetCallback)]
-    others = [callback for callback in flat if not isinstance(callback, PackNetCallback)]
-    return [ReportShares(), *others, *packing] if packing else flat
 
 
 def _pack_of(model):

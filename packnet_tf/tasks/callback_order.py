@@ -1,0 +1,24 @@
+"""The order of the callbacks of `fit`: logs are complete for all, and the commit comes last."""
+
+import keras
+
+
+class ReportShares(keras.callbacks.Callback):
+    """Adds `claimed` and `sparsity` to the epoch logs, before other callbacks read them."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs["claimed"], logs["sparsity"] = self.model.pack.state.claimed_share()
+
+
+def in_working_order(callbacks):
+    """Callbacks such that those with `commits_task` come after all that restore weights.
+
+    A `keras.callbacks.CallbackList` is the caller's own order and stays as it is.
+    """
+    if callbacks is None or isinstance(callbacks, keras.callbacks.CallbackList):
+        return callbacks
+    flat = keras.tree.flatten(callbacks)
+    committing = [callback for callback in flat if getattr(callback, "commits_task", False)]
+    others = [callback for callback in flat if callback not in committing]
+    return [ReportShares(), *others, *committing] if committing else flat
