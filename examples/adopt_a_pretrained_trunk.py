@@ -139,7 +139,7 @@ def adopt_by_hand(net, head, images, layerwise: bool):
     from packnet_tf.packing import cloning
 
     model = net.add_task(NETWORK, head)
-    teacher = cloning.plain_trunk(net._trunk, model.trunk)
+    teacher = cloning.plain_trunk(net.state.trunk, model.trunk)
     net.prune(FLAGS.adopt_prune_ratio)
     epochs, rate = FLAGS.repair_epochs, FLAGS.repair_learning_rate
     before, after = match(model.trunk, teacher, images, epochs, rate, layerwise, verbose=2)

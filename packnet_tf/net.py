@@ -429,7 +429,7 @@ def load(path) -> PackNet:
     net = PackNet.__new__(PackNet)
     state = storage.read(path)
     with storage.naming(path):
-        net._take(state)
+        net._take(state)  # noqa: SLF001  the class is ours
     return net
 
 

@@ -66,7 +66,7 @@ def packages(edges):
 
 
 def circle(edges):
-    """The nodes that are left when those that lead nowhere have been taken away, again and again."""
+    """The nodes that are left when those that lead nowhere are taken away, again and again."""
     edges = dict(edges)
     while ends := {node for node, others in edges.items() if not others & set(edges)}:
         edges = {node: others for node, others in edges.items() if node not in ends}

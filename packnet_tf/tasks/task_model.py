@@ -89,7 +89,7 @@ class TaskModel(fitting_model()):
         config = dict(config)
         parts = config.pop("parts")
         model = super().from_config(config, custom_objects)
-        model._parts = parts
+        model._parts = parts  # noqa: SLF001  of this class
         return model
 
     @property
