@@ -144,7 +144,7 @@ def adopt_by_hand(net, head, images, layerwise: bool):
     epochs, rate = FLAGS.repair_epochs, FLAGS.repair_learning_rate
     before, after = match(model.trunk, teacher, images, epochs, rate, layerwise, verbose=2)
     net.commit()
-    following, _ = adoption.complete(net, teacher, images, epochs=0, learning_rate=rate)
+    following = adoption.complete(net, teacher, images, epochs=0, learning_rate=rate)
     return adoption.Adoption(NETWORK, FLAGS.adopt_prune_ratio, epochs, before, after, following)
 
 

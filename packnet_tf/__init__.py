@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from packnet_tf.reporting.quality import shortfalls as shortfalls
     from packnet_tf.trainer.auto import Auto as Auto
     from packnet_tf.trainer.pack_trainer import PackTrainer as PackTrainer
+    from packnet_tf.trainer.task import PendingTask as PendingTask
     from packnet_tf.trainer.task import Task as Task
     from packnet_tf.training.callback import PackNetCallback as PackNetCallback
     from packnet_tf.training.heads import linear_head as linear_head
@@ -39,6 +40,7 @@ _HOMES = {
     "Capacity": "packnet_tf.reporting.capacity",
     "PackNet": "packnet_tf.net",
     "PackNetCallback": "packnet_tf.training.callback",
+    "PendingTask": "packnet_tf.trainer.task",
     "PackTrainer": "packnet_tf.trainer.pack_trainer",
     "Packed": "packnet_tf.packing.layers",
     "Task": "packnet_tf.trainer.task",

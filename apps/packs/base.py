@@ -47,3 +47,10 @@ def reused(net: packnet_tf.PackNet, reuse: str) -> str | list[str]:
     if reuse == "auto":
         return [net.base] if net.base else "all"
     return reuse if reuse in ("all", "none") else reuse.split(",")
+
+
+def optimizer_name(net: packnet_tf.PackNet, name: str) -> str:
+    """The optimizer that a setting means: "auto" is "adam" beside an adopted trunk, else "sgd"."""
+    if name != "auto":
+        return name
+    return "adam" if net.base or coming_base(net) else "sgd"

@@ -1,28 +1,30 @@
 """What `packnet train` does: tasks, from folders of images into a pack."""
 
 import dataclasses
+import json
 import math
 import pathlib
+import shutil
 from collections.abc import Mapping
 
 import keras
-import numpy as np
 
 import packnet_tf
-from packnet_tf.apps.images.folders import Folder, read_folders, readable, shuffled
-from packnet_tf.apps.images.pipeline import Pipeline
+from packnet_tf.apps.images.folders import Folder, read_folders, readable
 from packnet_tf.apps.packs import rates
-from packnet_tf.apps.packs.base import BASE_IMAGES, adopt, coming_base, reused
-from packnet_tf.apps.packs.beginning import Images, begin, keep_linear_head
-from packnet_tf.apps.packs.opening import check_shapes, open_pack, pixel_range
-from packnet_tf.apps.packs.progress_folder import ProgressFolder
+from packnet_tf.apps.packs.base import coming_base, optimizer_name, reused
+from packnet_tf.apps.packs.job import Job
+from packnet_tf.apps.packs.opening import open_pack
 from packnet_tf.backend.distribution import is_chief, strategy_of
 from packnet_tf.planning import plan as planned
 from packnet_tf.planning import plan_table, too_little
 from packnet_tf.reporting.tables import count_bytes, text_table
 from packnet_tf.tasks.reuse import seen_numbers
 from packnet_tf.trainer.history import MOMENTS
-from packnet_tf.trainer.run import HISTORY
+from packnet_tf.trainer.run import ChangedSetting
+
+# What may differ in the command that goes on: one that diverged does at another rate.
+FREE = ("pack", "fresh", "learning_rate", "retrain_learning_rate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,12 +149,72 @@ def train_all(plan: Plan, folders: Mapping[str, Folder] | None = None) -> list[R
     folders = folders or read_folders(pairs, plan.validation_share, plan.seed)
     if len(folders) < len(pairs) or plan.adopt in folders:
         raise ValueError("Two tasks of this command have the same name. Give each one its own.")
+    directory = pathlib.Path(f"{plan.pack}.progress")
+    if plan.fresh:
+        shutil.rmtree(directory, ignore_errors=True)
     keras.utils.set_random_seed(plan.seed)
-    progress = ProgressFolder(plan.pack, dataclasses.asdict(plan), plan.fresh)
     net = open_pack(plan)
-    progress.continue_with(net)
-    for task, _ in pairs:
-        if task in net.tasks and task not in progress.history():
+    prunes = _prunes(plan, len(pairs))
+    jobs = [
+        Job(plan, task, readable(folders[task]), prune)
+        for (task, _), prune in zip(pairs, prunes, strict=True)
+    ]
+    chief = is_chief(strategy_of(net))
+    trainer = _trainer(plan, net, jobs, directory, chief)
+    if directory.exists():
+        print(f"Continuing the interrupted run in '{directory}'.", flush=True)
+        _resume(trainer)
+    _check_names(plan, net, trainer.history)
+    _check_reuse(plan, net)
+    _say_plan(plan, net, prunes)
+    history = trainer.fit([job.pending() for job in jobs])
+    if not chief:
+        return []
+    net.save(plan.pack)  # of a command that was stopped after its last task
+    shutil.rmtree(directory)
+    size = pathlib.Path(plan.pack).stat().st_size
+    return [_report(plan, net, job, history[job.name], size) for job in jobs]
+
+
+def _trainer(
+    plan: Plan, net, jobs: list[Job], directory: pathlib.Path, chief: bool
+) -> packnet_tf.PackTrainer:
+    steps = [math.ceil(len(job.folder.files["train"]) / plan.batch_size) for job in jobs]
+    settings = json.loads(json.dumps(dataclasses.asdict(plan)))
+    return packnet_tf.PackTrainer(
+        net,
+        rates.optimizer(optimizer_name(net, plan.optimizer), plan.accumulation),
+        epochs=plan.prune_epoch,
+        retrain_epochs=plan.epochs - plan.prune_epoch,
+        prune=[
+            rates.pruning(job.prune, plan.prune_epoch, count, plan.gradual)
+            for job, count in zip(jobs, steps, strict=True)
+        ],
+        directory=directory,
+        batch_size=plan.batch_size,
+        jit_compile={"on": True, "off": False}.get(plan.jit_compile, "auto"),
+        seed=plan.seed,
+        settings={name: value for name, value in settings.items() if name not in FREE},
+        on_commit=lambda task: net.save(plan.pack) if chief else None,
+        **_rates(plan),
+    )
+
+
+def _resume(trainer: packnet_tf.PackTrainer) -> None:
+    try:
+        trainer.resume()
+    except ChangedSetting as error:
+        raise ValueError(
+            f"An interrupted run had --{error.name}={error.before}, this one has "
+            f"--{error.name}={error.now}. Repeat the old command to continue it, or add --fresh to "
+            "start over."
+        ) from error
+
+
+def _check_names(plan: Plan, net, begun: Mapping) -> None:
+    """Refuses names that the pack has already, but for those that this command has packed."""
+    for task, _ in plan.pairs():
+        if task in net.tasks and task not in begun:
             raise ValueError(
                 f"The pack '{plan.pack}' has a task '{task}' already. Choose another name for the "
                 "new task."
@@ -161,22 +223,6 @@ def train_all(plan: Plan, folders: Mapping[str, Folder] | None = None) -> list[R
             net.state.check_name(task)
     if coming_base(net):
         net.state.check_name(coming_base(net))
-    _check_reuse(plan, net)
-    ways = _ways(plan, len(pairs))
-    _say_plan(plan, net, ways)
-    chief = is_chief(strategy_of(net))
-    if chief:
-        progress.begin()
-    reports = []
-    for (task, _), way in zip(pairs, ways, strict=True):
-        reports.append(_train(plan, progress, net, task, readable(folders[task]), way))
-        if chief:
-            net.save(plan.pack)
-            reports[-1].pack_bytes = pathlib.Path(plan.pack).stat().st_size
-    if not chief:
-        return []
-    progress.done()
-    return reports
 
 
 def _check_reuse(plan: Plan, net) -> None:
@@ -188,133 +234,36 @@ def _check_reuse(plan: Plan, net) -> None:
             known.append(task)
 
 
-def _train(plan: Plan, progress, net, task: str, folder: Folder, way) -> Report:
-    """One task of a plan; `way` is its prune, see `PackTrainer`."""
-    if task in net.tasks:  # the command was interrupted after it
-        entry = progress.history()[task]
-    else:
-        entry = _pack(plan, progress, net, task, folder, way)
+def _report(plan: Plan, net, job: Job, entry: dict, pack_bytes: int) -> Report:
     moments = {**MOMENTS, "test": "test"}
-    floor = net.results(task).get("linear_head")
+    floor = net.results(job.name).get("linear_head")
     found = {} if floor is None else {"of a linear head": floor}
     return Report(
-        task,
+        job.name,
         plan.pack,
-        folder.classes,
-        {split: len(files) for split, files in folder.files.items()},
+        job.folder.classes,
+        {split: len(files) for split, files in job.folder.files.items()},
         found | {moment: entry[key]["accuracy"] for moment, key in moments.items() if entry[key]},
         entry["prune_ratio"],
         entry["capacity"],
-        0,
-        folder.unreadable,
+        pack_bytes,
+        job.folder.unreadable,
     )
 
 
-def _pack(plan: Plan, progress, net, task: str, folder: Folder, way) -> dict:
-    """Trains and commits a task; returns what its history says."""
-    # Whatever was done before in this process: a command that continues here draws the same head.
-    keras.utils.set_random_seed(plan.seed + len(net.tasks))
-    check_shapes(net.state.trunk, plan.pack)
-    pipeline = Pipeline(
-        net.state.trunk.input_shape[1:],
-        plan.batch_size,
-        plan.seed,
-        plan.cache,
-        pixel_range(net, plan.pack),
-    )
-    # Shuffled: batches that are normalised must not be of one class each.
-    files = {split: shuffled(files, plan.seed) for split, files in folder.files.items()}
-    sets = {split: pipeline.evaluation(found) for split, found in files.items()}
-    training = pipeline.training(folder.files["train"], plan.flip, plan.crop)
-    if coming_base(net):
-        images = pipeline.evaluation(files["train"][:BASE_IMAGES])
-        adopt(net, coming_base(net), images, plan.adopt_ratio, plan.adopt_epochs)
-        net.save(progress.pack)
-    optimizer = plan.optimizer
-    if optimizer == "auto":
-        optimizer = "adam" if net.base else "sgd"
-    factors = rates.factors(net, optimizer, way, plan.gradual, plan.claim_ratio, plan.scale_rate)
-    # Not the same dataset as the training's, whose order a resumed run must find again.
-    images = Images(
-        sets["train"],
-        pipeline.training(folder.files["train"], plan.flip, plan.crop),
-        sets["validation"],
-        len(folder.classes),
-    )
-    new_optimizer = rates.optimizer(optimizer, plan.accumulation)
-    reuse = reused(net, plan.reuse)
-    begun = begin(
-        net, task, images, new_optimizer, plan.learning_rate * factors[0], factors[0],
-        reuse, progress.chosen(task),
-    )  # fmt: skip
-    chief = is_chief(strategy_of(net))
-    if chief:
-        progress.choose(task, begun.statistics)
-    factors = tuple(factor * begun.rate_factor for factor in factors)
-    steps = math.ceil(len(folder.files["train"]) / plan.batch_size)
-    trainer = packnet_tf.PackTrainer(
-        net,
-        new_optimizer,
-        epochs=plan.prune_epoch,
-        retrain_epochs=plan.epochs - plan.prune_epoch,
-        prune=rates.pruning(way, plan.prune_epoch, steps, plan.gradual),
-        directory=progress.folder,
-        batch_size=plan.batch_size,
-        jit_compile={"on": True, "off": False}.get(plan.jit_compile, "auto"),
-        seed=plan.seed,
-        **_rates(plan, factors),
-    )
-    job = packnet_tf.Task(
-        task, begun.head, training, sets["validation"], sets.get("test"), folder.classes,
-        plan.claim_ratio, begun.statistics, reuse, begun.reference,
-    )  # fmt: skip
-    history = trainer.fit([job])
-    if net.results(task).get("retrained", 1.0) < begun.kept_head:
-        keep_floor(net, task, images, folder.classes, reuse, sets.get("test"), history[task])
-        if chief:
-            history.write(progress.folder / HISTORY)
-            net.save(progress.pack)
-    return history[task]
-
-
-def keep_floor(
-    net, task: str, images: Images, classes: list[str], reuse, test, entry: dict
-) -> None:
-    """Gives a task that came out below a linear head that head, and says so."""
-    trained = net.results(task)
-    reached = keep_linear_head(net, task, images, classes, reuse)
-    print(
-        f"{task}: training ended at {trained['retrained']:.1%} of validation images, below the "
-        f"linear head, so the task is that head on the pack's frozen weights, {reached:.1%}, and "
-        "takes none of the free ones. For more, see docs/low_accuracy.md.",
-        flush=True,
-    )
-    entry["retrained"] = {"accuracy": reached}
-    if test is not None:
-        entry["test"] = {"accuracy": accuracy_on(net.task_model(task), test)}
-    entry |= {"prune_ratio": 1.0, "capacity": net.capacity().free, "linear_head_kept": True}
-    found = {m: entry[m]["accuracy"] for m in ("retrained", "test") if entry[m]}
-    net.note_results(task, **{**trained, **found})
-
-
-def accuracy_on(model, data) -> float:
-    """The share of a dataset's examples that a model gets right."""
-    labels = np.concatenate([labels.numpy() for _, labels in data])
-    return float(np.mean(model.predict(data, verbose=0).argmax(-1) == labels))
-
-
-def _rates(plan: Plan, factors: tuple[float, float]) -> dict:
+def _rates(plan: Plan) -> dict:
     """The learning rates of the two phases of a task, as `PackTrainer` takes them."""
     first, then = plan.learning_rate, plan.retrain_learning_rate
-    first, then = first * factors[0], (first / 10 if then is None else then) * factors[1]
     decay = "cosine" if plan.decay else "none"
     return {
         "learning_rate": rates.decayed(first, plan.prune_epoch, decay),
-        "retrain_learning_rate": rates.decayed(then, plan.epochs - plan.prune_epoch, decay),
+        "retrain_learning_rate": rates.decayed(
+            first / 10 if then is None else then, plan.epochs - plan.prune_epoch, decay
+        ),
     }
 
 
-def _ways(plan: Plan, count: int) -> list:
+def _prunes(plan: Plan, count: int) -> list:
     """What each of the tasks prunes by."""
     named = {
         "ratio": [plan.prune_ratio] * count,
@@ -326,13 +275,13 @@ def _ways(plan: Plan, count: int) -> list:
     return [float(ratio) for ratio in plan.prune.split(",")]
 
 
-def _say_plan(plan: Plan, net, ways: list) -> None:
+def _say_plan(plan: Plan, net, prunes: list) -> None:
     """Prints what every task will get, and warns where that is less than it can live with."""
-    if plan.claim_ratio < 1.0 or any(isinstance(way, packnet_tf.Auto) for way in ways):
+    if plan.claim_ratio < 1.0 or any(isinstance(prune, packnet_tf.Auto) for prune in prunes):
         return
     coming = coming_base(net) is not None
     free = plan.adopt_ratio if coming else net.capacity().free
-    shares, first = planned(ways, free), len(net.tasks) + coming + 1
+    shares, first = planned(prunes, free), len(net.tasks) + coming + 1
     print(plan_table(shares, first), flush=True)
     for sentence in too_little(shares, first):
         print(f"WARNING: {sentence}", flush=True)

@@ -8,7 +8,7 @@ import numbers
 
 import keras
 
-from packnet_tf.trainer.task import Task
+from packnet_tf.trainer.task import PendingTask, Task
 
 
 def check_whole(least: int, **values) -> list[int]:
@@ -47,7 +47,7 @@ def check_rates(**values) -> None:
 def check_tasks(tasks: list) -> None:
     """Refuses what is no list of tasks of different names."""
     for place, task in enumerate(tasks):
-        if not isinstance(task, Task):
+        if not isinstance(task, (Task, PendingTask)):
             raise ValueError(
                 f"fit takes a list of packnet_tf.Task; got a {type(task).__name__}. Write "
                 "fit([packnet_tf.Task('birds', head, (images, labels))])."

@@ -3,7 +3,7 @@
 import math
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -32,7 +32,7 @@ from packnet_tf.trainer.loop import Loop
 from packnet_tf.trainer.metrics import as_numbers, new_metric
 from packnet_tf.trainer.progress import Screen, epoch_line, typed_command
 from packnet_tf.trainer.run import Run
-from packnet_tf.trainer.task import Task
+from packnet_tf.trainer.task import PendingTask, Task
 from packnet_tf.training.phases import Gradual, OneShot, Phases
 from packnet_tf.training.schedules import Schedule
 
@@ -68,6 +68,9 @@ class PackTrainer:
         seed: of heads, dropout and the order of arrays; None leaves the generators alone. With
             it, a run that was interrupted ends as one that was not.
         tensorboard: True, False, or "auto": where that package is installed.
+        settings: others that an interrupted run has to be repeated with, by name; what JSON can
+            hold. They are compared with those in the directory.
+        on_commit: called with the name of every task once it is kept.
         verbose: whether to show progress.
 
     Raises:
@@ -101,6 +104,8 @@ class PackTrainer:
         steps_per_execution: int | None = None,
         seed: int | None = 0,
         tensorboard: bool | str = "auto",
+        settings: Mapping[str, Any] | None = None,
+        on_commit: Callable[[str], None] | None = None,
         verbose: bool = True,
     ):
         if keras.backend.backend() != "tensorflow":
@@ -136,6 +141,8 @@ class PackTrainer:
         self._run = Run(directory, chief)
         self._tensorboard = tensorboard
         self._screen = Screen(verbose and chief)
+        self._on_commit = on_commit or (lambda task: None)
+        self._given = dict(settings or {})
         self._settings = {
             "epochs": epochs,
             "retrain_epochs": retrain_epochs,
@@ -144,8 +151,25 @@ class PackTrainer:
             "seed": seed,
         }
 
-    def fit(self, tasks: Sequence[Task]) -> History:
+    @property
+    def history(self) -> History:
+        """What was measured so far."""
+        return self._run.history
+
+    def resume(self) -> None:
+        """Puts into the pack what an interrupted run in the directory has packed; `fit` does too.
+
+        Raises:
+            ValueError: as for `fit`.
+        """
+        with scope_of(self._strategy):
+            self._run.open(self.net, self._settings, self._given)
+
+    def fit(self, tasks: Sequence[Task | PendingTask]) -> History:
         """Packs the tasks that the pack does not have yet, in their order.
+
+        Args:
+            tasks: with names that differ; one that is pending is prepared when its turn comes.
 
         Returns:
             What was measured; prints as a table. It is in `history.json` too.
@@ -157,7 +181,7 @@ class PackTrainer:
                 good epoch, at a lower learning rate.
             SystemExit: Ctrl-C, with the status 130, once the screen says how to continue.
         """
-        tasks = [tasks] if isinstance(tasks, Task) else list(tasks)
+        tasks = [tasks] if isinstance(tasks, (Task, PendingTask)) else list(tasks)
         check_tasks(tasks)
         prunes = self._prunes(tasks)
         unfinished = self.net.open_model
@@ -165,7 +189,7 @@ class PackTrainer:
             self.net.discard()  # of a run interrupted in this process: its checkpoint has it
         self.net.state.check_none_open(tasks[0].name if tasks else "")
         with scope_of(self._strategy):
-            self._run.open(self.net, self._settings)
+            self._run.open(self.net, self._settings, self._given)
             self._board = Board(self._run.tensorboard, self._tensorboard)
             try:
                 with self._screen.open():
@@ -174,13 +198,16 @@ class PackTrainer:
                             self._screen.say(f"{task.name}: packed already")
                         else:
                             self._pack(task, prune)
+                            self._on_commit(task.name)
             except KeyboardInterrupt:
                 self._interrupted()
         return self._run.history
 
     # -- One task --------------------------------------------------------------------------------
 
-    def _pack(self, task: Task, prune: Prune) -> None:
+    def _pack(self, coming: Task | PendingTask, prune: Prune) -> None:
+        task = self._prepared(coming)
+        self._check_validation(task, prune)
         model = self._open(task)
         try:
             passes = Passes(task.train, self.batch_size, self.seed, model.distribute_strategy)
@@ -201,17 +228,31 @@ class PackTrainer:
             entry["seconds"] += time.perf_counter() - began
             self._run.checkpoint(task.name, model, phases, entry)
         model.seen.remember_fit(passes.data)
-        self._commit(task, model, phases, entry)
+        self._commit(task, model, phases, entry, getattr(coming, "finish", None))
 
-    def _open(self, task: Task) -> TaskModel:
+    def _prepared(self, task: Task | PendingTask) -> Task:
+        if isinstance(task, Task):
+            return task
+        self._set_seed()
+        memory, before = self._run.memory(task.name), self.net.tasks
+        found = task.prepare(self.net, memory)
+        if self.net.tasks != before:
+            self._run.keep(self.net)
+        self._run.remember(task.name, memory)
+        return found
+
+    def _set_seed(self) -> None:
         if self.seed is not None:
             keras.utils.set_random_seed(self.seed + len(self.net.tasks))
+
+    def _open(self, task: Task) -> TaskModel:
+        self._set_seed()
         model = self.net.add_task(
             task.name, task.head, task.classes, task.claim_ratio, task.statistics, task.reuse
         )
         _BEGUN.add(model)
         model.compile(
-            self.optimizer(self._rate(self.learning_rate, 0)),
+            self.optimizer(self._rate(self.learning_rate, 0) * task.rate_factors[0]),
             loss=self.loss,
             metrics=keras.tree.map_structure(new_metric, self.metrics),
             jit_compile=self._compiles(),
@@ -236,7 +277,7 @@ class PackTrainer:
         iterator, steps = passes.start(epoch)
         phases.epoch_begins(epoch)
         retraining = phases.retraining_epoch(epoch)
-        rate = self._set_rate(model.optimizer, epoch, retraining)
+        rate = self._set_rate(model.optimizer, epoch, retraining, task.rate_factors)
         phase = "training" if retraining is None else "retraining"
         self._screen.begin_epoch(task.name, phase, self._left(phases, epoch), steps)
         first = steps_of(model.optimizer)
@@ -269,7 +310,7 @@ class PackTrainer:
         self._board.epoch(task.name, row)
         self._screen.say(epoch_line(task.name, row, phases.epochs))
 
-    def _commit(self, task: Task, model: TaskModel, phases: Phases, entry: dict) -> None:
+    def _commit(self, task: Task, model: TaskModel, phases: Phases, entry: dict, finish) -> None:
         take_averages(model.optimizer, model)
         # What never came to its prune (epochs of 0, say) comes to it here.
         phases.epoch_begins(phases.epochs or 0)
@@ -288,17 +329,20 @@ class PackTrainer:
         for moment, data in {"retrained": task.validation, "test": task.test}.items():
             if data is not None:
                 entry[moment] = self._evaluate(model, data)
-        self._judge(task, entry)
+        self._note(task, entry)
+        if finish is not None:
+            finish(self.net, entry)
+            self._note(task, entry)
+        for sentence in shortfalls(task.name, self.net.results(task.name)):
+            self._screen.say(f"WARNING: {sentence}")
         self._run.commit(task.name, self.net, entry)
         self._board.owners(self.net)
 
-    def _judge(self, task: Task, entry: dict) -> None:
-        """Keeps the accuracies with the task, and says where they fall short."""
+    def _note(self, task: Task, entry: dict) -> None:
+        """Keeps the accuracies with the task."""
         moments = ("before_prune", "after_prune", "retrained", "test")
         found = {m: entry[m]["accuracy"] for m in moments if "accuracy" in entry[m]}
         self.net.note_results(task.name, **task.reference, **found)
-        for sentence in shortfalls(task.name, self.net.results(task.name)):
-            self._screen.say(f"WARNING: {sentence}")
 
     # -- Inside ----------------------------------------------------------------------------------
 
@@ -319,14 +363,19 @@ class PackTrainer:
                 "single one for all."
             )
         for task, way in zip(tasks, prunes, strict=True):
-            if isinstance(way, Auto) and task.validation is None:
-                raise ValueError(
-                    f"Auto needs validation data, and task '{task.name}' has none. Write Task("
-                    f"'{task.name}', head, train, validation)."
-                )
+            if isinstance(task, Task):
+                self._check_validation(task, way)
             if not callable(way) and not isinstance(way, Auto):
                 check_ratio(way)
         return prunes
+
+    @staticmethod
+    def _check_validation(task: Task, way: Prune) -> None:
+        if isinstance(way, Auto) and task.validation is None:
+            raise ValueError(
+                f"Auto needs validation data, and task '{task.name}' has none. Write Task("
+                f"'{task.name}', head, train, validation)."
+            )
 
     def _evaluate(self, model: TaskModel, data) -> dict[str, float]:
         data = batches(data, self.batch_size)
@@ -344,13 +393,15 @@ class PackTrainer:
             )
         return bool(self.jit_compile)
 
-    def _set_rate(self, optimizer, epoch: int, retraining: int | None) -> float:
+    def _set_rate(
+        self, optimizer, epoch: int, retraining: int | None, factors: tuple[float, float]
+    ) -> float:
         if retraining is None:
-            rate = self._rate(self.learning_rate, epoch)
+            rate = self._rate(self.learning_rate, epoch) * factors[0]
         elif self.retrain_learning_rate is None:
-            rate = self._rate(self.learning_rate, retraining) / 10
+            rate = self._rate(self.learning_rate, retraining) / 10 * factors[1]
         else:
-            rate = self._rate(self.retrain_learning_rate, retraining)
+            rate = self._rate(self.retrain_learning_rate, retraining) * factors[1]
         try:
             optimizer.learning_rate = rate
         except (TypeError, AttributeError):  # one with a schedule of its own keeps it

@@ -1,8 +1,10 @@
 """The directory of a run: what is done, and what is needed to go on."""
 
+import json
 import pathlib
 import weakref
 
+from packnet_tf.backend.atomic import replacing
 from packnet_tf.backend.distribution import has_workers, strategy_of, wait_for_others
 from packnet_tf.net import PackNet
 from packnet_tf.tasks.task_model import TaskModel
@@ -14,6 +16,26 @@ PACK = "pack.keras"  # within the directory, as is the next one
 HISTORY = "history.json"
 # By pack, the file that it was kept in or read from last: what it holds may be newer than that.
 _LATEST: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+class ChangedSetting(ValueError):
+    """An interrupted run is to be continued with another setting than it was begun with.
+
+    Attributes:
+        name: of the setting.
+        before, now: its values.
+    """
+
+    def __init__(self, directory, name: str, before, now, task: str | None = None):
+        self.name, self.before, self.now = name, before, now
+        of = "The interrupted run" if task is None else f"The interrupted run of task '{task}'"
+        unit = "the run" if task is None else "the task"
+        rest = f"'{directory}'" if task is None else "'checkpoint.npz'"
+        super().__init__(
+            f"{of} in '{directory}' had {name}={before!r}, this one has {name}={now!r}. Repeat the "
+            f"old settings to continue it, delete {rest} to start {unit} again, or take a new "
+            "directory."
+        )
 
 
 def _stamp(path: pathlib.Path) -> tuple:
@@ -40,16 +62,25 @@ class Run:
         self.history = History()
         self._restored: tuple[str, ...] = ()
 
-    def open(self, net: PackNet, settings: dict) -> None:
+    def open(self, net: PackNet, settings: dict, given: dict) -> None:
         """Puts into `net` what an earlier run has packed.
 
+        Args:
+            net: the pack.
+            settings: that an unfinished task must be repeated with.
+            given: that the whole run must be.
+
         Raises:
-            ValueError: the directory is another pack's, or its unfinished task was begun with
-                other settings.
+            ValueError: the directory is another pack's.
+            ChangedSetting: it was begun with other settings.
         """
         self._settings = settings
         if self.directory is None:
             return
+        given = json.loads(json.dumps(given))  # as they will be read back
+        for name, value in self._read(self._given).items():
+            if name in given and given[name] != value:
+                raise ChangedSetting(self.directory, name, value, given[name])
         found = self._pack.exists()
         # All workers must find the same, so the chief does not write before all have looked.
         wait_for_others(strategy_of(net))
@@ -62,22 +93,35 @@ class Run:
         elif self._writes:  # new, or changed in this process since it was kept
             net.save(self._pack)
         self._note(net)
+        if self._writes and given:
+            self._put(self._given, given)
         if self._checkpoint.exists():
             facts, _ = checkpoint.load(self._checkpoint)
             for name, value in settings.items():
                 if facts["task"] not in net.tasks and facts["settings"][name] != value:
-                    raise ValueError(
-                        f"The interrupted run of task '{facts['task']}' in '{self.directory}' had "
-                        f"{name}={facts['settings'][name]!r}, this one has {name}={value!r}. "
-                        "Repeat the old settings to continue it, delete "
-                        f"'{self._checkpoint.name}' to start the task again, or take a new "
-                        "directory."
+                    raise ChangedSetting(
+                        self.directory, name, facts["settings"][name], value, facts["task"]
                     )
 
     def has_packed(self, task: str, net: PackNet) -> bool:
         """Whether this run, or an earlier one in its directory, has packed a task."""
         # A history that was lost does not undo what is in the pack.
         return task in net.tasks and (task in self.history or task in self._restored)
+
+    def memory(self, task: str) -> dict:
+        """What the preparation of a task has found out, in a run that was interrupted."""
+        return self._read(self._memory).get(task, {})
+
+    def remember(self, task: str, memory: dict) -> None:
+        """Keeps that."""
+        if self._writes and memory:
+            self._put(self._memory, {**self._read(self._memory), task: memory})
+
+    def keep(self, net: PackNet) -> None:
+        """Keeps the pack as it is."""
+        if self._writes:
+            net.save(self._pack)
+            self._note(net)
 
     def resume(self, task: str, model: TaskModel, phases: Phases) -> dict | None:
         """Restores an unfinished task; returns its entry in the history so far, or None."""
@@ -116,14 +160,24 @@ class Run:
         self.history[task] = entry
         if self._writes:
             self.history.write(self._history)
-            net.save(self._pack)
-            self._note(net)
+            self.keep(net)
             self._checkpoint.unlink(missing_ok=True)
 
     def _note(self, net: PackNet) -> None:
         """Notes that a pack is not behind its file; several workers read it anew, all alike."""
         if self._pack.exists() and not has_workers(strategy_of(net)):
             _LATEST[net] = _stamp(self._pack)
+
+    @staticmethod
+    def _read(path: pathlib.Path | None) -> dict:
+        found = path is not None and path.exists()
+        return json.loads(path.read_text(encoding="utf-8")) if found else {}
+
+    @staticmethod
+    def _put(path: pathlib.Path, value: dict) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(value), encoding="utf-8")
 
     @property
     def tensorboard(self) -> pathlib.Path | None:
@@ -141,3 +195,11 @@ class Run:
     @property
     def _history(self) -> pathlib.Path:
         return self.directory / HISTORY
+
+    @property
+    def _given(self) -> pathlib.Path:
+        return self.directory / "settings.json"
+
+    @property
+    def _memory(self) -> pathlib.Path | None:
+        return None if self.directory is None else self.directory / "prepared.json"

@@ -25,6 +25,8 @@ class Task:
         reuse: which earlier tasks' weights it sees, see `PackNet.add_task`.
         reference: accuracies to hold the task against, `linear_head` and `chance`, kept with what
             is measured of it; see `PackNet.results`.
+        rate_factors: what the trainer's two learning rates, of the training and of the
+            retraining, are multiplied by.
 
     Example:
         >>> Task("clothing", keras.layers.Dense(10), (images, labels))
@@ -40,3 +42,27 @@ class Task:
     statistics: str = "task"
     reuse: str | Sequence[str] = "all"
     reference: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    rate_factors: tuple[float, float] = (1.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class PendingTask:
+    """A task that is made when its turn comes, from the pack as the earlier tasks have left it.
+
+    Attributes:
+        name: as for `Task`.
+        prepare: from the pack and a dict to the task. It may adopt a base. What it puts into the
+            dict is in it again where an interrupted run goes on: what took long to find out.
+        finish: called with the pack and the task's entry in the history once the task is
+            committed, before both are kept; it may replace the task, and correct the entry.
+
+    Example:
+        >>> def prepare(net, memory):
+        ...     head = packnet_tf.linear_head(net, (images, labels))
+        ...     return packnet_tf.Task("birds", head, (images, labels))
+        >>> trainer.fit([packnet_tf.PendingTask("birds", prepare)])
+    """
+
+    name: str
+    prepare: Callable[[Any, dict], Task]
+    finish: Callable[[Any, dict], None] | None = None

@@ -229,7 +229,8 @@ def kernels(net):
 def break_task(net, place, value):
     """Puts a value into the last bias of the head of a committed task."""
     record = net.state.committed[place]
-    record.values = record.values[:-4] + np.float32(value).tobytes()
+    changed = record.values[:-4] + np.float32(value).tobytes()
+    net.state = net.state.with_committed(record.name, values=changed)
 
 
 def state(net):

@@ -1,0 +1,130 @@
+"""Tasks that are made when their turn comes, and what the directory keeps of that."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from keras import layers
+
+import packnet_tf
+from helpers.pack_helpers import mlp_trunk, owners, same, values
+from helpers.short_runs import quick, tasks
+from packnet_tf import PendingTask
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_a_pending_task_is_made_of_the_pack_as_it_is_by_then():
+    trunk, seen = mlp_trunk(), {}
+    net = packnet_tf.PackNet(trunk)
+    ready = {task.name: task for task in tasks(trunk, "a", "b")}
+
+    def prepare(name):
+        def made(pack, memory):
+            seen[name] = pack.tasks
+            return ready[name]
+
+        return made
+
+    kept = []
+    trainer = quick(net, on_commit=lambda name: kept.append((name, net.tasks)))
+    trainer.fit([PendingTask(name, prepare(name)) for name in ready])
+    assert seen == {"a": (), "b": ("a",)}
+    assert kept == [("a", ("a",)), ("b", ("a", "b"))]
+
+
+def test_a_pending_task_trains_as_one_that_was_ready():
+    trunk = mlp_trunk()
+
+    def packed(pending):
+        net = packnet_tf.PackNet(trunk)
+        found = tasks(trunk, "a", "b")
+        if pending:
+            found = [PendingTask(t.name, lambda net, memory, t=t: t) for t in found]
+        quick(net).fit(found)
+        return [v for w in net.state.weights.values() for v in values([w.packed, w.owner])]
+
+    assert same(packed(True), packed(False))
+
+
+def test_what_is_found_out_is_remembered_by_a_run_that_goes_on(tmp_path):
+    trunk = mlp_trunk()
+    (task,) = tasks(trunk, "a")
+    found = []
+
+    def prepare(net, memory):
+        found.append(memory.setdefault("choice", len(found)))
+        return task
+
+    def stop(net, entry):
+        raise Stopped
+
+    trainer = quick(packnet_tf.PackNet(trunk), directory=tmp_path)
+    with pytest.raises(Stopped):
+        trainer.fit([PendingTask("a", prepare, stop)])
+    net = packnet_tf.PackNet(trunk)
+    quick(net, directory=tmp_path).fit([PendingTask("a", prepare)])
+    assert found == [0, 0]
+    assert net.tasks == ("a",)
+
+
+def test_a_base_that_a_task_adopts_is_kept_before_the_task_is_trained(tmp_path):
+    trunk = mlp_trunk()
+    (task,) = tasks(trunk, "a")
+    adopted = []
+
+    def prepare(net, memory):
+        if not net.tasks:
+            adopted.append(net.adopt("base", 0.5))
+        return task
+
+    def stop(net, entry):
+        raise Stopped
+
+    trainer = quick(packnet_tf.PackNet(trunk), directory=tmp_path)
+    with pytest.raises(Stopped):
+        trainer.fit([PendingTask("a", prepare, stop)])
+    assert packnet_tf.load(tmp_path / "pack.keras").base == "base"
+    net = packnet_tf.PackNet(trunk)
+    quick(net, directory=tmp_path).fit([PendingTask("a", prepare)])
+    assert net.tasks == ("base", "a")
+    assert len(adopted) == 1
+
+
+def test_a_finish_may_replace_the_task_and_is_done_before_it_is_kept(tmp_path):
+    trunk = mlp_trunk()
+    net = packnet_tf.PackNet(trunk)
+
+    def finish(net, entry):
+        net.release("a")
+        net.add_task("a", layers.Dense(3), claim_ratio=0.0)
+        net.commit()
+        entry["retrained"] = {"accuracy": 0.25}
+
+    (task,) = tasks(trunk, "a")
+    history = quick(net, directory=tmp_path).fit([PendingTask("a", lambda *_: task, finish)])
+    kept = packnet_tf.load(tmp_path / "pack.keras")
+    assert kept.tasks == ("a",)
+    assert kept.results("a")["retrained"] == history["a"]["retrained"]["accuracy"] == 0.25
+    assert all(np.all(owner == 0) for owner in owners(kept).values())
+
+
+def test_rates_of_a_task_are_multiplied():
+    trunk = mlp_trunk()
+    (task,) = tasks(trunk, "a")
+    trainer = quick(packnet_tf.PackNet(trunk))
+    history = trainer.fit([dataclasses.replace(task, rate_factors=(2.0, 3.0))])
+    found = [row["learning_rate"] for row in history["a"]["epochs"]]
+    assert found == pytest.approx([0.1, 0.1, 0.015])
+
+
+def test_a_run_goes_on_with_the_settings_that_it_was_begun_with(tmp_path):
+    trunk = mlp_trunk()
+    first = quick(packnet_tf.PackNet(trunk), directory=tmp_path, settings={"images": [96, 96]})
+    first.resume()
+    again = quick(packnet_tf.PackNet(trunk), directory=tmp_path, settings={"images": [64, 64]})
+    text = r"had images=\[96, 96\], this one has images=\[64, 64\]"
+    with pytest.raises(ValueError, match=text):
+        again.resume()
