@@ -6,7 +6,7 @@ are imported, in either order: `keras.saving.load_model` then reads saved task m
 """
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from packnet_tf.registering import register_with_keras
 
@@ -60,7 +60,7 @@ _MODULES = ("metrics", "planning")  # of functions for those who look for them
 __all__ = ["__version__", *_HOMES, *_MODULES]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"packnet_tf.{name}")
     if name not in _HOMES:

@@ -3,6 +3,9 @@
 import importlib
 import importlib.util
 import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 REGISTERS = "packnet_tf.tasks.task_model"  # with all the modules that it imports
 
@@ -14,10 +17,12 @@ class _Hook:
     that asked for it without the names it is going to have.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.half_made = 0  # modules of ours, one importing the next
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         ours = name.startswith("packnet_tf.")
         if not ours and name != "keras":
             return None
@@ -28,11 +33,14 @@ class _Hook:
             sys.meta_path.insert(0, self)
         if spec is not None and spec.loader is not None:  # None: a folder without __init__.py
             # Somebody may only be asking: nothing happens before it is executed.
-            spec.loader.exec_module = self._watched(spec.loader.exec_module, ours)
+            watched = self._watched(spec.loader.exec_module, ours)
+            vars(spec.loader)["exec_module"] = watched
         return spec
 
-    def _watched(self, execute, ours: bool):
-        def execute_and_register(module):
+    def _watched(
+        self, execute: Callable[[ModuleType], None], ours: bool
+    ) -> Callable[[ModuleType], None]:
+        def execute_and_register(module: ModuleType) -> None:
             self.half_made += ours
             try:
                 execute(module)

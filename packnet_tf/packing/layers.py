@@ -7,22 +7,39 @@ the layer a class on which `kernel` answers with the view of the layer's task. N
 layer changes, so one mixin serves them all. `packable.py` lists the layers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import keras
 import numpy as np
 from keras import ops
 
 from packnet_tf.backend.distribution import owner_dtype
+from packnet_tf.backend.types import Tensor
 from packnet_tf.packing import bits
 from packnet_tf.packing.fused_view import training_view
 from packnet_tf.packing.weight import PackedWeight, clear
 
 # From a Keras class to its packed one; every subclass of `Packed` puts itself here.
-PACKED_CLASSES: dict[type, type] = {}
+PACKED_CLASSES: dict[type[keras.Layer], type["Packed"]] = {}
+
+if TYPE_CHECKING:
+    _Mixed = keras.Layer  # what the mixin is mixed into
+else:
+    _Mixed = object
 
 
-class Packed:
+class Store(Protocol):
+    """What Keras keeps the variables of a layer in: a group of an HDF5 file."""
+
+    def __getitem__(self, name: str) -> np.ndarray: ...
+
+    def __setitem__(self, name: str, value: keras.Variable | np.ndarray) -> None: ...
+
+    def keys(self) -> Iterable[str]: ...
+
+
+class Packed(_Mixed):
     """Mixin for a `keras.layers.Layer`: packs the weights that `packed_names` lists.
 
     Subclass it together with a layer class to make that layer packable, which is all that
@@ -44,21 +61,22 @@ class Packed:
     """
 
     packed_names: tuple[str, ...] = ()
-    plain: type
+    plain: type[keras.Layer]
     packed: dict[str, PackedWeight]
     sees: tuple[int, ...] = ()
     frozen = closed = shared = False
 
-    def __init_subclass__(cls, **kwargs):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.plain = next(base for base in cls.__bases__ if not issubclass(base, Packed))
+        layers = [base for base in cls.__bases__ if issubclass(base, keras.layers.Layer)]
+        cls.plain = next(base for base in layers if not issubclass(base, Packed))
         for name in cls.packed_names:
             setattr(cls, name, _view_property(name))
         PACKED_CLASSES[cls.plain] = cls
         keras.saving.register_keras_serializable("packnet_tf", cls.__name__)(cls)
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> keras.Layer:
         """The plain layer: what is packed, and for which task, is known to the `PackedTrunk`."""
         return cls.plain.from_config(config)
 
@@ -70,34 +88,34 @@ class Packed:
     def trainable(self, value: bool) -> None:
         # The trainable kernels are shared by the views of all tasks: once its task is committed,
         # a view must not switch them off (or on) for the task that trains them now.
-        shared = [w.trainable for w in self.packed.values() if self.closed and not self.frozen]
+        shared = [w.trained[0] for w in self.packed.values() if self.closed and not self.frozen]
         flags = [variable.trainable for variable in shared]
-        keras.layers.Layer.trainable.fset(self, value)
+        vars(keras.layers.Layer)["trainable"].fset(self, value)
         for variable, flag in zip(shared, flags, strict=True):
             variable.trainable = flag
 
-    def enable_lora(self, *args, **kwargs):
+    def enable_lora(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise ValueError(
             f"Layer '{self.name}' is packed: LoRA would move the kernels of committed tasks. "
             "Enable LoRA on the plain model that net.unpack(task) returns."
         )
 
-    def quantize(self, *args, **kwargs):
+    def quantize(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise ValueError(
             f"Layer '{self.name}' is packed: quantizing it would move the kernels of committed "
             "tasks. Quantize the exported ONNX file, or the model that net.unpack(task) returns."
         )
 
-    def __dir__(self):
+    def __dir__(self) -> list[str]:
         # Keras looks at every attribute there is when it saves and loads, and to look at a kernel
         # is to calculate it.
         return [name for name in super().__dir__() if name not in self.packed_names]
 
-    def set_weights(self, weights):
+    def set_weights(self, weights: Sequence[np.ndarray]) -> None:
         check_new_values(self, self.weights, weights)
         super().set_weights(weights)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Store) -> None:
         for i, variable in enumerate(own_variables(self)):
             store[str(i)] = variable  # Keras makes an array of it; of an array it makes a copy
         for name, weight in self.packed.items():
@@ -105,9 +123,9 @@ class Packed:
             store[f"{name}_owner"] = bits.pack(ops.convert_to_numpy(weight.owner))
             if weight.claim is not None and weight.claimed():
                 store[f"{name}_claim"] = bits.pack(ops.convert_to_numpy(weight.claim))
-                store[f"trainable_{name}"] = weight.trainable
+                store[f"trainable_{name}"] = weight.trained[0]
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Store) -> None:
         self.refuse_closed("load weights into")
         for i, variable in enumerate(own_variables(self)):
             variable.assign(store[str(i)])
@@ -121,9 +139,9 @@ class Packed:
             if weight.claim is None:
                 continue
             if f"{name}_claim" in store.keys():  # noqa: SIM118  a store is no dict
-                claim = bits.unpack(np.asarray(store[f"{name}_claim"]), weight.claim.shape)
-                weight.claim.assign(claim)
-                weight.trainable.assign(np.asarray(store[f"trainable_{name}"]))
+                trainable, claim = weight.trained
+                claim.assign(bits.unpack(np.asarray(store[f"{name}_claim"]), claim.shape))
+                trainable.assign(np.asarray(store[f"trainable_{name}"]))
             else:
                 clear(weight.claim)
 
@@ -158,7 +176,7 @@ class Packed:
 
 
 def check_new_values(
-    holder: keras.layers.Layer, variables: Sequence[keras.Variable], values: Sequence
+    holder: keras.layers.Layer, variables: Sequence[keras.Variable], values: Sequence[np.ndarray]
 ) -> None:
     """Refuses values for variables of packed layers that would change what committed tasks own.
 
@@ -178,27 +196,29 @@ def check_new_values(
         if not (isinstance(layer, Packed) and layer.shared):
             continue
         for weight in layer.packed.values():
-            given = [new.get(id(variable)) for variable in (weight.packed, weight.owner)]
-            if any(value is not None for value in given):
+            packed, owner = (new.get(id(variable)) for variable in (weight.packed, weight.owner))
+            if packed is not None or owner is not None:
                 layer.refuse_closed("set the weights of")
-            if all(np.shape(value) == tuple(weight.packed.shape) for value in given):
-                layer.check_same_pack(weight, *given)
+            if packed is None or owner is None:
+                continue
+            if np.shape(packed) == np.shape(owner) == tuple(weight.packed.shape):
+                layer.check_same_pack(weight, packed, owner)
 
 
 def guard(holder: keras.layers.Layer) -> None:
     """Has `set_weights` of a layer that is not packed, but has packed ones in it, checked too."""
     unguarded = type(holder).set_weights
 
-    def set_weights(weights):
+    def set_weights(weights: Sequence[np.ndarray]) -> None:
         check_new_values(holder, holder.weights, weights)
         unguarded(holder, weights)
 
     holder._tracker.unlock()
-    holder.set_weights = set_weights
+    holder.set_weights = set_weights  # type: ignore[method-assign]  # of this holder alone
 
 
 def _view_property(name: str) -> property:
-    def view(layer):
+    def view(layer: Packed) -> Tensor:
         weight = layer.packed[name]
         if layer.frozen or layer.closed:
             return weight.view(layer.sees)
@@ -207,7 +227,7 @@ def _view_property(name: str) -> property:
     return property(view)
 
 
-def plain_class(layer) -> type:
+def plain_class(layer: keras.Layer) -> type[keras.Layer]:
     """The Keras class of a layer, whether or not this package has given it one of its own."""
     return getattr(type(layer), "plain", type(layer))
 
@@ -245,12 +265,14 @@ def pack_layer(
         weight = source.packed[name] if source else _new_weight(layer, name, kernel, frozen)
         if frozen:
             weight = PackedWeight(None, weight.packed, weight.owner, None)
-        packed[name] = weight
-        if not frozen:
+            held = weight.packed
+        else:
+            held, _ = weight.trained
             # An earlier task may have frozen it; this view's task has not.
-            weight.trainable.trainable = True
-        if weight.trainable is not kernel:
-            _replace(layer, kernel, weight.packed if frozen else weight.trainable)
+            held.trainable = True
+        packed[name] = weight
+        if held is not kernel:
+            _replace(layer, kernel, held)
         # As attributes, so that Keras tracks variables which another layer has made.
         setattr(layer, f"packed_{name}", weight.packed)
         setattr(layer, f"{name}_owner", weight.owner)
@@ -263,7 +285,9 @@ def pack_layer(
     layer.frozen, layer.shared = frozen, bool(source)
 
 
-def _new_weight(layer, name: str, kernel: keras.Variable, frozen: bool) -> PackedWeight:
+def _new_weight(
+    layer: keras.Layer, name: str, kernel: keras.Variable, frozen: bool
+) -> PackedWeight:
     fixed = {"shape": kernel.shape, "trainable": False}
     zeros = {**fixed, "initializer": "zeros", "dtype": owner_dtype(), "autocast": False}
     weight = PackedWeight(
@@ -277,11 +301,11 @@ def _new_weight(layer, name: str, kernel: keras.Variable, frozen: bool) -> Packe
         claim=None if frozen else layer.add_weight(name=f"{name}_claim", **zeros),
     )  # fmt: skip
     if not frozen:
-        clear(weight.trainable)
+        clear(kernel)
     return weight
 
 
-def _replace(layer, old: keras.Variable, new: keras.Variable) -> None:
+def _replace(layer: keras.Layer, old: keras.Variable, new: keras.Variable) -> None:
     """Puts one variable of a layer in the place of another, whatever attribute holds it."""
     tracked = layer._trainable_variables
     place = next(place for place, variable in enumerate(tracked) if variable is old)
