@@ -4,7 +4,7 @@ Imported on first use, as in `packnet_tf`: `runtime` serves programs without Ker
 """
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from packnet_tf.export.api import export_all as export_all
@@ -21,7 +21,7 @@ _MODULES = {
 __all__ = list(_MODULES)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'packnet_tf.export' has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)

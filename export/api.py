@@ -2,9 +2,9 @@
 
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-import numpy as np
-
+from packnet_tf.backend.types import AnyData, AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
 from packnet_tf.export.files import beside
 from packnet_tf.export.options import ExportOptions
@@ -16,11 +16,11 @@ from packnet_tf.net import PackNet
 def export_onnx(
     net: PackNet,
     task: str,
-    path,
+    path: AnyPath,
     *,
-    samples=None,
-    calibration=None,
-    **options,
+    samples: Tensors = None,
+    calibration: AnyData = None,
+    **options: Any,
 ) -> float:
     """Writes one committed task as an ONNX file, its masked weights baked in as constants.
 
@@ -51,13 +51,13 @@ def export_onnx(
         >>> export_onnx(net, "birds", "model_birds.onnx", samples=images[:16])
         2.1e-07
     """
-    path, options = pathlib.Path(path), ExportOptions(**options)
+    path, export_options = pathlib.Path(path), ExportOptions(**options)
     if path.suffix != ".onnx" or path.is_dir():
         raise ValueError(
             f"'{path}' cannot be the file: expected a name that ends in .onnx, and no folder. "
             f"Write '{path.with_suffix('')}/model.onnx', for instance."
         )
-    graph = TaskGraph(net, task, options)
+    graph = TaskGraph(net, task, export_options)
     with beside(path.parent) as folder:
         data = Data(samples, calibration)
         entry = graph.finish(graph.converted.bake(), folder / path.name, data)
@@ -66,14 +66,14 @@ def export_onnx(
 
 def export_all(
     net: PackNet,
-    directory,
+    directory: AnyPath,
     *,
-    samples: Mapping[str, np.ndarray] | None = None,
-    calibration=None,
+    samples: Mapping[str, Tensors] | None = None,
+    calibration: AnyData | Mapping[str, AnyData] = None,
     evaluate: Mapping[str, Iterable] | None = None,
     tasks: Sequence[str] | None = None,
     progress: Callable[[str], None] | None = None,
-    **options,
+    **options: Any,
 ) -> dict:
     """Writes every committed task: `model_task1.onnx`, `model_task2.onnx`, ... and a manifest.
 
@@ -98,7 +98,7 @@ def export_all(
         OSError: the folder cannot be written to.
     """
     names = chosen(net, tasks)
-    directory, options = pathlib.Path(directory), ExportOptions(**options)
+    directory, export_options = pathlib.Path(directory), ExportOptions(**options)
     check_data(net, samples, evaluate)
     calibration = _per_task(net, names, calibration)
     old = manifests.read(directory)
@@ -107,7 +107,7 @@ def export_all(
         for name in names:
             if progress is not None:
                 progress(name)
-            graph = TaskGraph(net, name, options)
+            graph = TaskGraph(net, name, export_options)
             data = Data(
                 (samples or {}).get(name), calibration.get(name), (evaluate or {}).get(name)
             )
@@ -138,7 +138,11 @@ def chosen(net: PackNet, tasks: Sequence[str] | None) -> list[str]:
     return names
 
 
-def check_data(net: PackNet, samples, evaluate) -> None:
+def check_data(
+    net: PackNet,
+    samples: Mapping[str, Tensors] | None,
+    evaluate: Mapping[str, Iterable] | None,
+) -> None:
     """Refuses samples and labelled inputs that are not by the names of tasks.
 
     Raises:
@@ -148,7 +152,9 @@ def check_data(net: PackNet, samples, evaluate) -> None:
     check_by_task("evaluate", evaluate, net.tasks, "(images, labels)")
 
 
-def _per_task(net: PackNet, names: Sequence[str], calibration) -> dict:
+def _per_task(
+    net: PackNet, names: Sequence[str], calibration: AnyData | Mapping[str, AnyData]
+) -> dict[str, AnyData]:
     """The calibration of each task: its own, or the same for all."""
     if calibration is None:
         return {}

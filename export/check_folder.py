@@ -3,10 +3,12 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
+from packnet_tf.backend.types import AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
 from packnet_tf.export.bundle.shared_file import digest
 from packnet_tf.export.graph.constants import calculated_constants
@@ -15,6 +17,9 @@ from packnet_tf.export.runtime.batches import check_by_task
 from packnet_tf.export.runtime.session import session
 from packnet_tf.export.task_graph import TaskGraph, described
 from packnet_tf.net import PackNet
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 @dataclasses.dataclass
@@ -40,9 +45,9 @@ class Verdict:
 
 def verify(
     net: PackNet,
-    directory,
+    directory: AnyPath,
     *,
-    samples: Mapping[str, np.ndarray] | None = None,
+    samples: Mapping[str, Tensors] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[Verdict]:
     """Checks every file of a manifest against the pack.
@@ -93,7 +98,12 @@ def verify(
 
 
 def _check(
-    net: PackNet, directory: pathlib.Path, manifest: dict, entry: dict, samples, verdict: Verdict
+    net: PackNet,
+    directory: pathlib.Path,
+    manifest: dict,
+    entry: dict,
+    samples: Tensors,
+    verdict: Verdict,
 ) -> None:
     import onnx
 
@@ -178,7 +188,7 @@ def _check_shared(path: pathlib.Path, graph: TaskGraph, verdict: Verdict) -> Non
             )
 
 
-def _zeros(proto, graph: TaskGraph, verdict: Verdict) -> int:
+def _zeros(proto: "ModelProto", graph: TaskGraph, verdict: Verdict) -> int:
     """Checks weights that a task does not see; returns how many there are."""
     from onnx import numpy_helper
 

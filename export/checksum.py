@@ -21,11 +21,11 @@ def own_digest(net: PackNet, task: str) -> str:
         for place, variable in enumerate(net.state.unpacked_variables())
         if place not in mine
     )
-    facts = [record.head.config, record.head_weights, record.own_places, record.classes]
+    facts: list = [record.head.config, record.head_weights, record.own_places, record.classes]
     if record.sees != tuple(range(1, record.number + 1)):  # else as bundles of old say it
         facts.append(record.sees)
     facts = json.loads(json.dumps(facts))  # as they come back from a file
     found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for part in (record.values, *shared):
-        found.update(part)
+        found.update(part)  # type: ignore[arg-type]  # arrays are buffers
     return found.hexdigest()

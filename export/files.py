@@ -6,8 +6,13 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from packnet_tf.backend.atomic import FULL, flush
+from packnet_tf.backend.types import AnyPath
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 # Protocol buffers end at 2 GiB; the graph itself needs some of it.
 EXTERNAL_ABOVE = 2**31 - 2**24
@@ -15,12 +20,12 @@ SMALL = 1024  # bytes; smaller weights stay in the model
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
-def is_large(proto) -> bool:
+def is_large(proto: "ModelProto") -> bool:
     """Whether what an ONNX model holds itself is too large for one file."""
     return sum(len(tensor.raw_data) for tensor in proto.graph.initializer) > EXTERNAL_ABOVE
 
 
-def save(proto, path: pathlib.Path) -> list[pathlib.Path]:
+def save(proto: "ModelProto", path: pathlib.Path) -> list[pathlib.Path]:
     """Writes an ONNX model and checks it.
 
     Args:
@@ -47,7 +52,7 @@ def save(proto, path: pathlib.Path) -> list[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def beside(directory) -> Iterator[pathlib.Path]:
+def beside(directory: AnyPath) -> Iterator[pathlib.Path]:
     """Yields an empty folder within `directory`; on success its files move into `directory`.
 
     When the block raises, they are gone, and `directory` is as it was.
@@ -110,6 +115,6 @@ def _missing(directory: pathlib.Path) -> list[pathlib.Path]:
 def _cannot_write(directory: pathlib.Path, error: OSError) -> OSError:
     remedy = "Make room there, or name" if error.errno in FULL else "Name"
     return OSError(
-        f"Cannot write to '{directory}': {os.strerror(error.errno)}. {remedy} another folder. "
+        f"Cannot write to '{directory}': {os.strerror(error.errno or 0)}. {remedy} another folder. "
         "Nothing was left behind."
     )

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterable
 
 import packnet_tf
+from packnet_tf.backend.types import AnyPath
 
 NAME = "manifest.json"
 FORMAT = 3
@@ -41,7 +42,7 @@ def made_by() -> dict[str, str | None]:
     return {"packnet_tf": packnet_tf.__version__, **{name: _version(name) for name in TOOLS}}
 
 
-def read(directory) -> dict:
+def read(directory: AnyPath) -> dict:
     """The manifest of a folder; an empty one where there is none yet.
 
     Raises:
@@ -79,7 +80,7 @@ def _check(manifest: dict) -> None:
             raise ValueError(f"'{entry['file']}' is not the name of a file beside it")
 
 
-def write(directory, manifest: dict) -> None:
+def write(directory: AnyPath, manifest: dict) -> None:
     """Writes a folder's manifest."""
     text = json.dumps(manifest, indent=1) + "\n"
     (pathlib.Path(directory) / NAME).write_text(text, encoding="utf-8")
@@ -105,7 +106,7 @@ def files_of(manifest: dict) -> set[str]:
     return {entry["file"] for entry in described_files(manifest)}
 
 
-def remove_stale(directory, old: dict, new: dict, written: Iterable[str]) -> None:
+def remove_stale(directory: AnyPath, old: dict, new: dict, written: Iterable[str]) -> None:
     """Removes the files of a folder's old manifest that the new one does not mean.
 
     Args:
@@ -119,7 +120,7 @@ def remove_stale(directory, old: dict, new: dict, written: Iterable[str]) -> Non
             (pathlib.Path(directory) / entry["file"]).unlink(missing_ok=True)
 
 
-def damage(directory, described: Iterable[dict]) -> dict[str, str]:
+def damage(directory: AnyPath, described: Iterable[dict]) -> dict[str, str]:
     """What is wrong with files of a folder, by their names: missing, cut off or changed.
 
     Args:
@@ -144,7 +145,7 @@ def describe_file(path: pathlib.Path) -> dict:
     return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
-def sha256(path) -> str:
+def sha256(path: AnyPath) -> str:
     """Hexadecimal SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -70,7 +70,7 @@ class ExportOptions:
             and getattr(self, field.name) != field.default
         }
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         known = {
             "preprocessing": PREPROCESSINGS,
             "channel_order": ORDERS,
@@ -110,7 +110,7 @@ class ExportOptions:
         if self.outputs == "top_k":
             self._set("top_k", self.top_k or 5)
 
-    def _set(self, name: str, value) -> None:
+    def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
     def _check_opset(self) -> None:
@@ -162,5 +162,5 @@ class ExportOptions:
                     )
 
 
-def _is_whole(value) -> bool:
+def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)

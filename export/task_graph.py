@@ -6,11 +6,13 @@ import json
 import pathlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from packnet_tf.backend.keras_internals import all_layers
+from packnet_tf.backend.types import AnyData, AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
 from packnet_tf.export.checksum import own_digest
 from packnet_tf.export.convert.supported import check_inputs
@@ -32,6 +34,9 @@ from packnet_tf.net import PackNet
 from packnet_tf.packing.cloning import full_precision, packed_kernels
 from packnet_tf.packing.weight import PackedWeight
 
+if TYPE_CHECKING:
+    from onnx import ModelProto, ValueInfoProto
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
@@ -43,8 +48,8 @@ class Data:
         evaluate: pairs (inputs, labels), to measure accuracy on.
     """
 
-    samples: object = None
-    calibration: object = None
+    samples: Tensors = None
+    calibration: AnyData = None
     evaluate: Iterable | None = None
 
 
@@ -66,7 +71,7 @@ class TaskGraph:
         ValueError: there is no such task, or an option does not fit its model.
     """
 
-    def __init__(self, net: PackNet, task: str, options: ExportOptions):
+    def __init__(self, net: PackNet, task: str, options: ExportOptions) -> None:
         self.net, self.task, self.options = net, task, options
         self.model, self.view = net.unpack(task), net.task_model(task)
         self.sees, head = net.state.record(task).sees, self.view.head
@@ -82,6 +87,7 @@ class TaskGraph:
             inputs = keras.tree.flatten(self.model.inputs)
             self.pixels = Pixels.of(inputs, net.notes.get("pixel_range"), options)
         self.names = input_names(self.model, options.input_names)
+        assert options.opset is not None  # the options have chosen one
         with self._named():
             self.converted = to_onnx(
                 self.model, names=self.names, opset=options.opset, batch_size=options.batch_size
@@ -119,9 +125,11 @@ class TaskGraph:
 
     def let_go(self) -> None:
         """Forgets the plain model, once its weights are in the graph."""
-        self.model = self.converted = None
+        del self.model, self.converted
 
-    def finish(self, proto, path, data: Data, optimized: bool = False) -> dict:
+    def finish(
+        self, proto: "ModelProto", path: AnyPath, data: Data, optimized: bool = False
+    ) -> dict:
         """Makes of a graph with weights what the options ask for, writes it and checks it.
 
         Args:
@@ -136,7 +144,8 @@ class TaskGraph:
         Raises:
             ValueError: the graph differs from Keras by more than the tolerance.
         """
-        options, entry = self.options, {}
+        options = self.options
+        entry: dict[str, Any] = {}
         if is_large(proto) and options.precision != "float32":
             raise ValueError(
                 f"The weights of task '{self.task}' take more than 2 GB, and the tools that change "
@@ -161,7 +170,7 @@ class TaskGraph:
             entry["evaluated"] = self.comparison.accuracy(onnx_session, data.evaluate)
         return {**self._entry(proto, files, found), **entry}
 
-    def dress(self, proto):
+    def dress(self, proto: "ModelProto") -> "ModelProto":
         """Gives a graph the inputs, outputs and metadata that the options ask for."""
         if self.pixels is not None:
             self.pixels.prepend(proto)
@@ -169,7 +178,9 @@ class TaskGraph:
         self._describe(proto)
         return proto
 
-    def _check_plain(self, proto, batches) -> None:
+    def _check_plain(
+        self, proto: "ModelProto", batches: list[tuple[list[np.ndarray], int]]
+    ) -> None:
         """Checks a graph before its precision changes."""
         plain = dataclasses.replace(self.options, outputs="logits", softmax=False, top_k=None)
         comparison = Comparison(self.view, plain, None, self.gives_probabilities)
@@ -190,14 +201,14 @@ class TaskGraph:
                 "enough for you, pass a larger tolerance."
             )
 
-    def _feeds(self, calibration) -> list[Mapping[str, np.ndarray]] | None:
+    def _feeds(self, calibration: AnyData) -> list[Mapping[str, np.ndarray]] | None:
         """Batches for the calibration, by the names of the ONNX inputs."""
         if calibration is None:
             return None
         batches = input_batches(self.view, calibration, self.options.batch_size)
         return [dict(zip(self.names, batch, strict=True)) for batch, _ in batches]
 
-    def _describe(self, proto) -> None:
+    def _describe(self, proto: "ModelProto") -> None:
         """Names the task and its classes in the file's metadata."""
         import onnx
 
@@ -219,7 +230,7 @@ class TaskGraph:
         notes = {**self.net.notes, **(self.options.metadata or {})}
         return {str(key): str(value) for key, value in notes.items()}
 
-    def _entry(self, proto, files: list[pathlib.Path], found: Difference) -> dict:
+    def _entry(self, proto: "ModelProto", files: list[pathlib.Path], found: Difference) -> dict:
         [path, *others] = files
         return {
             "task": self.task,
@@ -244,7 +255,7 @@ class TaskGraph:
         }
 
 
-def described(proto) -> dict:
+def described(proto: "ModelProto") -> dict:
     """The inputs and outputs of a model: names, shapes (None: any) and dtypes."""
     return {
         "inputs": [_describe_value(value) for value in proto.graph.input],
@@ -252,7 +263,7 @@ def described(proto) -> dict:
     }
 
 
-def _describe_value(value) -> dict:
+def _describe_value(value: "ValueInfoProto") -> dict:
     import onnx
 
     tensor = value.type.tensor_type

@@ -7,7 +7,7 @@ packed layers are registered with it at once: `keras.saving.load_model` reads sa
 
 import importlib
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from packnet_tf import metrics as metrics
@@ -61,7 +61,7 @@ _MODULES = ("metrics", "planning")  # of functions for those who look for them
 __all__ = ["__version__", *_HOMES, *_MODULES]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"packnet_tf.{name}")
     if name not in _HOMES:

@@ -4,9 +4,13 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from packnet_tf.packing.pruning import check_ratio
 from packnet_tf.reporting.tables import text_table
+
+if TYPE_CHECKING:
+    from packnet_tf.net import PackNet
 
 LEAST_SHARE = 0.5  # below it the learning rate rises no further
 # What a task needs, as shares of the packed weights; see docs/comparison.md.
@@ -40,7 +44,7 @@ def equal_shares(num_tasks: int) -> list[float]:
     return [(num_tasks - t) / (num_tasks - t + 1) for t in range(1, int(num_tasks) + 1)]
 
 
-def erk_ratios(net, ratio: float, power: float = 0.5) -> dict[str, float]:
+def erk_ratios(net: "PackNet", ratio: float, power: float = 0.5) -> dict[str, float]:
     """Ratios that release the same share of the whole trunk, but less of its small layers.
 
     A uniform ratio takes as much of a depthwise kernel, of a first layer and of others with few
@@ -80,7 +84,8 @@ def ratios_for_shapes(
     ratio = check_ratio(ratio)
     sizes = [math.prod(shape) for shape in shapes]
     raw = [(sum(shape) / size) ** power for shape, size in zip(shapes, sizes, strict=True)]
-    keep, dense = (1.0 - ratio) * sum(sizes), set()
+    keep: float = (1.0 - ratio) * sum(sizes)
+    dense: set[int] = set()
     while True:  # a layer cannot be denser than dense: what it does not take goes to the others
         open_ = [i for i in range(len(sizes)) if i not in dense]
         left = keep - sum(sizes[i] for i in dense)

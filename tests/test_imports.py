@@ -25,9 +25,17 @@ def modules():
     return found
 
 
+def for_types(node):
+    """Whether it is `if TYPE_CHECKING:`."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
 def imports(tree, known, homes):
-    """The modules that one imports, within functions too."""
+    """The modules that one imports, within functions too, but not for their types alone."""
+    typing = {id(inner) for node in ast.walk(tree) if for_types(node) for inner in ast.walk(node)}
     for node in ast.walk(tree):
+        if id(node) in typing:
+            continue
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"

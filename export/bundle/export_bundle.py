@@ -2,10 +2,10 @@
 
 import pathlib
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
-import numpy as np
-
+from packnet_tf.backend.types import AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
 from packnet_tf.export.api import check_data, chosen
 from packnet_tf.export.bundle.shared_weights import (
@@ -24,14 +24,14 @@ from packnet_tf.net import PackNet
 
 def export_bundle(
     net: PackNet,
-    directory,
+    directory: AnyPath,
     *,
-    samples: Mapping[str, np.ndarray] | None = None,
+    samples: Mapping[str, Tensors] | None = None,
     evaluate: Mapping[str, Iterable] | None = None,
-    update_from=None,
+    update_from: AnyPath | None = None,
     optimized: bool = False,
     progress: Callable[[str], None] | None = None,
-    **options,
+    **options: Any,
 ) -> dict:
     """Writes all tasks with their weights shared: a small graph per task, and `shared.data`.
 
@@ -69,13 +69,13 @@ def export_bundle(
         >>> export_bundle(net, "update/", update_from="bundle/")
     """
     names = chosen(net, None)
-    directory, options = pathlib.Path(directory), ExportOptions(**options)
-    _check_options(options)
+    directory, export_options = pathlib.Path(directory), ExportOptions(**options)
+    _check_options(export_options)
     check_data(net, samples, evaluate)
     old = manifests.read(directory)
     with beside(directory) as folder:
         if update_from is None:
-            manifest, files = manifests.empty(manifests.BUNDLE), []
+            manifest, files = manifests.empty(manifests.BUNDLE), list[SharedWeights]()
         else:
             manifest, files = _earlier(net, pathlib.Path(update_from), folder)
         known = {task["task"]: task for task in manifest["tasks"]}
@@ -84,7 +84,7 @@ def export_bundle(
             again = TaskGraph(net, names[-1], ExportOptions(**known[names[-1]]["options"]))
             referring([again], files)
         files += new_files(folder, len(names), len(known))
-        for graph, proto in referring(_opened(net, new, options, progress), files):
+        for graph, proto in referring(_opened(net, new, export_options, progress), files):
             path = folder / f"model_task{graph.number}.onnx"
             task = graph.task
             data = Data((samples or {}).get(task), None, (evaluate or {}).get(task))
@@ -100,14 +100,21 @@ def export_bundle(
     return manifest
 
 
-def _opened(net: PackNet, names: list[str], options: ExportOptions, progress):
+def _opened(
+    net: PackNet,
+    names: list[str],
+    options: ExportOptions,
+    progress: Callable[[str], None] | None,
+) -> Iterator[TaskGraph]:
     for name in names:
         if progress is not None:
             progress(name)
         yield TaskGraph(net, name, options)
 
 
-def _earlier(net: PackNet, bundle: pathlib.Path, folder: pathlib.Path):
+def _earlier(
+    net: PackNet, bundle: pathlib.Path, folder: pathlib.Path
+) -> tuple[dict, list[SharedWeights]]:
     """The manifest of an earlier bundle, and its shared files, put into `folder` for a while."""
     manifest = manifests.read(bundle)
     if manifest["kind"] != manifests.BUNDLE or not manifest["tasks"]:

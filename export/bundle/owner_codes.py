@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from packnet_tf.export.graph.builder import GraphBuilder
+
 
 def width(tasks: int) -> int:
     """Bits per weight: 2 for up to four tasks, 4 for up to 16, 8 beyond."""
@@ -36,10 +38,10 @@ def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
     """
     flat = np.asarray(codes, np.uint8).reshape(-1)
     each = 8 // bits
-    flat = np.pad(flat, (0, -flat.size % each)).reshape(-1, each)
-    packed = np.zeros(len(flat), np.uint8)
+    rows = np.pad(flat, (0, -flat.size % each)).reshape(-1, each)
+    packed = np.zeros(len(rows), np.uint8)
     for place in range(each):
-        packed |= flat[:, place] << (bits * place)
+        packed |= rows[:, place] << (bits * place)
     return packed
 
 
@@ -51,7 +53,11 @@ def table(bits: int, chosen: Sequence[int]) -> np.ndarray:
 
 
 def masks(
-    builder, packed: str, bits: int, shapes: Sequence[tuple[int, ...]], chosen: Sequence[int]
+    builder: GraphBuilder,
+    packed: str,
+    bits: int,
+    shapes: Sequence[tuple[int, ...]],
+    chosen: Sequence[int],
 ) -> list[str]:
     """Adds the nodes that tell which weights have chosen codes.
 
@@ -82,12 +88,14 @@ def masks(
     return masks
 
 
-def masked(builder, values: str, seen: str, dtype) -> str:
+def masked(builder: GraphBuilder, values: str, seen: str, dtype: np.dtype) -> str:
     """Adds the node that shows values where a mask is set, and 0 elsewhere; returns its name."""
     return builder.node("Where", seen, values, builder.constant(np.zeros((), dtype)))
 
 
-def filled_in(builder, kernel: str, values: str, seen: str, shape: tuple[int, ...]) -> str:
+def filled_in(
+    builder: GraphBuilder, kernel: str, values: str, seen: str, shape: tuple[int, ...]
+) -> str:
     """Adds the nodes that put values, given one after another, where a mask is set.
 
     Args:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from packnet_tf.backend.types import AnyPath
+
 ALIGNMENT = 64  # ONNX Runtime reads weights in place where they lie on such a boundary
 
 
@@ -25,7 +27,7 @@ class SharedFile:
         index: by digest, the offsets of the arrays that are in it already; it is then complete.
     """
 
-    def __init__(self, path, index: Mapping[str, int] | None = None):
+    def __init__(self, path: AnyPath, index: Mapping[str, int] | None = None) -> None:
         self.path, self.complete = pathlib.Path(path), index is not None
         self.index: dict[str, int] = dict(index or {})
         self._end = 0

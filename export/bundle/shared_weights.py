@@ -2,11 +2,13 @@
 
 import collections
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from keras import ops
 
+from packnet_tf.backend.types import AnyPath
 from packnet_tf.export.bundle import owner_codes
 from packnet_tf.export.bundle.shared_file import SharedFile, digest
 from packnet_tf.export.convert.baking import bake
@@ -14,8 +16,13 @@ from packnet_tf.export.graph.builder import GraphBuilder, external
 from packnet_tf.export.graph.canonical import shorten
 from packnet_tf.export.task_graph import TaskGraph
 
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
 SHARED = "shared.data"
 SMALL = 256  # bytes; smaller constants stay in the graphs
+# A task, and its graph.
+Graph: TypeAlias = "tuple[TaskGraph, ModelProto]"
 
 
 class SharedWeights(SharedFile):
@@ -27,14 +34,21 @@ class SharedWeights(SharedFile):
         bits: of a code.
     """
 
-    def __init__(self, path, first: int, last: int, bits: int, index=None):
+    def __init__(
+        self,
+        path: AnyPath,
+        first: int,
+        last: int,
+        bits: int,
+        index: Mapping[str, int] | None = None,
+    ) -> None:
         super().__init__(path, index)
         self.first, self.last, self.bits = first, last, bits
 
     def add(
         self,
         builder: GraphBuilder,
-        kernels: list[str | None],
+        kernels: Sequence[str],
         values: list[np.ndarray],
         owners: list[np.ndarray],
         sees: Sequence[int],
@@ -43,7 +57,7 @@ class SharedWeights(SharedFile):
 
         Args:
             builder: of the task's graph.
-            kernels: names of what earlier files gave.
+            kernels: names of what earlier files gave; the first file needs none.
             values, owners: of the weights, in the graph's layout.
             sees: numbers of the tasks whose weights the task sees.
 
@@ -62,19 +76,23 @@ class SharedWeights(SharedFile):
                 owner_codes.masked(builder, self._external(builder, whole), mask, whole.dtype)
                 for whole, mask in zip(wholes, seen, strict=True)
             ]
-        kernels, seen = list(kernels), self._masks(builder, here, shapes, [1])
+        filled, seen = list(kernels), self._masks(builder, here, shapes, [1])
         for place, (mask, own) in enumerate(zip(seen, here, strict=True)):
             if own.any():
-                some = np.append(values[place][own], np.zeros(1, values[place].dtype))
-                some = self._external(builder, some)
-                kernels[place] = owner_codes.filled_in(
-                    builder, kernels[place], some, mask, own.shape
-                )
-        return kernels
+                array = np.append(values[place][own], np.zeros(1, values[place].dtype))
+                some = self._external(builder, array)
+                filled[place] = owner_codes.filled_in(builder, filled[place], some, mask, own.shape)
+        return filled
 
-    def _masks(self, builder: GraphBuilder, codes: list, shapes, chosen: Sequence[int]):
-        packed = [owner_codes.pack_codes(part, self.bits) for part in codes]
-        packed = self._external(builder, np.concatenate(packed))
+    def _masks(
+        self,
+        builder: GraphBuilder,
+        codes: Sequence[np.ndarray],
+        shapes: Sequence[tuple[int, ...]],
+        chosen: Sequence[int],
+    ) -> list[str]:
+        parts = [owner_codes.pack_codes(part, self.bits) for part in codes]
+        packed = self._external(builder, np.concatenate(parts))
         return owner_codes.masks(builder, packed, self.bits, shapes, chosen)
 
     def _external(self, builder: GraphBuilder, array: np.ndarray) -> str:
@@ -94,12 +112,13 @@ def new_files(folder: pathlib.Path, tasks: int, known: int) -> list[SharedWeight
 def opened_files(folder: pathlib.Path, manifest: dict) -> list[SharedWeights]:
     """The shared files that a manifest lists, in a folder where they lie."""
     return [
-        SharedWeights(folder / e["file"], *e["tasks"], e["bits"], e["tensors"])
+        SharedWeights(folder / e["file"], first, last, e["bits"], e["tensors"])
         for e in manifest["shared"]
+        for first, last in [e["tasks"]]
     ]
 
 
-def referring(tasks: Iterable[TaskGraph], files: list[SharedWeights]) -> list[tuple]:
+def referring(tasks: Iterable[TaskGraph], files: list[SharedWeights]) -> list[Graph]:
     """The graphs of some tasks, with references to shared files instead of weights.
 
     Args:
@@ -120,7 +139,7 @@ def referring(tasks: Iterable[TaskGraph], files: list[SharedWeights]) -> list[tu
     return pairs
 
 
-def _share_weights(task: TaskGraph, files: list[SharedWeights]):
+def _share_weights(task: TaskGraph, files: list[SharedWeights]) -> "ModelProto":
     """Gives a task's graph its weights: packed ones by reference, its own ones within."""
     proto, laid = task.converted.proto, task.converted.laid
     shared = {name: layout for name, layout in laid.items() if layout.source in task.packed}
@@ -129,7 +148,7 @@ def _share_weights(task: TaskGraph, files: list[SharedWeights]):
     # Half precision is for training: the graph computes in float32.
     values = [layout(array.astype(np.float32, copy=False)) for layout, array in arrays]
     owners = [layout(ops.convert_to_numpy(weight.owner)) for layout, weight in weights]
-    builder, kernels = GraphBuilder(proto.graph), [None] * len(shared)
+    builder, kernels = GraphBuilder(proto.graph), list[str]()
     for file in files if shared else ():
         if file.first == 1 or file.first in task.sees:
             try:
@@ -145,7 +164,7 @@ def _share_weights(task: TaskGraph, files: list[SharedWeights]):
     return proto
 
 
-def _share_constants(pairs: list[tuple], files: list[SharedWeights]) -> None:
+def _share_constants(pairs: list[Graph], files: list[SharedWeights]) -> None:
     """Moves constants that several graphs have, shared biases and norms, to a shared file."""
     from onnx import TensorProto, numpy_helper
 

@@ -3,10 +3,14 @@
 import collections
 import dataclasses
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from packnet_tf.export.graph.walk import read_instead, reads
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, NodeProto
 
 # What the converter does to bring a kernel into ONNX's layout.
 LAYOUT = ("Transpose", "Reshape", "Squeeze", "Unsqueeze")
@@ -24,7 +28,7 @@ class Laid:
 
     source: str
     opset: int
-    steps: tuple = ()
+    steps: tuple[tuple["NodeProto", dict[str, np.ndarray]], ...] = ()
 
     def __call__(self, array: np.ndarray) -> np.ndarray:
         """Brings an array of the weight's shape, of any dtype, into the graph's layout."""
@@ -32,11 +36,12 @@ class Laid:
 
         for node, others in self.steps:
             feeds = {node.input[0]: array, **others}
-            [array] = ReferenceEvaluator(node, opsets={"": self.opset}).run(None, feeds)
+            evaluator = ReferenceEvaluator(node, opsets={"": self.opset})
+            [array] = evaluator.run(None, feeds)  # type: ignore[assignment]  # a list, not a dict
         return np.ascontiguousarray(array)
 
 
-def lay_out(graph, opset: int, weights: Iterable[str]) -> dict[str, Laid]:
+def lay_out(graph: "GraphProto", opset: int, weights: Iterable[str]) -> dict[str, Laid]:
     """Takes weights out of the inputs of a graph, and the nodes that only bring them into shape.
 
     Args:
@@ -57,7 +62,7 @@ def lay_out(graph, opset: int, weights: Iterable[str]) -> dict[str, Laid]:
     return {name: laid[name] for name in laid if name in used}
 
 
-def bake(graph, laid: Mapping[str, Laid], weights: Mapping[str, np.ndarray]) -> None:
+def bake(graph: "GraphProto", laid: Mapping[str, Laid], weights: Mapping[str, np.ndarray]) -> None:
     """Gives a graph the constants that it lacks.
 
     Args:
@@ -73,7 +78,7 @@ def bake(graph, laid: Mapping[str, Laid], weights: Mapping[str, np.ndarray]) -> 
     )
 
 
-def _follow(graph, opset: int, laid: dict[str, Laid]) -> None:
+def _follow(graph: "GraphProto", opset: int, laid: dict[str, Laid]) -> None:
     """Moves what transposes and reshapes weights from the graph into `laid`."""
     from onnx import numpy_helper
 
@@ -97,5 +102,5 @@ def _follow(graph, opset: int, laid: dict[str, Laid]) -> None:
             counts[name] -= 1
 
 
-def _some(values: Mapping, names: Iterable[str]) -> dict:
+def _some(values: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str, np.ndarray]:
     return {name: values[name] for name in names}

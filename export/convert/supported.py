@@ -1,13 +1,18 @@
 """Operators that ONNX lacks, said in terms of the Keras layer that needs them."""
 
 import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import keras
 
 from packnet_tf.backend.keras_internals import all_layers
 
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto
 
-def check_operators(proto, model: keras.Model, opset: int) -> None:
+
+def check_operators(proto: "ModelProto", model: keras.Model, opset: int) -> None:
     """Refuses a converted graph with operators that no ONNX runtime knows.
 
     Args:
@@ -54,7 +59,7 @@ def check_inputs(model: keras.Model) -> None:
             )
 
 
-def _nodes(graph):
+def _nodes(graph: "GraphProto") -> Iterator["NodeProto"]:
     for node in graph.node:
         yield node
         for attribute in node.attribute:

@@ -6,18 +6,23 @@ import functools
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 from keras import ops
 
 from packnet_tf.backend.keras_internals import all_layers
+from packnet_tf.backend.types import Tensor, Tensors
 from packnet_tf.export.convert.baking import Laid, bake, lay_out
 from packnet_tf.export.convert.supported import check_operators
 from packnet_tf.export.graph.canonical import settle
 from packnet_tf.export.graph.padding import keep_zero_padding
 from packnet_tf.export.options import DEFAULT_OPSET
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+    from tf2onnx.graph import Graph, Node
 
 
 def input_names(model: keras.Model, names: Sequence[str] | None = None) -> list[str]:
@@ -54,11 +59,11 @@ class Converted:
         weights: the variables of the Keras model whose values these are, by name.
     """
 
-    proto: Any
+    proto: "ModelProto"
     laid: dict[str, Laid]
     weights: dict[str, keras.Variable]
 
-    def bake(self):
+    def bake(self) -> "ModelProto":
         """Gives the graph the values of the Keras model; returns the `onnx.ModelProto`."""
         bake(self.proto.graph, self.laid, self.values(self.laid))
         return self.proto
@@ -113,7 +118,7 @@ def to_onnx(
     # The converter copies constants dozens of times: kernels stay outside, as further inputs.
     signature += [tf.TensorSpec(kernel.shape, kernel.dtype) for kernel in kernels.values()]
 
-    def answer(*tensors):
+    def answer(*tensors: Tensor) -> dict[str, Tensor]:
         inputs = keras.tree.pack_sequence_as(model.input, tensors[: len(names)])
         state = zip(kernels.values(), tensors[len(names) :], strict=True)
         with keras.StatelessScope(state_mapping=list(state)):
@@ -155,7 +160,7 @@ def to_onnx(
     return Converted(graph, laid, kernels)
 
 
-def _named(outputs, name: str, taken: Sequence[str]) -> dict:
+def _named(outputs: Tensors, name: str, taken: Sequence[str]) -> dict[str, Tensor]:
     """The outputs of a model by their names in ONNX; a dict of several keeps its own."""
     flat = keras.tree.flatten(outputs)
     if len(flat) == 1:
@@ -202,7 +207,7 @@ def _kernels(model: keras.Model) -> dict[str, keras.Variable]:
     return kernels
 
 
-def _erfc(context, node, name, args):
+def _erfc(context: "Graph", node: "Node", name: str, args: list) -> None:
     """Erfc, which exact GELU uses and ONNX lacks, as 1 - Erf."""
     import onnx
     from tf2onnx import utils
@@ -215,7 +220,7 @@ def _erfc(context, node, name, args):
     add.input.append(one.output[0])
 
 
-def _expm1(context, node, name, args):
+def _expm1(context: "Graph", node: "Node", name: str, args: list) -> None:
     """Expm1, which celu uses and ONNX lacks, as Exp - 1."""
     import onnx
     from tf2onnx import utils

@@ -2,10 +2,14 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from packnet_tf.export.graph.walk import read_instead
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, NodeProto, TensorProto
 
 
 class GraphBuilder:
@@ -15,12 +19,13 @@ class GraphBuilder:
         graph: an `onnx.GraphProto`, changed in place; see `close`.
     """
 
-    def __init__(self, graph):
-        self._graph, self._nodes = graph, []
+    def __init__(self, graph: "GraphProto") -> None:
+        self._graph = graph
+        self._nodes: list[NodeProto] = []
         self._constants: dict[tuple, str] = {}
         self._count = itertools.count()
 
-    def node(self, kind: str, *inputs: str, **attributes) -> str:
+    def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Adds a node of a standard operator; returns the name of its output."""
         from onnx import helper
 
@@ -70,7 +75,9 @@ class GraphBuilder:
         return f"packed_{next(self._count)}"
 
 
-def external(name: str, file: str, offset: int, dtype, shape):
+def external(
+    name: str, file: str, offset: int, dtype: np.dtype, shape: Sequence[int]
+) -> "TensorProto":
     """A constant that lies in a file, an `onnx.TensorProto`."""
     from onnx import TensorProto, helper
 

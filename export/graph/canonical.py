@@ -6,12 +6,19 @@ two conversions of one model differ in names and in the order of nodes.
 
 import itertools
 import string
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeAlias
 
 from packnet_tf.export.graph.walk import graphs, node_reads, rename, within
 
+if TYPE_CHECKING:
+    from onnx import AttributeProto, GraphProto
 
-def settle(graph, kept: set[str]) -> None:
+# Names in a graph, each with new ones to choose from.
+Namer: TypeAlias = "Callable[[GraphProto], Iterator[tuple[str, Iterator[str]]]]"
+
+
+def settle(graph: "GraphProto", kept: set[str]) -> None:
     """Brings nodes and constants into the order in which the answers need them, and renames them.
 
     What a node makes is named after its operator and its place, a constant after the node that
@@ -37,7 +44,7 @@ def settle(graph, kept: set[str]) -> None:
             part.name = "body"
 
 
-def shorten(graph) -> None:
+def shorten(graph: "GraphProto") -> None:
     """Gives everything within a graph the shortest names there are; inputs and outputs keep theirs.
 
     Names are half of a file whose weights lie elsewhere. What convolutions say of themselves goes
@@ -53,7 +60,7 @@ def shorten(graph) -> None:
     _rename_all(graph, set(), _short_names)
 
 
-def _goes_without(attribute) -> bool:
+def _goes_without(attribute: "AttributeProto") -> bool:
     """Whether a Conv means the same without an attribute."""
     defaults = {"dilations": {1}, "strides": {1}, "pads": {0}}
     return (
@@ -63,7 +70,7 @@ def _goes_without(attribute) -> bool:
     )
 
 
-def _rename_all(graph, kept: set[str], namer) -> None:
+def _rename_all(graph: "GraphProto", kept: set[str], namer: Namer) -> None:
     kept = kept | {entry.name for entry in (*graph.input, *graph.output)} | {""}
     del graph.value_info[:]
     names: dict[str, str] = {}
@@ -73,7 +80,7 @@ def _rename_all(graph, kept: set[str], namer) -> None:
     rename(graph, names)
 
 
-def _settle_copies(graph) -> None:
+def _settle_copies(graph: "GraphProto") -> None:
     """Of two outputs that are the same, the first is the original and the second its Identity."""
     entries = {entry.name: (place, entry) for place, entry in enumerate(graph.output)}
     for node in graph.node:
@@ -83,7 +90,7 @@ def _settle_copies(graph) -> None:
                 one.name, other.name = other.name, one.name
 
 
-def _order(graph) -> None:
+def _order(graph: "GraphProto") -> None:
     """Sorts nodes as a walk from the outputs back to the inputs finds them, constants as read."""
     makers = {output: place for place, node in enumerate(graph.node) for output in node.output}
     nodes, order, done = list(graph.node), [], set()
@@ -111,7 +118,7 @@ def _order(graph) -> None:
     graph.initializer.extend(constants)
 
 
-def _telling_names(graph, prefix: str = "") -> Iterator[tuple[str, Iterator[str]]]:
+def _telling_names(graph: "GraphProto", prefix: str = "") -> Iterator[tuple[str, Iterator[str]]]:
     """Every name that a graph and those within it make, with new ones to choose from."""
     constants = {tensor.name for tensor in graph.initializer}
     for number, node in enumerate(graph.node):
@@ -132,7 +139,7 @@ def _numbered(name: str) -> Iterator[str]:
     yield from (f"{name}_{number}" for number in itertools.count(1))
 
 
-def _short_names(graph) -> Iterator[tuple[str, Iterator[str]]]:
+def _short_names(graph: "GraphProto") -> Iterator[tuple[str, Iterator[str]]]:
     """Every name in a graph, with a supply of short ones."""
     digits = string.ascii_letters + string.digits
     supply = (

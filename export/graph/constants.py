@@ -5,10 +5,11 @@ import pathlib
 
 import numpy as np
 
+from packnet_tf.backend.types import AnyPath
 from packnet_tf.export.graph.walk import within
 
 
-def calculated_constants(path) -> list[np.ndarray]:
+def calculated_constants(path: AnyPath) -> list[np.ndarray]:
     """Every float32 array that a graph calculates from what it holds, whatever its inputs are.
 
     Args:

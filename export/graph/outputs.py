@@ -1,16 +1,20 @@
 """What an exported file answers with: logits, probabilities, or the classes that lead."""
 
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from packnet_tf.export.graph.walk import rename
 
+if TYPE_CHECKING:
+    from onnx import ModelProto, ValueInfoProto
+
 OUTPUTS = ("logits", "probabilities", "top_k")
 NAMES = ("logits", "probabilities", "top_classes", "top_probabilities")
 
 
-def ends_in_probabilities(proto) -> list[bool]:
+def ends_in_probabilities(proto: "ModelProto") -> list[bool]:
     """Of each output of a model, whether it ends in a softmax or a sigmoid."""
     made_by = {name: node for node in proto.graph.node for name in node.output}
 
@@ -35,7 +39,7 @@ def are_probabilities(answer: np.ndarray) -> bool:
     return bool((answer >= 0).all() and np.allclose(sums, 1.0, rtol=0, atol=1e-3))
 
 
-def name_outputs(proto, features: bool, gives_probabilities: list[bool]) -> None:
+def name_outputs(proto: "ModelProto", features: bool, gives_probabilities: list[bool]) -> None:
     """Names the outputs of a model after what they are, where they are no logits.
 
     Args:
@@ -55,7 +59,9 @@ def name_outputs(proto, features: bool, gives_probabilities: list[bool]) -> None
         rename(proto.graph, names)
 
 
-def check_outputs(proto, kind: str, top_k: int, gives_probabilities: list[bool]) -> None:
+def check_outputs(
+    proto: "ModelProto", kind: str, top_k: int | None, gives_probabilities: list[bool]
+) -> None:
     """Refuses answers that a model cannot give.
 
     Args:
@@ -85,7 +91,9 @@ def check_outputs(proto, kind: str, top_k: int, gives_probabilities: list[bool])
         )
 
 
-def append_outputs(proto, kind: str, top_k: int, gives_probabilities: list[bool]) -> None:
+def append_outputs(
+    proto: "ModelProto", kind: str, top_k: int | None, gives_probabilities: list[bool]
+) -> None:
     """Changes the end of an ONNX model to what is asked for.
 
     Args:
@@ -116,8 +124,8 @@ def append_outputs(proto, kind: str, top_k: int, gives_probabilities: list[bool]
         del graph.output[:]
         count = np.array([top_k], np.int64)
         graph.initializer.append(numpy_helper.from_array(count, "top_k_count"))
-        given = ["top_probabilities", "top_classes"]
-        graph.node.append(helper.make_node("TopK", [name, "top_k_count"], given, axis=-1))
+        leading = ["top_probabilities", "top_classes"]
+        graph.node.append(helper.make_node("TopK", [name, "top_k_count"], leading, axis=-1))
         kinds = {"top_classes": TensorProto.INT64, "top_probabilities": TensorProto.FLOAT}
         graph.output.extend(
             helper.make_tensor_value_info(output, dtype, [rows, top_k])
@@ -127,7 +135,7 @@ def append_outputs(proto, kind: str, top_k: int, gives_probabilities: list[bool]
 
 def expected_and_found(
     kind: str, ours: list[np.ndarray], answers: list[np.ndarray], gives_probabilities: list[bool]
-) -> list:
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pairs of arrays that are equal where a file answers as Keras.
 
     Args:
@@ -165,6 +173,6 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
-def _shape_text(output) -> str:
+def _shape_text(output: "ValueInfoProto") -> str:
     sizes = [str(size.dim_value or "batch") for size in output.type.tensor_type.shape.dim]
     return f"({', '.join(sizes)})"

@@ -1,9 +1,14 @@
 """Zero padding before maximum pooling, kept as it is by onnxruntime."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
+if TYPE_CHECKING:
+    from onnx import GraphProto
 
-def keep_zero_padding(graph) -> None:
+
+def keep_zero_padding(graph: "GraphProto") -> None:
     """Puts a node that changes nothing between Pad and MaxPool, where the input may be negative.
 
     onnxruntime (1.31, from its basic optimization level on) merges the two, and pads with the

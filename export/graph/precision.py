@@ -7,10 +7,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from packnet_tf.export.graph.walk import graphs, node_reads, reads, within
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto
 
 Feeds = Sequence[Mapping[str, np.ndarray]]
 PRECISIONS = ("float32", "float16", "int8")
@@ -29,7 +33,9 @@ STORED = {"Conv": 0, "ConvTranspose": 1, "Gather": 0, "GRU": 1, "LSTM": 1, "RNN"
 STORED |= {"Einsum": -1, "Loop": -1, "MatMul": -1}
 
 
-def to_precision(model, precision: str, calibration: Feeds | None = None):
+def to_precision(
+    model: "ModelProto", precision: str, calibration: Feeds | None = None
+) -> "ModelProto":
     """A graph with the same inputs, outputs and metadata, in another precision.
 
     Weights that are 0 stay exactly 0, and the same graph gives the same bytes each time.
@@ -67,7 +73,7 @@ def to_precision(model, precision: str, calibration: Feeds | None = None):
     return _finished(_quantized(model, feeds), model)
 
 
-def _feeds(model, calibration: Feeds) -> list[dict[str, np.ndarray]]:
+def _feeds(model: "ModelProto", calibration: Feeds) -> list[dict[str, np.ndarray]]:
     """The feeds in the dtypes of the inputs, known to fit."""
     from onnx.helper import tensor_dtype_to_np_dtype as dtype_of
 
@@ -87,7 +93,7 @@ def _feeds(model, calibration: Feeds) -> list[dict[str, np.ndarray]]:
     return feeds
 
 
-def _half(model):
+def _half(model: "ModelProto") -> "ModelProto":
     from onnx import ModelProto, TensorProto, numpy_helper
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -110,14 +116,14 @@ def _half(model):
         return convert_float_to_float16(half, keep_io_types=True)
 
 
-def _quantized(model, feeds: Feeds | None):
+def _quantized(model: "ModelProto", feeds: Feeds | None) -> "ModelProto":
     import onnx
     from onnxruntime import quantization
 
     rest = iter(feeds or ())
 
     class Reader(quantization.CalibrationDataReader):
-        def get_next(self):
+        def get_next(self) -> Mapping[str, np.ndarray] | None:
             return next(rest, None)
 
     with tempfile.TemporaryDirectory() as folder, _quiet():
@@ -125,7 +131,7 @@ def _quantized(model, feeds: Feeds | None):
         onnx.save(model, source)
         # Folds normalisations into the convolutions before them. Symbolic shapes would need sympy.
         quantization.quant_pre_process(source, folded, skip_symbolic_shape=True)
-        options = {"per_channel": True, "reduce_range": True}
+        options: dict[str, Any] = {"per_channel": True, "reduce_range": True}
         if feeds is None:  # a Gemm counts as a MatMul
             # Where what an integer Gather gives is read within a Loop, onnxruntime 1.31 aborts.
             bodies = any(within(node) for node in onnx.load(folded).graph.node)
@@ -141,7 +147,7 @@ def _quantized(model, feeds: Feeds | None):
     return quantized
 
 
-def _store_as_integers(graph) -> None:
+def _store_as_integers(graph: "GraphProto") -> None:
     """Makes integers of weights that the tools left in float; a cast and a product undo it.
 
     onnxruntime does both once, when it loads the graph. A DequantizeLinear it repeats each batch.
@@ -166,7 +172,7 @@ def _store_as_integers(graph) -> None:
     graph.node.extend(nodes)
 
 
-def _finished(made, model):
+def _finished(made: "ModelProto", model: "ModelProto") -> "ModelProto":
     """The new graph with what the old one says of itself, and nothing that the tools say."""
     finished, nodes = type(model)(), made.graph.node
     finished.CopyFrom(model)
@@ -186,11 +192,11 @@ def _finished(made, model):
 def _quiet() -> Iterator[None]:
     """Silences the tools' notices, and raises what they would log as an error and go on from."""
 
-    def stop(record):
+    def stop(record: logging.LogRecord) -> NoReturn:
         raise RuntimeError(f"onnxruntime cannot convert the graph: {sys.exc_info()[1] or record}")
 
     handler, disabled = logging.Handler(logging.ERROR), logging.root.manager.disable
-    handler.emit = stop
+    handler.emit = stop  # type: ignore[method-assign]  # a handler of this block alone
     handler.addFilter(logging.Filter("onnxruntime"))
     logging.root.addHandler(handler)
     logging.disable(max(disabled, logging.WARNING))

@@ -2,10 +2,17 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from packnet_tf.export.graph.walk import read_instead
+
+if TYPE_CHECKING:
+    from keras import KerasTensor
+    from onnx import ModelProto
+
+    from packnet_tf.export.options import ExportOptions
 
 PREPROCESSINGS = ("trained", "uint8")
 ORDERS = ("rgb", "bgr")
@@ -34,7 +41,9 @@ class Pixels:
     order: str
 
     @classmethod
-    def of(cls, inputs, noted: str | None, options) -> "Pixels":
+    def of(
+        cls, inputs: Sequence["KerasTensor"], noted: str | None, options: "ExportOptions"
+    ) -> "Pixels":
         """What the inputs of a Keras model need.
 
         Args:
@@ -57,7 +66,8 @@ class Pixels:
         mean, std = (
             _per_channel(name, getattr(options, name), shape[-1]) for name in ("mean", "std")
         )
-        return cls(*shape[1:], low, high, mean, std, options.channel_order)
+        _, height, width, channels = shape
+        return cls(height, width, channels, low, high, mean, std, options.channel_order)
 
     def gain_and_offset(self) -> tuple[np.ndarray, np.ndarray]:
         """What a pixel of 0 to 255 is multiplied with, and what is added, float32 (channels,)."""
@@ -65,7 +75,7 @@ class Pixels:
         gain = (self.high - self.low) / 255.0 / std
         return gain.astype(np.float32), ((self.low - mean) / std).astype(np.float32)
 
-    def prepend(self, proto) -> None:
+    def prepend(self, proto: "ModelProto") -> None:
         """Puts it before the input of an ONNX model, which is changed in place."""
         from onnx import TensorProto, helper, numpy_helper
 
@@ -79,7 +89,7 @@ class Pixels:
         constants = {"scaled_size": size, "pixel_gain": gain, "pixel_offset": offset}
         # On uint8, as Pillow does: it rounds to whole grey levels. Without `exclude_outside`
         # the border would be darker than Pillow's.
-        resize = {
+        resize: dict[str, Any] = {
             "mode": "linear",
             "axes": [1, 2],
             "antialias": 1,
@@ -139,7 +149,7 @@ def noted_range(noted: str | None) -> tuple[float, float] | None:
     return low, high
 
 
-def _range(given, noted: str | None) -> tuple[float, float]:
+def _range(given: Sequence[float] | None, noted: str | None) -> tuple[float, float]:
     values = given or noted_range(noted)
     if values is None:
         found = "the pack's notes do not say it"
@@ -149,7 +159,8 @@ def _range(given, noted: str | None) -> tuple[float, float]:
             'preprocessing="uint8" needs pixel_range, the lowest and highest pixel value that the '
             f"trunk takes; {found}. Write pixel_range=(0, 255), or (0, 1)."
         )
-    return tuple(values)
+    low, high = values
+    return low, high
 
 
 def _per_channel(name: str, value: float | Sequence[float], channels: int) -> tuple[float, ...]:

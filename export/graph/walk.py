@@ -1,9 +1,13 @@
 """Going through an ONNX graph, and through those of the loops and branches within it."""
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, NodeProto
 
 
-def within(node) -> list:
+def within(node: "NodeProto") -> list["GraphProto"]:
     """The graphs that a node holds."""
     return [
         graph
@@ -12,7 +16,7 @@ def within(node) -> list:
     ]
 
 
-def graphs(graph) -> Iterator:
+def graphs(graph: "GraphProto") -> Iterator["GraphProto"]:
     """A graph, and all within it."""
     yield graph
     for node in graph.node:
@@ -20,7 +24,7 @@ def graphs(graph) -> Iterator:
             yield from graphs(inner)
 
 
-def reads(graph) -> Iterator[str]:
+def reads(graph: "GraphProto") -> Iterator[str]:
     """Every name that a graph reads, as often as it does, those within it included."""
     for part in graphs(graph):
         yield from (output.name for output in part.output)
@@ -28,12 +32,12 @@ def reads(graph) -> Iterator[str]:
             yield from node.input
 
 
-def node_reads(node) -> list[str]:
+def node_reads(node: "NodeProto") -> list[str]:
     """Every name that a node reads, the graphs that it holds included."""
     return [*node.input, *(name for graph in within(node) for name in reads(graph))]
 
 
-def read_instead(graph, old: str, new: str) -> None:
+def read_instead(graph: "GraphProto", old: str, new: str) -> None:
     """Makes the nodes of a graph read one name instead of another."""
     for part in graphs(graph):
         for node in part.node:
@@ -41,7 +45,7 @@ def read_instead(graph, old: str, new: str) -> None:
                 node.input[:] = [new if name == old else name for name in node.input]
 
 
-def rename(graph, names: Mapping[str, str]) -> None:
+def rename(graph: "GraphProto", names: Mapping[str, str]) -> None:
     """Renames what a graph reads, makes and holds; names that are not listed stay."""
     for part in graphs(graph):
         for tensor in part.initializer:

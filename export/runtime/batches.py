@@ -6,11 +6,12 @@ import keras
 import numpy as np
 
 from packnet_tf.backend.datasets import check_ends
+from packnet_tf.backend.types import AnyData, Tensors
 
 BATCH = 32
 
 
-def as_inputs(model: keras.Model, given) -> list[np.ndarray]:
+def as_inputs(model: keras.Model, given: Tensors) -> list[np.ndarray]:
     """Inputs as Keras would take them: one array per input of the model, of the input's dtype.
 
     Args:
@@ -47,7 +48,7 @@ def as_inputs(model: keras.Model, given) -> list[np.ndarray]:
 
 
 def input_batches(
-    model: keras.Model, given, fixed: int | None, size: int = BATCH
+    model: keras.Model, given: AnyData, fixed: int | None, size: int = BATCH
 ) -> Iterator[tuple[list[np.ndarray], int]]:
     """Cuts inputs into batches.
 
@@ -72,7 +73,7 @@ def input_batches(
 
 
 def labelled_batches(
-    model: keras.Model, given, fixed: int | None
+    model: keras.Model, given: AnyData, fixed: int | None
 ) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
     """Cuts inputs with labels into batches.
 
@@ -109,7 +110,7 @@ def labelled_batches(
             at += count
 
 
-def _fitted(array: np.ndarray, entry) -> np.ndarray:
+def _fitted(array: np.ndarray, entry: keras.KerasTensor) -> np.ndarray:
     """Examples in the shape of an input; as Keras does, an axis of 1 at the end comes or goes."""
     rank = len(entry.shape)
     if array.ndim == rank - 1 and entry.shape[-1] == 1:
@@ -127,7 +128,7 @@ def _fitted(array: np.ndarray, entry) -> np.ndarray:
     )
 
 
-def _is_one(model: keras.Model, given) -> bool:
+def _is_one(model: keras.Model, given: AnyData) -> bool:
     """Whether something is inputs, and not batches of them, or inputs with labels."""
     if isinstance(given, Mapping) or _is_array(given):
         return True
@@ -135,11 +136,13 @@ def _is_one(model: keras.Model, given) -> bool:
     return several and len(given) == len(keras.tree.flatten(model.inputs))
 
 
-def _is_array(given) -> bool:
+def _is_array(given: object) -> bool:
     return hasattr(given, "shape") and hasattr(given, "dtype")
 
 
-def _cut(arrays: list[np.ndarray], fixed: int | None, size: int):
+def _cut(
+    arrays: list[np.ndarray], fixed: int | None, size: int
+) -> Iterator[tuple[list[np.ndarray], int]]:
     size = fixed or size
     for at in range(0, len(arrays[0]), size):
         batch = [array[at : at + size] for array in arrays]
@@ -149,7 +152,7 @@ def _cut(arrays: list[np.ndarray], fixed: int | None, size: int):
         yield batch, count
 
 
-def check_by_task(what: str, data, tasks: Iterable[str], example: str) -> None:
+def check_by_task(what: str, data: AnyData, tasks: Iterable[str], example: str) -> None:
     """Refuses data that are not by the names of tasks.
 
     Args:

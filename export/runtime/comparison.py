@@ -3,14 +3,19 @@
 import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
+from packnet_tf.backend.types import Tensors
 from packnet_tf.export.graph.outputs import are_probabilities, expected_and_found, top_classes
 from packnet_tf.export.graph.preprocessing import Pixels
 from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.runtime.batches import input_batches, labelled_batches
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 RANDOM_BATCH = 4
 LENGTHS = (32, 64, 128, 256, 512, 1024, 16, 8)  # tried where a model takes any
@@ -51,7 +56,7 @@ class Comparison:
         pixels: Pixels | None,
         in_graph: Sequence[bool],
         pixel_range: tuple[float, float] = (0.0, 1.0),
-    ):
+    ) -> None:
         self.model, self.options, self.pixels = model, options, pixels
         self._in_graph, self.pixel_range = in_graph, pixel_range
 
@@ -67,7 +72,7 @@ class Comparison:
             for known, answer in zip(self._in_graph, answers, strict=True)
         ]
 
-    def batches(self, samples=None) -> list[tuple[list[np.ndarray], int]]:
+    def batches(self, samples: Tensors = None) -> list[tuple[list[np.ndarray], int]]:
         """Random inputs, and samples, as batches; see `input_batches`.
 
         Args:
@@ -84,7 +89,7 @@ class Comparison:
         arrays = self._random(shapes)
         return [(arrays, len(arrays[0])), *given]
 
-    def _random(self, shapes) -> list[np.ndarray]:
+    def _random(self, shapes: Iterable[tuple]) -> list[np.ndarray]:
         batch = self.options.batch_size or RANDOM_BATCH
         shapes = [(batch, *shape[1:]) for shape in shapes]
         return random_inputs(self.model, shapes, self.pixels, self.pixel_range)
@@ -109,12 +114,14 @@ class Comparison:
             "that it takes."
         ) from why
 
-    def _keras(self, inputs: list[np.ndarray]):
+    def _keras(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
         """What Keras answers to a batch, an array per output."""
         found = self.model(keras.tree.pack_sequence_as(self.model.input, inputs), training=False)
         return [keras.ops.convert_to_numpy(array) for array in keras.tree.flatten(found)]
 
-    def answers(self, onnx_session, inputs: list[np.ndarray]):
+    def answers(
+        self, onnx_session: "InferenceSession", inputs: list[np.ndarray]
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Keras's logits for a batch, and the file's answers, lists of an array per output."""
         if self.pixels is not None:
             pictures = self.pixels.images(inputs[0])
@@ -126,7 +133,7 @@ class Comparison:
         return self._keras(inputs), found
 
     def difference(
-        self, onnx_session, batches: Iterable[tuple[list[np.ndarray], int]]
+        self, onnx_session: "InferenceSession", batches: Iterable[tuple[list[np.ndarray], int]]
     ) -> Difference:
         """The largest difference over some batches.
 
@@ -140,20 +147,22 @@ class Comparison:
             logits, found = self.answers(onnx_session, inputs)
             _check_finite(logits, found)
             kind = self.options.outputs
-            for ours, theirs in expected_and_found(kind, logits, found, self.gives_probabilities):
-                ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
-                apart = np.abs(ours - theirs).max(initial=0.0)
-                scale = max(np.abs(ours).max(initial=0.0), np.finfo(np.float32).tiny)
+            for pair in expected_and_found(kind, logits, found, self.gives_probabilities):
+                expected, answer = (array.astype(np.float64) for array in pair)
+                apart = np.abs(expected - answer).max(initial=0.0)
+                scale = max(np.abs(expected).max(initial=0.0), np.finfo(np.float32).tiny)
                 absolute = max(absolute, float(apart))
                 relative = max(relative, float(apart / scale))
             samples += count
             ours = top_classes("logits", logits)
             theirs = top_classes(self.options.outputs, found)
-            named = named and ours is not None and theirs is not None
-            same += int(np.sum(ours[:count] == theirs[:count])) if named else 0
+            if ours is None or theirs is None:
+                named = False
+            else:
+                same += int(np.sum(ours[:count] == theirs[:count]))
         return Difference(absolute, relative, samples, same / samples if named else None)
 
-    def accuracy(self, onnx_session, labelled: Iterable) -> dict:
+    def accuracy(self, onnx_session: "InferenceSession", labelled: Iterable) -> dict:
         """How often a file is right, and how often it names the class that Keras names.
 
         Args:
@@ -169,15 +178,16 @@ class Comparison:
         right = same = total = 0
         for inputs, labels in labelled_batches(self.model, labelled, self.options.batch_size):
             logits, found = self.answers(onnx_session, inputs)
+            ours = top_classes("logits", logits)
             theirs = top_classes(self.options.outputs, found)
-            if theirs is None:
+            if ours is None or theirs is None:
                 raise ValueError(
                     "Accuracy is of a model with one output (batch, classes); this one answers "
                     f"with {', '.join(str(array.shape) for array in found)}. Leave evaluate out."
                 )
             count = len(labels)
             right += int(np.sum(theirs[:count] == labels))
-            same += int(np.sum(theirs[:count] == top_classes("logits", logits)[:count]))
+            same += int(np.sum(theirs[:count] == ours[:count]))
             total += count
         if not total:
             raise ValueError("evaluate has no examples. Give some, or leave it out.")
@@ -186,7 +196,7 @@ class Comparison:
 
 def random_inputs(
     model: keras.Model,
-    shapes,
+    shapes: Sequence[tuple[int, ...]],
     pixels: Pixels | None,
     pixel_range: tuple[float, float],
     seed: int = 0,
@@ -220,7 +230,7 @@ def random_inputs(
     return arrays
 
 
-def _check_finite(logits, found) -> None:
+def _check_finite(logits: list[np.ndarray], found: list[np.ndarray]) -> None:
     for who, arrays in (("Keras", logits), ("ONNX Runtime", found)):
         for values in arrays:
             if not np.isfinite(values).all():

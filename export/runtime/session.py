@@ -1,9 +1,15 @@
 """onnxruntime, quiet and on the CPU. Imports neither Keras nor TensorFlow: devices have neither."""
 
 import os
+from typing import TYPE_CHECKING
+
+from packnet_tf.backend.types import AnyPath
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 
-def optimize(path, target) -> None:
+def optimize(path: AnyPath, target: AnyPath) -> None:
     """Writes a model as ONNX Runtime has optimized it, in its own format (`.ort`).
 
     The optimizations are those that hold for every CPU.
@@ -22,7 +28,7 @@ def optimize(path, target) -> None:
     onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
 
 
-def session(path):
+def session(path: AnyPath) -> "InferenceSession":
     """An onnxruntime session of a model file.
 
     Args:

@@ -1,6 +1,8 @@
 """Feature matching: one trunk is trained to compute what another one does, on any images."""
 
 import math
+from collections.abc import Callable
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -8,11 +10,21 @@ from keras import ops, tree
 
 from packnet_tf.backend.distribution import has_accelerator
 from packnet_tf.backend.keras_internals import all_layers
+from packnet_tf.backend.types import AnyData, Tensor, Tensors
 from packnet_tf.packing.layers import Packed
+from packnet_tf.packing.trunk import PackedTrunk
 from packnet_tf.tasks.checks import has_graph
 
 
-def match(student, teacher, images, epochs, learning_rate, layerwise=True, verbose=0):
+def match(
+    student: PackedTrunk,
+    teacher: keras.Model,
+    images: AnyData,
+    epochs: int,
+    learning_rate: float | None,
+    layerwise: bool = True,
+    verbose: int | str = 0,
+) -> tuple[float, float]:
     """Trains a pruned trunk to compute what another one of its structure does.
 
     Both run in inference mode: moving statistics stay those of the data the trunk was trained on.
@@ -66,7 +78,7 @@ def rate_for_damage(error: float) -> float:
     return 3e-4 * min(1.0, error / 0.1)
 
 
-def cosine(rate: float, epochs: int):
+def cosine(rate: float, epochs: int) -> Callable[[int, float], float]:
     """A schedule for `LearningRateScheduler`: from `rate` towards 0, along half a cosine."""
     return lambda epoch, _: rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
@@ -82,7 +94,7 @@ class Matching(keras.Model):
         student, teacher, layerwise: see `match`.
     """
 
-    def __init__(self, student, teacher, layerwise: bool = True):
+    def __init__(self, student: PackedTrunk, teacher: keras.Model, layerwise: bool = True) -> None:
         super().__init__(dtype=student.dtype_policy, autocast=False)
         teacher.trainable = False
         wanted = _holders(student, teacher) if layerwise else set()
@@ -93,12 +105,12 @@ class Matching(keras.Model):
             shape=(places,), initializer="zeros", trainable=False, autocast=False, name="scales"
         )
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensors, training: bool | None = None) -> Tensor:
         ours = tree.flatten(self.student(inputs, training=False))
         theirs = tree.flatten(self.teacher(inputs, training=False))
         return ops.stack([_moments(*pair) for pair in zip(ours, theirs, strict=True)], axis=1)
 
-    def measure(self, images) -> float:
+    def measure(self, images: AnyData) -> float:
         """The relative error of the features; sets the scales that errors are trained with.
 
         Raises:
@@ -118,11 +130,18 @@ class Matching(keras.Model):
         self.scales.assign(scales / max(1, np.count_nonzero(useful)))
         return float(np.mean(error[last] / variance[last]))
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Tensors = None,
+        y: Tensors = None,
+        y_pred: Tensor = None,
+        sample_weight: Tensors = None,
+        training: bool = True,
+    ) -> Tensor:
         return ops.mean(ops.sum(y_pred[:, :, 0] * self.scales, axis=1))
 
 
-def tapped(model, wanted: set[int]) -> keras.Model:
+def tapped(model: keras.Model, wanted: set[int]) -> keras.Model:
     """A model of the same layers that also gives what some of them take in.
 
     Args:
@@ -133,9 +152,9 @@ def tapped(model, wanted: set[int]) -> keras.Model:
     Returns:
         A model whose output is a list of what was tapped, of floating point, and the outputs.
     """
-    taps = {}
+    taps: dict[int, keras.KerasTensor] = {}
 
-    def call(layer, *args, **kwargs):
+    def call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Tensors:
         if id(layer) not in wanted:
             return layer(*args, **kwargs)
         found = [x for x in tree.flatten(args) if _is_float(x)]
@@ -155,7 +174,7 @@ def tapped(model, wanted: set[int]) -> keras.Model:
     return keras.Model(copy.input, [*taps.values(), copy.output])
 
 
-def _holders(student, teacher) -> set[int]:
+def _holders(student: PackedTrunk, teacher: keras.Model) -> set[int]:
     """The `id` of every layer of the two that is packed in the student, or holds such layers."""
     wanted = set()
     pairs = zip(all_layers(student), all_layers(teacher), strict=True)
@@ -165,11 +184,11 @@ def _holders(student, teacher) -> set[int]:
     return wanted
 
 
-def _is_float(x) -> bool:
+def _is_float(x: object) -> bool:
     return isinstance(x, keras.KerasTensor) and "float" in x.dtype
 
 
-def _moments(ours, theirs):
+def _moments(ours: Tensor, theirs: Tensor) -> Tensor:
     """Means of (ours - theirs)^2, theirs and theirs^2 per example: (batch, 3)."""
     ours, theirs = (ops.cast(x, "float32") for x in (ours, theirs))
     axes = tuple(range(1, len(theirs.shape)))
@@ -177,6 +196,6 @@ def _moments(ours, theirs):
     return ops.stack([ops.mean(part, axis=axes) for part in parts], axis=1)
 
 
-def _jit_compile():
+def _jit_compile() -> Literal["auto", False]:
     """TensorFlow's XLA makes convolutions slower on CPUs; JAX is nothing without it."""
     return "auto" if has_accelerator() or keras.backend.backend() != "tensorflow" else False

@@ -7,11 +7,13 @@ import pathlib
 import tempfile
 from collections.abc import Iterator
 
+from packnet_tf.backend.types import AnyPath
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
-def replacing(path) -> Iterator[pathlib.Path]:
+def replacing(path: AnyPath) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`; on success it is flushed and takes `path`'s place.
 
     When the block raises, the temporary file is removed and `path` is as it was.

@@ -4,8 +4,10 @@ import math
 
 import keras
 
+from packnet_tf.backend.types import AnyData
 
-def known_batches(data) -> float | None:
+
+def known_batches(data: AnyData) -> float | None:
     """How many batches a dataset has: infinity where it never ends, None where it does not say."""
     if isinstance(data, keras.utils.PyDataset):
         return math.inf if data.num_batches is None else data.num_batches
@@ -17,7 +19,7 @@ def known_batches(data) -> float | None:
     return {-1: math.inf, -2: None}.get(count, count)
 
 
-def check_ends(data, what: str):
+def check_ends(data: AnyData, what: str) -> AnyData:
     """Returns data that are gone over as a whole.
 
     Args:

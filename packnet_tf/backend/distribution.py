@@ -3,8 +3,14 @@
 import contextlib
 import functools
 import os
+from typing import TYPE_CHECKING
 
 import keras
+
+from packnet_tf.backend.types import Strategy, Tensor
+
+if TYPE_CHECKING:
+    from packnet_tf.net import PackNet
 
 
 def keep_tf_keras() -> None:
@@ -59,13 +65,13 @@ def owner_dtype() -> str:
     return "int32" if several else "uint8"
 
 
-def strategy_of(net):
+def strategy_of(net: "PackNet") -> Strategy:
     """The strategy that the variables of a pack were made under; None where there was none."""
     variable = next(iter(net.state.weights.values())).packed
     return getattr(variable.value, "distribute_strategy", None)
 
 
-def is_chief(strategy) -> bool:
+def is_chief(strategy: Strategy) -> bool:
     """Whether this process is the one that writes files: the only one, or the first worker."""
     resolver = getattr(strategy, "cluster_resolver", None)
     if resolver is None or resolver.task_type is None:
@@ -75,24 +81,24 @@ def is_chief(strategy) -> bool:
     )
 
 
-def has_workers(strategy) -> bool:
+def has_workers(strategy: Strategy) -> bool:
     """Whether there are several processes, which must do the same."""
     return getattr(strategy, "cluster_resolver", None) is not None
 
 
-def wait_for_others(strategy) -> None:
+def wait_for_others(strategy: Strategy) -> None:
     """Returns once all workers have come here; at once where there is one."""
     if not has_workers(strategy):
         return
     import tensorflow as tf
 
     @tf.function
-    def meet():
+    def meet() -> Tensor:
         return strategy.reduce("SUM", strategy.run(lambda: tf.constant(1.0)), axis=None)
 
     meet()
 
 
-def scope_of(strategy) -> contextlib.AbstractContextManager:
+def scope_of(strategy: Strategy) -> contextlib.AbstractContextManager:
     """The scope of a strategy, to make variables beside those that are there."""
     return strategy.scope() if strategy is not None else contextlib.nullcontext()

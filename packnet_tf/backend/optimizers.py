@@ -1,5 +1,7 @@
 """A fresh optimizer state, for retraining after a prune."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -66,12 +68,13 @@ def variables_of(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
     return optimized_variables(_inner(optimizer))
 
 
-def _inner(optimizer):
+def _inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """The optimizer within a LossScaleOptimizer."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
+    inner: Any = getattr(optimizer, "inner_optimizer", optimizer)
+    return inner
 
 
-def refuse_strange(optimizer, model: keras.Model) -> None:
+def refuse_strange(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> None:
     """Refuses an optimizer that was built for another model than the one to train.
 
     Raises:

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from packnet_tf.backend.distribution import has_workers
+from packnet_tf.backend.types import AnyData, Tensors
 from packnet_tf.normalization.statistics import update_statistics
 
 MOST_BATCHES = 64  # of a loop of one's own; references, not copies
@@ -19,18 +20,20 @@ class SeenData:
     training has left (`statistics.momentum_after`).
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._fit: tuple | None = None
         self._batches: collections.deque = collections.deque(maxlen=MOST_BATCHES)
 
-    def remember_fit(self, x, batch_size: int | None = None, steps: int | None = None) -> None:
+    def remember_fit(
+        self, x: AnyData, batch_size: int | None = None, steps: int | None = None
+    ) -> None:
         """Remembers the data of a `fit`; of a generator, which is used up, nothing."""
         self._forget()
         if x is not None and not hasattr(x, "__next__"):
             steps = MOST_STEPS if steps is None else min(steps, MOST_STEPS)
             self._fit = (x, batch_size, steps)
 
-    def remember_batch(self, x) -> None:
+    def remember_batch(self, x: Tensors) -> None:
         """Remembers the inputs of a batch of concrete values."""
         leaves = keras.tree.flatten(x)
         if all(isinstance(leaf, np.ndarray) or hasattr(leaf, "numpy") for leaf in leaves):

@@ -15,6 +15,7 @@ import contextlib
 import contextvars
 import math
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -23,6 +24,7 @@ from keras import ops
 from packnet_tf.backend.datasets import check_ends, known_batches
 from packnet_tf.backend.distribution import scope_of
 from packnet_tf.backend.keras_internals import all_layers, fixed_variables
+from packnet_tf.backend.types import AnyData, Tensor, Tensors
 from packnet_tf.packing.layers import own_variables
 from packnet_tf.packing.weight import assign_values, copy_value, values_of
 
@@ -34,9 +36,18 @@ RECENT = 8.0
 START = 4.0
 _normalizing = contextvars.ContextVar("_normalizing", default=False)
 _CLASSES: dict[type, type] = {}
+# From a layer's own momentum to the one to use.
+Momentum = Callable[[float], float | Tensor]
+
+if TYPE_CHECKING:
+    _Mixed = keras.layers.BatchNormalization  # what the mixin is mixed into
+else:
+    _Mixed = object
 
 
-def momentum_after(steps, momentum: float, recent: float = RECENT, start: float = START):
+def momentum_after(
+    steps: float | Tensor, momentum: float, recent: float = RECENT, start: float = START
+) -> Tensor:
     """The momentum of an update of statistics, at most the layer's own.
 
     It weighs recent batches more than an equal-weighted average does, which would not forget the
@@ -56,7 +67,7 @@ def momentum_after(steps, momentum: float, recent: float = RECENT, start: float 
     return ops.minimum(steps / (steps + recent), momentum)
 
 
-class FollowsSteps:
+class FollowsSteps(_Mixed):
     """Mixin for a `BatchNormalization` whose momentum grows with the steps while it is called.
 
     Attributes:
@@ -64,12 +75,12 @@ class FollowsSteps:
         fixed: whether it normalises by its moving statistics in training too, and never moves them.
     """
 
-    plain: type
-    effective_momentum: Callable
+    plain: type[keras.layers.BatchNormalization]
+    effective_momentum: Momentum
     fixed = False
 
     @property
-    def momentum(self):
+    def momentum(self) -> float | Tensor:
         own = vars(self)["momentum"]
         # Elsewhere, in get_config above all, it is the number that the layer was given.
         if not _normalizing.get():
@@ -80,10 +91,10 @@ class FollowsSteps:
         )
 
     @momentum.setter
-    def momentum(self, value):
-        vars(self)["momentum"] = value
+    def momentum(self, value: float) -> None:
+        self.__dict__["momentum"] = value
 
-    def call(self, *args, **kwargs):
+    def call(self, *args: Any, **kwargs: Any) -> Tensor:
         if self.fixed:
             kwargs["training"] = False
         token = _normalizing.set(True)
@@ -93,17 +104,17 @@ class FollowsSteps:
             _normalizing.reset(token)
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> keras.layers.BatchNormalization:
         return cls.plain.from_config(config)
 
 
-def follow_steps(layer: keras.layers.Layer, effective_momentum: Callable) -> None:
+def follow_steps(layer: keras.layers.Layer, effective_momentum: Momentum) -> None:
     """Has every `BatchNormalization` in a layer use another momentum while it is called."""
     for part in all_layers(layer):
         if isinstance(part, keras.layers.BatchNormalization):
             if not isinstance(part, FollowsSteps):
                 part.__class__ = _following(type(part))
-            vars(part)["effective_momentum"] = effective_momentum
+            part.__dict__["effective_momentum"] = effective_momentum
 
 
 def fix_statistics(layer: keras.layers.Layer) -> None:
@@ -112,7 +123,7 @@ def fix_statistics(layer: keras.layers.Layer) -> None:
         if isinstance(part, keras.layers.BatchNormalization):
             if not isinstance(part, FollowsSteps):
                 follow_steps(part, lambda own: own)
-            vars(part)["fixed"] = True
+            part.__dict__["fixed"] = True
 
 
 @contextlib.contextmanager
@@ -139,7 +150,9 @@ def moves_statistics(layer: keras.layers.Layer) -> bool:
     )
 
 
-def update_statistics(model: keras.Model, data, batch_size=None, steps=None) -> None:
+def update_statistics(
+    model: keras.Model, data: AnyData, batch_size: int | None = None, steps: int | None = None
+) -> None:
     """Measures the moving statistics of a model on data, its weights being what they are now.
 
     One pass in training mode, in which every batch counts alike ("precise" batch normalisation).
@@ -192,7 +205,7 @@ def update_statistics(model: keras.Model, data, batch_size=None, steps=None) -> 
 class Mixed(keras.utils.PyDataset):
     """Batches of arrays, in a random order that is always the same."""
 
-    def __init__(self, x, batch_size: int):
+    def __init__(self, x: Tensors, batch_size: int) -> None:
         super().__init__()
         self._x, self._size = x, batch_size
         self._order = np.random.default_rng(0).permutation(len(keras.tree.flatten(x)[0]))
@@ -218,13 +231,15 @@ class StatisticsPass(keras.Model):
             name="seen",
         )  # fmt: skip
 
-    def call(self, inputs):
+    def call(self, inputs: Tensors) -> Tensor:
         self.seen.assign(self.seen + 1.0)
         outputs = keras.tree.flatten(self.model(inputs, training=True))
         return ops.zeros((ops.shape(outputs[0])[0], 1))
 
 
-def _pass_over(model, data, batch_size, steps) -> None:
+def _pass_over(
+    model: keras.Model, data: AnyData, batch_size: int | None, steps: int | None
+) -> None:
     strategy = getattr(model, "distribute_strategy", None)
     with scope_of(strategy), _weighing_alike(model) as bind:
         counting = StatisticsPass(model)
@@ -241,12 +256,12 @@ def _pass_over(model, data, batch_size, steps) -> None:
 
 
 @contextlib.contextmanager
-def _weighing_alike(model) -> Iterator[Callable]:
+def _weighing_alike(model: keras.Model) -> Iterator[Callable[[keras.Variable], None]]:
     """Within it every batch counts alike in the statistics of batch normalisation."""
     norms = [p for p in all_layers(model) if isinstance(p, keras.layers.BatchNormalization)]
     old = [(type(norm), vars(norm).get("effective_momentum")) for norm in norms]
 
-    def bind(seen):
+    def bind(seen: keras.Variable) -> None:
         follow_steps(
             model, lambda own: momentum_after(seen.value - 1.0, 1.0, recent=1.0, start=0.0)
         )
@@ -256,10 +271,10 @@ def _weighing_alike(model) -> Iterator[Callable]:
     finally:
         for norm, (cls, effective) in zip(norms, old, strict=True):
             norm.__class__ = cls
-            vars(norm)["effective_momentum"] = effective
+            norm.__dict__["effective_momentum"] = effective
 
 
-def _statistics(model, of_norms: bool = True) -> list[keras.Variable]:
+def _statistics(model: keras.Model, of_norms: bool = True) -> list[keras.Variable]:
     """What layers may move in training; those of batch normalisation among it, or not."""
     found = []
     for layer in all_layers(model, include_self=False):
@@ -298,7 +313,7 @@ def _following(cls: type) -> type:
     return _CLASSES[cls]
 
 
-def _are_arrays(data) -> bool:
+def _are_arrays(data: AnyData) -> bool:
     leaves = keras.tree.flatten(data)
     return all(isinstance(leaf, np.ndarray) or ops.is_tensor(leaf) for leaf in leaves)
 

@@ -7,6 +7,7 @@ nothing of packing; then the values are copied, layer by layer, and what is pack
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import keras
 
@@ -25,8 +26,12 @@ from packnet_tf.packing.skip_init import give_back_initializers, undrawn, zeros
 from packnet_tf.packing.trunk import PackedTrunk
 from packnet_tf.packing.weight import PackedWeight, copy_value
 
+# Layers, each with its copy.
+Pairs = Sequence[tuple[keras.Layer, keras.Layer]]
+ModelOf = TypeVar("ModelOf", bound=keras.Model)
 
-def pack_trunk(trunk, embeddings: bool = False) -> PackedTrunk:
+
+def pack_trunk(trunk: keras.Model, embeddings: bool = False) -> PackedTrunk:
     """Copies a trunk with every packable layer packed, all weights free, values kept."""
     packable, view = packable_layers(trunk, embeddings), TaskView()
     clone, pairs = _clone(trunk)
@@ -75,7 +80,9 @@ def plain_trunk(store: PackedTrunk, view: PackedTrunk) -> keras.Model:
     return _as(keras.Model, clone)
 
 
-def packed_kernels(store: PackedTrunk, plain) -> list[tuple[keras.Variable, PackedWeight]]:
+def packed_kernels(
+    store: PackedTrunk, plain: keras.Model
+) -> list[tuple[keras.Variable, PackedWeight]]:
     """Pairs the kernels of a plain copy of the store with the packed weights behind them."""
     layers = (all_layers(trunk, include_self=False) for trunk in (store, plain))
     return [
@@ -85,22 +92,24 @@ def packed_kernels(store: PackedTrunk, plain) -> list[tuple[keras.Variable, Pack
     ]
 
 
-def full_precision(model):
+def full_precision(model: keras.Model) -> keras.Model:
     """A copy of a plain model whose layers have float32 weights and compute in it."""
 
-    def single(policy):
+    def single(policy: keras.DTypePolicy) -> str:
         return "float32" if "float" in policy.compute_dtype else policy.name
 
     return _in_policies(model, single)
 
 
-def computing_in(model, policy: str):
+def computing_in(model: keras.Model, policy: str) -> keras.Model:
     """A copy of a plain model whose float32 layers have another policy, `mixed_float16` say."""
     return _in_policies(model, lambda old: policy if old.name == "float32" else old)
 
 
-def _in_policies(model, new: Callable):
-    def change(config):
+def _in_policies(
+    model: keras.Model, new: Callable[[keras.DTypePolicy], str | keras.DTypePolicy]
+) -> keras.Model:
+    def change(config: dict) -> dict:
         if isinstance(config.get("dtype"), dict):
             policy = keras.dtype_policies.deserialize(config["dtype"])
             config = {**config, "dtype": new(policy)}
@@ -111,7 +120,7 @@ def _in_policies(model, new: Callable):
     return clone
 
 
-def copy_layer(layer):
+def copy_layer(layer: keras.Layer) -> keras.Layer:
     """An unattached copy of a layer or model, values kept where it has been built."""
     if not isinstance(layer, keras.Model):
         return type(layer).from_config(layer.get_config())
@@ -121,7 +130,12 @@ def copy_layer(layer):
     return copy
 
 
-def attach(trunk, head, name: str, model_class: type = keras.Model):
+def attach(
+    trunk: keras.Model,
+    head: keras.Layer,
+    name: str,
+    model_class: type[ModelOf] = keras.Model,
+) -> tuple[ModelOf, keras.Layer]:
     """Builds the model inputs -> trunk -> head; returns it with the head's copy in it.
 
     Args:
@@ -143,13 +157,15 @@ def attach(trunk, head, name: str, model_class: type = keras.Model):
     return model, own
 
 
-def finalize(layer) -> None:
+def finalize(layer: keras.Layer) -> None:
     """Has layers that compute with copies of their weights copy them again."""
     for part in all_layers(layer):
         _recompute(part)
 
 
-def _clone(model, change: Callable[[dict], dict] = undrawn):
+def _clone(
+    model: keras.Model, change: Callable[[dict], dict] = undrawn
+) -> tuple[keras.Model, Pairs]:
     """Clones a model; returns the clone and all pairs (layer, its copy), layers within layers too.
 
     Args:
@@ -157,9 +173,9 @@ def _clone(model, change: Callable[[dict], dict] = undrawn):
         change: what becomes of the configurations of layers, those within others included. The
             copies' first values are to be overwritten.
     """
-    graph_pairs = []
+    graph_pairs: list[tuple[keras.Operation, keras.Operation]] = []
 
-    def copy(layer):
+    def copy(layer: keras.Operation) -> keras.Operation:
         config = config_of(layer) if isinstance(layer, keras.layers.Layer) else layer.get_config()
         try:
             made = type(layer).from_config(changed(config, change))
@@ -180,7 +196,8 @@ def _clone(model, change: Callable[[dict], dict] = undrawn):
     pairs = [
         pair
         for source, target in graph_pairs
-        if isinstance(source, keras.layers.Layer)  # operations (ops.add, slices) have no state
+        # Operations (ops.add, slices) have no state.
+        if isinstance(source, keras.layers.Layer) and isinstance(target, keras.layers.Layer)
         for pair in _layer_pairs(source, target)
     ]
     give_back_initializers(target for _, target in pairs)
@@ -190,7 +207,7 @@ def _clone(model, change: Callable[[dict], dict] = undrawn):
     return clone, pairs
 
 
-def _same_input(tensor, name: str):
+def _same_input(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
     """An input that takes what another one does."""
     return keras.Input(
         batch_shape=tensor.shape,
@@ -202,11 +219,11 @@ def _same_input(tensor, name: str):
     )
 
 
-def _input_layers(model) -> list:
+def _input_layers(model: keras.Model) -> list[keras.layers.InputLayer]:
     return [x for x in all_layers(model) if isinstance(x, keras.layers.InputLayer)]
 
 
-def _check_ties(pairs) -> None:
+def _check_ties(pairs: Pairs) -> None:
     """Refuses a layer that two others hold, each in a configuration of its own."""
     copies: dict[int, keras.layers.Layer] = {}
     for source, target in pairs:
@@ -219,7 +236,7 @@ def _check_ties(pairs) -> None:
 
 
 @contextlib.contextmanager
-def _uncompiled(model) -> Iterator[None]:
+def _uncompiled(model: keras.Model) -> Iterator[None]:
     """Within it a model counts as not compiled: a clone of it gets no optimizer, nor its state."""
     compiled = [
         part for part in all_layers(model) if isinstance(part, keras.Model) and part.compiled
@@ -233,7 +250,7 @@ def _uncompiled(model) -> Iterator[None]:
             part.compiled = True
 
 
-def _layer_pairs(source, target) -> list[tuple[keras.layers.Layer, keras.layers.Layer]]:
+def _layer_pairs(source: keras.Layer, target: keras.Layer) -> Pairs:
     """Pairs the layers of two copies of one structure."""
     sources, targets = all_layers(source), all_layers(target)
     if list(map(plain_class, sources)) != list(map(plain_class, targets)):
@@ -245,20 +262,20 @@ def _layer_pairs(source, target) -> list[tuple[keras.layers.Layer, keras.layers.
     return list(zip(sources, targets, strict=True))
 
 
-def _copy_own(sources: list, targets: list) -> None:
+def _copy_own(sources: list[keras.Variable], targets: list[keras.Variable]) -> None:
     for source, target in zip(sources, targets, strict=True):
         copy_value(source, target)
         if target.trainable != source.trainable:  # its owner froze this weight alone
             target.trainable = source.trainable
 
 
-def _copy_all(pairs) -> None:
+def _copy_all(pairs: Pairs) -> None:
     for source, target in pairs:
         _copy_own(own_variables(source), own_variables(target))
     _finish(pairs)
 
 
-def _finish(pairs) -> None:
+def _finish(pairs: Pairs) -> None:
     for source, target in pairs:
         if source.trainable != target.trainable:
             target.trainable = source.trainable
@@ -269,14 +286,14 @@ def _finish(pairs) -> None:
         _recompute(target)
 
 
-def _recompute(layer) -> None:
+def _recompute(layer: keras.Layer) -> None:
     """Has a layer that computes with copies of its weights (Normalization) copy them again."""
     # A Discretization would make its boundaries of data that a copy has not seen.
     if hasattr(layer, "finalize_state") and not isinstance(layer, keras.layers.Discretization):
         layer.finalize_state()
 
 
-def _as(model_class: type, model):
+def _as(model_class: type[ModelOf], model: keras.Model) -> ModelOf:
     """The same graph as another class; a Sequential model becomes a functional one."""
     if isinstance(model, keras.Sequential):
         outputs = model.outputs if len(model.outputs) > 1 else model.outputs[0]

@@ -2,11 +2,12 @@
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
 
-def config_of(layer) -> dict:
+def config_of(layer: keras.Layer) -> dict:
     """The `get_config()` of a layer, without arguments that its `__init__` does not take.
 
     Some layers of other libraries put derived values into their configuration; they can then be
@@ -27,7 +28,7 @@ def config_of(layer) -> dict:
         named = {
             name
             for cls in type(layer).__mro__
-            for name in inspect.signature(cls.__init__).parameters
+            for name in inspect.signature(cls.__init__).parameters  # type: ignore[misc]  # of each base
         }
         kept = {name: value for name, value in config.items() if name in named}
         try:
@@ -38,7 +39,7 @@ def config_of(layer) -> dict:
     return config
 
 
-def changed(config, change: Callable[[dict], dict]):
+def changed(config: Any, change: Callable[[dict], dict]) -> Any:
     """A configuration after a change of every dict in it, those within others first."""
     if isinstance(config, dict):
         return change({key: changed(value, change) for key, value in config.items()})
@@ -47,7 +48,7 @@ def changed(config, change: Callable[[dict], dict]):
     return config
 
 
-def impossible(layer, error: Exception) -> TypeError:
+def impossible(layer: keras.Operation, error: Exception) -> TypeError:
     """The error of a layer that cannot be made from its configuration."""
     remedy = (
         "Its get_config() must return the arguments of its __init__. If it only prepares or "
@@ -59,7 +60,7 @@ def impossible(layer, error: Exception) -> TypeError:
     )
 
 
-def repair(config: dict, model) -> dict:
+def repair(config: dict, model: keras.Model) -> dict:
     """The configuration of a functional model, with `config_of` for each layer of its graph."""
     layers = []
     for entry, layer in zip(config["layers"], model.operations, strict=True):

@@ -9,18 +9,19 @@ on JAX nothing is done: the bandwidth is there, or the step is compiled.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 from keras import ops
 
 from packnet_tf.backend.distribution import compiles_on_cpu
+from packnet_tf.backend.types import Tensor
 from packnet_tf.packing.weight import PackedWeight, own_number, ranges, select
 
 LARGE = 1 << 18  # weights
 
 
-def training_view(weight: PackedWeight, sees: Sequence[int]):
+def training_view(weight: PackedWeight, sees: Sequence[int]) -> Tensor:
     """`weight.view(sees)`, bit for bit, for the task that trains it."""
     if math.prod(weight.packed.shape) < LARGE or not compiles_on_cpu():
         return weight.view(sees)
@@ -35,8 +36,10 @@ def training_view(weight: PackedWeight, sees: Sequence[int]):
     )
 
     @tf.custom_gradient
-    def kernel(trainable, packed, owner, claim):
-        def gradients(upstream):
+    def kernel(
+        trainable: Tensor, packed: Tensor, owner: Tensor, claim: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], tuple]]:
+        def gradients(upstream: Tensor) -> tuple:
             return own(upstream, claim, number), None, None, None
 
         return view(trainable, packed, owner, claim, number, seen), gradients
@@ -45,7 +48,9 @@ def training_view(weight: PackedWeight, sees: Sequence[int]):
 
 
 @functools.cache
-def _compiled(shape: tuple[int, ...], stored, read):
+def _compiled(
+    shape: tuple[int, ...], stored: str, read: str
+) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
     """The view and its gradient, for kernels of one shape: of several, TensorFlow would warn.
 
     Args:
@@ -55,13 +60,21 @@ def _compiled(shape: tuple[int, ...], stored, read):
     """
     import tensorflow as tf
 
-    def view(trainable, packed, owner, claim, task, seen):
+    def view(
+        trainable: Tensor,
+        packed: Tensor,
+        owner: Tensor,
+        claim: Tensor,
+        task: Tensor,
+        seen: Sequence[tuple[Tensor, Tensor]],
+    ) -> Tensor:
         return ops.cast(select(trainable, packed, owner, claim, task, seen), read)
 
-    def own(upstream, claim, task):
+    def own(upstream: Tensor, claim: Tensor, task: Tensor) -> Tensor:
         return ops.cast(ops.where(ops.equal(claim, task), upstream, 0.0), stored)
 
-    return tuple(tf.function(f, jit_compile=True, autograph=False) for f in (view, own))
+    traced = functools.partial(tf.function, jit_compile=True, autograph=False)
+    return traced(view), traced(own)
 
 
 class _Uncast(keras.layers.Layer):
@@ -70,7 +83,7 @@ class _Uncast(keras.layers.Layer):
     Within a layer that has `autocast` off, and a policy that is not mixed, it does not.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(dtype="float32", autocast=False)
         self.built = True
 

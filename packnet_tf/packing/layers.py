@@ -8,7 +8,8 @@ layer changes, so one mixin serves them all. `packable.py` lists the layers.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import keras
 import numpy as np
@@ -23,6 +24,7 @@ from packnet_tf.backend.keras_internals import (
     unlock,
     untrack,
 )
+from packnet_tf.backend.types import Tensor
 from packnet_tf.packing import bits
 from packnet_tf.packing.fused_view import training_view
 from packnet_tf.packing.weight import PackedWeight, clear
@@ -48,10 +50,25 @@ class TaskView:
 
 
 # From a Keras class to its packed one; every subclass of `Packed` puts itself here.
-PACKED_CLASSES: dict[type, type] = {}
+PACKED_CLASSES: dict[type[keras.Layer], type["Packed"]] = {}
+
+if TYPE_CHECKING:
+    _Mixed = keras.Layer  # what the mixin is mixed into
+else:
+    _Mixed = object
 
 
-class Packed:
+class Store(Protocol):
+    """What Keras keeps the variables of a layer in: a group of an HDF5 file."""
+
+    def __getitem__(self, name: str) -> np.ndarray: ...
+
+    def __setitem__(self, name: str, value: keras.Variable | np.ndarray) -> None: ...
+
+    def keys(self) -> Iterable[str]: ...
+
+
+class Packed(_Mixed):
     """Mixin for a `keras.layers.Layer`: packs the weights that `packed_names` lists.
 
     Subclass it together with a layer class to make that layer packable, which is all that
@@ -68,20 +85,21 @@ class Packed:
     """
 
     packed_names: tuple[str, ...] = ()
-    plain: type
+    plain: type[keras.Layer]
     packed_weights: dict[str, PackedWeight]
     task_view: TaskView
 
-    def __init_subclass__(cls, **kwargs):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.plain = next(base for base in cls.__bases__ if not issubclass(base, Packed))
+        layers = [base for base in cls.__bases__ if issubclass(base, keras.layers.Layer)]
+        cls.plain = next(base for base in layers if not issubclass(base, Packed))
         for name in cls.packed_names:
             setattr(cls, name, _view_property(name))
         PACKED_CLASSES[cls.plain] = cls
         keras.saving.register_keras_serializable("packnet_tf", cls.__name__)(cls)
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> keras.Layer:
         """The plain layer: what is packed, and for which task, is known to the `PackedTrunk`."""
         return cls.plain.from_config(config)
 
@@ -95,34 +113,34 @@ class Packed:
         # a view must not switch them off (or on) for the task that trains them now.
         view, shared = self.task_view, []
         if not (view.frozen or view.is_open()):
-            shared = [weight.trainable for weight in self.packed_weights.values()]
+            shared = [weight.trained[0] for weight in self.packed_weights.values()]
         flags = [variable.trainable for variable in shared]
-        keras.layers.Layer.trainable.fset(self, value)
+        vars(keras.layers.Layer)["trainable"].fset(self, value)
         for variable, flag in zip(shared, flags, strict=True):
             variable.trainable = flag
 
-    def enable_lora(self, *args, **kwargs):
+    def enable_lora(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise ValueError(
             f"Layer '{self.name}' is packed: LoRA would move the kernels of committed tasks. "
             "Enable LoRA on the plain model that net.unpack(task) returns."
         )
 
-    def quantize(self, *args, **kwargs):
+    def quantize(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise ValueError(
             f"Layer '{self.name}' is packed: quantizing it would move the kernels of committed "
             "tasks. Quantize the exported ONNX file, or the model that net.unpack(task) returns."
         )
 
-    def __dir__(self):
+    def __dir__(self) -> list[str]:
         # Keras looks at every attribute there is when it saves and loads, and to look at a kernel
         # is to calculate it.
         return [name for name in super().__dir__() if name not in self.packed_names]
 
-    def set_weights(self, weights):
+    def set_weights(self, weights: Sequence[np.ndarray]) -> None:
         check_new_values(self, self.weights, weights)
         super().set_weights(weights)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Store) -> None:
         for i, variable in enumerate(own_variables(self)):
             store[str(i)] = variable  # Keras makes an array of it; of an array it makes a copy
         for name, weight in self.packed_weights.items():
@@ -130,9 +148,9 @@ class Packed:
             store[f"{name}_owner"] = bits.pack(ops.convert_to_numpy(weight.owner))
             if weight.claim is not None and weight.claimed():
                 store[f"{name}_claim"] = bits.pack(ops.convert_to_numpy(weight.claim))
-                store[f"trainable_{name}"] = weight.trainable
+                store[f"trainable_{name}"] = weight.trained[0]
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Store) -> None:
         self.refuse_closed("load weights into")
         for i, variable in enumerate(own_variables(self)):
             variable.assign(store[str(i)])
@@ -146,9 +164,9 @@ class Packed:
             if weight.claim is None:
                 continue
             if f"{name}_claim" in store.keys():  # noqa: SIM118  a store is no dict
-                claim = bits.unpack(np.asarray(store[f"{name}_claim"]), weight.claim.shape)
-                weight.claim.assign(claim)
-                weight.trainable.assign(np.asarray(store[f"trainable_{name}"]))
+                trainable, claim = weight.trained
+                claim.assign(bits.unpack(np.asarray(store[f"{name}_claim"]), claim.shape))
+                trainable.assign(np.asarray(store[f"trainable_{name}"]))
             else:
                 clear(weight.claim)
 
@@ -183,7 +201,7 @@ class Packed:
 
 
 def check_new_values(
-    holder: keras.layers.Layer, variables: Sequence[keras.Variable], values: Sequence
+    holder: keras.layers.Layer, variables: Sequence[keras.Variable], values: Sequence[np.ndarray]
 ) -> None:
     """Refuses values for variables of packed layers that would change what committed tasks own.
 
@@ -203,36 +221,38 @@ def check_new_values(
         if not (isinstance(layer, Packed) and layer.task_view.shared):
             continue
         for weight in layer.packed_weights.values():
-            given = [new.get(id(variable)) for variable in (weight.packed, weight.owner)]
-            if any(value is not None for value in given):
+            packed, owner = (new.get(id(variable)) for variable in (weight.packed, weight.owner))
+            if packed is not None or owner is not None:
                 layer.refuse_closed("set the weights of")
-            if all(np.shape(value) == tuple(weight.packed.shape) for value in given):
-                layer.check_same_pack(weight, *given)
+            if packed is None or owner is None:
+                continue
+            if np.shape(packed) == np.shape(owner) == tuple(weight.packed.shape):
+                layer.check_same_pack(weight, packed, owner)
 
 
 def guard(holder: keras.layers.Layer) -> None:
     """Has `set_weights` of a layer that is not packed, but has packed ones in it, checked too."""
     unguarded = type(holder).set_weights
 
-    def set_weights(weights):
+    def set_weights(weights: Sequence[np.ndarray]) -> None:
         check_new_values(holder, holder.weights, weights)
         unguarded(holder, weights)
 
     unlock(holder)
-    holder.set_weights = set_weights
+    holder.set_weights = set_weights  # type: ignore[method-assign]  # of this holder alone
 
 
 def _view_property(name: str) -> property:
-    def view(layer):
-        weight, view = layer.packed_weights[name], layer.task_view
-        if view.frozen or not view.is_open():
-            return weight.view(view.sees)
-        return training_view(weight, view.sees)
+    def view(layer: Packed) -> Tensor:
+        weight, shown = layer.packed_weights[name], layer.task_view
+        if shown.frozen or not shown.is_open():
+            return weight.view(shown.sees)
+        return training_view(weight, shown.sees)
 
     return property(view)
 
 
-def plain_class(layer) -> type:
+def plain_class(layer: keras.Layer) -> type[keras.Layer]:
     """The Keras class of a layer, whether or not this package has given it one of its own."""
     return getattr(type(layer), "plain", type(layer))
 
@@ -264,12 +284,14 @@ def pack_layer(layer: keras.layers.Layer, view: TaskView, source: Packed | None 
         weight = source.packed_weights[name] if source else _new_weight(layer, name, kernel, view)
         if view.frozen:
             weight = PackedWeight(None, weight.packed, weight.owner, None)
-        packed[name] = weight
-        if not view.frozen:
+            held = weight.packed
+        else:
+            held, _ = weight.trained
             # An earlier task may have frozen it; this view's task has not.
-            weight.trainable.trainable = True
-        if weight.trainable is not kernel:
-            _replace(layer, kernel, weight.packed if view.frozen else weight.trainable)
+            held.trainable = True
+        packed[name] = weight
+        if held is not kernel:
+            _replace(layer, kernel, held)
         # As attributes, so that Keras tracks variables which another layer has made.
         setattr(layer, f"packed_{name}", weight.packed)
         setattr(layer, f"{name}_owner", weight.owner)
@@ -281,7 +303,9 @@ def pack_layer(layer: keras.layers.Layer, view: TaskView, source: Packed | None 
     layer.packed_weights, layer.task_view = packed, view
 
 
-def _new_weight(layer, name: str, kernel: keras.Variable, view: TaskView) -> PackedWeight:
+def _new_weight(
+    layer: keras.Layer, name: str, kernel: keras.Variable, view: TaskView
+) -> PackedWeight:
     fixed = {"shape": kernel.shape, "trainable": False}
     zeros = {**fixed, "initializer": "zeros", "dtype": owner_dtype(), "autocast": False}
     weight = PackedWeight(
@@ -295,11 +319,11 @@ def _new_weight(layer, name: str, kernel: keras.Variable, view: TaskView) -> Pac
         claim=None if view.frozen else layer.add_weight(name=f"{name}_claim", **zeros),
     )  # fmt: skip
     if not view.frozen:
-        clear(weight.trainable)
+        clear(kernel)
     return weight
 
 
-def _replace(layer, old: keras.Variable, new: keras.Variable) -> None:
+def _replace(layer: keras.Layer, old: keras.Variable, new: keras.Variable) -> None:
     """Puts one variable of a layer in the place of another, whatever attribute holds it."""
     tracked = trained_variables(layer)
     place = next(place for place, variable in enumerate(tracked) if variable is old)

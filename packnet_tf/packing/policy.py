@@ -15,7 +15,7 @@ NORMS = (
 )
 
 
-def own_weights(trunk) -> list[tuple[keras.layers.Layer, keras.Variable]]:
+def own_weights(trunk: keras.Model) -> list[tuple[keras.layers.Layer, keras.Variable]]:
     """Every weight of a trunk that is not packed, with the layer that holds it.
 
     The order depends on the trunk's structure alone, so it is the same for all clones of a trunk.
@@ -49,7 +49,7 @@ class Policy:
     restart: str = "trunk"
     embeddings: str = "shared"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         known = {
             "biases": ("shared", "per_task"),
             "norms": ("shared", "per_task"),
@@ -62,7 +62,7 @@ class Policy:
                 remedy = " or ".join(f"{name}={choice!r}" for choice in choices)
                 raise ValueError(f"{name}={value!r} is not a policy; write {remedy}.")
 
-    def shares(self, layer, variable) -> bool:
+    def shares(self, layer: keras.Layer, variable: keras.Variable) -> bool:
         """Whether a weight trains with the first task only."""
         if isinstance(layer, NORMS):
             return self.norms == "shared"
@@ -70,7 +70,7 @@ class Policy:
             return self.biases == "shared"
         return True
 
-    def freeze_shared(self, trunk) -> None:
+    def freeze_shared(self, trunk: keras.Model) -> None:
         """Switches off what the first task has trained, in the trunk of a later one."""
         frozen: dict[int, list[bool]] = {}
         layers = {}

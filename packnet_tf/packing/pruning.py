@@ -166,7 +166,9 @@ def claimable(values: np.ndarray, free: np.ndarray, ratio: float) -> np.ndarray:
     return free & ~magnitude(values, free, (count - round(ratio * count)) / count)
 
 
-def _at_most(weights, claim, threshold, ties: int) -> np.ndarray:
+def _at_most(
+    weights: np.ndarray, claim: np.ndarray, threshold: np.floating, ties: int
+) -> np.ndarray:
     """Claimed weights of a magnitude below the threshold, and the first `ties` that equal it."""
     chosen = np.empty(weights.shape, bool)
     out, values, claimed = chosen.reshape(-1), weights.reshape(-1), claim.reshape(-1)

@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -13,7 +14,9 @@ from packnet_tf.packing.layers import PACKED_CLASSES, Packed
 EMBEDDINGS = (keras.layers.Embedding,)
 
 
-def register_packed(layer_class: type, variables: Sequence[str] = ("kernel",)) -> type:
+def register_packed(
+    layer_class: type[keras.Layer], variables: Sequence[str] = ("kernel",)
+) -> type[Packed]:
     """Makes a layer class packable: `PackNet` then packs the layers of exactly this class.
 
     Once built, the layer must have the weights as attributes of these names, each one float
@@ -45,10 +48,11 @@ def register_packed(layer_class: type, variables: Sequence[str] = ("kernel",)) -
         )
     doc = f"`{layer_class.__name__}` with {', '.join(variables)} packed; see `Packed`."
     body = {"packed_names": tuple(variables), "__doc__": doc, "__module__": __name__}
-    return type(f"Packed{layer_class.__name__}", (Packed, layer_class), body)
+    type(f"Packed{layer_class.__name__}", (Packed, layer_class), body)  # puts itself there
+    return PACKED_CLASSES[layer_class]
 
 
-def packable_layers(trunk, embeddings: bool = False) -> set[int]:
+def packable_layers(trunk: keras.Model, embeddings: bool = False) -> set[int]:
     """The layers to pack: every one of the list whose kernel its owner lets train.
 
     Args:
@@ -62,7 +66,7 @@ def packable_layers(trunk, embeddings: bool = False) -> set[int]:
         ValueError: a layer cannot be packed; the message says why.
     """
     trainable = {id(variable) for variable in trunk.trainable_variables}
-    holders: dict[int, list] = {}
+    holders: dict[int, list[keras.Layer]] = {}
     for layer in all_layers(trunk):
         for variable in direct_variables(layer):
             holders.setdefault(id(variable), []).append(layer)
@@ -95,7 +99,7 @@ def packable_layers(trunk, embeddings: bool = False) -> set[int]:
     return found
 
 
-def _check_class(layer, base: type) -> None:
+def _check_class(layer: keras.Layer, base: type[keras.Layer]) -> None:
     if type(layer) is not base:
         cls, names = type(layer), list(PACKED_CLASSES[base].packed_names)
         raise ValueError(
@@ -120,7 +124,9 @@ def _check_class(layer, base: type) -> None:
         )
 
 
-def _check_kernels(layer, kernels: dict, holders: dict) -> None:
+def _check_kernels(
+    layer: keras.Layer, kernels: dict[str, Any], holders: dict[int, list[keras.Layer]]
+) -> None:
     for name, kernel in kernels.items():
         if id(kernel) not in holders:
             raise ValueError(
@@ -130,6 +136,7 @@ def _check_kernels(layer, kernels: dict, holders: dict) -> None:
             )
 
 
+_class: type[keras.Layer]
 for _class in (
     keras.layers.Dense,
     keras.layers.EinsumDense,  # MultiHeadAttention and GroupQueryAttention are made of these

@@ -6,9 +6,10 @@ import keras
 import numpy as np
 
 from packnet_tf.packing.layers import Packed
+from packnet_tf.packing.trunk import PackedTrunk
 
 
-def fresh_values(trunk) -> Iterator[np.ndarray]:
+def fresh_values(trunk: PackedTrunk) -> Iterator[np.ndarray]:
     """New draws from the initializers of a trunk's packed weights, in the order of those weights.
 
     Args:

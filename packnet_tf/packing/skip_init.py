@@ -3,9 +3,12 @@
 To draw the kernels of a large network takes as long as to read them from a file.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import keras
+
+from packnet_tf.backend.types import Tensor
 
 KERNEL_INITIALIZERS = (
     "kernel_initializer",
@@ -20,13 +23,13 @@ KERNEL_INITIALIZERS = (
 class Undrawn(keras.initializers.Initializer):
     """Zeros, in the place of an initializer that the layer gets back once it is built."""
 
-    def __init__(self, initializer):
+    def __init__(self, initializer: Any) -> None:
         self.initializer = keras.initializers.get(initializer)
 
-    def __call__(self, shape, dtype=None):
+    def __call__(self, shape: Sequence[int], dtype: str | None = None) -> Tensor:
         return keras.ops.zeros(shape, dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {"initializer": keras.initializers.serialize(self.initializer)}
 
 

@@ -2,8 +2,10 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
+import numpy as np
 
 from packnet_tf.backend.keras_internals import all_layers, inner_layers, trained_variables
 from packnet_tf.packing import registry  # noqa: F401  registers what files may hold
@@ -43,7 +45,7 @@ class PackedTrunk(keras.Model):
         layers, self.task_view = all_layers(self), TaskView(tuple(sees), frozen)
         for place in places:
             layer = layers[place] if place < len(layers) else None
-            if type(layer) not in PACKED_CLASSES:
+            if layer is None or type(layer) not in PACKED_CLASSES:
                 raise ValueError(
                     f"trunk '{self.name}' has no layer to pack at place {place} but {layer!r}; if "
                     "it is a layer of your own, call packnet_tf.register_packed for it first"
@@ -69,15 +71,15 @@ class PackedTrunk(keras.Model):
         """Its layers, layers within layers included, each after the path of names to it."""
         return _paths(self.layers, "", set())
 
-    def set_weights(self, weights):
+    def set_weights(self, weights: Sequence[np.ndarray]) -> None:
         check_new_values(self, self.weights, weights)
         super().set_weights(weights)
 
-    def load_weights(self, *args, **kwargs):
+    def load_weights(self, *args: Any, **kwargs: Any) -> None:
         with self.keeping_committed(self.variables):
             super().load_weights(*args, **kwargs)
 
-    def set_state_tree(self, state_tree):
+    def set_state_tree(self, state_tree: dict) -> None:
         with self.keeping_committed(self.variables):
             super().set_state_tree(state_tree)
 
@@ -102,7 +104,7 @@ class PackedTrunk(keras.Model):
             assign_values(variables, old)
             raise
 
-    def get_config(self):
+    def get_config(self) -> dict:
         layers = all_layers(self)
         places = [place for place, layer in enumerate(layers) if isinstance(layer, Packed)]
         view = self.task_view
@@ -111,7 +113,7 @@ class PackedTrunk(keras.Model):
         return config | {"still": _still(layers)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "PackedTrunk":
         config = changed(config, undrawn)
         packed, still = dict(config.pop("packed")), config.pop("still")
         if "task" in packed:  # as files of format 5 have it
@@ -153,7 +155,9 @@ def _hold_still(built: Sequence[keras.layers.Layer], layers: list, weights: list
         own_variables(built[place])[number].trainable = False
 
 
-def _paths(layers, prefix: str, seen: set[int]) -> Iterator[tuple[str, keras.layers.Layer]]:
+def _paths(
+    layers: Sequence[keras.Layer], prefix: str, seen: set[int]
+) -> Iterator[tuple[str, keras.layers.Layer]]:
     for layer in layers:
         if id(layer) in seen:
             continue

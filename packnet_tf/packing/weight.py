@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from packnet_tf.backend.types import Tensor
 from packnet_tf.packing.pruning import check_released, claimable, count_by_owner, magnitude
 
 # `ops.where` below gets the `value` of variables: on JAX it does not take variables.
@@ -42,12 +43,27 @@ class PackedWeight:
         return [variable for variable in every if variable is not None]
 
     @property
-    def values(self) -> tuple:
+    def values(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The values of the four, as `select` takes them; None where there is no variable."""
-        every = (self.trainable, self.packed, self.owner, self.claim)
-        return tuple(None if variable is None else variable.value for variable in every)
+        trainable = None if self.trainable is None else self.trainable.value
+        claim = None if self.claim is None else self.claim.value
+        return trainable, self.packed.value, self.owner.value, claim
 
-    def view(self, sees: Sequence[int]):
+    @property
+    def trained(self) -> tuple[keras.Variable, keras.Variable]:
+        """`trainable` and `claim`.
+
+        Raises:
+            RuntimeError: the view cannot be trained, and has neither.
+        """
+        if self.trainable is None or self.claim is None:
+            raise RuntimeError(
+                "This view of the weight cannot be trained: take the model of the open task, "
+                "net.open_model."
+            )
+        return self.trainable, self.claim
+
+    def view(self, sees: Sequence[int]) -> Tensor:
         """The kernel as a task sees it.
 
         Args:
@@ -56,20 +72,21 @@ class PackedWeight:
         """
         return select(*self.values, own_number(sees), ranges(sees))
 
-    def restart(self, values: np.ndarray) -> None:
+    def restart(self, values: np.ndarray | Tensor) -> None:
         """Gives free weights other values to start the next task from."""
         free = ops.equal(self.owner, 0)
         self.packed.assign(ops.where(free, values, self.packed.value))
 
     def open(self, task: int, ratio: float = 1.0) -> None:
         """Lets task number `task` claim that ratio of the free weights."""
-        claim = ops.equal(self.owner, 0)
+        trainable, claim = self.trained
+        chosen = ops.equal(self.owner, 0)
         if ratio < 1.0:
-            start, free = ops.convert_to_numpy(self.packed), ops.convert_to_numpy(claim)
-            claim = ops.convert_to_tensor(claimable(start, free, ratio))
+            start, free = ops.convert_to_numpy(self.packed), ops.convert_to_numpy(chosen)
+            chosen = ops.convert_to_tensor(claimable(start, free, ratio))
         # Nothing but the claim is ever non-zero here, so decay and regularizers act on it alone.
-        self.trainable.assign(ops.where(claim, self.packed.value, 0.0))
-        self.claim.assign(ops.cast(claim, self.claim.dtype) * task)
+        trainable.assign(ops.where(chosen, self.packed.value, 0.0))
+        claim.assign(ops.cast(chosen, claim.dtype) * task)
 
     def choose(self, ratio: float, criterion: Criterion = magnitude) -> np.ndarray:
         """Which weights pruning by `ratio` would release, a bool array."""
@@ -79,15 +96,17 @@ class PackedWeight:
 
     def release(self, chosen: np.ndarray) -> None:
         """Takes the chosen weights out of the claim; they count as 0 from now on."""
-        self.claim.assign(ops.where(chosen, ops.cast(0, self.claim.dtype), self.claim.value))
-        self.trainable.assign(ops.where(chosen, 0.0, self.trainable.value))
+        trainable, claim = self.trained
+        claim.assign(ops.where(chosen, ops.cast(0, claim.dtype), claim.value))
+        trainable.assign(ops.where(chosen, 0.0, trainable.value))
 
     def commit(self, task: int, keep_restart_values: bool) -> None:
         """Gives the claim to task number `task` for good."""
-        claimed = ops.equal(self.claim, task)
-        self.packed.assign(ops.where(claimed, self.trainable.value, self.packed.value))
+        trainable, claim = self.trained
+        claimed = ops.equal(claim, task)
+        self.packed.assign(ops.where(claimed, trainable.value, self.packed.value))
         self.owner.assign(ops.where(claimed, ops.cast(task, self.owner.dtype), self.owner.value))
-        clear(self.claim)
+        clear(claim)
         if not keep_restart_values:
             free = ops.equal(self.owner, 0)
             self.packed.assign(ops.where(free, 0.0, self.packed.value))
@@ -137,7 +156,8 @@ class PackedWeight:
 
     def claim_is_finite(self) -> bool:
         """Whether no weight that the open task trains is NaN or infinite."""
-        return is_finite(ops.where(ops.greater(self.claim, 0), self.trainable.value, 0.0))
+        trainable, claim = self.trained
+        return is_finite(ops.where(ops.greater(claim, 0), trainable.value, 0.0))
 
 
 def choose_all(
@@ -180,7 +200,14 @@ def ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
     return found
 
 
-def select(trainable, packed, owner, claim, task, seen: Sequence[tuple]):
+def select(
+    trainable: Tensor | None,
+    packed: Tensor,
+    owner: Tensor,
+    claim: Tensor | None,
+    task: int | Tensor,
+    seen: Sequence[tuple[int | Tensor, int | Tensor]],
+) -> Tensor:
     """The kernel as a task sees it, of the values of a `PackedWeight`.
 
     Selects and never multiplies: 0 * NaN of a diverged task would reach all others.
@@ -230,7 +257,7 @@ def assign_values(variables: Iterable[keras.Variable], values: Iterable[np.ndarr
         variable.assign(value)
 
 
-def is_finite(tensor) -> bool:
+def is_finite(tensor: Tensor) -> bool:
     """Whether no element is NaN or infinite; whole numbers never are."""
     if "float" not in keras.backend.standardize_dtype(tensor.dtype):
         return True

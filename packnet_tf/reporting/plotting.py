@@ -1,15 +1,20 @@
 """A picture of who owns which share of every layer."""
 
 import pathlib
+from typing import TYPE_CHECKING
 
+from packnet_tf.backend.types import AnyPath
 from packnet_tf.reporting.capacity import Capacity
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito, 2008); grey is for free weights.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 _FREE = "#DDDDDD"
 
 
-def plot_capacity(capacity: Capacity, path=None):
+def plot_capacity(capacity: Capacity, path: AnyPath | None = None) -> "Figure":
     """Draws one bar per layer: the share of its weights each task owns, and what is free.
 
     Args:

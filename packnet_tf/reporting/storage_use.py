@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -10,7 +11,10 @@ from packnet_tf.packing import bits
 
 
 def storage_use(
-    packed: Iterable, owners: Iterable, others: Iterable, tasks: dict[str, tuple[int, int]]
+    packed: Iterable[keras.Variable],
+    owners: Iterable[keras.Variable],
+    others: Iterable[keras.Variable],
+    tasks: dict[str, tuple[int, int]],
 ) -> dict:
     """Bytes of a pack's numbers, as stored, against plain networks.
 
@@ -37,6 +41,6 @@ def storage_use(
     }
 
 
-def bytes_in(variable) -> int:
+def bytes_in(variable: keras.Variable) -> int:
     """Bytes of the values of a variable."""
     return math.prod(variable.shape) * np.dtype(variable.dtype).itemsize

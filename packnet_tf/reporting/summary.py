@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping
 
+import keras
+
 from packnet_tf.packing.layers import Packed, own_variables, plain_class
 from packnet_tf.packing.policy import Policy
 from packnet_tf.packing.trunk import PackedTrunk
@@ -25,7 +27,7 @@ def summarize(trunk: PackedTrunk, policy: Policy, heads: Mapping[str, int]) -> s
     """
     rows, sums = [], dict.fromkeys(KINDS, 0)
 
-    def add(name, class_name, counts):
+    def add(name: str, class_name: str, counts: Mapping[str, int]) -> None:
         if not any(counts.values()):
             return
         for kind, count in counts.items():
@@ -51,7 +53,7 @@ def summarize(trunk: PackedTrunk, policy: Policy, heads: Mapping[str, int]) -> s
     )
 
 
-def _counts(layer, policy: Policy) -> dict[str, int]:
+def _counts(layer: keras.Layer, policy: Policy) -> dict[str, int]:
     packed = layer.packed_weights.values() if isinstance(layer, Packed) else ()
     counts = {"packed": sum(math.prod(weight.packed.shape) for weight in packed)}
     for variable in own_variables(layer):

@@ -13,7 +13,7 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], total: int = 
     """
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
 
-    def line(row):
+    def line(row: Sequence[str]) -> str:
         first, *rest = row
         cells = [first.ljust(widths[0])]
         cells += [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]

@@ -11,7 +11,7 @@ from keras import ops
 
 from packnet_tf.backend.distribution import keep_tf_keras
 from packnet_tf.backend.keras_internals import all_layers
-from packnet_tf.backend.multi_worker import fitting_model
+from packnet_tf.backend.multi_worker import FittingModel
 from packnet_tf.backend.optimizers import refuse_strange
 from packnet_tf.normalization.seen_data import SeenData
 from packnet_tf.normalization.statistics import as_plain, follow_steps, momentum_after
@@ -32,7 +32,7 @@ class Phase(enum.IntEnum):
 
 
 @keras.saving.register_keras_serializable("packnet_tf")
-class TaskModel(fitting_model()):
+class TaskModel(FittingModel):
     """A functional Keras model of one task, made by `PackNet.add_task` or `task_model`.
 
     Compile, fit, evaluate, predict and save it like any Keras model. Once its task is committed

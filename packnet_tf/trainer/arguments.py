@@ -5,13 +5,14 @@ Each raises a `ValueError` that says what to write instead.
 
 import math
 import numbers
+from typing import Any
 
 import keras
 
 from packnet_tf.trainer.task import PendingTask, Task
 
 
-def check_whole(least: int, **values) -> list[int]:
+def check_whole(least: int, **values: Any) -> list[int]:
     """Returns the values as they are in Python; refuses what is no whole number from `least`."""
     for name, value in values.items():
         whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
@@ -22,7 +23,7 @@ def check_whole(least: int, **values) -> list[int]:
     return [int(value) for value in values.values()]
 
 
-def check_choice(**values) -> None:
+def check_choice(**values: Any) -> None:
     """Refuses what is neither True nor False nor "auto"."""
     for name, value in values.items():
         if not isinstance(value, bool) and value != "auto":
@@ -31,7 +32,7 @@ def check_choice(**values) -> None:
             )
 
 
-def check_rates(**values) -> None:
+def check_rates(**values: Any) -> None:
     """Refuses what is neither a learning rate nor a function of the epoch."""
     for name, value in values.items():
         number = isinstance(value, numbers.Real) and not isinstance(value, bool)
@@ -58,7 +59,7 @@ def check_tasks(tasks: list) -> None:
             )
 
 
-def plain_setting(value):
+def plain_setting(value: Any) -> Any:
     """A setting as a checkpoint notes it, to notice that it has changed."""
     if isinstance(value, (list, tuple)):
         return [plain_setting(part) for part in value]

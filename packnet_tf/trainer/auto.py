@@ -1,6 +1,8 @@
 """How much can be pruned? Release a little, retrain a little, and go back when it hurts."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Unpack
 
 import numpy as np
 
@@ -8,7 +10,7 @@ from packnet_tf.backend.optimizers import check_resettable
 from packnet_tf.packing.pruning import check_ratio
 from packnet_tf.tasks.task_model import Phase, TaskModel
 from packnet_tf.trainer import checkpoint
-from packnet_tf.training.phases import Phases
+from packnet_tf.training.phases import PhaseOptions, Phases
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Auto:
     patience: int = 3
     monitor: str = "accuracy"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_ratio(self.step, "step")
         if not (self.max_drop >= 0 and 0 < self.step < 1 and self.patience >= 1):
             raise ValueError(
@@ -88,17 +90,22 @@ class Searching(Phases):
         rounds: what has been tried.
     """
 
-    def __init__(self, model: TaskModel, auto: Auto, epoch: int, retrain_epochs: int, **common):
+    epoch: int
+
+    def __init__(
+        self,
+        model: TaskModel,
+        auto: Auto,
+        epoch: int,
+        retrain_epochs: int,
+        **common: Unpack[PhaseOptions],
+    ) -> None:
         super().__init__(model, **common)
         check_resettable(model.optimizer)
         self.auto, self.epoch, self._retrain_epochs = auto, epoch, retrain_epochs
         self.rounds: list[Round] = []
         self._good: list[np.ndarray] = []
         self._found_at: int | None = None  # the epoch at which retraining begins
-
-    @property
-    def epochs(self) -> int | None:  # known once the ratio is found
-        return None if self._found_at is None else self._found_at + self._retrain_epochs
 
     def retraining_epoch(self, epoch: int) -> int | None:
         if epoch < self.epoch:
@@ -114,7 +121,7 @@ class Searching(Phases):
         if not self.rounds or self.rounds[-1].kept:
             self._release(epoch)
 
-    def epoch_ends(self, epoch: int, logs: dict) -> None:
+    def epoch_ends(self, epoch: int, logs: Mapping[str, float]) -> None:
         if not self.rounds or self._found_at is not None:
             return
         now = self.rounds[-1]
@@ -134,7 +141,9 @@ class Searching(Phases):
     def restore(self, state: dict, arrays: list[np.ndarray]) -> None:
         super().restore(state, arrays)
         self.rounds = [Round(**entry) for entry in state["rounds"]]
-        self._found_at, self._good = state["found_at"], arrays
+        self._good = arrays
+        if state["found_at"] is not None:
+            self._found(state["found_at"])
 
     def _before(self) -> float:
         return self.around_prune["before"][self.auto.monitor]
@@ -156,4 +165,9 @@ class Searching(Phases):
         if self.model.current_phase == Phase.TRAINING:  # nothing could be released
             self.net.prune(0.0)
         self.begin_retraining()
-        self._found_at, self._good = epoch, []
+        self._found(epoch)
+        self._good = []
+
+    def _found(self, epoch: int) -> None:
+        """Notes the epoch from which the task is retrained, and so how many it takes."""
+        self._found_at, self.epochs = epoch, epoch + self._retrain_epochs

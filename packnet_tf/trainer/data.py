@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from packnet_tf.backend.datasets import check_ends
+from packnet_tf.backend.types import AnyData
 
 
 class Passes:
@@ -22,7 +23,13 @@ class Passes:
         strategy: the `tf.distribute.Strategy` to spread batches over.
     """
 
-    def __init__(self, source, batch_size: int, seed: int | None, strategy):
+    def __init__(
+        self,
+        source: AnyData | Callable[[int], tf.data.Dataset],
+        batch_size: int,
+        seed: int | None,
+        strategy: tf.distribute.Strategy,
+    ) -> None:
         self._strategy = strategy
         self._made = 0
         self._of_epoch = source if _is_function(source) else None
@@ -51,7 +58,9 @@ class Passes:
         return iter(self._spread), steps if steps >= 0 else None
 
 
-def batches(source, batch_size: int, shuffle_seed: int | bool | None = False):
+def batches(
+    source: AnyData, batch_size: int, shuffle_seed: int | bool | None = False
+) -> tf.data.Dataset:
     """A dataset of batches from a dataset or from a tuple of arrays, `untuned`.
 
     Args:
@@ -107,7 +116,7 @@ def untuned(data: tf.data.Dataset) -> tf.data.Dataset:
     return data.with_options(options)
 
 
-def blank_batch(source, batch_size: int) -> tuple:
+def blank_batch(source: AnyData, batch_size: int) -> tuple:
     """A batch of one example of zeros, (x, y, sample_weight), shaped like those of `Task.train`.
 
     A true one would cost an iterator, and with it the order that the first epoch would have had.
@@ -124,5 +133,5 @@ def blank_batch(source, batch_size: int) -> tuple:
     return keras.utils.unpack_x_y_sample_weight(zeros)
 
 
-def _is_function(source) -> bool:
+def _is_function(source: object) -> bool:
     return callable(source) and not isinstance(source, tf.data.Dataset)

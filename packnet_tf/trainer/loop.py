@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import keras
 import tensorflow as tf
 
+from packnet_tf.backend.types import Tensors
 from packnet_tf.training.phases import Phases
 
 SECONDS_AT_ONCE = 0.5  # how long one call should take: progress stays visible, calls stay few
@@ -20,7 +21,9 @@ class Loop:
         steps_per_execution: steps in one call; None: as many as fit into half a second.
     """
 
-    def __init__(self, model: keras.Model, jit_compile: bool, steps_per_execution: int | None):
+    def __init__(
+        self, model: keras.Model, jit_compile: bool, steps_per_execution: int | None
+    ) -> None:
         self._at_once = steps_per_execution or 1
         self._adapts = steps_per_execution is None
         self._run = _traced(model, model.distribute_strategy, jit_compile)
@@ -55,21 +58,23 @@ class Loop:
                 return steps, examples
 
 
-def _traced(model, strategy, jit_compile: bool):
+def _traced(
+    model: keras.Model, strategy: tf.distribute.Strategy, jit_compile: bool
+) -> Callable[[Iterator, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     replicas = strategy.num_replicas_in_sync
 
-    def step(batch):
+    def step(batch: Tensors) -> tf.Tensor:
         model.train_step(batch)  # Keras's own: GradientTape, loss scaling, accumulation, metrics
         return tf.shape(keras.tree.flatten(batch)[0])[0]
 
-    def on_all_replicas(batch):
+    def on_all_replicas(batch: Tensors) -> tf.Tensor:
         return strategy.run(step, args=(batch,))
 
     if jit_compile:
         on_all_replicas = tf.function(on_all_replicas, jit_compile=True, reduce_retracing=True)
 
     @tf.function(reduce_retracing=True)
-    def run(batches, limit):
+    def run(batches: tf.data.Iterator, limit: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         done, examples, more = tf.constant(0), tf.constant(0), tf.constant(True)
         while more and done < limit:
             batch = batches.get_next_as_optional()

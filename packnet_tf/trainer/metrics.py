@@ -1,11 +1,12 @@
 """New metrics for every task: Keras's hold state, and cannot change their model."""
 
 import inspect
+from typing import Any
 
 import keras
 
 
-def new_metric(metric):
+def new_metric(metric: Any) -> Any:
     """A metric like another one, made from its configuration; names and functions as they are.
 
     Raises:

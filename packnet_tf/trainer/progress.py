@@ -18,11 +18,11 @@ class Screen:
         shown: False: nothing at all, on workers that are not the chief for instance.
     """
 
-    def __init__(self, shown: bool):
+    def __init__(self, shown: bool) -> None:
         self._console = rich.console.Console(quiet=not shown, highlight=False, soft_wrap=True)
-        self._bar: rich.progress.Progress | None = None
-        self._phase: tuple | None = None
-        self._line = None
+        self._bar: rich.progress.Progress  # there while it is open
+        self._line: rich.progress.TaskID  # of that bar, once a phase has begun
+        self._phase: tuple[str, str] | None = None
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
@@ -39,9 +39,12 @@ class Screen:
         )
         with self._bar:
             yield
-        self._bar = self._phase = None
+        del self._bar
+        self._phase = None
 
-    def begin_epoch(self, task: str, phase: str, epochs_left: int | None, steps: int | None):
+    def begin_epoch(
+        self, task: str, phase: str, epochs_left: int | None, steps: int | None
+    ) -> None:
         """Continues the bar of a task's phase, or begins it.
 
         Args:

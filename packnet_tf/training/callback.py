@@ -2,15 +2,22 @@
 
 import numbers
 import warnings
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from packnet_tf.backend.optimizers import steps_of
+from packnet_tf.backend.types import AnyData
 from packnet_tf.packing.pruning import check_ratio, magnitude
 from packnet_tf.packing.weight import Criterion
 from packnet_tf.tasks.task_model import TaskModel
-from packnet_tf.training.phases import Gradual, OneShot, Phases
+from packnet_tf.training.phases import Gradual, OneShot, PhaseOptions, Phases
 from packnet_tf.training.schedules import Schedule
+
+if TYPE_CHECKING:
+    from packnet_tf.net import PackNet
+
+Logs = dict[str, Any] | None
 
 
 class PackNetCallback(keras.callbacks.Callback):
@@ -63,8 +70,8 @@ class PackNetCallback(keras.callbacks.Callback):
         schedule: Schedule | None = None,
         criterion: Criterion = magnitude,
         retrain_learning_rate: float | None = None,
-        validation_data=None,
-    ):
+        validation_data: AnyData = None,
+    ) -> None:
         super().__init__()
         if schedule is not None and (prune_ratio, prune_epoch) != (0.5, 0):
             raise ValueError(
@@ -90,9 +97,9 @@ class PackNetCallback(keras.callbacks.Callback):
         """Results of `evaluate` "before" and "after" the prune, where there are any yet."""
         return self._phases.around_prune if self._phases else {}
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs = None) -> None:
         _pack_of(self.model)
-        common = {
+        common: PhaseOptions = {
             "criterion": self.criterion,
             "retrain_learning_rate": self.retrain_learning_rate,
             "evaluate": None if self.validation_data is None else self._evaluate,
@@ -111,27 +118,35 @@ class PackNetCallback(keras.callbacks.Callback):
                 stacklevel=2,
             )
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self._phases.epoch_begins(epoch)
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        self._begun().epoch_begins(epoch)
         # Counted here: reading the optimizer's own counter after every step would wait for it.
         self._first_step = steps_of(self.model.optimizer)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         if self.schedule is None:
             return
         if hasattr(self.model, "jax_state_sync"):  # within an epoch JAX keeps values elsewhere
             self.model.jax_state_sync()
-        self._phases.steps_done(self._first_step + batch + 1)
+        self._begun().steps_done(self._first_step + batch + 1)
 
-    def on_train_end(self, logs=None):
-        self._phases.finish()
+    def on_train_end(self, logs: Logs = None) -> None:
+        self._begun().finish()
+
+    def _begun(self) -> Phases:
+        if self._phases is None:
+            raise RuntimeError(
+                "This PackNetCallback has seen no training begin. Give it to model.fit(callbacks="
+                "[...]), or call its on_train_begin first in a loop of your own."
+            )
+        return self._phases
 
     def _evaluate(self) -> dict[str, float]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(self.validation_data)
         return self.model.evaluate(x, y, sample_weight=sample_weight, verbose=0, return_dict=True)
 
 
-def _pack_of(model):
+def _pack_of(model: keras.Model) -> "PackNet":
     """The `PackNet` whose open task a model trains."""
     if not isinstance(model, TaskModel) or model.pack is None:
         raise ValueError(

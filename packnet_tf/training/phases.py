@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import keras
 import numpy as np
@@ -20,7 +21,18 @@ from packnet_tf.tasks.checks import check_not_rolled_back, rolled_back
 from packnet_tf.tasks.task_model import Phase, TaskModel
 from packnet_tf.training.schedules import Schedule, due, final_sparsity
 
+if TYPE_CHECKING:
+    from packnet_tf.net import PackNet
+
 Evaluate = Callable[[], Mapping[str, float]]
+
+
+class PhaseOptions(TypedDict, total=False):
+    """The arguments that all `Phases` take."""
+
+    retrain_learning_rate: float | None
+    criterion: Criterion
+    evaluate: Evaluate | None
 
 
 class Phases:
@@ -34,6 +46,7 @@ class Phases:
         evaluate: measures the model on validation data; None: nothing is measured.
 
     Attributes:
+        net, task: the pack, and the name of its open task.
         around_prune: what `evaluate` measured, "before" the prune and "after" it.
         epochs: how many epochs the task takes, where somebody has said so.
     """
@@ -48,9 +61,15 @@ class Phases:
         retrain_learning_rate: float | None = None,
         criterion: Criterion = magnitude,
         evaluate: Evaluate | None = None,
-    ):
+    ) -> None:
+        if model.pack is None or model.task_name is None:
+            raise ValueError(
+                f"The phases are those of a task of a pack; '{model.name}' belongs to no pack. Use "
+                "the model that net.add_task returns."
+            )
         self.model = model
-        self.net = model.pack
+        self.net: PackNet = model.pack
+        self.task: str = model.task_name
         self.retrain_learning_rate = retrain_learning_rate
         self.criterion = criterion
         self.evaluate = evaluate
@@ -136,7 +155,11 @@ class Phases:
 class OneShot(Phases):
     """Prunes once, at the start of an epoch, as in the paper (section 3)."""
 
-    def __init__(self, model: TaskModel, ratio: float, epoch: int, **common):
+    epoch: int
+
+    def __init__(
+        self, model: TaskModel, ratio: float, epoch: int, **common: Unpack[PhaseOptions]
+    ) -> None:
         super().__init__(model, **common)
         self.ratio, self.epoch = ratio, epoch
         check_resettable(model.optimizer)
@@ -170,7 +193,13 @@ class Gradual(Phases):
             None: the schedule alone decides, and the optimizer is never made fresh.
     """
 
-    def __init__(self, model: TaskModel, schedule: Schedule, epoch: int | None = None, **common):
+    def __init__(
+        self,
+        model: TaskModel,
+        schedule: Schedule,
+        epoch: int | None = None,
+        **common: Unpack[PhaseOptions],
+    ) -> None:
         super().__init__(model, **common)
         # The trainer asks ahead, and again when the steps are done.
         self.schedule, self.epoch = functools.lru_cache(4096)(schedule), epoch
@@ -214,7 +243,7 @@ class Gradual(Phases):
             return None
         step = self._step()
         if self._reached >= 0 and due(self.schedule, [step], True, self.final) == self.final:
-            raise rolled_back(self.model.task_name)
+            raise rolled_back(self.task)
         return (
             f"Training of task '{self.model.task_name}' stopped at step {step}, before the pruning "
             f"schedule reached its sparsity of {self.final:g}, so the task is left open. Go on "

@@ -3,6 +3,7 @@
 import functools
 import os
 from collections.abc import Callable, Iterable
+from types import ModuleType
 
 from packnet_tf.packing.pruning import check_ratio
 
@@ -53,7 +54,7 @@ def constant_sparsity(
 
 
 @functools.cache
-def _tfmot_schedules():
+def _tfmot_schedules() -> ModuleType:
     """tensorflow-model-optimization's schedules, imported without turning `tf.keras` to Keras 2."""
     import tensorflow as tf
 
