@@ -174,7 +174,7 @@ def _check(
 def _check_shared(path: pathlib.Path, graph: TaskGraph, verdict: Verdict) -> None:
     """Checks that a graph reads the pack's weights, masked as its task sees them."""
     found = {digest(array) for array in calculated_constants(path)}
-    for name, layout in graph.converted.laid.items():
+    for name, layout in graph.converted.layouts.items():
         weight = graph.packed.get(layout.source)
         if weight is None:
             continue
@@ -194,7 +194,7 @@ def _zeros(proto: "ModelProto", graph: TaskGraph, verdict: Verdict) -> int:
 
     held = {tensor.name: tensor for tensor in proto.graph.initializer}
     count = 0
-    for name, layout in graph.converted.laid.items():
+    for name, layout in graph.converted.layouts.items():
         weight = graph.packed.get(layout.source)
         if weight is None:
             continue

@@ -7,7 +7,7 @@ from packnet_tf.net import PackNet
 from packnet_tf.packing.weight import values_of
 
 
-def own_digest(net: PackNet, task: str) -> str:
+def task_digest(net: PackNet, task: str) -> str:
     """Hexadecimal SHA-256 of a task's head, classes, weights that are not packed, and reuse.
 
     Args:

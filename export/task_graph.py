@@ -14,7 +14,7 @@ import numpy as np
 from packnet_tf.backend.keras_internals import all_layers
 from packnet_tf.backend.types import AnyData, AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
-from packnet_tf.export.checksum import own_digest
+from packnet_tf.export.checksum import task_digest
 from packnet_tf.export.convert.supported import check_inputs
 from packnet_tf.export.convert.to_onnx import input_names, to_onnx
 from packnet_tf.export.files import is_large, save
@@ -123,7 +123,7 @@ class TaskGraph:
             if id(variable) in by_id
         }
 
-    def let_go(self) -> None:
+    def drop_model(self) -> None:
         """Forgets the plain model, once its weights are in the graph."""
         del self.model, self.converted
 
@@ -156,7 +156,7 @@ class TaskGraph:
             self._check_plain(proto, batches)
             entry["calibrated"] = data.calibration is not None
         proto = to_precision(proto, options.precision, self._feeds(data.calibration))
-        proto, path = self.dress(proto), pathlib.Path(path)
+        proto, path = self.finalize_graph(proto), pathlib.Path(path)
         files = save(proto, path)
         if optimized:
             files.append(path.with_suffix(".ort"))
@@ -170,7 +170,7 @@ class TaskGraph:
             entry["evaluated"] = self.comparison.accuracy(onnx_session, data.evaluate)
         return {**self._entry(proto, files, found), **entry}
 
-    def dress(self, proto: "ModelProto") -> "ModelProto":
+    def finalize_graph(self, proto: "ModelProto") -> "ModelProto":
         """Gives a graph the inputs, outputs and metadata that the options ask for."""
         if self.pixels is not None:
             self.pixels.prepend(proto)
@@ -241,7 +241,7 @@ class TaskGraph:
             "external": [manifests.describe_file(other) for other in others],
             **described(proto),
             "classes": self.net.classes(self.task),
-            "own_sha256": own_digest(self.net, self.task),
+            "own_sha256": task_digest(self.net, self.task),
             "opset": self.options.opset,
             "precision": self.options.precision,
             "preprocessing": "trained" if self.pixels is None else self.pixels.facts(),

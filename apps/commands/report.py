@@ -117,14 +117,14 @@ def as_json(net, path: pathlib.Path) -> dict:
 
 def storage_table(net, file_bytes: int) -> str:
     """What the numbers of the pack take, against one network and one per task."""
-    usage = net.storage()
+    storage = net.storage()
     rows = [
-        ["packed weights, shared by all tasks", count_bytes(usage["packed"])],
-        ["owners", count_bytes(usage["owners"])],
-        ["other weights of the trunk", count_bytes(usage["trunk"])],
-        ["values of the tasks' own, and their heads", count_bytes(sum(usage["tasks"].values()))],
+        ["packed weights, shared by all tasks", count_bytes(storage["packed"])],
+        ["owners", count_bytes(storage["owners"])],
+        ["other weights of the trunk", count_bytes(storage["trunk"])],
+        ["values of the tasks' own, and their heads", count_bytes(sum(storage["tasks"].values()))],
         ["the file", count_bytes(file_bytes)],
-        ["one network", count_bytes(usage["one_network"])],
-        [f"{len(net.tasks)} networks", count_bytes(usage["separate_networks"])],
+        ["one network", count_bytes(storage["one_network"])],
+        [f"{len(net.tasks)} networks", count_bytes(storage["separate_networks"])],
     ]
     return text_table(["storage", "size"], rows)

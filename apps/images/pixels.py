@@ -98,7 +98,7 @@ def _upright(image):
     from PIL import ExifTags, Image
 
     turn = Image.Transpose
-    turns = {
+    transposes = {
         2: turn.FLIP_LEFT_RIGHT,
         3: turn.ROTATE_180,
         4: turn.FLIP_TOP_BOTTOM,
@@ -109,7 +109,7 @@ def _upright(image):
     }
     image.load()  # some formats turn the picture themselves here, and drop the tag
     try:
-        method = turns.get(image.getexif().get(ExifTags.Base.Orientation))
+        method = transposes.get(image.getexif().get(ExifTags.Base.Orientation))
     except Exception:  # whatever unreadable EXIF data raise: the pixels are sound
         method = None
     return image if method is None else image.transpose(method)

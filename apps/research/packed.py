@@ -32,7 +32,7 @@ def pack_tasks(job: Job) -> dict:
     net, options = _open(job, directory), Packing(**job.run.options)
     filters = {"trunk": _first_filters(net)}
     state, views = _read(job), {}  # views answer for their task whatever is packed later
-    for task, way in zip(job.tasks, _ways(options, len(job.tasks)), strict=True):
+    for task, way in zip(job.tasks, _prunes(options, len(job.tasks)), strict=True):
         if task.name not in net.tasks:
             job.seed(task.place)
             optimizer = task.settings.optimizer
@@ -73,7 +73,7 @@ def _open(job: Job, directory) -> packnet_tf.PackNet:
     return net
 
 
-def _ways(options: Packing, count: int) -> list:
+def _prunes(options: Packing, count: int) -> list:
     """What each task prunes by: a ratio, or `Auto`."""
     prune = options.prune
     if prune == "auto":

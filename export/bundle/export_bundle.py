@@ -11,11 +11,11 @@ from packnet_tf.export.api import check_data, chosen
 from packnet_tf.export.bundle.shared_weights import (
     SharedWeights,
     another_pack,
+    graphs_with_references,
     new_files,
     opened_files,
-    referring,
 )
-from packnet_tf.export.checksum import own_digest
+from packnet_tf.export.checksum import task_digest
 from packnet_tf.export.files import beside
 from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.task_graph import Data, TaskGraph
@@ -82,9 +82,11 @@ def export_bundle(
         new = [name for name in names if name not in known]
         if not new:  # nothing else looks at the weights; the last task reads all of them
             again = TaskGraph(net, names[-1], ExportOptions(**known[names[-1]]["options"]))
-            referring([again], files)
+            graphs_with_references([again], files)
         files += new_files(folder, len(names), len(known))
-        for graph, proto in referring(_opened(net, new, export_options, progress), files):
+        for graph, proto in graphs_with_references(
+            _opened(net, new, export_options, progress), files
+        ):
             path = folder / f"model_task{graph.number}.onnx"
             task = graph.task
             data = Data((samples or {}).get(task), None, (evaluate or {}).get(task))
@@ -137,7 +139,7 @@ def _earlier(
             "update_from out."
         )
     for entry in manifest["tasks"]:
-        if entry["own_sha256"] != own_digest(net, entry["task"]):
+        if entry["own_sha256"] != task_digest(net, entry["task"]):
             raise another_pack(entry["file"])
     for entry in manifest["shared"]:
         # A copy: the checker refuses links.

@@ -13,7 +13,7 @@ from packnet_tf.export.bundle import owner_codes
 from packnet_tf.export.bundle.shared_file import SharedFile, digest
 from packnet_tf.export.convert.baking import bake
 from packnet_tf.export.graph.builder import GraphBuilder, external
-from packnet_tf.export.graph.canonical import shorten
+from packnet_tf.export.graph.canonical import shorten_names
 from packnet_tf.export.task_graph import TaskGraph
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def opened_files(folder: pathlib.Path, manifest: dict) -> list[SharedWeights]:
     ]
 
 
-def referring(tasks: Iterable[TaskGraph], files: list[SharedWeights]) -> list[Graph]:
+def graphs_with_references(tasks: Iterable[TaskGraph], files: list[SharedWeights]) -> list[Graph]:
     """The graphs of some tasks, with references to shared files instead of weights.
 
     Args:
@@ -135,14 +135,14 @@ def referring(tasks: Iterable[TaskGraph], files: list[SharedWeights]) -> list[Gr
     pairs = [(task, _share_weights(task, files)) for task in tasks]
     _share_constants(pairs, files)
     for _, proto in pairs:
-        shorten(proto.graph)
+        shorten_names(proto.graph)
     return pairs
 
 
 def _share_weights(task: TaskGraph, files: list[SharedWeights]) -> "ModelProto":
     """Gives a task's graph its weights: packed ones by reference, its own ones within."""
-    proto, laid = task.converted.proto, task.converted.laid
-    shared = {name: layout for name, layout in laid.items() if layout.source in task.packed}
+    proto, layouts = task.converted.proto, task.converted.layouts
+    shared = {name: layout for name, layout in layouts.items() if layout.source in task.packed}
     weights = [(layout, task.packed[layout.source]) for layout in shared.values()]
     arrays = [(layout, ops.convert_to_numpy(weight.packed)) for layout, weight in weights]
     # Half precision is for training: the graph computes in float32.
@@ -158,9 +158,9 @@ def _share_weights(task: TaskGraph, files: list[SharedWeights]) -> "ModelProto":
     for name, kernel in zip(shared, kernels, strict=True):
         builder.alias(name, kernel)
     builder.close()
-    own = {name: layout for name, layout in laid.items() if name not in shared}
+    own = {name: layout for name, layout in layouts.items() if name not in shared}
     bake(proto.graph, own, task.converted.values(own))
-    task.let_go()
+    task.drop_model()
     return proto
 
 

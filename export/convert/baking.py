@@ -17,7 +17,7 @@ LAYOUT = ("Transpose", "Reshape", "Squeeze", "Unsqueeze")
 
 
 @dataclasses.dataclass(frozen=True)
-class Laid:
+class WeightLayout:
     """A weight as a graph wants it: the transposes and reshapes that were taken out of the graph.
 
     Attributes:
@@ -41,7 +41,9 @@ class Laid:
         return np.ascontiguousarray(array)
 
 
-def lay_out(graph: "GraphProto", opset: int, weights: Iterable[str]) -> dict[str, Laid]:
+def extract_weights(
+    graph: "GraphProto", opset: int, weights: Iterable[str]
+) -> dict[str, WeightLayout]:
     """Takes weights out of the inputs of a graph, and the nodes that only bring them into shape.
 
     Args:
@@ -52,53 +54,55 @@ def lay_out(graph: "GraphProto", opset: int, weights: Iterable[str]) -> dict[str
     Returns:
         By the names that the graph reads now, which constants it lacks.
     """
-    laid = {name: Laid(name, opset) for name in weights}
-    for entry in [entry for entry in graph.input if entry.name in laid]:
+    layouts = {name: WeightLayout(name, opset) for name in weights}
+    for entry in [entry for entry in graph.input if entry.name in layouts]:
         graph.input.remove(entry)
-    _follow(graph, opset, laid)
+    _follow(graph, opset, layouts)
     used = set(reads(graph))
     for constant in [entry for entry in graph.initializer if entry.name not in used]:
         graph.initializer.remove(constant)
-    return {name: laid[name] for name in laid if name in used}
+    return {name: layouts[name] for name in layouts if name in used}
 
 
-def bake(graph: "GraphProto", laid: Mapping[str, Laid], weights: Mapping[str, np.ndarray]) -> None:
+def bake(
+    graph: "GraphProto", layouts: Mapping[str, WeightLayout], weights: Mapping[str, np.ndarray]
+) -> None:
     """Gives a graph the constants that it lacks.
 
     Args:
         graph: an `onnx.GraphProto`, changed in place.
-        laid: what `lay_out` returned for it.
+        layouts: what `extract_weights` returned for it.
         weights: values by the names of the weights.
     """
     from onnx import numpy_helper
 
     graph.initializer.extend(
         numpy_helper.from_array(layout(weights[layout.source]), name)
-        for name, layout in laid.items()
+        for name, layout in layouts.items()
     )
 
 
-def _follow(graph: "GraphProto", opset: int, laid: dict[str, Laid]) -> None:
-    """Moves what transposes and reshapes weights from the graph into `laid`."""
+def _follow(graph: "GraphProto", opset: int, layouts: dict[str, WeightLayout]) -> None:
+    """Moves what transposes and reshapes weights from the graph into `layouts`."""
     from onnx import numpy_helper
 
     # Shapes and axes are small.
     small = {t.name: numpy_helper.to_array(t) for t in graph.initializer if len(t.dims) <= 1}
     counts = collections.Counter(reads(graph))
     for node in list(graph.node):  # in topological order, so that chains are followed
-        if node.op_type not in LAYOUT or node.input[0] not in laid:
+        if node.op_type not in LAYOUT or node.input[0] not in layouts:
             continue
         if not all(name in small for name in node.input[1:]):
             continue
         name, output = node.input[0], node.output[0]
         step = (type(node).FromString(node.SerializeToString()), _some(small, node.input[1:]))
-        after = dataclasses.replace(laid[name], steps=(*laid[name].steps, step))
+        after = dataclasses.replace(layouts[name], steps=(*layouts[name].steps, step))
         graph.node.remove(node)
         if counts[name] == 1:  # nobody else wants it as it was: it keeps its name
-            laid[name], counts[name] = after, counts[output]
+            layouts[name], counts[name] = after, counts[output]
             read_instead(graph, output, name)
         else:
-            laid[output] = after
+            layouts[output] = after
             counts[name] -= 1
 
 

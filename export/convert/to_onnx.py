@@ -14,9 +14,9 @@ from keras import ops
 
 from packnet_tf.backend.keras_internals import all_layers
 from packnet_tf.backend.types import Tensor, Tensors
-from packnet_tf.export.convert.baking import Laid, bake, lay_out
+from packnet_tf.export.convert.baking import WeightLayout, bake, extract_weights
 from packnet_tf.export.convert.supported import check_operators
-from packnet_tf.export.graph.canonical import settle
+from packnet_tf.export.graph.canonical import canonicalize
 from packnet_tf.export.graph.padding import keep_zero_padding
 from packnet_tf.export.options import DEFAULT_OPSET
 
@@ -55,22 +55,22 @@ class Converted:
 
     Attributes:
         proto: the `onnx.ModelProto`.
-        laid: the constants that its graph lacks, by name.
+        layouts: the constants that its graph lacks, by name.
         weights: the variables of the Keras model whose values these are, by name.
     """
 
     proto: "ModelProto"
-    laid: dict[str, Laid]
+    layouts: dict[str, WeightLayout]
     weights: dict[str, keras.Variable]
 
     def bake(self) -> "ModelProto":
         """Gives the graph the values of the Keras model; returns the `onnx.ModelProto`."""
-        bake(self.proto.graph, self.laid, self.values(self.laid))
+        bake(self.proto.graph, self.layouts, self.values(self.layouts))
         return self.proto
 
-    def values(self, laid: Mapping[str, Laid]) -> dict[str, np.ndarray]:
+    def values(self, layouts: Mapping[str, WeightLayout]) -> dict[str, np.ndarray]:
         """What the weights that some constants are made of hold."""
-        names = {layout.source for layout in laid.values()}
+        names = {layout.source for layout in layouts.values()}
         return {name: ops.convert_to_numpy(self.weights[name]) for name in names}
 
 
@@ -154,10 +154,10 @@ def to_onnx(
     except Exception:  # an optimization that fails is left out only where there are copies
         graph, _ = convert()
     check_operators(graph, model, opset)
-    laid = lay_out(graph.graph, opset, kernels)
+    layouts = extract_weights(graph.graph, opset, kernels)
     keep_zero_padding(graph.graph)
-    settle(graph.graph, set(laid))
-    return Converted(graph, laid, kernels)
+    canonicalize(graph.graph, set(layouts))
+    return Converted(graph, layouts, kernels)
 
 
 def _named(outputs: Tensors, name: str, taken: Sequence[str]) -> dict[str, Tensor]:

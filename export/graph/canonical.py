@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Namer: TypeAlias = "Callable[[GraphProto], Iterator[tuple[str, Iterator[str]]]]"
 
 
-def settle(graph: "GraphProto", kept: set[str]) -> None:
+def canonicalize(graph: "GraphProto", kept: set[str]) -> None:
     """Brings nodes and constants into the order in which the answers need them, and renames them.
 
     What a node makes is named after its operator and its place, a constant after the node that
@@ -31,7 +31,7 @@ def settle(graph: "GraphProto", kept: set[str]) -> None:
     """
     for part in graphs(graph):
         if part is not graph:
-            _settle_copies(part)
+            _canonicalize_copies(part)
         _order(part)
     _rename_all(graph, kept, _telling_names)
     for part in graphs(graph):
@@ -44,7 +44,7 @@ def settle(graph: "GraphProto", kept: set[str]) -> None:
             part.name = "body"
 
 
-def shorten(graph: "GraphProto") -> None:
+def shorten_names(graph: "GraphProto") -> None:
     """Gives everything within a graph the shortest names there are; inputs and outputs keep theirs.
 
     Names are half of a file whose weights lie elsewhere. What convolutions say of themselves goes
@@ -80,7 +80,7 @@ def _rename_all(graph: "GraphProto", kept: set[str], namer: Namer) -> None:
     rename(graph, names)
 
 
-def _settle_copies(graph: "GraphProto") -> None:
+def _canonicalize_copies(graph: "GraphProto") -> None:
     """Of two outputs that are the same, the first is the original and the second its Identity."""
     entries = {entry.name: (place, entry) for place, entry in enumerate(graph.output)}
     for node in graph.node:

@@ -22,7 +22,7 @@ from packnet_tf.packing.layers import (
     plain_class,
 )
 from packnet_tf.packing.registry import packable_layers
-from packnet_tf.packing.skip_init import give_back_initializers, undrawn, zeros
+from packnet_tf.packing.skip_init import restore_initializers, with_skipped_init, with_zeros_init
 from packnet_tf.packing.trunk import PackedTrunk
 from packnet_tf.packing.weight import PackedWeight, copy_value
 
@@ -51,7 +51,7 @@ def view_trunk(store: PackedTrunk, sees: Sequence[int], frozen: bool) -> PackedT
         sees: numbers of the tasks whose weights the task sees, its own the last.
         frozen: whether the view can only be looked at.
     """
-    view, pairs = _clone(store, zeros)
+    view, pairs = _clone(store, with_zeros_init)
     view.task_view = TaskView(tuple(sees), frozen, shared=True)
     for source, target in pairs:
         if isinstance(source, Packed):
@@ -164,7 +164,7 @@ def finalize(layer: keras.Layer) -> None:
 
 
 def _clone(
-    model: keras.Model, change: Callable[[dict], dict] = undrawn
+    model: keras.Model, change: Callable[[dict], dict] = with_skipped_init
 ) -> tuple[keras.Model, Pairs]:
     """Clones a model; returns the clone and all pairs (layer, its copy), layers within layers too.
 
@@ -200,7 +200,7 @@ def _clone(
         if isinstance(source, keras.layers.Layer) and isinstance(target, keras.layers.Layer)
         for pair in _layer_pairs(source, target)
     ]
-    give_back_initializers(target for _, target in pairs)
+    restore_initializers(target for _, target in pairs)
     _check_ties(pairs)
     for source, target in zip(_input_layers(model), _input_layers(clone), strict=True):
         target.optional = source.optional  # of models within the model too

@@ -20,7 +20,7 @@ KERNEL_INITIALIZERS = (
 
 
 @keras.saving.register_keras_serializable("packnet_tf")
-class Undrawn(keras.initializers.Initializer):
+class SkippedInitializer(keras.initializers.Initializer):
     """Zeros, in the place of an initializer that the layer gets back once it is built."""
 
     def __init__(self, initializer: Any) -> None:
@@ -33,21 +33,21 @@ class Undrawn(keras.initializers.Initializer):
         return {"initializer": keras.initializers.serialize(self.initializer)}
 
 
-def undrawn(config: dict) -> dict:
-    """A layer's configuration with which nothing is drawn until `give_back_initializers`."""
+def with_skipped_init(config: dict) -> dict:
+    """A layer's configuration with which nothing is drawn until `restore_initializers`."""
     return _replaced(config, lambda initializer: {**_OUTER, "config": {"initializer": initializer}})
 
 
-def zeros(config: dict) -> dict:
+def with_zeros_init(config: dict) -> dict:
     """The same for views, which keep zeros: to make an initializer moves the random state."""
     return _replaced(config, lambda initializer: _ZEROS)
 
 
-def give_back_initializers(layers: Iterable[keras.layers.Layer]) -> None:
-    """Gives layers that were made of `undrawn` configurations their own initializers."""
+def restore_initializers(layers: Iterable[keras.layers.Layer]) -> None:
+    """Gives layers that were made of `with_skipped_init` configurations their own initializers."""
     for layer in layers:
         for attribute, value in list(vars(layer).items()):
-            if isinstance(value, Undrawn):
+            if isinstance(value, SkippedInitializer):
                 setattr(layer, attribute, value.initializer)
 
 
@@ -61,4 +61,4 @@ def _replaced(config: dict, stand_in: Callable[[dict], dict]) -> dict:
 
 
 _ZEROS = keras.initializers.serialize(keras.initializers.Zeros())
-_OUTER = keras.initializers.serialize(Undrawn("zeros"))
+_OUTER = keras.initializers.serialize(SkippedInitializer("zeros"))

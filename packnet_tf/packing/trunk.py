@@ -18,7 +18,7 @@ from packnet_tf.packing.layers import (
     own_variables,
     pack_layer,
 )
-from packnet_tf.packing.skip_init import give_back_initializers, undrawn
+from packnet_tf.packing.skip_init import restore_initializers, with_skipped_init
 from packnet_tf.packing.weight import PackedWeight, assign_values, values_of
 
 
@@ -114,13 +114,13 @@ class PackedTrunk(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> "PackedTrunk":
-        config = changed(config, undrawn)
+        config = changed(config, with_skipped_init)
         packed, still = dict(config.pop("packed")), config.pop("still")
         if "task" in packed:  # as files of format 5 have it
             packed["sees"] = range(1, packed.pop("task") + 1)
         trunk = super().from_config(config, custom_objects)
         layers = all_layers(trunk)
-        give_back_initializers(layers)
+        restore_initializers(layers)
         trunk.pack_layers(**packed)
         _hold_still(layers, **still)
         return trunk

@@ -78,7 +78,7 @@ class Round:
     kept: bool = False
 
 
-class Searching(Phases):
+class RatioSearch(Phases):
     """The phases of a task whose ratio is searched for.
 
     Args:
@@ -129,7 +129,7 @@ class Searching(Phases):
         if now.retrained >= self._before() - self.auto.max_drop:
             now.kept, self._good = True, checkpoint.take(self.model)
         elif now.epochs >= self.auto.patience:
-            self._settle(epoch + 1)
+            self._return_to_best(epoch + 1)
 
     def state(self) -> dict:
         rounds = [dataclasses.asdict(entry) for entry in self.rounds]
@@ -151,14 +151,14 @@ class Searching(Phases):
     def _release(self, epoch: int) -> None:
         released = self.net.prune(self.auto.step, self.criterion)
         if not any(released.values()):  # so little is claimed that `step` of it rounds to nothing
-            self._settle(epoch)
+            self._return_to_best(epoch)
             return
         self.begin_retraining()
         self.measure("after")
         sparsity = self.net.state.claimed_share()[1]
         self.rounds.append(Round(sparsity, self.around_prune["after"][self.auto.monitor]))
 
-    def _settle(self, epoch: int) -> None:
+    def _return_to_best(self, epoch: int) -> None:
         """Goes back to the last good state, to retrain from there."""
         checkpoint.put_back(self.model, self._good)
         self.accept_phase()

@@ -9,7 +9,7 @@ from packnet_tf.backend.datasets import check_ends
 from packnet_tf.backend.types import AnyData
 
 
-class Passes:
+class TrainingData:
     """The passes over the training data of a task.
 
     A dataset with seeds draws new random numbers for every iterator made of it. So a run that goes

@@ -24,9 +24,9 @@ from packnet_tf.trainer.arguments import (
     check_whole,
     plain_setting,
 )
-from packnet_tf.trainer.auto import Auto, Searching
+from packnet_tf.trainer.auto import Auto, RatioSearch
 from packnet_tf.trainer.board import Board
-from packnet_tf.trainer.data import Passes, batches, blank_batch
+from packnet_tf.trainer.data import TrainingData, batches, blank_batch
 from packnet_tf.trainer.history import History
 from packnet_tf.trainer.loop import Loop
 from packnet_tf.trainer.metrics import as_numbers, new_metric
@@ -210,7 +210,7 @@ class PackTrainer:
         self._check_validation(task, prune)
         model = self._open(task)
         try:
-            passes = Passes(task.train, self.batch_size, self.seed, model.distribute_strategy)
+            passes = TrainingData(task.train, self.batch_size, self.seed, model.distribute_strategy)
             phases = self._phases(model, task, prune)
             saved = self._run.resume(task.name, model, phases)
         except ValueError:  # nothing is trained that could be lost
@@ -267,7 +267,7 @@ class PackTrainer:
             common["evaluate"] = lambda: self._evaluate(model, task.validation)
         if isinstance(prune, Auto):
             prune.check_monitor(list(model.get_metrics_result()))
-            return Searching(model, prune, self.epochs, self.retrain_epochs, **common)
+            return RatioSearch(model, prune, self.epochs, self.retrain_epochs, **common)
         kind = Gradual if callable(prune) else OneShot
         phases = kind(model, prune, self.epochs, **common)
         phases.epochs = self.epochs + self.retrain_epochs
@@ -324,7 +324,7 @@ class PackTrainer:
             "test": {},
             "capacity": self.net.capacity().free,
         }
-        if isinstance(phases, Searching):
+        if isinstance(phases, RatioSearch):
             entry["rounds"] = phases.state()["rounds"]
         for moment, data in {"retrained": task.validation, "test": task.test}.items():
             if data is not None:

@@ -18,20 +18,20 @@ from helpers.pack_helpers import (
     values,
 )
 from packnet_tf.backend import distribution
-from packnet_tf.packing import fused_view as one_pass
+from packnet_tf.packing import fused_view
 
 
 @pytest.fixture
 def compilations(monkeypatch):
     """What is compiled in a test, where every kernel counts as large: shapes and dtypes."""
-    found, compile_for = [], one_pass._compiled
+    found, compile_for = [], fused_view._compiled
 
     def noted(shape, *dtypes):
         found.append((shape, *dtypes))
         return compile_for(shape, *dtypes)
 
-    monkeypatch.setattr(one_pass, "LARGE", 1)
-    monkeypatch.setattr(one_pass, "_compiled", noted)
+    monkeypatch.setattr(fused_view, "LARGE", 1)
+    monkeypatch.setattr(fused_view, "_compiled", noted)
     return found
 
 
@@ -49,7 +49,7 @@ def trained(trunk, optimizer, **options):
 def test_training_goes_the_same_way_to_the_bit(trunk, optimizer, compilations, monkeypatch):
     ours, history = trained(trunk, optimizer)
     assert compilations
-    monkeypatch.setattr(one_pass, "LARGE", 1 << 62)
+    monkeypatch.setattr(fused_view, "LARGE", 1 << 62)
     plain, expected = trained(trunk, optimizer)
     assert history == expected
     assert same(state(ours), state(plain))
@@ -63,7 +63,7 @@ def test_mixed_precision_goes_the_same_way_to_the_bit(compilations, monkeypatch)
         # The cast is within: what goes in is as it is stored.
         assert compilations
         assert all(dtypes == ["float32", "bfloat16"] for _, *dtypes in compilations)
-        monkeypatch.setattr(one_pass, "LARGE", 1 << 62)
+        monkeypatch.setattr(fused_view, "LARGE", 1 << 62)
         plain, expected = trained(trunk, keras.optimizers.SGD)
     finally:
         keras.config.set_dtype_policy("float32")
@@ -118,7 +118,7 @@ def test_small_kernels_and_replicas_are_left_alone(compilations, monkeypatch):
 
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         assert not distribution.compiles_on_cpu()
-    monkeypatch.setattr(one_pass, "LARGE", 1000)
+    monkeypatch.setattr(fused_view, "LARGE", 1000)
     trunk = keras.Sequential([keras.Input((12,)), layers.Dense(16), layers.Dense(80)])
     model = packnet_tf.PackNet(trunk).add_task("one", layers.Dense(3))
     fit(compiled(model), *data(trunk), epochs=1)

@@ -8,7 +8,7 @@ from keras import layers
 import packnet_tf
 from helpers.pack_helpers import functional, pack_task
 from packnet_tf.packing.restart import fresh_values
-from packnet_tf.packing.skip_init import Undrawn
+from packnet_tf.packing.skip_init import SkippedInitializer
 
 SEED = {"seed": 3}
 
@@ -83,7 +83,7 @@ def test_a_loaded_pack_has_the_initializers_of_its_trunk(make, tmp_path):
             if isinstance(value, keras.initializers.Initializer):
                 for copy in copies:
                     found = getattr(copy, attribute)
-                    assert not isinstance(found, Undrawn)
+                    assert not isinstance(found, SkippedInitializer)
                     assert type(found) is type(value)
                     assert found.get_config() == value.get_config()
 

@@ -126,14 +126,14 @@ def test_a_quantized_layer_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("deed", "text"),
+    ("action", "text"),
     [(lambda layer: layer.enable_lora(2), "LoRA"), (lambda layer: layer.quantize("int8"), "Quant")],
 )
-def test_packed_layers_refuse_to_become_something_else(deed, text):
+def test_packed_layers_refuse_to_become_something_else(action, text):
     net = packed(mlp_trunk(), one=0.5)
     for layer in packed_layers(net.task_model("one")):
         with pytest.raises(ValueError, match=f"Layer '{layer.name}' is packed: .*{text}"):
-            deed(layer)
+            action(layer)
 
 
 def test_a_trunk_of_an_embedding_alone_is_told_how_to_pack_it():

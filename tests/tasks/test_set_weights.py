@@ -38,13 +38,13 @@ def test_setting_weights_of_a_committed_task_is_refused(birds, tmp_path):
     net.commit()
     for held in (model, net.task_model("birds")):
         before, answers = values(held.variables), logits(held, x)
-        for deed, source, words in (
+        for action, source, words in (
             (held.set_weights, kept, "set the weights of"),
             (held.load_weights, tmp_path / "kept.weights.h5", "load weights into"),
             (held.set_state_tree, state, "set the state of"),
         ):
             with pytest.raises(RuntimeError) as error:
-                deed(source)
+                action(source)
             assert str(error.value) == (
                 f"Cannot {words} the model of task 'birds': the task is committed, and a "
                 "committed task never changes. Restore or load weights before net.commit() (a "
@@ -95,13 +95,13 @@ def test_older_values_of_committed_tasks_are_refused_whatever_door_they_come_by(
     three = net.add_task("three", layers.Dense(3))
     target = three if door == "model" else three.trunk
     before = values(three.variables)
-    deed, given = (
+    action, given = (
         (target.load_weights, tmp_path / "two.h5")
         if way == "legacy file"
         else (target.set_state_tree, state)
     )
     with pytest.raises(ValueError, match="the weights of committed tasks differ from this pack's"):
-        deed(given)
+        action(given)
     assert same(values(three.variables), before)
     assert np.array_equal(logits(net.task_model("two"), x), answers)
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from packnet_tf.apps.images.pipeline import Pipeline
-from packnet_tf.trainer.data import Passes, untuned
+from packnet_tf.trainer.data import TrainingData, untuned
 
 
 def tuning(data) -> bool | None:
@@ -16,7 +16,7 @@ def test_an_epoch_does_not_wait_for_the_tuner_of_tf_data():
     arrays = np.arange(6, dtype=np.float32), np.arange(6)
     dataset = tf.data.Dataset.from_tensor_slices(arrays).batch(2)
     for source in (arrays, dataset, lambda epoch: dataset):
-        passes = Passes(source, batch_size=2, seed=1, strategy=tf.distribute.get_strategy())
+        passes = TrainingData(source, batch_size=2, seed=1, strategy=tf.distribute.get_strategy())
         batches, steps = passes.start(0)
         assert steps == 3
         assert sorted(label for _, labels in batches for label in labels.numpy()) == [*range(6)]
@@ -45,10 +45,10 @@ def test_data_that_never_end_are_refused(kind):
     endless = tf.data.Dataset.range(3).batch(2).repeat()
     source = endless if kind == "dataset" else lambda epoch: endless
     with pytest.raises(ValueError) as error:
-        Passes(source, 2, 0, tf.distribute.get_strategy()).start(0)
+        TrainingData(source, 2, 0, tf.distribute.get_strategy()).start(0)
     assert str(error.value) == (
         "The data of a task never end: the dataset is repeated without limit, and all of it is "
         "gone over. Leave out .repeat(), or write .repeat().take(batches)."
     )
     limited = endless.take(2)
-    assert Passes(limited, 2, 0, tf.distribute.get_strategy()).start(0)[1] == 2
+    assert TrainingData(limited, 2, 0, tf.distribute.get_strategy()).start(0)[1] == 2
