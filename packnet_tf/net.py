@@ -367,7 +367,7 @@ class PackNet(Pack):
         storage.write(state, path)
 
     def restore(self, path) -> None:
-        """Goes on from a later state of this pack, as `save` wrote it.
+        """Goes on from a later state of this pack, as `save` wrote it; notes made since then stay.
 
         Args:
             path: a `.keras` file, of a pack made from the same trunk, whose first tasks are those
@@ -388,7 +388,8 @@ class PackNet(Pack):
         # Models of the tasks that are known go on answering.
         records = (*known, *saved.records[len(known) :])
         with Transaction(self), storage.naming(path):
-            self._take(dataclasses.replace(saved, records=records))
+            notes = {**saved.notes, **self.notes}
+            self._take(dataclasses.replace(saved, records=records, notes=notes))
 
     def _take(self, state: PackState) -> None:
         """Becomes the pack of a state, with a model of its open task."""

@@ -10,7 +10,7 @@ from packnet_tf.apps.images.pipeline import Pipeline
 from packnet_tf.apps.packs import rates
 from packnet_tf.apps.packs.base import BASE_IMAGES, adopt, coming_base, optimizer_name, reused
 from packnet_tf.apps.packs.beginning import Images, begin, keep_linear_head
-from packnet_tf.apps.packs.opening import check_shapes, pixel_range
+from packnet_tf.apps.packs.opening import pixel_range
 
 
 @dataclasses.dataclass
@@ -36,7 +36,6 @@ class Job:
     def prepare(self, net, memory: dict) -> packnet_tf.Task:
         """Reads the images, adopts the base where the pack is to get one, and fits the head."""
         plan, folder = self.plan, self.folder
-        check_shapes(net.state.trunk, plan.pack)
         pipeline = Pipeline(
             net.state.trunk.input_shape[1:],
             plan.batch_size,

@@ -14,7 +14,7 @@ from packnet_tf.apps.images.folders import Folder, read_folders, readable
 from packnet_tf.apps.packs import rates
 from packnet_tf.apps.packs.base import coming_base, optimizer_name, reused
 from packnet_tf.apps.packs.job import Job
-from packnet_tf.apps.packs.opening import open_pack
+from packnet_tf.apps.packs.opening import check_shapes, open_pack, pixel_range
 from packnet_tf.backend.distribution import is_chief, strategy_of
 from packnet_tf.planning import plan as planned
 from packnet_tf.planning import plan_table, too_little
@@ -154,6 +154,8 @@ def train_all(plan: Plan, folders: Mapping[str, Folder] | None = None) -> list[R
         shutil.rmtree(directory, ignore_errors=True)
     keras.utils.set_random_seed(plan.seed)
     net = open_pack(plan)
+    check_shapes(net.state.trunk, plan.pack)
+    pixel_range(net, plan.pack)  # refused before anything is kept
     prunes = _prunes(plan, len(pairs))
     jobs = [
         Job(plan, task, readable(folders[task]), prune)

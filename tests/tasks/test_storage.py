@@ -263,7 +263,9 @@ def test_a_pack_becomes_a_later_state_of_itself(count, tmp_path):
         pack_task(net, name)
     net.save(tmp_path / "late.keras")
     early = packnet_tf.load(tmp_path / "early.keras")
+    early.notes["since"] = "then"
     early.restore(tmp_path / "late.keras")
+    assert early.notes["since"] == "then"
     assert early.tasks == ("one", "two")
     assert same(state(early), state(packnet_tf.load(tmp_path / "late.keras")))
 
