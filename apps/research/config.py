@@ -12,11 +12,11 @@ from packnet_tf.apps.research.definition import (
     UNORDERED,
     Comparison,
     Method,
-    Trunk,
     method_options,
     task_settings,
 )
-from packnet_tf.apps.research.settings import Settings, check, check_names
+from packnet_tf.apps.research.settings import Settings, Trunk
+from packnet_tf.apps.settings import check, check_names
 from packnet_tf.tasks.names import check_usable
 
 TOP = ("trunk", "image_size", "tasks", "orders", "seeds", "settings", "methods", "published_errors")

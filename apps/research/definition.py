@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 
-from packnet_tf.apps.research.settings import Distillation, NoOptions, Packing, Settings
+from packnet_tf.apps.research.settings import Distillation, NoOptions, Packing, Settings, Trunk
 
 # By the name of a method, what it takes besides the settings that all take.
 METHODS = {
@@ -17,23 +17,6 @@ METHODS = {
 }
 # Methods that learn every task alone, or all at once.
 UNORDERED = ("individual", "classifier_only", "guide", "joint")
-
-
-@dataclasses.dataclass(frozen=True)
-class Trunk:
-    """The network that every method starts from.
-
-    Attributes:
-        network: a `.keras` file, a model of keras.applications, or VGG16_BN.
-        output: the layer whose output are the features, to leave out a file's own head.
-        weights: of a network by name: "imagenet", "none", or the path of a Keras weights file.
-        pixel_scale: see `trunks.scale_pixels`.
-    """
-
-    network: str
-    output: str | None = None
-    weights: str = "imagenet"
-    pixel_scale: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -134,15 +134,14 @@ def _trainer(
     net, task: TaskData, way, options: Packing, optimizer: str, factors, directory, seed: int
 ):
     s = task.settings
-    first, then, after = s.learning_rate, s.rate_after, s.epochs - s.prune_epoch
-    first, then = first * factors[0], then * factors[1]
+    first, then = rates.of_phases(s, factors, s.decay, s.decay_every)
     return packnet_tf.PackTrainer(
         net,
         rates.optimizer(optimizer),
         epochs=s.prune_epoch,
-        retrain_epochs=after,
-        learning_rate=rates.decayed(first, s.prune_epoch, s.decay, s.decay_every),
-        retrain_learning_rate=rates.decayed(then, after, s.decay, s.decay_every),
+        retrain_epochs=s.epochs - s.prune_epoch,
+        learning_rate=first,
+        retrain_learning_rate=then,
         prune=rates.pruning(way, s.prune_epoch, task.steps, options.gradual),
         directory=directory,
         batch_size=s.batch_size,
