@@ -61,22 +61,22 @@ def define_flags(kind: type, values: flags.FlagValues) -> None:
         define(field.name, default, help=extra["help"], flag_values=values, **limits)
 
 
-def check(kind: type, values: Mapping, where: str) -> dict:
-    """Returns values that a dataclass of settings takes.
+def check(values: Mapping, where: str, *kinds: type) -> dict:
+    """Returns values that dataclasses of settings take.
 
     Args:
-        kind: the dataclass.
-        values: by the names of its fields.
+        values: by the names of their fields.
         where: the place in the file, for errors.
+        kinds: the dataclasses; no two have a field of one name.
 
     Raises:
-        ValueError: a name or a value is none of the dataclass.
+        ValueError: a name or a value is none of theirs.
     """
     if not isinstance(values, Mapping):
         raise ValueError(
             f"{where} is {values!r}; expected names and values, for instance epochs: 12."
         )
-    fields = {field.name: field for field in dataclasses.fields(kind)}
+    fields = {field.name: field for kind in kinds for field in dataclasses.fields(kind)}
     check_names(values, fields, where)
     return {name: _checked(fields[name], value, where) for name, value in values.items()}
 

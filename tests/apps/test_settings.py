@@ -52,10 +52,10 @@ def test_a_flag_takes_what_its_field_takes(argument):
 
 
 def test_a_file_may_write_a_number_in_any_form_and_null_where_there_is_none():
-    checked = check(Baking, {"heat": "1e2", "minutes": 90, "cakes": ("a",)}, "here")
+    checked = check({"heat": "1e2", "minutes": 90, "cakes": ("a",)}, "here", Baking)
     assert checked == {"heat": 100.0, "minutes": 90, "cakes": ("a",)}
-    assert isinstance(check(Baking, {"heat": 2}, "here")["heat"], float)
-    assert check(Baking, {"heat": None}, "here") == {"heat": None}
+    assert isinstance(check({"heat": 2}, "here", Baking)["heat"], float)
+    assert check({"heat": None}, "here", Baking) == {"heat": None}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_file_may_write_a_number_in_any_form_and_null_where_there_is_none():
 )
 def test_a_file_is_told_what_is_expected(values, text):
     with pytest.raises(ValueError) as error:
-        check(Baking, values, "here")
+        check(values, "here", Baking)
     assert str(error.value).startswith(text)
 
 
@@ -83,9 +83,9 @@ def test_a_field_like_another_differs_in_what_is_said_alone():
         hours: int = like(Baking, "minutes", default=2, most=9)
 
     assert Roasting().hours == 2
-    assert check(Roasting, {"hours": 9}, "here") == {"hours": 9}
+    assert check({"hours": 9}, "here", Roasting) == {"hours": 9}
     with pytest.raises(ValueError, match="from 1 to 9"):
-        check(Roasting, {"hours": 0}, "here")
+        check({"hours": 0}, "here", Roasting)
 
 
 def test_what_train_and_compare_have_in_common_has_one_default():
