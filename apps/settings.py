@@ -5,7 +5,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from absl import flags
 
@@ -19,7 +19,7 @@ _DEFINE = {
 
 
 def setting(
-    default,
+    default: object,
     help: str,
     *,
     choices: Collection[str] = (),
@@ -38,7 +38,7 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def like(kind: type, name: str, **changes) -> typing.Any:
+def like(kind: type, name: str, **changes: object) -> typing.Any:
     """A copy of a field of another dataclass, but for arguments of `setting` given here."""
     field = kind.__dataclass_fields__[name]
     return setting(**{"default": field.default, **field.metadata, **changes})
@@ -81,7 +81,7 @@ def check(values: Mapping, where: str, *kinds: type) -> dict:
     return {name: _checked(fields[name], value, where) for name, value in values.items()}
 
 
-def check_names(names, known, where: str) -> None:
+def check_names(names: Iterable, known: Collection[str], where: str) -> None:
     """Refuses a name that is not among the known ones, and suggests the nearest.
 
     Raises:
@@ -94,7 +94,7 @@ def check_names(names, known, where: str) -> None:
             raise ValueError(f"{where} has '{name}'. {hint}It takes: {', '.join(known)}.")
 
 
-def _checked(field: dataclasses.Field, value, where: str):
+def _checked(field: dataclasses.Field, value: typing.Any, where: str) -> object:
     """A value as its field takes it."""
     extra, taken = field.metadata, _types(field)
     if float in taken and type(value) in (int, str):
@@ -119,7 +119,7 @@ def _within(number: float, least: float | None, most: float | None) -> bool:
     return (least is None or number >= least) and (most is None or number <= most)
 
 
-def _types(field: dataclasses.Field) -> tuple:
+def _types(field: dataclasses.Field) -> tuple[type, ...]:
     """The classes that a value may be of."""
     union = isinstance(field.type, types.UnionType)
     kinds = typing.get_args(field.type) if union else (field.type,)

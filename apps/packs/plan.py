@@ -157,7 +157,7 @@ class Plan(Learning):
     seed: int = setting(0, "Of weights, shuffling and augmentation.")
     fresh: bool = setting(False, "Start over instead of continuing an interrupted run.")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.prune_epoch is None:
             turn = min(round(self.epochs * 2 / 3), self.epochs - 1)
             object.__setattr__(self, "prune_epoch", turn)

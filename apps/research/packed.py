@@ -9,7 +9,7 @@ from keras import ops
 import packnet_tf
 from packnet_tf.apps.images.trunks import is_trained
 from packnet_tf.apps.packs import rates
-from packnet_tf.apps.packs.base import BASE, adopt, default_restart, reused
+from packnet_tf.apps.packs.base import BASE, adopt, default_restart, optimizer_name, reused
 from packnet_tf.apps.packs.beginning import Beginning, begin, keep_linear_head
 from packnet_tf.apps.research.job import Job, TaskData, accuracy, network_bytes
 from packnet_tf.apps.research.settings import Packing
@@ -35,9 +35,7 @@ def pack_tasks(job: Job) -> dict:
     for task, way in zip(job.tasks, _ways(options, len(job.tasks)), strict=True):
         if task.name not in net.tasks:
             job.seed(task.place)
-            optimizer = task.settings.optimizer
-            if optimizer == "auto":
-                optimizer = "adam" if net.base else "sgd"
+            optimizer = optimizer_name(net, task.settings.optimizer)
             factors = rates.factors(
                 net, optimizer, way, options.gradual, scale_rate=options.scale_rate
             )

@@ -64,7 +64,7 @@ class Settings(Learning):
         choices=("new", "linear", "pretrained"),
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.prune_epoch >= self.epochs:
             raise ValueError(
                 f"prune_epoch: {self.prune_epoch} is not below epochs: {self.epochs}; epochs count "
