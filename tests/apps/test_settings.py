@@ -1,6 +1,8 @@
 """One declaration of settings: the flags, the checks of a file, and what two commands share."""
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 from absl import flags
@@ -121,3 +123,11 @@ def test_ratios_are_those_that_prune_lists():
     tasks = (("a", "x"), ("b", "y"))
     assert Plan(pack="p.keras", tasks=tasks, prune="0.5,0").ratios() == [0.5, 0.0]
     assert Plan(pack="p.keras", prune="auto").ratios() is None
+
+
+def test_settings_are_read_without_keras():
+    code = (
+        "import packnet_tf.apps.commands.train, packnet_tf.apps.research.config, sys;"
+        "sys.exit('keras' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
