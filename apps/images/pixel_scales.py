@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from packnet_tf.backend.keras_internals import all_layers
-
 # What keras.ops calls what `preprocess_input` does within a graph.
 ARITHMETIC = ("Multiply", "TrueDivide", "Divide", "Subtract", "Add")
 # What keras.applications' own preprocess_input does, by the start of the model's name.
@@ -37,6 +35,8 @@ def scale_of(network) -> tuple[str, str] | None:
             name that keras.applications gave it, or a model within it.
     """
     import keras
+
+    from packnet_tf.backend.keras_internals import all_layers
 
     for step in _steps(network):
         if isinstance(step, keras.layers.Rescaling):

@@ -11,6 +11,7 @@ from packnet_tf.apps.packs import rates
 from packnet_tf.apps.packs.base import BASE_IMAGES, adopt, coming_base, optimizer_name, reused
 from packnet_tf.apps.packs.beginning import Images, begin, keep_linear_head
 from packnet_tf.apps.packs.opening import pixel_range
+from packnet_tf.apps.packs.plan import Plan
 
 
 @dataclasses.dataclass
@@ -24,7 +25,7 @@ class Job:
         prune: what it prunes by, see `rates.pruning`.
     """
 
-    plan: object
+    plan: Plan
     name: str
     folder: Folder
     prune: object

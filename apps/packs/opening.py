@@ -7,13 +7,14 @@ import keras
 import packnet_tf
 from packnet_tf.apps.images.trunks import is_trained, load_trunk
 from packnet_tf.apps.packs.base import BASE, default_restart
+from packnet_tf.apps.packs.plan import Plan
 from packnet_tf.export.graph.preprocessing import noted_range
 from packnet_tf.packing.cloning import computing_in
 
 POLICIES = ("biases", "norms", "restart")
 
 
-def open_pack(plan) -> packnet_tf.PackNet:
+def open_pack(plan: Plan) -> packnet_tf.PackNet:
     """The pack of a plan; a new one, of the plan's trunk, where there is no file.
 
     What is made afterwards, heads above all, computes as its trunk does.
@@ -33,7 +34,7 @@ def open_pack(plan) -> packnet_tf.PackNet:
     return net
 
 
-def _opened(plan) -> packnet_tf.PackNet:
+def _opened(plan: Plan) -> packnet_tf.PackNet:
     path = pathlib.Path(plan.pack)
     if path.exists():
         net = packnet_tf.load(path)
@@ -61,7 +62,7 @@ def _opened(plan) -> packnet_tf.PackNet:
     return net
 
 
-def _check_fits(net, plan) -> None:
+def _check_fits(net, plan: Plan) -> None:
     for name in POLICIES:
         wanted, has = getattr(plan, name), getattr(net.policy, name)
         if wanted not in (None, has):

@@ -6,11 +6,10 @@ from collections.abc import Callable
 import keras
 
 import packnet_tf
+from packnet_tf.apps.packs.plan import Learning
 from packnet_tf.planning import rate_for_share
 from packnet_tf.training.schedules import Schedule
 
-OPTIMIZERS = ("sgd", "adam", "adamw")
-DECAYS = ("cosine", "step", "none")
 BESIDE_BASE = 2.0  # what few weights that start from 0 bear, on both trunks of docs/comparison.md
 GRADUAL = (0.125, 0.75)  # shares of the training between which gradual pruning goes on
 
@@ -59,6 +58,24 @@ def decayed(
     }[decay]
 
 
+def of_phases(
+    settings: Learning,
+    factors: tuple[float, float] = (1.0, 1.0),
+    decay: str = "cosine",
+    every: int = 10,
+) -> tuple[Callable[[int], float], Callable[[int], float]]:
+    """The rates of every epoch of a task's training and of its retraining, see `decayed`.
+
+    Args:
+        settings: of the task.
+        factors: what to multiply the two by.
+        decay, every: see `decayed`.
+    """
+    first, then = settings.learning_rate * factors[0], settings.rate_after * factors[1]
+    after = settings.epochs - settings.prune_epoch
+    return decayed(first, settings.prune_epoch, decay, every), decayed(then, after, decay, every)
+
+
 def factors(
     net: packnet_tf.PackNet,
     optimizer: str,
@@ -74,7 +91,7 @@ def factors(
 
     Args:
         net: the pack.
-        optimizer: one of `OPTIMIZERS`.
+        optimizer: as for `optimizer`.
         way: the ratio of its claim that the task will release; of `Auto`, which has yet to find its
             own, nothing is counted on.
         gradual: whether it does so during the training.

@@ -15,6 +15,7 @@ from packnet_tf.apps.packs import rates
 from packnet_tf.apps.packs.base import coming_base, optimizer_name, reused
 from packnet_tf.apps.packs.job import Job
 from packnet_tf.apps.packs.opening import check_shapes, open_pack, pixel_range
+from packnet_tf.apps.packs.plan import Plan
 from packnet_tf.backend.distribution import is_chief, strategy_of
 from packnet_tf.planning import plan as planned
 from packnet_tf.planning import plan_table, too_little
@@ -25,67 +26,6 @@ from packnet_tf.trainer.run import ChangedSetting
 
 # What may differ in the command that goes on: one that diverged does at another rate.
 FREE = ("pack", "fresh", "learning_rate", "retrain_learning_rate")
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """The settings of a command; the flags of `packnet train` by the same names.
-
-    Attributes:
-        task, data: one task and its folder; or, instead,
-        tasks: pairs (task, folder), packed in this order.
-        adopt: "auto", "none", or a name, see `packs.open_pack`.
-        reuse: see `base.reused`.
-        optimizer: "auto" is "adam" beside an adopted trunk, else "sgd".
-        prune: "ratio" (`prune_ratio`), "auto", "equal_shares", or ratios with commas between them,
-            one per task.
-        gradual: whether to come to the ratio a little at a time, see `rates.pruning`.
-        scale_rate: whether tasks that train less learn at a higher rate, see `rates.factors`, from
-            heads that are as much smaller.
-    """
-
-    pack: str
-    task: str | None = None
-    data: str | None = None
-    tasks: tuple[tuple[str, str], ...] = ()
-    trunk: str | None = None
-    trunk_output: str | None = None
-    trunk_weights: str = "imagenet"
-    pixel_scale: str | None = None
-    image_size: int | None = None
-    biases: str | None = None
-    norms: str | None = None
-    restart: str | None = None
-    precision: str | None = None
-    adopt: str = "auto"
-    adopt_ratio: float = 0.3
-    adopt_epochs: int = 2
-    reuse: str = "auto"
-    epochs: int = 15
-    prune_epoch: int = 10
-    prune_ratio: float = 0.75
-    prune: str = "ratio"
-    gradual: bool = True
-    scale_rate: bool = True
-    max_drop: float = 0.01
-    claim_ratio: float = 1.0
-    batch_size: int = 32
-    optimizer: str = "auto"
-    learning_rate: float = 0.003
-    retrain_learning_rate: float | None = None
-    decay: bool = True
-    accumulation: int = 1
-    flip: bool = False
-    crop: bool = True
-    validation_share: float = 0.1
-    cache: bool = True
-    jit_compile: str = "auto"
-    seed: int = 0
-    fresh: bool = False
-
-    def pairs(self) -> list[tuple[str, str]]:
-        """The tasks and their folders, in order."""
-        return list(self.tasks) or [(self.task, self.data)]
 
 
 @dataclasses.dataclass
@@ -255,14 +195,8 @@ def _report(plan: Plan, net, job: Job, entry: dict, pack_bytes: int) -> Report:
 
 def _rates(plan: Plan) -> dict:
     """The learning rates of the two phases of a task, as `PackTrainer` takes them."""
-    first, then = plan.learning_rate, plan.retrain_learning_rate
-    decay = "cosine" if plan.decay else "none"
-    return {
-        "learning_rate": rates.decayed(first, plan.prune_epoch, decay),
-        "retrain_learning_rate": rates.decayed(
-            first / 10 if then is None else then, plan.epochs - plan.prune_epoch, decay
-        ),
-    }
+    first, then = rates.of_phases(plan, decay="cosine" if plan.decay else "none")
+    return {"learning_rate": first, "retrain_learning_rate": then}
 
 
 def _prunes(plan: Plan, count: int) -> list:
@@ -272,9 +206,7 @@ def _prunes(plan: Plan, count: int) -> list:
         "auto": [packnet_tf.Auto(plan.max_drop)] * count,
         "equal_shares": packnet_tf.equal_shares(count),
     }
-    if plan.prune in named:
-        return named[plan.prune]
-    return [float(ratio) for ratio in plan.prune.split(",")]
+    return named.get(plan.prune) or plan.ratios()
 
 
 def _say_plan(plan: Plan, net, prunes: list) -> None:

@@ -12,11 +12,11 @@ from packnet_tf.apps.research.definition import (
     UNORDERED,
     Comparison,
     Method,
-    Trunk,
     method_options,
     task_settings,
 )
-from packnet_tf.apps.research.settings import Settings, check, check_names
+from packnet_tf.apps.research.settings import Settings, Trunk
+from packnet_tf.apps.settings import check, check_names
 from packnet_tf.tasks.names import check_usable
 
 TOP = ("trunk", "image_size", "tasks", "orders", "seeds", "settings", "methods", "published_errors")
@@ -87,7 +87,7 @@ def parse(content: Mapping, data: pathlib.Path) -> Comparison:
     for name in ("trunk", "tasks", "methods"):
         if not content.get(name):
             raise ValueError(f"'{name}' is missing; the file takes: {', '.join(TOP)}.")
-    settings = check(Settings, content.get("settings") or {}, "settings")
+    settings = check(content.get("settings") or {}, "settings", Settings)
     tasks = _tasks(content["tasks"], data)
     methods = content["methods"]
     if not isinstance(methods, Mapping):
@@ -115,7 +115,7 @@ def _trunk(given, data: pathlib.Path) -> Trunk:
         given = {"network": given}
     if not isinstance(given, Mapping) or "network" not in given:
         raise ValueError("trunk has no network; write trunk: MobileNetV2, or network: FILE.keras.")
-    trunk = Trunk(**check(Trunk, given, "trunk"))
+    trunk = Trunk(**check(given, "trunk", Trunk))
     changes = {}
     if trunk.network.endswith(SUFFIXES):
         changes["network"] = str(data / trunk.network)
@@ -134,7 +134,7 @@ def _tasks(given, data: pathlib.Path) -> dict[str, tuple[str, dict]]:
         check_usable(str(name))
         entry = {"data": entry} if isinstance(entry, str) else dict(entry or {})
         folder = data / entry.pop("data", str(name))
-        tasks[str(name)] = (str(folder), check(Settings, entry, f"task '{name}'"))
+        tasks[str(name)] = (str(folder), check(entry, f"task '{name}'", Settings))
     return tasks
 
 
@@ -147,33 +147,28 @@ def _method(label: str, given, tasks: tuple[str, ...]) -> Method:
         raise ValueError(
             f"method '{label}' is of no known kind; add method: to it, one of {', '.join(METHODS)}."
         )
-    where, known = f"method '{label}'", {"later": None, "choose": None, "orders": None}
-    own = METHODS[kind].__dataclass_fields__
-    check_names(given, {**own, **Settings.__dataclass_fields__, **known}, where)
+    where, kinds = f"method '{label}'", (METHODS[kind], Settings)
+    known = [name for kind in kinds for name in kind.__dataclass_fields__]
+    check_names(given, [*known, "later", "choose", "orders"], where)
     choose = given.pop("choose", None) or {}
     if kind in UNORDERED and ("orders" in given or "later" in given):
         raise ValueError(
             f"{where} has orders or later, and {kind} knows no order of tasks; leave them out."
         )
     orders = given.pop("orders", None)
-    later = check(Settings, given.pop("later", None) or {}, f"{where}, later")
-    options = {name: value for name, value in given.items() if name in own}
-    rest = {name: value for name, value in given.items() if name not in own}
+    later = check(given.pop("later", None) or {}, f"{where}, later", Settings)
     if not isinstance(choose, Mapping) or not all(
         isinstance(values, list) and values for values in choose.values()
     ):
         raise ValueError(
             f"{where} has a choose that is no choice; write learning_rate: [0.01, 0.1]."
         )
-    chosen = {}
-    for name, values in choose.items():
-        check_names([name], {**own, **Settings.__dataclass_fields__}, f"{where}, choose")
-        fields = METHODS[kind] if name in own else Settings
-        chosen[name] = [check(fields, {name: v}, f"{where}, choose")[name] for v in values]
-    return Method(
-        label, kind, check(METHODS[kind], options, where), check(Settings, rest, where), later,
-        chosen, orders and _orders(orders, tasks),
-    )  # fmt: skip
+    chosen = {
+        name: [check({name: v}, f"{where}, choose", *kinds)[name] for v in values]
+        for name, values in choose.items()
+    }
+    settings = check(given, where, *kinds)
+    return Method(label, kind, settings, later, chosen, orders and _orders(orders, tasks))
 
 
 def _orders(given, names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 
-from packnet_tf.apps.research.settings import Distillation, NoOptions, Packing, Settings
+from packnet_tf.apps.research.settings import Distillation, NoOptions, Packing, Settings, Trunk
 
 # By the name of a method, what it takes besides the settings that all take.
 METHODS = {
@@ -20,31 +20,13 @@ UNORDERED = ("individual", "classifier_only", "guide", "joint")
 
 
 @dataclasses.dataclass(frozen=True)
-class Trunk:
-    """The network that every method starts from.
-
-    Attributes:
-        network: a `.keras` file, a model of keras.applications, or VGG16_BN.
-        output: the layer whose output are the features, to leave out a file's own head.
-        weights: of a network by name: "imagenet", "none", or the path of a Keras weights file.
-        pixel_scale: see `trunks.scale_pixels`.
-    """
-
-    network: str
-    output: str | None = None
-    weights: str = "imagenet"
-    pixel_scale: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
 class Method:
     """A method as one line of the report: how to learn, and with which options.
 
     Attributes:
         label: its name in the report.
         kind: a key of `METHODS`.
-        options: of the dataclass that `METHODS` names.
-        settings: that differ from the others', for all tasks.
+        settings: that differ from the others', for all tasks; of the dataclass in `METHODS` too.
         later: that differ for every task but the first of an order.
         choose: by the name of a setting or an option, several values; validation data choose.
         orders: of tasks; None: those of the comparison.
@@ -52,7 +34,6 @@ class Method:
 
     label: str
     kind: str
-    options: dict
     settings: dict
     later: dict
     choose: dict
@@ -92,14 +73,17 @@ class Comparison:
 def task_settings(comparison: Comparison, method: Method, candidate: dict, task: str, place: int):
     """The `Settings` of a task, at its place in an order; the most particular ones win."""
     _, own = comparison.tasks[task]
-    fields = Settings.__dataclass_fields__
-    chosen = {name: value for name, value in candidate.items() if name in fields}
     later = method.later if place else {}
-    return Settings(**{**comparison.settings, **own, **method.settings, **later, **chosen})
+    values = {**comparison.settings, **own, **method.settings, **later, **candidate}
+    return Settings(**_of(Settings, values))
 
 
 def method_options(method: Method, candidate: dict) -> dict:
     """The options of a method, defaults included."""
     kind = METHODS[method.kind]
-    chosen = {n: value for n, value in candidate.items() if n in kind.__dataclass_fields__}
-    return dataclasses.asdict(kind(**{**method.options, **chosen}))
+    return dataclasses.asdict(kind(**_of(kind, {**method.settings, **candidate})))
+
+
+def _of(kind: type, values: dict) -> dict:
+    """The values that are of a dataclass."""
+    return {name: value for name, value in values.items() if name in kind.__dataclass_fields__}

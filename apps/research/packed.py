@@ -9,7 +9,7 @@ from keras import ops
 import packnet_tf
 from packnet_tf.apps.images.trunks import is_trained
 from packnet_tf.apps.packs import rates
-from packnet_tf.apps.packs.base import BASE, adopt, default_restart, reused
+from packnet_tf.apps.packs.base import BASE, adopt, default_restart, optimizer_name, reused
 from packnet_tf.apps.packs.beginning import Beginning, begin, keep_linear_head
 from packnet_tf.apps.research.job import Job, TaskData, accuracy, network_bytes
 from packnet_tf.apps.research.settings import Packing
@@ -35,9 +35,7 @@ def pack_tasks(job: Job) -> dict:
     for task, way in zip(job.tasks, _prunes(options, len(job.tasks)), strict=True):
         if task.name not in net.tasks:
             job.seed(task.place)
-            optimizer = task.settings.optimizer
-            if optimizer == "auto":
-                optimizer = "adam" if net.base else "sgd"
+            optimizer = optimizer_name(net, task.settings.optimizer)
             factors = rates.factors(
                 net, optimizer, way, options.gradual, scale_rate=options.scale_rate
             )
@@ -134,15 +132,14 @@ def _trainer(
     net, task: TaskData, way, options: Packing, optimizer: str, factors, directory, seed: int
 ):
     s = task.settings
-    first, then, after = s.learning_rate, s.rate_after, s.epochs - s.prune_epoch
-    first, then = first * factors[0], then * factors[1]
+    first, then = rates.of_phases(s, factors, s.decay, s.decay_every)
     return packnet_tf.PackTrainer(
         net,
         rates.optimizer(optimizer),
         epochs=s.prune_epoch,
-        retrain_epochs=after,
-        learning_rate=rates.decayed(first, s.prune_epoch, s.decay, s.decay_every),
-        retrain_learning_rate=rates.decayed(then, after, s.decay, s.decay_every),
+        retrain_epochs=s.epochs - s.prune_epoch,
+        learning_rate=first,
+        retrain_learning_rate=then,
         prune=rates.pruning(way, s.prune_epoch, task.steps, options.gradual),
         directory=directory,
         batch_size=s.batch_size,

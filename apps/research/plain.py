@@ -195,12 +195,11 @@ class TwoPhases(keras.callbacks.Callback):
 
     def __init__(self, settings: Settings, name: str, progress: pathlib.Path | None):
         super().__init__()
-        s = self._settings = settings
-        self._name, self._progress = name, progress
+        self._settings, self._name, self._progress = settings, name, progress
         self.seconds = 0.0
-        self._before = rates.decayed(s.learning_rate, s.prune_epoch, s.decay, s.decay_every)
-        after = s.epochs - s.prune_epoch
-        self._after = rates.decayed(s.rate_after, after, s.decay, s.decay_every)
+        self._before, self._after = rates.of_phases(
+            settings, decay=settings.decay, every=settings.decay_every
+        )
 
     def resume(self, model: keras.Model) -> int:
         """Puts back the state that was kept; returns the epoch to go on with."""

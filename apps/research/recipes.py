@@ -2,7 +2,7 @@
 
 import pathlib
 
-FOLDER = pathlib.Path(__file__).parent.parent / "recipes"
+FOLDER = pathlib.Path(__file__).parent / "recipes"
 
 
 def recipe_names() -> list[str]:

@@ -17,6 +17,7 @@ from packnet_tf.apps.research.definition import (
     method_options,
     task_settings,
 )
+from packnet_tf.apps.research.settings import Settings
 
 ALONE = ("individual", "classifier_only", "guide")  # a run per task
 
@@ -199,7 +200,7 @@ def _orders(comparison: Comparison, method: Method):
 def _folder(comparison: Comparison, name: str, path: str) -> Folder:
     settings = {**comparison.settings, **comparison.tasks[name][1]}
     try:
-        folder = read_folder(path, settings.get("validation_share", 0.1))
+        folder = read_folder(path, settings.get("validation_share", Settings.validation_share))
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"task '{name}': {error}") from error
     if "test" not in folder.files:

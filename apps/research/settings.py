@@ -1,215 +1,120 @@
-"""How a task is learnt: what may be set, for all tasks, one of them, or one method."""
+"""Settings of `packnet compare`: those of `packnet train`, but for what differs on purpose.
+
+All differences are in this file:
+
+- Names: `network`, `output` and `weights` are --trunk, --trunk_output and --trunk_weights; `base`
+  is --adopt with --adopt_ratio, and `base_epochs` --adopt_epochs.
+- `prune` says in one value what --prune and --prune_ratio say; the last task of an order keeps all
+  it claims.
+- No default depends on other values (`prune_epoch`) or on a pack that exists (`biases`, `norms`,
+  `restart`), for the hash of a run is made of what is written here.
+- `reuse` takes no names: tasks come in several orders.
+- `decay`, `decay_every`, `shorter_side` and `head` also offer what the paper does.
+"""
 
 import dataclasses
-import difflib
-import types
-import typing
-from collections.abc import Mapping
 
-# The least that a number may be; 0 where nothing is said.
-LEAST = {
-    "epochs": 1,
-    "batch_size": 1,
-    "decay_every": 1,
-    "shorter_side": 8,
-    "validation_share": 0.001,
-    "temperature": 0.001,
-}
-MOST = {"validation_share": 0.9, "max_drop": 1, "base": 1}
-CHOICES = {
-    "optimizer": ("auto", "sgd", "adam", "adamw"),
-    "decay": ("cosine", "step", "none"),
-    "head": ("new", "linear", "pretrained"),
-    "biases": ("shared", "per_task"),
-    "norms": ("shared", "per_task"),
-    "reuse": ("auto", "all", "none"),
-    "restart": ("auto", "trunk", "zero", "fresh"),
-}
+from packnet_tf.apps.packs.plan import Learning, Plan
+from packnet_tf.apps.settings import like, setting
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """How one task is learnt, by every method alike.
+class Trunk:
+    """The network that every method starts from."""
 
-    Attributes:
-        epochs: all epochs of the task.
-        prune_epoch: the epoch whose start prunes. Methods that do not prune go on with a fresh
-            optimizer at the rate of the retraining, so that all have the same schedule.
-        batch_size: images per step.
-        learning_rate: of the first epoch.
-        retrain_learning_rate: of epoch `prune_epoch`; None: a tenth of `learning_rate`.
-        decay: of both, to a tenth: "cosine" along half a cosine, "step" after every
-            `decay_every` epochs, or "none".
-        optimizer: "sgd" (momentum 0.9), "adam" or "adamw"; "auto": "adam" for packing beside a
-            base, where tasks train few weights, else "sgd".
-        flip: mirror half of the training images left to right.
-        crop: pad training images by a sixteenth and crop them at random; with `shorter_side`, cut
-            a random part of 8 to 100 % of the image and resize it.
-        shorter_side: resize images to this shorter side, keeping proportions, and evaluate on the
-            centre; None: stretch them to the size of the network.
-        validation_share: of the training images, where a task has no validation folder.
-        cache: whether to keep decoded images in memory.
-        head: "new", as in `packnet train`: a linear layer on features scaled to a common size,
-            which begins converged where the trunk is trained; "linear", a random one on the
-            features as they are, as in the paper; or "pretrained", the network's
-            own classifier for the task that it was trained on. Such a network is trained no
-            further, but for the retraining after a prune.
-    """
+    network: str = setting(
+        dataclasses.MISSING, "A .keras file, a model of keras.applications, or VGG16_BN."
+    )
+    output: str | None = like(Plan, "trunk_output")
+    weights: str = like(Plan, "trunk_weights")
+    pixel_scale: str | None = like(Plan, "pixel_scale")
 
-    epochs: int = 15
-    prune_epoch: int = 10
-    batch_size: int = 32
-    learning_rate: float = 0.003
-    retrain_learning_rate: float | None = None
-    decay: str = "cosine"
-    decay_every: int = 10
-    optimizer: str = "auto"
-    flip: bool = False
-    crop: bool = True
-    shorter_side: int | None = None
-    validation_share: float = 0.1
-    cache: bool = True
-    head: str = "new"
 
-    def __post_init__(self):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(Learning):
+    """How one task is learnt, by every method alike."""
+
+    prune_epoch: int = like(
+        Learning,
+        "prune_epoch",
+        default=10,
+        help="The epoch whose start prunes. Methods that do not prune go on with a fresh optimizer "
+        "at the rate of the retraining, so that all have the same schedule.",
+    )
+    decay: str = setting(
+        "cosine",
+        "Of both rates, to a tenth: along half a cosine, in steps after every decay_every epochs, "
+        "or none.",
+        choices=("cosine", "step", "none"),
+    )
+    decay_every: int = setting(10, "Epochs from step to step.", least=1)
+    shorter_side: int | None = setting(
+        None,
+        "Resize images to this shorter side, keeping proportions, cut crops of 8 to 100 % of them, "
+        "and evaluate on the centre; null: stretch them to the size of the network.",
+        least=8,
+    )
+    head: str = setting(
+        "new",
+        "new, as in packnet train: a linear layer on features scaled to a common size, which "
+        "begins converged where the trunk is trained; linear, a random one on the features as they "
+        "are, as in the paper; or pretrained, the network's own classifier for the task that it "
+        "was trained on. Such a network is trained no further, but for the retraining after a "
+        "prune.",
+        choices=("new", "linear", "pretrained"),
+    )
+
+    def __post_init__(self) -> None:
         if self.prune_epoch >= self.epochs:
             raise ValueError(
                 f"prune_epoch: {self.prune_epoch} is not below epochs: {self.epochs}; epochs count "
                 "those after the prune too."
             )
 
-    @property
-    def rate_after(self) -> float:
-        """The learning rate of epoch `prune_epoch`."""
-        given = self.retrain_learning_rate
-        return self.learning_rate / 10 if given is None else given
-
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
-    """What the method packnet takes besides.
+    """What the method packnet takes besides."""
 
-    Attributes:
-        prune: a ratio for all tasks; "paper", 0.5 for the first and 0.75 for the others
-            (in both cases the last task keeps all it claims); "equal_shares"; "auto"; or a list
-            of one ratio per task.
-        gradual: prune a little at a time during the training instead of at once after it, see
-            `rates.pruning`.
-        scale_rate: learn at a higher rate where a task trains less, see `rates.factors`, from a
-            head that is as much smaller.
-        max_drop: for "auto", how far validation accuracy may fall.
-        biases, norms, restart: see `packnet_tf.PackNet`; restart "auto": "zero" beside a base, else
-            "trunk".
-        base: share of a pretrained trunk to release for the tasks; the rest is kept for all, as
-            `packnet train` does by default. None: the first task may change the whole trunk.
-        base_epochs: epochs of the base's repair.
-        reuse: which earlier tasks' weights a task sees, see `base.reused`.
-    """
-
-    prune: str | float | list[float] = 0.75
-    gradual: bool = True
-    scale_rate: bool = True
-    max_drop: float = 0.01
-    biases: str = "shared"
-    norms: str = "per_task"
-    restart: str = "auto"
-    base: float | None = 0.3
-    base_epochs: int = 2
-    reuse: str = "auto"
+    prune: str | float | list[float] = setting(  # noqa: RUF009
+        0.75,
+        "A ratio for all tasks; paper, 0.5 for the first and 0.75 for the others (in both cases "
+        "the last task keeps all it claims); equal_shares; auto; or a list of one ratio per task.",
+        least=0,
+    )
+    gradual: bool = like(Plan, "gradual")
+    scale_rate: bool = like(Plan, "scale_rate")
+    max_drop: float = like(Plan, "max_drop")
+    biases: str = like(Plan, "biases", default="shared")
+    norms: str = like(Plan, "norms", default="per_task")
+    restart: str = like(Plan, "restart", default="auto", choices=("auto", "trunk", "zero", "fresh"))
+    base: float | None = like(
+        Plan,
+        "adopt_ratio",
+        help="Fraction of a pretrained trunk to release for tasks, the rest being kept for all; "
+        "null: the first task may change the whole trunk.",
+    )
+    base_epochs: int = like(Plan, "adopt_epochs")
+    reuse: str = like(Plan, "reuse", choices=("auto", "all", "none"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Distillation:
-    """What the method lwf takes besides.
+    """What the method lwf takes besides."""
 
-    Attributes:
-        norms: "frozen": normalisation stays that of the first task; "trained": it goes with every
-            task, and old heads then see features normalised for the newest.
-        temperature: of the softmax of old tasks' answers.
-        weight: of their loss against the new task's.
-        warm_up: epochs before the others in which the new head trains alone.
-    """
-
-    norms: str = "frozen"
-    temperature: float = 2.0
-    weight: float = 1.0
-    warm_up: int = 2
+    norms: str = setting(
+        "frozen",
+        "frozen: normalisation stays that of the first task; trained: it goes with every task, and "
+        "old heads then see features normalised for the newest.",
+        choices=("frozen", "trained"),
+    )
+    temperature: float = setting(2.0, "Of the softmax of old tasks' answers.", least=0.001)
+    weight: float = setting(1.0, "Of their loss against the new task's.", least=0)
+    warm_up: int = setting(
+        2, "Epochs before the others in which the new head trains alone.", least=0
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class NoOptions:
     """Of the methods that take nothing besides."""
-
-
-# Where a name has other choices than elsewhere.
-CHOICES_OF = {Distillation: {"norms": ("frozen", "trained")}}
-
-
-def check(kind: type, values: Mapping, where: str) -> dict:
-    """Returns values that a dataclass of settings takes.
-
-    Args:
-        kind: the dataclass, `Settings` for instance.
-        values: by the names of its attributes.
-        where: the place in the file, for errors.
-
-    Raises:
-        ValueError: a name or a value is none of the dataclass.
-    """
-    if not isinstance(values, Mapping):
-        raise ValueError(
-            f"{where} is {values!r}; expected names and values, for instance epochs: 12."
-        )
-    hints = typing.get_type_hints(kind)
-    check_names(values, hints, where)
-    checked = {}
-    for name, value in values.items():
-        value = _as_number(value, _kinds(hints[name]))
-        _check_value(name, value, hints[name], CHOICES_OF.get(kind, CHOICES), where)
-        checked[name] = value
-    return checked
-
-
-def check_names(names, known, where: str) -> None:
-    """Refuses a name that is not among the known ones, and suggests the nearest.
-
-    Raises:
-        ValueError: there is one.
-    """
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), list(known), 1)
-            hint = f"Did you mean '{near[0]}'? " if near else ""
-            raise ValueError(f"{where} has '{name}'. {hint}It takes: {', '.join(known)}.")
-
-
-def _as_number(value, kinds: tuple):
-    """Whole numbers as floats where those are asked for, and what YAML 1.1 takes for text: 1e-3."""
-    if float not in kinds or isinstance(value, bool) or not isinstance(value, (int, str)):
-        return value
-    try:
-        return float(value)
-    except ValueError:
-        return value
-
-
-def _check_value(name: str, value, hint, choices: Mapping, where: str) -> None:
-    kinds = _kinds(hint)
-    if name in choices and value not in choices[name]:
-        raise ValueError(f"{where} has {name}: {value}; write one of {', '.join(choices[name])}.")
-    plain = [typing.get_origin(kind) or kind for kind in kinds]
-    right = any(isinstance(value, kind) for kind in plain)
-    if isinstance(value, bool) and bool not in plain:
-        right = False
-    if not right:
-        named = " or ".join("null" if kind is type(None) else kind.__name__ for kind in plain)
-        raise ValueError(f"{where} has {name}: {value!r}; expected {named}.")
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        least, most = LEAST.get(name, 0), MOST.get(name)
-        if value < least or (most is not None and value > most):
-            range_ = f"from {least} up" if most is None else f"from {least} to {most}"
-            raise ValueError(f"{where} has {name}: {value}; expected a number {range_}.")
-
-
-def _kinds(hint) -> tuple:
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)

@@ -33,7 +33,7 @@ def test_the_next_task_of_a_pack_learns_at_rates_for_what_it_trains():
     assert rates.factors(net, "sgd", 0.75, gradual=True) == (2.0, 2.0)
     assert rates.factors(net, "sgd", 0.75, gradual=True, scale_rate=False) == (1.0, 1.0)
     assert rates.factors(net, "adam", 0.5, gradual=True) == (1.0, 1.0)
-    net.state.committed[0].adopted = True
+    net.state = net.state.with_committed(net.tasks[0], adopted=True)
     assert rates.factors(net, "adam", 0.5, gradual=True) == (2.0, 2.0)
     assert rates.factors(net, "adam", 0.5, gradual=True, scale_rate=False) == (1.0, 1.0)
     auto = packnet_tf.Auto(max_drop=0.01)  # has yet to find out what it keeps

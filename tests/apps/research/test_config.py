@@ -148,6 +148,14 @@ def test_a_file_takes_what_it_does_not_say_from_its_base(tmp_path):
             "method 'packnet', shades: prune_epoch: 2 is not below epochs: 2; epochs count those "
             "after the prune too.",
         ),
+        (
+            {"settings": {"learning_rate": float("nan")}},
+            "settings has learning_rate: nan; expected a number from 0 up.",
+        ),
+        (
+            {"trunk": {"network": "small.keras", "pixel_scale": "bits"}},
+            "trunk has pixel_scale: bits; write one of unit, bytes, symmetric, torch, caffe.",
+        ),
         ({"trunk": {"output": "x"}}, "trunk has no network; write trunk: MobileNetV2, or network:"),
         ({"tasks": ["birds"]}, "tasks are names with folders; write tasks: {birds: FOLDER, cars:"),
         (
