@@ -66,7 +66,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     output = pathlib.Path(values.output)
     if values.dry_run:
         cli.start_keras()
-        from packnet_tf.apps.research.estimate import estimate
+        from packnet_tf.apps.research.running.estimate import estimate
 
         print(estimate(comparison, found, runs, output / "runs", values.jobs))
         return
@@ -74,8 +74,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def _work(values, comparison, found, runs, output: pathlib.Path) -> None:
-    from packnet_tf.apps.research.queue import work_off
-    from packnet_tf.apps.research.report import write_report
+    from packnet_tf.apps.research.results.report import write_report
+    from packnet_tf.apps.research.running.queue import work_off
 
     try:
         outcome = work_off(runs, output / "runs", values.jobs)

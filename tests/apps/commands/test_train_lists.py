@@ -96,9 +96,9 @@ def test_a_command_killed_between_two_tasks_continues_with_the_second(whole, pla
     folder, expected = whole
     shutil.copy(folder / "small.keras", place)
     before = packnet_tf.load(folder / "pack.keras").owners()
-    from packnet_tf.apps.packs import training
+    from packnet_tf.apps.packs import job
 
-    real, seen = training.begin, []
+    real, seen = job.begin, []
 
     def power_cut(net, name, images, *settings):
         seen.append(images.classes)
@@ -106,7 +106,7 @@ def test_a_command_killed_between_two_tasks_continues_with_the_second(whole, pla
             raise OSError("the power is gone")
         return real(net, name, images, *settings)
 
-    monkeypatch.setattr(training, "begin", power_cut)
+    monkeypatch.setattr(job, "begin", power_cut)
     with pytest.raises(OSError, match="the power is gone"):
         train_all(plan(place, prune="equal_shares"))
     assert packnet_tf.load(place / "pack.keras").tasks == ("shades",)

@@ -4,10 +4,10 @@ import keras
 import pytest
 
 from helpers.comparison_files import write_file, write_images
-from packnet_tf.apps.research import individual
 from packnet_tf.apps.research.config import read_comparison
-from packnet_tf.apps.research.job import Job, accuracy
-from packnet_tf.apps.research.plain import new_head, train_everything, with_heads
+from packnet_tf.apps.research.methods import individual
+from packnet_tf.apps.research.methods.job import Job, accuracy
+from packnet_tf.apps.research.methods.plain import new_head, train_everything, with_heads
 from packnet_tf.apps.research.runs import entries
 
 

@@ -9,13 +9,13 @@ import pytest
 
 import packnet_tf
 from helpers.comparison_files import write_file, write_images, write_trunk_without_norms
-from packnet_tf.apps.research import distillation, packed, plain
 from packnet_tf.apps.research.config import read_comparison
-from packnet_tf.apps.research.distillation import distance
-from packnet_tf.apps.research.job import Job, accuracy
-from packnet_tf.apps.research.joint import OwnHead
+from packnet_tf.apps.research.methods import distillation, packed, plain
+from packnet_tf.apps.research.methods.distillation import distance
+from packnet_tf.apps.research.methods.job import Job, accuracy
+from packnet_tf.apps.research.methods.joint import OwnHead
+from packnet_tf.apps.research.running.worker import work
 from packnet_tf.apps.research.runs import entries
-from packnet_tf.apps.research.worker import work
 
 
 @pytest.fixture(scope="module")

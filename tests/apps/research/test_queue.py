@@ -11,9 +11,9 @@ import pytest
 from helpers.comparison_files import write_file, write_images
 from packnet_tf.apps.main import main
 from packnet_tf.apps.research.config import read_comparison
+from packnet_tf.apps.research.running.screen import last_line
+from packnet_tf.apps.research.running.worker import RESULT, alone
 from packnet_tf.apps.research.runs import entries
-from packnet_tf.apps.research.screen import last_line
-from packnet_tf.apps.research.worker import RESULT, alone
 
 ALONE = {"individual": None}
 

@@ -10,8 +10,8 @@ from packnet_tf.apps.packs.rates import decayed
 from packnet_tf.apps.research.config import read_comparison
 from packnet_tf.apps.research.definition import method_options, task_settings
 from packnet_tf.apps.research.recipes import FOLDER, find_file, recipe_names
+from packnet_tf.apps.research.running.worker import work
 from packnet_tf.apps.research.runs import entries
-from packnet_tf.apps.research.worker import work
 
 NETWORKS = {
     "paper/densenet121": "DenseNet121",

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from helpers.comparison_files import SMALL
-from packnet_tf.apps.research import report
 from packnet_tf.apps.research.config import parse
-from packnet_tf.apps.research.results import choose, collect, lines, write_csv
+from packnet_tf.apps.research.results import report
+from packnet_tf.apps.research.results.summary import choose, collect, lines, write_csv
+from packnet_tf.apps.research.running.worker import RESULT
 from packnet_tf.apps.research.runs import Entry, Run
-from packnet_tf.apps.research.worker import RESULT
 
 BYTES = {"bytes": 110, "head_bytes": 10, "one_network_bytes": 100, "network_per_task_bytes": 200}
 ONE = {**BYTES, "network_per_task_bytes": 100}

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from packnet_tf.apps.research.job import Job, TaskData, accuracy, network_bytes, saved_bytes
-from packnet_tf.apps.research.plain import fit, new_head, with_heads
+from packnet_tf.apps.research.methods.job import Job, TaskData, accuracy, network_bytes, saved_bytes
+from packnet_tf.apps.research.methods.plain import fit, new_head, with_heads
 
 
 def learn_together(job: Job) -> dict:

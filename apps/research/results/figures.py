@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from packnet_tf.apps.research.results import Line
+from packnet_tf.apps.research.results.summary import Line
 from packnet_tf.reporting.capacity import Capacity
 from packnet_tf.reporting.plotting import plot_capacity
 

@@ -13,8 +13,8 @@ import keras
 from packnet_tf.apps.images.trunks import is_trained
 from packnet_tf.apps.packs import rates
 from packnet_tf.apps.packs.beginning import TRIAL_STEPS, trial
-from packnet_tf.apps.research.job import Job, TaskData, accuracy
-from packnet_tf.apps.research.plain import (
+from packnet_tf.apps.research.methods.job import Job, TaskData, accuracy
+from packnet_tf.apps.research.methods.plain import (
     GUIDE_RATE,
     fit,
     frozen,

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from packnet_tf.apps.research.definition import Comparison
-from packnet_tf.apps.research.results import Line, collect, lines, write_csv
+from packnet_tf.apps.research.results.summary import Line, collect, lines, write_csv
+from packnet_tf.apps.research.running.worker import RESULT
 from packnet_tf.apps.research.runs import Entry
-from packnet_tf.apps.research.worker import RESULT
 from packnet_tf.backend.atomic import replacing
 from packnet_tf.reporting.quality import FLOOR
 from packnet_tf.reporting.tables import count_bytes, text_table
@@ -243,7 +243,7 @@ def _html_table(head, rows) -> str:
 
 
 def _pictures(titled, output: pathlib.Path):
-    from packnet_tf.apps.research.figures import draw_all, write_figures
+    from packnet_tf.apps.research.results.figures import draw_all, write_figures
 
     filters = None
     for _, line in titled:

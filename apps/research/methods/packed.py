@@ -11,7 +11,7 @@ from packnet_tf.apps.images.trunks import is_trained
 from packnet_tf.apps.packs import rates
 from packnet_tf.apps.packs.base import BASE, adopt, default_restart, optimizer_name, reused
 from packnet_tf.apps.packs.beginning import Beginning, begin, keep_linear_head
-from packnet_tf.apps.research.job import Job, TaskData, accuracy, network_bytes
+from packnet_tf.apps.research.methods.job import Job, TaskData, accuracy, network_bytes
 from packnet_tf.apps.research.settings import Packing
 from packnet_tf.backend.atomic import replacing
 from packnet_tf.trainer.history import History

@@ -14,10 +14,10 @@ from packnet_tf.apps.images.pipeline import Pipeline
 from packnet_tf.apps.images.trunks import load_trunk
 from packnet_tf.apps.packs import rates
 from packnet_tf.apps.research.definition import Comparison
-from packnet_tf.apps.research.plain import LOSS, with_heads
+from packnet_tf.apps.research.methods.plain import LOSS, with_heads
+from packnet_tf.apps.research.running.worker import RESULT
 from packnet_tf.apps.research.runs import Entry, Run, folder_of
 from packnet_tf.apps.research.settings import Settings
-from packnet_tf.apps.research.worker import RESULT
 from packnet_tf.backend.distribution import has_accelerator
 from packnet_tf.reporting.tables import text_table
 

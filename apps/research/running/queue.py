@@ -9,9 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from packnet_tf.apps.research.running.screen import Screen
+from packnet_tf.apps.research.running.worker import ERROR, RESULT, RUN
 from packnet_tf.apps.research.runs import Run
-from packnet_tf.apps.research.screen import Screen
-from packnet_tf.apps.research.worker import ERROR, RESULT, RUN
 from packnet_tf.backend.atomic import replacing
 
 LOG = "log.txt"
@@ -107,7 +107,7 @@ class _Process:
         self._began = time.monotonic()
         with open(folder / LOG, "a", encoding="utf-8") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "packnet_tf.apps.research.worker", str(folder)],
+                [sys.executable, "-m", "packnet_tf.apps.research.running.worker", str(folder)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(jobs),
             )  # fmt: skip
 

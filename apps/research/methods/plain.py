@@ -11,7 +11,7 @@ import keras
 
 from packnet_tf.apps.images.trunks import is_trained
 from packnet_tf.apps.packs import rates
-from packnet_tf.apps.research.job import Job, TaskData, accuracy, network_bytes, saved_bytes
+from packnet_tf.apps.research.methods.job import Job, TaskData, accuracy, network_bytes, saved_bytes
 from packnet_tf.apps.research.settings import Settings
 from packnet_tf.backend.atomic import replacing
 from packnet_tf.backend.distribution import has_accelerator

@@ -1,4 +1,4 @@
-"""One run in a process of its own: `python -m packnet_tf.apps.research.worker FOLDER`.
+"""One run in a process of its own: `python -m packnet_tf.apps.research.running.worker FOLDER`.
 
 FOLDER holds `run.json`; the result is `result.json` beside it, a dict of
 
@@ -35,12 +35,12 @@ PROGRESS = "training_*.npz"  # of plain networks, a file per task
 
 def work(folder: pathlib.Path) -> dict:
     """Does the run of a folder, or goes on with it; returns and keeps its result."""
-    from packnet_tf.apps.research.distillation import distil
-    from packnet_tf.apps.research.individual import train_own
-    from packnet_tf.apps.research.job import Job
-    from packnet_tf.apps.research.joint import learn_together
-    from packnet_tf.apps.research.packed import pack_tasks
-    from packnet_tf.apps.research.plain import (
+    from packnet_tf.apps.research.methods.distillation import distil
+    from packnet_tf.apps.research.methods.individual import train_own
+    from packnet_tf.apps.research.methods.job import Job
+    from packnet_tf.apps.research.methods.joint import learn_together
+    from packnet_tf.apps.research.methods.packed import pack_tasks
+    from packnet_tf.apps.research.methods.plain import (
         follow_guide,
         learn_in_sequence,
         train_everything,

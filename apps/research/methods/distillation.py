@@ -8,8 +8,8 @@ import keras
 from keras import ops
 
 from packnet_tf.apps.packs import rates
-from packnet_tf.apps.research.job import Job, TaskData
-from packnet_tf.apps.research.plain import (
+from packnet_tf.apps.research.methods.job import Job, TaskData
+from packnet_tf.apps.research.methods.plain import (
     LOSS,
     fit,
     frozen,

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from packnet_tf.apps.research.definition import Comparison
+from packnet_tf.apps.research.running.worker import RESULT
 from packnet_tf.apps.research.runs import Entry
-from packnet_tf.apps.research.worker import RESULT
 from packnet_tf.metrics import (
     backward_transfer,
     forgetting,
