@@ -1,0 +1,77 @@
+"""The examples in docstrings run, and print what they say; those of public names are there."""
+
+import doctest
+import importlib
+import pkgutil
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import packnet_tf
+import packnet_tf.export
+from helpers.pack_helpers import compiled, mlp_trunk, pack_task
+
+# What an example starts from, where that is not a pack without tasks.
+OPEN = ("PackNet.prune", "Transaction", "reset_optimizer", "update_statistics")
+COMMITTED = (
+    "Capacity", "plot_capacity", "load", "export_onnx", "export_bundle", "Pack.preview",
+    "weight_files",
+)  # fmt: skip
+NEEDS_MORE = {  # what the example is about, made beside it
+    "register_packed": {"MyDense": type("MyDense", (layers.Dense,), {})},
+}
+
+
+class RunsOrPrints(doctest.OutputChecker):
+    """An example that shows no output has to run; one that shows some has to print just that."""
+
+    def check_output(self, want, got, optionflags):
+        return not want or super().check_output(want, got, optionflags)
+
+
+def names(test):
+    return test.name.removeprefix(test.globs["__name__"] + ".")
+
+
+def found():
+    """The examples of all modules of the library and of its exporters."""
+    for package in (packnet_tf, packnet_tf.export):
+        for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+            if ".apps" in module.name or (".export" in module.name) != ("export" in package.__name__):
+                continue
+            tests = doctest.DocTestFinder(exclude_empty=True).find(
+                importlib.import_module(module.name)
+            )
+            yield from (pytest.param(t, id=t.name.split(".")[-1]) for t in tests if t.examples)
+
+
+def namespace(name):
+    """What examples may use without saying where it comes from."""
+    trunk = mlp_trunk()
+    net = packnet_tf.PackNet(trunk)
+    images = np.random.default_rng(0).normal(size=(24, 12)).astype("float32")
+    labels = np.arange(24) % 3
+    given = {
+        "keras": keras, "np": np, "packnet_tf": packnet_tf, "trunk": trunk, "net": net,
+        "images": images, "birds": images, "labels": labels, "head": layers.Dense(3),
+        "train": (images, labels), "validation": (images, labels), "test": (images, labels),
+    }  # fmt: skip
+    if name.endswith(OPEN):
+        given["model"] = compiled(net.add_task("birds", layers.Dense(3)))
+        given["model"].fit(images, labels, verbose=0)
+    if name.endswith(COMMITTED):
+        pack_task(net, "birds")
+        net.save("pack.keras")
+    return given
+
+
+@pytest.mark.parametrize("example", found())
+def test_the_example_of_a_docstring_runs(example, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    example.globs.update(namespace(example.name))
+    runner = doctest.DocTestRunner(RunsOrPrints(), optionflags=doctest.NORMALIZE_WHITESPACE)
+    output = []
+    runner.run(example, out=output.append)
+    assert runner.summarize(verbose=False).failed == 0, "".join(output)
