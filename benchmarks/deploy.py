@@ -17,15 +17,10 @@ import numpy as np
 
 from benchmarks import onnx_session
 from benchmarks.command import in_process, run, worker
-from benchmarks.networks import CLASSES, build_trunk, packed
+from benchmarks.networks import CLASSES, build_trunk, packed, sized
 from benchmarks.rows import Row, counted, timed
 
-CASES = {
-    f"{name} {pixels} px": (name, pixels)
-    for name, pixels in (
-        ("TinyDarknet", 96), ("MobileNetV2", 224), ("ResNet50", 224), ("VGG16", 96)
-    )
-}  # fmt: skip
+CASES = sized(TinyDarknet=96, MobileNetV2=224, ResNet50=224, VGG16=96)
 TASKS = 4
 # What each form is compared with, in the same turn, and where latency has a goal.
 AGAINST = {"baked": "never packed", "bundle": "baked", "float16": "baked", "int8": "baked"}

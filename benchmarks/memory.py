@@ -18,7 +18,6 @@ CASES = {
     for title, case in TRAINED.items()
     if case.mode != "mixed_bfloat16" and case.optimizer == "SGD"
 }
-STEPS = 3
 PER_WEIGHT = 4 + 2  # bytes: one more float32 copy, an owner and a claim
 
 
@@ -49,7 +48,7 @@ def train(case: Case, side: str) -> dict[str, int]:
     model, batch = case.model(0 if side == "packed" else None), case.random_batch()
     gc.collect()
     tf.config.experimental.reset_memory_stats(device)
-    fit_steps(model, batch, STEPS)
+    fit_steps(model, batch, 3)
     peak = tf.config.experimental.get_memory_info(device)["peak"]
     gc.collect()
     kept = tf.config.experimental.get_memory_info(device)["current"]

@@ -17,6 +17,11 @@ DARKNET_LAYERS = (
 )
 
 
+def sized(**pixels: int) -> dict[str, tuple[str, int]]:
+    """Names of networks and pixels, by title."""
+    return {f"{name} {size} px": (name, size) for name, size in pixels.items()}
+
+
 def build_trunk(name: str, pixels: int):
     """A `keras.Model` that takes images (batch, pixels, pixels, 3).
 
@@ -103,9 +108,8 @@ class Case:
         """The optimizer with a learning rate."""
         import keras
 
-        if self.optimizer == "Adam":
-            return keras.optimizers.Adam(rate)
-        return keras.optimizers.SGD(rate, momentum=0.9)
+        adam = self.optimizer == "Adam"
+        return keras.optimizers.Adam(rate) if adam else keras.optimizers.SGD(rate, momentum=0.9)
 
     def model(self, before: int | None = None):
         """The network with a head, compiled: plain, or the task after so many in a pack."""

@@ -8,11 +8,11 @@ from functools import partial
 import numpy as np
 
 from benchmarks.command import in_process, run
-from benchmarks.networks import CLASSES, build_trunk
+from benchmarks.networks import CLASSES, build_trunk, sized
 from benchmarks.process_memory import memory, restart_peak
 from benchmarks.rows import Row, counted, seconds_of, timed
 
-CASES = {name: (name, 224) for name in ("VGG16", "ResNet50", "MobileNetV2")}
+CASES = sized(VGG16=224, ResNet50=224, MobileNetV2=224)
 RATIO = 0.5
 
 

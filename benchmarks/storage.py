@@ -9,13 +9,10 @@ import tempfile
 from functools import partial
 
 from benchmarks.command import in_process, run
-from benchmarks.networks import build_trunk, packed
+from benchmarks.networks import build_trunk, packed, sized
 from benchmarks.rows import Row, counted, in_turns, timed
 
-CASES = {
-    name: (name, pixels)
-    for name, pixels in (("TinyDarknet", 96), ("MobileNetV2", 96), ("ResNet50", 64), ("VGG16", 64))
-}
+CASES = sized(TinyDarknet=96, MobileNetV2=96, ResNet50=64, VGG16=64)
 TASKS = 4
 
 

@@ -200,7 +200,9 @@ def test_a_benchmark_prints_a_table_and_keeps_its_rows(tmp_path):
     found = json.loads(path.read_text())
     assert (found["bench"], found["repeats"]) == ("python -m benchmarks.export", 1)
     assert found["machine"]["versions"]["keras"] == keras.__version__
-    assert [(row["case"], row["what"]) for row in found["rows"]] == [("TinyDarknet", "export_onnx")]
+    assert [(row["case"], row["what"]) for row in found["rows"]] == [
+        ("TinyDarknet 96 px", "export_onnx")
+    ]
     assert "1 comparisons; of their goals 0 reached" in done.stdout
 
 
