@@ -64,7 +64,8 @@ def machine() -> dict:
     """What is measured on: `cpu`, `cores` (of this process), `system` and `versions`."""
     lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    installed = {x.name.removesuffix("-gpu"): x.version for x in importlib.metadata.distributions()}
+    found = importlib.metadata.distributions()
+    installed = {x.name.replace("-", "_").removesuffix("_gpu"): x.version for x in found}
     versions = {name: installed[name] for name in PACKAGES if name in installed}
     return {
         "cpu": names[0] if names else platform.machine(),

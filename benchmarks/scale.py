@@ -11,7 +11,6 @@ from benchmarks.rows import Row, counted, in_turns, timed
 CASES = {f"{tasks} tasks": tasks for tasks in (10, 50, 100)}
 GOAL = 1.05
 CASE = Case("TinyDarknet", 96, 32)
-ONE = "1 task"
 
 
 def measure(tasks: int, turns: int) -> list[Row]:
@@ -36,8 +35,8 @@ def measure(tasks: int, turns: int) -> list[Row]:
         }
         rows = []
         for part, call in parts.items():
-            times = in_turns({part: call(many), ONE: call(one)}, turns)
-            rows.append(timed(times, part, ONE, GOAL))
+            times = in_turns({part: call(many), "1 task": call(one)}, turns)
+            rows.append(timed(times, part, "1 task", GOAL))
         size = file[many].stat().st_size
     many.discard()
     return [*rows, bytes_row(many, size), traces_row(many, batch)]
