@@ -17,7 +17,6 @@ COMMANDS = {
     "evaluate": "measure the accuracy of an exported file on a folder of images",
     "compare": "compare packing with separate networks and other baselines on the same tasks",
     "plan": "show how a trunk divides among tasks, before training any",
-    "bench": "measure what packing costs, and check that it holds",
     "report": "show a pack: tasks, classes, capacity, storage, picture",
 }
 

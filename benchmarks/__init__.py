@@ -1,1 +1,1 @@
-"""What `packnet bench` measures: each point side by side with what it is compared with."""
+"""What we measure ourselves with, in a checkout: `python -m benchmarks` lists it."""

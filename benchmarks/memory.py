@@ -1,93 +1,60 @@
-"""`packnet bench memory`: the memory that training takes, packed and plain."""
+"""The memory that training takes, packed and plain.
 
-import contextlib
-import ctypes
-import dataclasses
+Counted by TensorFlow's allocator on the GPU, or on a CPU with oneDNN, at most during three steps
+and after them. What a process has resident is more: allocators keep what was freed.
+"""
+
 import gc
-import json
 import statistics
-import sys
-from collections.abc import Callable, Iterator
 
-from benchmarks import cases
-from benchmarks.cases import Case
-from benchmarks.memory_counters import Allocator, Resident
-from benchmarks.processes import in_process
+from benchmarks.command import in_process, run
+from benchmarks.networks import Case, fit_steps
 from benchmarks.rows import Row, counted
-from packnet_tf.apps import cli
+from benchmarks.train import CASES as TRAINED
 
-STEPS = 3
+# What else an optimizer keeps, both sides have.
+CASES = {
+    title: case
+    for title, case in TRAINED.items()
+    if case.mode != "mixed_bfloat16" and case.optimizer == "SGD"
+}
 PER_WEIGHT = 4 + 2  # bytes: one more float32 copy, an owner and a claim
 
 
-def with_momentum() -> list[Case]:
-    """Graph mode and XLA with momentum: what else an optimizer keeps, both sides have."""
-    some = cases.all_cases()
-    return [case for case in some if case.mode != "mixed_bfloat16" and case.optimizer == "SGD"]
+def measure(case: Case, turns: int) -> list[Row]:
+    """The rows of a case, trained in new processes, packed and plain in turns."""
+    found = {"plain": [], "packed": []}
+    for _ in range(turns):
+        for side, facts in found.items():
+            facts.append(in_process(train, case, side))
+    weights = found["packed"][0]["weights"]
+    rows = []
+    for what in ("peak", "kept"):
+        plain, ours = (statistics.median(one[what] for one in facts) for facts in found.values())
+        more, floor = ours - plain, PER_WEIGHT * weights
+        note = f"{more / weights:.1f} bytes a weight"
+        rows.append(counted(f"{what}, packed", ours, "bytes", "plain", plain))
+        rows.append(counted(f"{what}, more", more, "bytes", "one copy + 2 bytes", floor, 1.0, note))
+    return rows
 
 
-def bench(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
-    """Trains each case in fresh processes, packed and plain in turns.
-
-    Raises:
-        RuntimeError: neither TensorFlow nor the system tells how much memory it takes.
-    """
-    for case in cases.wanted(with_momentum(), lambda case: case.title, only, say):
-        found = {"plain": [], "packed": []}
-        for _ in range(turns):
-            for side, all_of_it in found.items():
-                options = json.dumps([dataclasses.asdict(case), side])
-                all_of_it.append(in_process("benchmarks.memory", options))
-        weights = found["packed"][0]["packed_weights"]
-        for what in ("peak", "kept"):
-            taken = {
-                side: statistics.median(one[what] for one in all_of_it)
-                for side, all_of_it in found.items()
-            }
-            more = taken["packed"] - taken["plain"]
-            counter = found["packed"][0]["counter"]
-            yield counted(
-                case.title, f"{what}, packed", taken["packed"], "bytes", "plain", taken["plain"],
-                note=f"by {counter}",
-            )  # fmt: skip
-            yield counted(
-                case.title, f"{what}, more", more, "bytes", "one copy + 2 bytes",
-                PER_WEIGHT * weights, 1.0, f"{more / weights:.1f} bytes a weight",
-            )  # fmt: skip
-
-
-def measure(case: Case, side: str) -> dict:
-    """What some training steps take, in bytes: at most (`peak`) and after them (`kept`)."""
+def train(case: Case, side: str) -> dict[str, int]:
+    """Bytes that some training steps take, at most (`peak`) and after them (`kept`); `weights`."""
     import keras
+    import tensorflow as tf
 
     keras.utils.set_random_seed(1)
-    small = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    small.compile("sgd", "mse", jit_compile=cases.by_xla(case))
-    small.fit(keras.ops.ones((2, 2)), keras.ops.ones((2, 1)), verbose=0)  # wakes TensorFlow up
-    return_freed()
-    counter = Allocator.of_device() or Resident()
-    model = cases.packed_model(case, 0) if side == "packed" else cases.plain_model(case)
-    cases.compile_model(model, case)
-    batch = cases.random_batch(case)
-    return_freed()
-    counter.restart()
-    cases.fit_steps(model, batch, STEPS)
-    peak = counter.peak()
-    return_freed()
-    facts = {"peak": peak, "kept": counter.now(), "counter": counter.name}
-    if side == "packed":
-        facts["packed_weights"] = model.pack.capacity().sum()["total"]
-    return facts
-
-
-def return_freed() -> None:
-    """Gives memory that is free back to the system, where the C library can."""
+    device = "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
+    model, batch = case.model(0 if side == "packed" else None), case.random_batch()
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    tf.config.experimental.reset_memory_stats(device)
+    fit_steps(model, batch, 3)
+    peak = tf.config.experimental.get_memory_info(device)["peak"]
+    gc.collect()
+    kept = tf.config.experimental.get_memory_info(device)["current"]
+    weights = model.pack.capacity().sum()["total"] if side == "packed" else model.count_params()
+    return {"peak": peak, "kept": kept, "weights": weights}
 
 
 if __name__ == "__main__":
-    cli.start_keras()
-    case, side = json.loads(sys.argv[1])
-    print(json.dumps(measure(Case(**case), side)))
+    run(CASES, measure, repeats=3)

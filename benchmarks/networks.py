@@ -1,159 +1,154 @@
-"""The whole way of PackNet, for every network of keras.applications."""
+"""The networks that are measured, packs of random tasks in them, and training steps.
 
-import gc
-import json
-import pathlib
-import resource
-import sys
-import tempfile
-import time
-from collections.abc import Sequence
+Weights are random: neither speed nor the size of a file depends on what they are.
+"""
+
+import dataclasses
 
 import numpy as np
 
-from benchmarks.processes import in_process
-from packnet_tf.apps import cli
-from packnet_tf.reporting.tables import text_table
-
-# The smallest inputs these take; the others take 32 pixels.
-SIZES = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
-BATCH = 2
-COLUMNS = {
-    "network": "network",
-    "parameters": "parameters",
-    "packed_layers": "packed layers",
-    "share": "share packed",
-    "bit_exact": "bit-exact",
-    "onnx_difference": "ONNX difference",
-    "seconds": "seconds",
-    "memory_gb": "GB",
-}
+CLASSES = 10
+# Tiny Darknet as published: filters of its convolutions, 3 x 3 and 1 x 1 ("P": a pooling).
+DARKNET_LAYERS = (
+    *((16, 3), "P", (32, 3), "P"),
+    *((16, 1), (128, 3), (16, 1), (128, 3), "P"),
+    *((32, 1), (256, 3), (32, 1), (256, 3), "P"),
+    *((64, 1), (512, 3), (64, 1), (512, 3), (128, 1)),
+)
 
 
-def network_names() -> list[str]:
-    """All networks of keras.applications."""
+def sized(**pixels: int) -> dict[str, tuple[str, int]]:
+    """Names of networks and pixels, by title."""
+    return {f"{name} {size} px": (name, size) for name, size in pixels.items()}
+
+
+def build_trunk(name: str, pixels: int):
+    """A `keras.Model` that takes images (batch, pixels, pixels, 3).
+
+    It is "TinyDarknet" or a network of keras.applications. VGG16 comes with its two dense layers,
+    as in the PackNet paper, the others with a mean over the picture.
+    """
     import keras
 
-    return sorted(name for name in dir(keras.applications) if name[0].isupper())
+    shape = (pixels, pixels, 3)
+    if name == "TinyDarknet":
+        return tiny_darknet(shape)
+    build = getattr(keras.applications, name)
+    if name.startswith("VGG"):
+        whole = build(weights=None, input_shape=shape)
+        return keras.Model(whole.inputs, whole.get_layer("fc2").output, name="trunk")
+    return build(weights=None, include_top=False, input_shape=shape, pooling="avg")
 
 
-def whole_way(name: str, tasks: int = 3) -> dict:
-    """Packs some tasks into one network, and compares all that must be equal.
+def tiny_darknet(shape: tuple[int, int, int]):
+    """Tiny Darknet without its ImageNet head: 15 convolutions, 128 features."""
+    import keras
+    from keras import layers
 
-    Every task takes one step of AdamW with weight decay and moving averages of the weights, is
-    pruned by half and committed. Then the first task's logits must be those at its commit, bit
-    for bit, from its first model, a new view, the unpacked model, and a pack saved and loaded;
-    and the exported file must answer as Keras.
+    x = inputs = keras.Input(shape)
+    for layer in DARKNET_LAYERS:
+        if layer == "P":
+            x = layers.MaxPooling2D(padding="same")(x)
+            continue
+        x = layers.Conv2D(*layer, padding="same", use_bias=False)(x)
+        x = layers.LeakyReLU(0.1)(layers.BatchNormalization()(x))
+    return keras.Model(inputs, layers.GlobalAveragePooling2D()(x), name="trunk")
 
-    Args:
-        name: a network of keras.applications; its weights are random, its input is small.
-        tasks: how many.
 
-    Returns:
-        A dict: `network`, `parameters`, `packed_layers`, `packed_parameters`, `share`,
-        `bit_exact`, `onnx_difference` (relative to the largest logit), `seconds`, `memory_gb`.
-    """
+def packed(trunk, tasks: int, until: int | None = None):
+    """A pack of equal tasks, or the first of them, `until`; random steps in place of training."""
     import keras
 
     import packnet_tf
-    from packnet_tf.export import export_onnx
 
-    began = time.perf_counter()
-    keras.utils.set_random_seed(1)
-    size = SIZES.get(name, 32)
-    trunk = getattr(keras.applications, name)(
-        weights=None, include_top=False, input_shape=(size, size, 3), pooling="avg"
-    )
-    x = np.random.default_rng(0).uniform(0, 255, (BATCH, size, size, 3)).astype("float32")
-    parameters, start = trunk.count_params(), np.array(trunk(x, training=False))
     net = packnet_tf.PackNet(trunk)
-    del trunk
-    first = logits = None
-    exact = True
-    for number in range(tasks):
-        model = net.add_task(f"task{number + 1}", keras.layers.Dense(3))
-        if number == 0:
-            exact &= np.array_equal(np.array(model.trunk(x, training=False)), start)
-        optimizer = keras.optimizers.AdamW(0.001, weight_decay=0.1, use_ema=True)
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(optimizer, loss, run_eagerly=True)
-        claimed = {path: entry["claimed"] for path, entry in net.capacity().items()}
-        model.train_on_batch(x, np.arange(BATCH) % 3)
-        released = net.prune(0.5)
-        exact &= released == {path: round(0.5 * count) for path, count in claimed.items()}
+    for number, ratio in enumerate(packnet_tf.equal_shares(tasks)[:until], start=1):
+        model = net.add_task(f"task{number}", keras.layers.Dense(CLASSES))
+        rng = np.random.default_rng(number)
+        for variable in model.trainable_variables:  # by a tenth of its spread: all tasks differ
+            values = keras.ops.convert_to_numpy(variable)
+            step = rng.standard_normal(values.shape, dtype=np.float32)
+            variable.assign(values + step * np.float32(0.1 * values.std() + 0.01))
+        net.prune(ratio)
         net.commit()
-        if first is None:
-            first, logits = model, np.array(model(x, training=False))
-        model.optimizer = None  # three times the network, in a model that is kept
-        del optimizer, model
-        gc.collect()
-    with tempfile.TemporaryDirectory() as folder:
-        net.save(pathlib.Path(folder) / "pack.keras")
-        loaded = packnet_tf.load(pathlib.Path(folder) / "pack.keras")
-        for model in (first, net.unpack("task1"), loaded.task_model("task1")):
-            exact &= np.array_equal(np.array(model(x, training=False)), logits)
-        capacity, counts = net.capacity(), loaded.capacity()
-        exact &= counts == capacity
-        del first, model, net
-        gc.collect()
-        difference = export_onnx(loaded, "task1", pathlib.Path(folder) / "m.onnx", samples=x)
-    total = capacity.sum()["total"]
-    return {
-        "network": name,
-        "parameters": parameters,
-        "packed_layers": len(capacity),
-        "packed_parameters": total,
-        "share": total / parameters,
-        "bit_exact": bool(exact),
-        "onnx_difference": difference,
-        "seconds": time.perf_counter() - began,
-        "memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-    }
+    return net
 
 
-def bench_networks(names: Sequence[str], progress=print) -> list[dict]:
-    """Runs `whole_way` for each network in a process of its own, so that memory is returned.
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One network trained in one way.
 
-    Args:
-        names: networks of keras.applications.
-        progress: called with a line for each network.
-
-    Returns:
-        The results; of a network that failed, `network` and `error`.
+    Attributes:
+        network, pixels: see `build_trunk`.
+        batch: how many images.
+        mode: "graph", "XLA" or "mixed_bfloat16" (in graph mode).
+        optimizer: "SGD" (with momentum 0.9) or "Adam".
+        goal: what the ratio of a packed step to a plain one shall not exceed.
     """
-    results = []
-    for number, name in enumerate(names, start=1):
-        try:
-            result = in_process("benchmarks.networks", name)
-        except RuntimeError as error:
-            result = {"network": name, "error": str(error)}
-        results.append(result)
-        said = result.get("error") or ", ".join(_cells(result)[1:])
-        progress(f"{number} of {len(names)}: {name}: {said}")
-    return results
+
+    network: str
+    pixels: int
+    batch: int
+    mode: str = "graph"
+    optimizer: str = "SGD"
+    goal: float = 1.02
+
+    @property
+    def title(self) -> str:
+        return f"{self.network} {self.pixels} px x {self.batch}, {self.mode}, {self.optimizer}"
+
+    @property
+    def by_xla(self) -> bool:
+        """Whether XLA compiles the steps; on JAX it does in every mode, there is no other graph."""
+        import keras
+
+        return self.mode == "XLA" or keras.backend.backend() == "jax"
+
+    def new_optimizer(self, rate: float):
+        """The optimizer with a learning rate."""
+        import keras
+
+        adam = self.optimizer == "Adam"
+        return keras.optimizers.Adam(rate) if adam else keras.optimizers.SGD(rate, momentum=0.9)
+
+    def model(self, before: int | None = None):
+        """The network with a head, compiled: plain, or the task after so many in a pack."""
+        import keras
+
+        trunk, head = build_trunk(self.network, self.pixels), keras.layers.Dense(CLASSES)
+        if before is None:
+            return self.compile(keras.Model(trunk.inputs, head(trunk.output)))
+        return self.compile(packed(trunk, before + 1, before).add_task("next", head))
+
+    def compile(self, model):
+        """Compiles a model as the case says, and returns it."""
+        xla = self.by_xla
+        model.compile(self.new_optimizer(1e-4), loss(), metrics=["accuracy"], jit_compile=xla)
+        return model
+
+    def random_batch(self):
+        """Images and labels, float32 and int32."""
+        rng = np.random.default_rng(0)
+        shape = (self.batch, self.pixels, self.pixels, 3)
+        return rng.random(shape, np.float32), rng.integers(0, CLASSES, self.batch, np.int32)
 
 
-def networks_table(results: Sequence[dict]) -> str:
-    """Lays out the results of `bench_networks`, with the errors below."""
-    table = text_table(list(COLUMNS.values()), [_cells(result) for result in results])
-    errors = [f"{result['network']}: {result['error']}" for result in results if "error" in result]
-    return "\n".join([table, *errors])
+def loss():
+    """Of logits and whole numbers."""
+    import keras
+
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def _cells(result: dict) -> list[str]:
-    if "error" in result:
-        return [result["network"], "FAILED", *[""] * (len(COLUMNS) - 2)]
-    form = {
-        "parameters": "{:,}",
-        "share": "{:.2%}",
-        "onnx_difference": "{:.1e}",
-        "seconds": "{:.0f}",
-        "memory_gb": "{:.1f}",
-    }
-    shown = {**result, "bit_exact": "yes" if result["bit_exact"] else "NO"}
-    return [form.get(key, "{}").format(shown[key]) for key in COLUMNS]
+def repeated(batch, steps: int):
+    """A dataset of a batch, again and again."""
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False  # an epoch would wait for the tuner at its end
+    return tf.data.Dataset.from_tensors(batch).repeat(steps).prefetch(2).with_options(options)
 
 
-if __name__ == "__main__":
-    cli.start_keras()
-    print(json.dumps(whole_way(sys.argv[1])))
+def fit_steps(model, batch, steps: int) -> None:
+    """An epoch of so many steps."""
+    model.fit(repeated(batch, steps), verbose=0, shuffle=False)

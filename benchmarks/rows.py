@@ -1,12 +1,15 @@
-"""What a bench found: rows that compare one number with another, and the table of them."""
+"""Rows that compare two sides, and the turns in which sides are timed, A B A B."""
 
+import collections
 import dataclasses
+import gc
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from benchmarks.turns import Times, quartiles
 from packnet_tf.reporting.tables import count_bytes, text_table
 
+Times = dict[str, list[float]]  # seconds of every turn, by side
 HEAD = ["case", "what", "against", "", "", "ratio", "quartiles", "goal", ""]
 
 
@@ -15,25 +18,23 @@ class Row:
     """One comparison.
 
     Attributes:
-        case: what was measured: a network, a batch size.
-        what: the side of the comparison that is ours.
+        what: our side.
         value: of it, in the unit.
         unit: "s", "bytes", or "" for a count.
-        against: the other side; None where there is none.
+        against: the other side.
         base: its value.
         ratio: of value and base. Of times it is the median of the ratios of all turns.
-        low, high: the quartiles of these ratios.
-        goal: what the ratio shall not exceed, or the value, where there is no base.
+        low, high: the quartiles of these ratios; None where nothing was timed.
+        goal: what the ratio shall not exceed; None without one.
         note: what else there is to say.
     """
 
-    case: str
     what: str
     value: float
     unit: str
-    against: str | None = None
-    base: float | None = None
-    ratio: float | None = None
+    against: str
+    base: float
+    ratio: float
     low: float | None = None
     high: float | None = None
     goal: float | None = None
@@ -44,54 +45,81 @@ class Row:
         """Of the goal: "reached", "within noise" where the quartiles reach it, "MISSED" or ""."""
         if self.goal is None:
             return ""
-        if (self.value if self.ratio is None else self.ratio) <= self.goal:
+        if self.ratio <= self.goal:
             return "reached"
         return "within noise" if self.low is not None and self.low <= self.goal else "MISSED"
 
 
-def timed(
-    case: str, times: Times, what: str, against: str | None, goal: float | None = None, **others
-) -> Row:
-    """The row of two sides that were timed in turns, or of one.
+def in_turns(sides: Mapping[str, Callable[[], object]], turns: int, warm_up: int = 1) -> Times:
+    """Calls and times each side once a turn: what else the machine does meets all of them.
+
+    Before that each is called `warm_up` times, which do not count.
+    """
+    for _ in range(warm_up):
+        for call in sides.values():
+            call()
+    times = {side: [] for side in sides}
+    gc.collect()
+    for _ in range(turns):
+        for side, call in sides.items():
+            times[side].append(seconds_of(call))
+    return times
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    """How long one call takes."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def timed(times: Times, what: str, against: str, goal: float | None = None, note: str = "") -> Row:
+    """The row of two sides that were timed in turns.
 
     Example:
-        >>> timed("step", {"plain": [1.0, 2.0], "packed": [1.1, 2.2]}, "packed", "plain").ratio
+        >>> timed({"plain": [1.0, 2.0], "packed": [1.1, 2.2]}, "packed", "plain").ratio
         1.1
     """
-    ours = statistics.median(times[what])
-    if against is None:
-        return Row(case, what, ours, "s", goal=goal, **others)
-    ratios = [a / b for a, b in zip(times[what], times[against], strict=True)]
-    low, middle, high = quartiles(ratios)
-    base = statistics.median(times[against])
-    return Row(case, what, ours, "s", against, base, middle, low, high, goal, **others)
+    ours, theirs = times[what], times[against]
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    several = ratios * 2 if len(ratios) == 1 else ratios  # quantiles() takes two and more
+    low, middle, high = statistics.quantiles(several, n=4, method="inclusive")
+    value, base = statistics.median(ours), statistics.median(theirs)
+    return Row(what, value, "s", against, base, middle, low, high, goal, note)
 
 
 def counted(
-    case: str, what: str, value: float, unit: str, against: str, base: float,
+    what: str, value: float, unit: str, against: str, base: float,
     goal: float | None = None, note: str = "",
 ) -> Row:  # fmt: skip
     """The row of two numbers that are what they are: bytes, say."""
-    return Row(case, what, value, unit, against, base, value / base, goal=goal, note=note)
+    return Row(what, value, unit, against, base, value / base, goal=goal, note=note)
 
 
-def rows_table(rows: Sequence[Row]) -> str:
-    """Lays out rows as text."""
-    return text_table(HEAD, [_cells(row) for row in rows])
+def rows_table(rows: Sequence[tuple[str, Row]]) -> str:
+    """Lays out cases and their rows as text."""
+    return text_table(HEAD, [_cells(case, row) for case, row in rows])
 
 
-def _cells(row: Row) -> list[str]:
-    spread = "" if row.low is None else f"{row.low:.3f} - {row.high:.3f}"
-    goal = "" if row.goal is None else f"{row.goal:g}" + (row.unit if row.ratio is None else "")
+def summary(rows: Iterable[Row]) -> str:
+    """How many goals are reached, in a line."""
+    count = collections.Counter(row.verdict for row in rows)
+    return (
+        f"{count.total()} comparisons; of their goals {count['reached']} reached, "
+        f"{count['within noise']} within noise, {count['MISSED']} missed."
+    )
+
+
+def _cells(case: str, row: Row) -> list[str]:
     return [
-        row.case,
+        case,
         row.what,
-        row.against or "",
+        row.against,
         show(row.value, row.unit),
-        "" if row.base is None else show(row.base, row.unit),
-        "" if row.ratio is None else f"{row.ratio:.3f}",
-        spread,
-        goal,
+        show(row.base, row.unit),
+        f"{row.ratio:.3f}",
+        "" if row.low is None else f"{row.low:.3f} - {row.high:.3f}",
+        "" if row.goal is None else f"{row.goal:g}",
         ", ".join(filter(None, [row.verdict, row.note])),
     ]
 
@@ -101,5 +129,5 @@ def show(value: float, unit: str) -> str:
     if unit == "bytes":
         return ("-" if value < 0 else "") + count_bytes(abs(round(value)))
     if unit == "s":
-        return f"{1000 * value:.3g} ms" if abs(value) < 1 else f"{value:.3g} s"
+        return f"{1000 * value:.3g} ms" if value < 1 else f"{value:.3g} s"
     return f"{value:g}"

@@ -1,57 +1,58 @@
-"""`packnet bench storage`: a pack of four tasks saved and loaded, beside the plain trunk."""
+"""A pack of four tasks saved and loaded, beside Keras's file of the plain trunk.
 
+`net.save` returns when the pack is on the disk, so Keras is timed with and without a flush.
+"""
+
+import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator
+from functools import partial
 
-from benchmarks.cases import wanted
-from benchmarks.rows import Row, counted, timed
-from benchmarks.trunks import build_trunk, packed
-from benchmarks.turns import in_turns
-from packnet_tf.backend.atomic import flush
+from benchmarks.command import in_process, run
+from benchmarks.networks import build_trunk, packed, sized
+from benchmarks.rows import Row, counted, in_turns, timed
 
-CASES = (("TinyDarknet", 96), ("MobileNetV2", 96), ("ResNet50", 64), ("VGG16", 64))
+CASES = sized(TinyDarknet=96, MobileNetV2=96, ResNet50=64, VGG16=64)
 TASKS = 4
 
 
-def bench(only: Callable[[str], bool], turns: int, say) -> Iterator[Row]:
-    """Times `net.save` and `packnet_tf.load` beside Keras's, and compares the files."""
-    for name, pixels in wanted(CASES, lambda case: case[0], only, say):
-        yield from measure(name, pixels, turns)
-
-
-def measure(name: str, pixels: int, turns: int) -> Iterator[Row]:
+def measure(case: tuple[str, int], turns: int) -> list[Row]:
     """The rows of a network."""
     import keras
 
     import packnet_tf
 
-    trunk = build_trunk(name, pixels)
+    trunk = build_trunk(*case)
     net = packed(trunk, TASKS)
-    case = f"{name}, {TASKS} tasks"
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = pathlib.Path(folder) / "pack.keras", pathlib.Path(folder) / "trunk.keras"
         saves = {
-            "net.save": lambda: net.save(ours),
-            "model.save": lambda: trunk.save(theirs),
-            "model.save, flushed": lambda: flushed(trunk, theirs),
+            "net.save": partial(net.save, ours),
+            "model.save": partial(trunk.save, theirs),
+            "model.save, flushed": partial(flushed, trunk, theirs),
         }
-        times = in_turns(saves, turns)
-        yield timed(case, times, "net.save", "model.save", 1.3)
-        yield timed(case, times, "net.save", "model.save, flushed", 1.3)
-        loads = {
-            "packnet_tf.load": lambda: packnet_tf.load(ours),
-            "load_model": lambda: keras.saving.load_model(theirs, compile=False),
-        }
-        yield timed(case, in_turns(loads, turns), "packnet_tf.load", "load_model", 1.3)
+        saves = in_turns(saves, turns)
+        plain_load = partial(keras.saving.load_model, theirs, compile=False)
+        loads = {"packnet_tf.load": partial(packnet_tf.load, ours), "load_model": plain_load}
+        loads = in_turns(loads, turns)
         size, plain = ours.stat().st_size, theirs.stat().st_size
     own = sum(net.storage()["tasks"].values())
-    heads = sum(record.head_bytes for record in net.state.committed)
-    yield counted(case, "pack without heads", size - heads, "bytes", "trunk", plain, 1.07)
-    yield counted(case, "also without norms per task", size - own, "bytes", "trunk", plain, 1.07)
+    heads = 4 * sum(net.task_model(task).head.count_params() for task in net.tasks)
+    return [
+        timed(saves, "net.save", "model.save", 1.3),
+        timed(saves, "net.save", "model.save, flushed", 1.3),
+        timed(loads, "packnet_tf.load", "load_model", 1.3),
+        counted("pack without heads", size - heads, "bytes", "trunk", plain, 1.07),
+        counted("also without norms per task", size - own, "bytes", "trunk", plain, 1.07),
+    ]
 
 
 def flushed(model, path) -> None:
     """Saves a model as `net.save` does a pack: on the disk when it returns."""
     model.save(path)
-    flush(path)
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+if __name__ == "__main__":
+    run(CASES, partial(in_process, measure), repeats=7)

@@ -39,7 +39,9 @@ def found():
     """The examples of all modules of the library and of its exporters."""
     for package in (packnet_tf, packnet_tf.export):
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-            if ".apps" in module.name or (".export" in module.name) != ("export" in package.__name__):
+            if ".apps" in module.name or (".export" in module.name) != (
+                "export" in package.__name__
+            ):
                 continue
             tests = doctest.DocTestFinder(exclude_empty=True).find(
                 importlib.import_module(module.name)

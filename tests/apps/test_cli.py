@@ -116,7 +116,6 @@ def test_ctrl_c_ends_with_status_130(monkeypatch, capsys):
         (["train", "--epochs=many"], "--epochs=many"),
         (["report", "--pack=a.keras", "b.keras"], "unexpected argument 'b.keras'"),
         (["predict", "--model=m.onnx"], "name at least one image file"),
-        (["bench", "speed"], "name one bench: train, reference, memory, prune, storage, "),
         (["demo", f"--output={__file__}"], "is a file; name a folder to write to"),
         (
             ["train", "--pack=a.keras", "--task=t", "--data=d", "--epochs=3", "--prune_epoch=3"],

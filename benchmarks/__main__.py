@@ -1,0 +1,10 @@
+"""Lists the benchmarks: `python -m benchmarks`."""
+
+import importlib
+
+NAMES = ("train", "memory", "prune", "storage", "export", "deploy", "scale")
+
+for name in NAMES:
+    summary = importlib.import_module(f"benchmarks.{name}").__doc__.splitlines()[0]
+    print(f"python -m benchmarks.{name:8} {summary}")
+print("\nEach takes --only, --repeats, --json and --help.")
