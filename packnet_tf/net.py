@@ -62,7 +62,7 @@ class PackNet(Pack):
     Example:
         >>> net = packnet_tf.PackNet(trunk)
         >>> model = net.add_task("birds", keras.layers.Dense(200))
-        >>> model.compile("adam", loss=..., metrics=["accuracy"])
+        >>> model.compile("adam", loss=loss, metrics=["accuracy"])
         >>> model.fit(train, epochs=30, callbacks=[packnet_tf.PackNetCallback(0.75, 20)])
         >>> net.save("pack.keras")
 

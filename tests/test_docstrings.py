@@ -1,4 +1,4 @@
-"""The examples in docstrings run, and print what they say; those of public names are there."""
+"""The examples in docstrings run, and print what they say."""
 
 import doctest
 import importlib
@@ -7,6 +7,7 @@ import pkgutil
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import packnet_tf
@@ -14,14 +15,11 @@ import packnet_tf.export
 from helpers.pack_helpers import compiled, mlp_trunk, pack_task
 
 # What an example starts from, where that is not a pack without tasks.
-OPEN = ("PackNet.prune", "Transaction", "reset_optimizer", "update_statistics")
+OPEN = ("Transaction", "reset_optimizer", "update_statistics", "PackNetCallback")
 COMMITTED = (
     "Capacity", "plot_capacity", "load", "export_onnx", "export_bundle", "Pack.preview",
-    "weight_files",
+    "to_precision",
 )  # fmt: skip
-NEEDS_MORE = {  # what the example is about, made beside it
-    "register_packed": {"MyDense": type("MyDense", (layers.Dense,), {})},
-}
 
 
 class RunsOrPrints(doctest.OutputChecker):
@@ -31,13 +29,9 @@ class RunsOrPrints(doctest.OutputChecker):
         return not want or super().check_output(want, got, optionflags)
 
 
-def names(test):
-    return test.name.removeprefix(test.globs["__name__"] + ".")
-
-
 def found():
     """The examples of all modules of the library and of its exporters."""
-    for package in (packnet_tf, packnet_tf.export):
+    for package in (packnet_tf, packnet_tf.export):  # two folders
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             if ".apps" in module.name or (".export" in module.name) != (
                 "export" in package.__name__
@@ -55,10 +49,12 @@ def namespace(name):
     net = packnet_tf.PackNet(trunk)
     images = np.random.default_rng(0).normal(size=(24, 12)).astype("float32")
     labels = np.arange(24) % 3
+    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
     given = {
         "keras": keras, "np": np, "packnet_tf": packnet_tf, "trunk": trunk, "net": net,
         "images": images, "birds": images, "labels": labels, "head": layers.Dense(3),
-        "train": (images, labels), "validation": (images, labels), "test": (images, labels),
+        "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        "train": data, "validation": data, "test": data,
     }  # fmt: skip
     if name.endswith(OPEN):
         given["model"] = compiled(net.add_task("birds", layers.Dense(3)))
@@ -66,6 +62,8 @@ def namespace(name):
     if name.endswith(COMMITTED):
         pack_task(net, "birds")
         net.save("pack.keras")
+    if name.endswith("to_precision"):
+        packnet_tf.export.export_onnx(net, "birds", "model_birds.onnx")
     return given
 
 

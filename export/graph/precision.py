@@ -60,7 +60,9 @@ def to_precision(
         ValueError: the precision is unknown, or the calibration does not fit.
 
     Example:
-        >>> smaller = to_precision(onnx.load("model_birds.onnx"), "int8", [{"image": images}])
+        >>> import onnx
+        >>> model = onnx.load("model_birds.onnx")
+        >>> smaller = to_precision(model, "int8", [{model.graph.input[0].name: images}])
         >>> onnx.save(smaller, "model_birds_int8.onnx")
     """
     if precision not in PRECISIONS:

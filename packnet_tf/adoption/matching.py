@@ -72,7 +72,7 @@ def rate_for_damage(error: float) -> float:
         error: relative error of the features before it.
 
     Example:
-        >>> rate_for_damage(0.5), rate_for_damage(0.01)
+        >>> rate_for_damage(0.5), round(rate_for_damage(0.01), 6)
         (0.0003, 3e-05)
     """
     return 3e-4 * min(1.0, error / 0.1)

@@ -23,7 +23,7 @@ def replacing(path: AnyPath) -> Iterator[pathlib.Path]:
 
     Example:
         >>> with replacing("manifest.json") as temporary:
-        ...     temporary.write_text(text)
+        ...     temporary.write_text("{}")
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

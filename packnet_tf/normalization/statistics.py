@@ -60,7 +60,7 @@ def momentum_after(
         start: steps that what the statistics began with counts for.
 
     Example:
-        >>> [float(momentum_after(n, 0.99)) for n in (4, 1000)]
+        >>> [round(float(momentum_after(n, 0.99)), 3) for n in (4, 1000)]
         [0.5, 0.99]
     """
     steps = ops.cast(steps, "float32") + start

@@ -35,7 +35,9 @@ def register_packed(
         ValueError: no variable is named, or the class is packed already.
 
     Example:
-        >>> packnet_tf.register_packed(MyDense, variables=["kernel"])
+        >>> class MyDense(keras.layers.Dense):
+        ...     pass
+        >>> packed = packnet_tf.register_packed(MyDense, variables=["kernel"])
     """
     if not variables or isinstance(variables, str):
         raise ValueError(

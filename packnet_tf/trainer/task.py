@@ -60,7 +60,8 @@ class PendingTask:
         >>> def prepare(net, memory):
         ...     head = packnet_tf.linear_head(net, (images, labels))
         ...     return packnet_tf.Task("birds", head, (images, labels))
-        >>> trainer.fit([packnet_tf.PendingTask("birds", prepare)])
+        >>> tasks = [packnet_tf.PendingTask("birds", prepare)]
+        >>> history = packnet_tf.PackTrainer(net, epochs=2, retrain_epochs=1).fit(tasks)
     """
 
     name: str

@@ -53,7 +53,7 @@ class PackNetCallback(keras.callbacks.Callback):
         ValueError: an argument is out of range.
 
     Example:
-        >>> model.fit(train, epochs=30, validation_data=val,
+        >>> model.fit(train, epochs=30, validation_data=validation,
         ...           callbacks=[packnet_tf.PackNetCallback(prune_ratio=0.75, prune_epoch=20)])
 
     Source: Mallya & Lazebnik 2018, section 3.

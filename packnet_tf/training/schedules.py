@@ -110,7 +110,7 @@ def due(schedule: Schedule, steps: Iterable[int], begun: bool, final: float) -> 
         final: its final sparsity.
 
     Example:
-        >>> due(lambda step: (step % 10 == 0, min(0.5, step / 50)), range(1, 26), False, 0.5)
+        >>> due(lambda step: (step % 10 == 0, min(0.5, step / 50)), range(1, 25), False, 0.5)
         0.4
     """
     wanted = None
