@@ -187,7 +187,7 @@ class PackTrainer:
         prunes = self._prunes(tasks)
         unfinished = self.net.open_model
         names = [task.name for task in tasks]
-        if unfinished is not None and unfinished in _BEGUN and unfinished.name in names:
+        if unfinished is not None and unfinished in _BEGUN and unfinished.task_name in names:
             self.net.discard()  # of a run interrupted in this process: its checkpoint has it
         self.net.state.check_none_open(tasks[0].name if tasks else "")
         with scope_of(self._strategy):
