@@ -3,13 +3,14 @@
 import dataclasses
 import pathlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
 from keras.ops import convert_to_numpy
 
 from packnet_tf.adoption.adopt import Adoption, adopt
+from packnet_tf.backend.types import AnyData, AnyPath
 from packnet_tf.packing import cloning
 from packnet_tf.packing.policy import Policy, own_weights
 from packnet_tf.packing.pruning import check_ratio, check_ratios, magnitude
@@ -161,7 +162,7 @@ class PackNet(Pack):
         name: str,
         prune_ratio: float | Mapping[str, float] = 0.5,
         head: keras.layers.Layer | None = None,
-        images=None,
+        images: AnyData = None,
         epochs: int = 5,
         learning_rate: float | None = None,
         classes: Sequence[str] | Mapping | None = None,
@@ -257,7 +258,7 @@ class PackNet(Pack):
         return self._prune(ratios, criterion)
 
     def _prune(self, ratios: Mapping[str, float], criterion: Criterion) -> dict[str, int]:
-        record, model = self.state.need_open("prune"), self.open_model
+        record, model = self._open("prune")
         try:
             chosen = choose_all(self.state.weights, ratios, criterion)
         except ValueError as error:
@@ -283,7 +284,7 @@ class PackNet(Pack):
             ValueError: the weights have become NaN.
             RuntimeError: no task is open, or its weights were rolled back to before its prune.
         """
-        record, model = self.state.need_open("commit"), self.open_model
+        record, model = self._open("commit")
         weights, trunk = self.state.weights, self.state.trunk
         self.state.check_owners()
         check_not_rolled_back(record, model)
@@ -310,6 +311,10 @@ class PackNet(Pack):
     def note_results(self, name: str, **results: float) -> None:
         """Keeps accuracies with a committed task, beside those it has; see `results`.
 
+        Args:
+            name: of the task.
+            results: accuracies, 0 to 1, by what they are of.
+
         Raises:
             ValueError: there is no committed task of that name.
         """
@@ -322,11 +327,10 @@ class PackNet(Pack):
         Raises:
             RuntimeError: no task is open.
         """
-        self.state.need_open("discard")
-        model = self.open_model
+        _, model = self._open("discard")
         with Transaction(self):
             for weight in self.state.weights.values():
-                clear(weight.claim)
+                clear(weight.trained[1])
             self.state, self.open_model = self.state.without_last(), None
             model.freeze()
 
@@ -345,28 +349,49 @@ class PackNet(Pack):
             RuntimeError: a task is open, which would lose weights that it sees.
         """
         record, still_open = self.state.record(name), self.state.open
-        check_release(record, self.state.committed, still_open and still_open.name)
+        check_release(record, self.state.committed, still_open.name if still_open else None)
         self.state.check_owners()
         with Transaction(self):
             for weight in self.state.weights.values():
                 weight.give_back(record.number, keep_values=self.policy.restart != "zero")
             self.state = self.state.without_last()
 
+    def _open(self, verb: str) -> tuple[TaskRecord, TaskModel]:
+        """The record and the model of the open task.
+
+        Raises:
+            RuntimeError: no task is open, so there is nothing to `verb`.
+        """
+        record = self.state.need_open(verb)
+        if self.open_model is None:
+            raise RuntimeError(
+                f"Cannot {verb} task '{record.name}': net.open_model, which trains it, was taken "
+                "away. Put it back, or open the last saved pack with packnet_tf.load."
+            )
+        return record, self.open_model
+
     # -- Files -----------------------------------------------------------------------------------
 
-    def save(self, path) -> None:
+    def save(self, path: AnyPath) -> None:
         """Writes the pack, an open task included, to one `.keras` file; see `packnet_tf.load`.
 
         Written to a temporary file beside it, flushed and renamed: after a crash the old file is
         whole. The optimizer of an open task is not part of it.
+
+        Args:
+            path: of the file, which ends in `.keras`.
+
+        Raises:
+            ValueError: it does not.
+            RuntimeError: weights from before a commit were restored over those of committed tasks.
         """
         self.state.check_owners()
         state = self.state
         if self.open_model is not None:
-            state = state.with_open(state.open.kept(self.open_model))
+            state = state.with_open(state.need_open("save").kept(self.open_model))
         storage.write(state, path)
 
-    def restore(self, path) -> None:
+    def restore(self, path: AnyPath) -> None:
         """Goes on from a later state of this pack, as `save` wrote it; notes made since then stay.
 
         Args:
@@ -399,7 +424,7 @@ class PackNet(Pack):
             state.open.assign_to(model)
             self.open_model = model
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[[bytes], "PackNet"], tuple[bytes]]:
         """Copies, of `copy.deepcopy` and pickle, are what a file of the pack would be read as.
 
         They share nothing with it; the model of an open task comes without its optimizer.
@@ -410,7 +435,7 @@ class PackNet(Pack):
             return _from_bytes, (path.read_bytes(),)
 
 
-def load(path) -> PackNet:
+def load(path: AnyPath) -> PackNet:
     """Reads a pack that `PackNet.save` wrote; nothing in the file is executed.
 
     Args:

@@ -9,17 +9,31 @@ one. So the values that free weights start from are then trained to the same end
 import dataclasses
 import math
 import numbers
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import keras
 
 from packnet_tf.adoption.matching import match
 from packnet_tf.backend.datasets import check_ends
+from packnet_tf.backend.types import AnyData
 from packnet_tf.packing import cloning
 from packnet_tf.packing.policy import own_weights
 from packnet_tf.packing.pruning import check_ratios
-from packnet_tf.packing.weight import assign_values, clear, values_of
+from packnet_tf.packing.weight import Criterion, assign_values, clear, values_of
 from packnet_tf.reporting.tables import text_table
 from packnet_tf.tasks.transaction import Transaction
+
+if TYPE_CHECKING:
+    from packnet_tf.net import PackNet
+
+
+class Fitting(TypedDict):
+    """The arguments of `match` that are a user's own."""
+
+    epochs: int
+    learning_rate: float | None
+    verbose: int | str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +60,7 @@ class Adoption:
     error_next: float | None = None
 
     def __str__(self) -> str:
-        def show(error):
+        def show(error: float | None) -> str:
             return "not measured" if error is None else f"{error:.4g}"
 
         rows = [
@@ -60,17 +74,34 @@ class Adoption:
 
 
 def adopt(
-    net, name, prune_ratio, head, images, epochs, learning_rate, classes, criterion, verbose
+    net: "PackNet",
+    name: str,
+    prune_ratio: float | Mapping[str, float],
+    head: keras.layers.Layer | None,
+    images: AnyData,
+    epochs: int,
+    learning_rate: float | None,
+    classes: Sequence[str] | Mapping | None,
+    criterion: Criterion,
+    verbose: str | int,
 ) -> Adoption:
-    """Does what `PackNet.adopt` says."""
+    """Does what `PackNet.adopt` says, whose arguments these are.
+
+    Args:
+        net: the pack.
+        name, prune_ratio, head, images, epochs, learning_rate, classes, criterion, verbose: as
+            there.
+    """
     net.state.check_name(name)
     check_first(name, net.tasks)
     prune_ratio = check_ratios(prune_ratio, net.state.weights)
     check_settings(epochs, learning_rate)
     check_ends(images, "The images to adopt on")
     given = keras.layers.Identity(name="features") if head is None else head
-    fitting = {"epochs": epochs, "learning_rate": learning_rate, "verbose": verbose}
-    before = after = following = None
+    fitting: Fitting = {"epochs": epochs, "learning_rate": learning_rate, "verbose": verbose}
+    before: float | None = None
+    after: float | None = None
+    following: float | None = None
     repaired = True
     with Transaction(net):
         model = net.add_task(name, given, classes)
@@ -93,7 +124,9 @@ def adopt(
     return Adoption(name, share, epochs if before and repaired else 0, before, after, following)
 
 
-def complete(net, teacher, images, **fitting) -> float:
+def complete(
+    net: "PackNet", teacher: keras.Model, images: AnyData, **fitting: Unpack[Fitting]
+) -> float:
     """Trains what free weights start from, so that the next task starts from the whole trunk.
 
     Where training makes it no better they keep what they have: a trunk that the repair has hardly
@@ -116,15 +149,19 @@ def complete(net, teacher, images, **fitting) -> float:
         before, after = match(view, teacher, images, **fitting)
         better = after < before
         for weight in net.state.weights.values() if better else ():
-            weight.restart(weight.trainable.value)
+            weight.restart(weight.trained[0].value)
     finally:
         for weight in net.state.weights.values():
-            clear(weight.claim)
+            clear(weight.trained[1])
     return after if better else before
 
 
-def check_first(name: str, tasks) -> None:
+def check_first(name: str, tasks: Sequence[str]) -> None:
     """Refuses to adopt a trunk that holds tasks.
+
+    Args:
+        name: of the task to adopt it as.
+        tasks: names of those that it holds.
 
     Raises:
         RuntimeError: it does.
@@ -139,6 +176,9 @@ def check_first(name: str, tasks) -> None:
 
 def check_settings(epochs: int, learning_rate: float | None) -> None:
     """Refuses epochs and rates that are none.
+
+    Args:
+        epochs, learning_rate: what a user gave as such.
 
     Raises:
         ValueError: the message says which.
@@ -159,7 +199,7 @@ def check_settings(epochs: int, learning_rate: float | None) -> None:
         )
 
 
-def check_has_values(name: str, head, own) -> None:
+def check_has_values(name: str, head: keras.layers.Layer, own: keras.layers.Layer) -> None:
     """Refuses a head that has yet to be trained: adopting does not.
 
     Args:
@@ -180,6 +220,11 @@ def check_has_values(name: str, head, own) -> None:
 
 def check_repaired(name: str, before: float, after: float, learning_rate: float) -> None:
     """Refuses a repair that made it worse, NaN included.
+
+    Args:
+        name: of the task.
+        before, after: relative errors of the features.
+        learning_rate: of the repair.
 
     Raises:
         ValueError: it did.

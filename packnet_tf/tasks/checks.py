@@ -14,8 +14,11 @@ from packnet_tf.tasks.records import TaskRecord
 from packnet_tf.tasks.task_model import TaskModel
 
 
-def check_trunk(trunk) -> None:
+def check_trunk(trunk: object) -> None:
     """Refuses what cannot be packed.
+
+    Args:
+        trunk: what a user gave as one.
 
     Raises:
         ValueError: the message says why, and what to do.
@@ -48,6 +51,10 @@ def check_trunk(trunk) -> None:
 def check_name(name: str, taken: Sequence[str]) -> None:
     """Refuses what cannot be the name of a new task.
 
+    Args:
+        name: what a user gave as one.
+        taken: names of the committed tasks.
+
     Raises:
         ValueError: it is taken, no file could have it, or there are too many tasks.
     """
@@ -64,8 +71,13 @@ def check_name(name: str, taken: Sequence[str]) -> None:
         )
 
 
-def nothing_to_pack(trunk, embeddings: str) -> ValueError:
-    """The error of a trunk that has no layer to pack."""
+def nothing_to_pack(trunk: keras.Model, embeddings: str) -> ValueError:
+    """The error of a trunk that has no layer to pack.
+
+    Args:
+        trunk: a built model.
+        embeddings: as for `PackNet`.
+    """
     tables = [x for x in all_layers(trunk) if isinstance(x, keras.layers.Embedding)]
     if tables and embeddings != "packed":
         remedy = f"To pack its embedding '{tables[0].name}', write embeddings=\"packed\"."
@@ -113,6 +125,11 @@ def check_capacity(name: str, capacity: Capacity, base: str | None = None) -> No
 def check_release(record: TaskRecord, records: Sequence[TaskRecord], open_task: str | None) -> None:
     """Refuses to release a task that others were packed after.
 
+    Args:
+        record: of the committed task to release.
+        records: of all committed tasks.
+        open_task: name of the open task, if there is one.
+
     Raises:
         ValueError: there are such.
         RuntimeError: the open task is one.
@@ -137,6 +154,9 @@ def check_release(record: TaskRecord, records: Sequence[TaskRecord], open_task: 
 def check_statistics(statistics: str) -> None:
     """Refuses what is no choice of statistics.
 
+    Args:
+        statistics: as for `PackNet.add_task`.
+
     Raises:
         ValueError: it is none.
     """
@@ -147,8 +167,12 @@ def check_statistics(statistics: str) -> None:
         )
 
 
-def check_head(task: str, head) -> None:
+def check_head(task: str, head: object) -> None:
     """Refuses what cannot be the head of a task.
+
+    Args:
+        task: its name.
+        head: what a user gave as one.
 
     Raises:
         ValueError: the message says why, and what to do.
@@ -168,7 +192,9 @@ def check_head(task: str, head) -> None:
         _refuse_own_call(part, f"Cannot add task '{task}' with model '{part.name}' as its head")
 
 
-def check_finite(task: str, weights: Mapping[str, PackedWeight], variables: Iterable) -> None:
+def check_finite(
+    task: str, weights: Mapping[str, PackedWeight], variables: Iterable[keras.Variable]
+) -> None:
     """Refuses to commit a task that diverged.
 
     Args:
@@ -192,6 +218,10 @@ def check_finite(task: str, weights: Mapping[str, PackedWeight], variables: Iter
 def check_not_rolled_back(record: TaskRecord, model: TaskModel) -> None:
     """Refuses weights of the open task from before its prune, once it has been pruned.
 
+    Args:
+        record: of the open task.
+        model: its model.
+
     Raises:
         RuntimeError: a callback or a checkpoint has put them back.
     """
@@ -200,7 +230,11 @@ def check_not_rolled_back(record: TaskRecord, model: TaskModel) -> None:
 
 
 def rolled_back(task: str) -> RuntimeError:
-    """The error of a task that would be committed with weights from before its prune."""
+    """The error of a task that would be committed with weights from before its prune.
+
+    Args:
+        task: its name.
+    """
     return RuntimeError(
         f"Cannot commit task '{task}': it was pruned, but its weights have since been restored "
         "from before the prune, so every weight is claimed again. To keep the best epoch of "
@@ -211,6 +245,10 @@ def rolled_back(task: str) -> RuntimeError:
 
 def check_owners(weights: Mapping[str, PackedWeight], records: Sequence[TaskRecord]) -> None:
     """Notices owners that someone has rolled back to before a commit.
+
+    Args:
+        weights: the packed weights by path.
+        records: of the committed tasks.
 
     Raises:
         RuntimeError: they are not what the records of the committed tasks say.
@@ -228,13 +266,17 @@ def check_owners(weights: Mapping[str, PackedWeight], records: Sequence[TaskReco
             )
 
 
-def has_graph(model) -> bool:
-    """Whether a model is Functional or Sequential, or of a subclass."""
+def has_graph(model: keras.Model) -> bool:
+    """Whether a model is Functional or Sequential, or of a subclass.
+
+    Args:
+        model: any.
+    """
     names = [base.__name__ for base in type(model).__mro__]
     return "Sequential" in names or "Functional" in names
 
 
-def _check_layers(model) -> None:
+def _check_layers(model: keras.layers.Layer) -> None:
     """Refuses and warns of layers that a saved pack could not be read back with."""
     for layer in all_layers(model):
         if isinstance(layer, keras.layers.Lambda):
@@ -250,7 +292,7 @@ def _check_layers(model) -> None:
             )
 
 
-def _check_graphs(trunk) -> None:
+def _check_graphs(trunk: keras.Model) -> None:
     """Refuses models whose own code runs around their graph; warns of layers of two graphs."""
     graphs: dict[int, str] = {}
     for part in all_layers(trunk):
@@ -267,7 +309,7 @@ def _check_graphs(trunk) -> None:
                 )
 
 
-def _refuse_own_call(part, sentence: str) -> None:
+def _refuse_own_call(part: keras.layers.Layer, sentence: str) -> None:
     if not (isinstance(part, keras.Model) and has_graph(part)):
         return
     author = next(cls for cls in type(part).__mro__ if "call" in vars(cls))
@@ -278,7 +320,7 @@ def _refuse_own_call(part, sentence: str) -> None:
         )
 
 
-def _check_lambda(layer) -> None:
+def _check_lambda(layer: keras.layers.Lambda) -> None:
     try:
         type(layer).from_config(layer.get_config())
     except ValueError as error:
@@ -289,5 +331,5 @@ def _check_lambda(layer) -> None:
         ) from error
 
 
-def _layers_of(trunk) -> list:
+def _layers_of(trunk: object) -> list[keras.layers.Layer]:
     return all_layers(trunk) if isinstance(trunk, keras.layers.Layer) else []

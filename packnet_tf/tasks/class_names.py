@@ -1,12 +1,12 @@
 """The names of a task's classes, from the forms that people have them in."""
 
 import collections
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 
-def class_names(task: str, given) -> list[str] | None:
+def class_names(task: str, given: Sequence[str] | Mapping | None) -> list[str] | None:
     """Names of classes in output order.
 
     Args:

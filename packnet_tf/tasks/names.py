@@ -6,6 +6,9 @@ import re
 def check_usable(name: str) -> None:
     """Refuses a name that no file could have.
 
+    Args:
+        name: of a new task.
+
     Raises:
         ValueError: the message says what a name may have.
     """
@@ -19,6 +22,9 @@ def check_usable(name: str) -> None:
 
 def model_name(task: str) -> str:
     """A name for the Keras model of a task: its own, where TensorFlow takes it for a scope.
+
+    Args:
+        task: the task's name.
 
     Example:
         >>> model_name("birds"), model_name("Vögel"), model_name("_x")

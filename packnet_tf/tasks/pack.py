@@ -51,11 +51,21 @@ class Pack:
         return self.state.base
 
     def classes(self, name: str) -> list[str] | None:
-        """Class names of a task in output order, where `add_task` was given them."""
+        """Class names of a task in output order, where `add_task` was given them.
+
+        Args:
+            name: of a committed task.
+
+        Raises:
+            ValueError: there is no committed task of that name.
+        """
         return self.state.record(name).classes
 
     def reused(self, name: str) -> tuple[str, ...]:
         """Names of the earlier tasks whose weights a committed task sees; see `add_task`.
+
+        Args:
+            name: of the committed task.
 
         Raises:
             ValueError: there is no committed task of that name.
@@ -69,6 +79,9 @@ class Pack:
         one on the frozen trunk), `before_prune`, `after_prune`, `retrained`, and `chance` (the
         share of the commonest class); on test data `test`. `packnet_tf.shortfalls` judges them.
 
+        Args:
+            name: of the committed task.
+
         Raises:
             ValueError: there is no committed task of that name.
         """
@@ -80,10 +93,13 @@ class Pack:
         Several may be held and called in turn: each answers as its own task, on the same packed
         variables. Looking never changes anything.
 
+        Args:
+            name: of the task.
+
         Raises:
             ValueError: there is no such task.
         """
-        if self.state.open is not None and self.state.open.name == name:
+        if self.open_model is not None and self.open_model.task_name == name:
             return self.open_model
         model = self._view(self.state.record(name))
         model.freeze()
@@ -92,12 +108,15 @@ class Pack:
     def unpack(self, name: str) -> keras.Model:
         """A plain Keras model of a committed task, masked values baked in, no packed layer left.
 
+        Args:
+            name: of the committed task.
+
         Raises:
             ValueError: there is no committed task of that name.
         """
         view = self._view(self.state.record(name))
         model, _ = cloning.attach(
-            cloning.plain_trunk(self.state.trunk, view.trunk), view.head, view.name
+            cloning.plain_trunk(self.state.trunk, view.trunk), view.head, view.name, keras.Model
         )
         return model
 
@@ -133,7 +152,7 @@ class Pack:
         """
         heads = {record.name: record.head_size for record in self.state.committed}
         if self.open_model is not None:
-            heads[self.state.open.name] = self.open_model.head.count_params()
+            heads[self.state.need_open("report").name] = self.open_model.head.count_params()
         print_fn(summarize(self.state.trunk, self.policy, heads))
 
     def preview(
@@ -170,13 +189,16 @@ class Pack:
         record.assign_to(model)
         return model
 
-    def _build(self, record: TaskRecord, head=None, frozen: bool = False) -> TaskModel:
+    def _build(
+        self, record: TaskRecord, head: keras.layers.Layer | None = None, frozen: bool = False
+    ) -> TaskModel:
         trunk = cloning.view_trunk(self.state.trunk, record.sees, frozen)
         self._hold(trunk, record.statistics, first=record.number == 1 or frozen)
         model, own_head = cloning.attach(
             trunk, head or record.head.layer, model_name(record.name), TaskModel
         )
-        model.belong_to(self, record, trunk, own_head)
+        # Every pack is a PackNet.
+        model.belong_to(self, record, trunk, own_head)  # type: ignore[arg-type]
         return model
 
     def _hold(self, trunk: keras.Model, statistics: str, first: bool) -> None:

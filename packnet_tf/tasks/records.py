@@ -105,7 +105,7 @@ class TaskRecord:
             store: the trunk whose values it shares; None: it shares none.
         """
         own = values_of(variable for _, variable in own_weights(model.trunk))
-        places = range(len(own))
+        places: Sequence[int] = range(len(own))
         if store is not None:
             start = values_of(variable for _, variable in own_weights(store))
             places = [place for place in places if not np.array_equal(own[place], start[place])]
@@ -122,6 +122,9 @@ class TaskRecord:
 
     def assign_to(self, model: TaskModel) -> None:
         """Gives a model of the task its values, and its phase.
+
+        Args:
+            model: made from this record.
 
         Raises:
             ValueError: the model's head has weights of other shapes.

@@ -60,6 +60,9 @@ class PackState:
     def record(self, name: str) -> TaskRecord:
         """The record of a committed task.
 
+        Args:
+            name: of the task.
+
         Raises:
             ValueError: there is none of that name.
         """
@@ -84,15 +87,28 @@ class PackState:
         return self.open
 
     def holds(self, key: object) -> bool:
-        """Whether the task whose record has that key is in the pack, open or committed."""
+        """Whether a task is in the pack, open or committed.
+
+        Args:
+            key: of its record.
+        """
         return any(record.key is key for record in self.records)
 
     def with_open(self, record: TaskRecord) -> "PackState":
-        """The state with that record as the open task's, instead of the one it may have."""
+        """The state with that record as the open task's, instead of the one it may have.
+
+        Args:
+            record: of the open task.
+        """
         return dataclasses.replace(self, records=(*self.committed, record))
 
     def with_committed(self, name: str, **changes: Any) -> "PackState":
-        """The state with other values in the record of a committed task."""
+        """The state with other values in the record of a committed task.
+
+        Args:
+            name: of the task.
+            changes: values of fields of `TaskRecord`, by name.
+        """
         changed = dataclasses.replace(self.record(name), **changes)
         records = [changed if record.name == name else record for record in self.records]
         return dataclasses.replace(self, records=tuple(records))
@@ -117,7 +133,11 @@ class PackState:
         return Capacity(layers, self.tasks)
 
     def missing_to(self, sparsity: float) -> int:
-        """How many weights pruning to that sparsity would release."""
+        """How many weights pruning to that sparsity would release.
+
+        Args:
+            sparsity: as for `PackNet.prune_to`.
+        """
         ratio = self.need_open("prune").claim_ratio
         return sum(weight.missing_to(sparsity, ratio) for weight in self.weights.values())
 
@@ -137,6 +157,9 @@ class PackState:
 
     def check_name(self, name: str) -> None:
         """Refuses a name that `add_task` would refuse, and any while a task is open.
+
+        Args:
+            name: what a user gave as one.
 
         Raises:
             ValueError: the name is taken or cannot be used.
@@ -170,6 +193,9 @@ class PackState:
         """Whether the tasks of another state own the same weights here, of the same values.
 
         Later tasks may own here what is free there.
+
+        Args:
+            other: the other state, of a pack of any trunk.
         """
         ours, theirs = (
             {path: tuple(weight.packed.shape) for path, weight in state.weights.items()}

@@ -11,11 +11,14 @@ import json
 import pathlib
 import zipfile
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
 
 from packnet_tf.backend.atomic import replacing
+from packnet_tf.backend.types import AnyPath
+from packnet_tf.packing.layers import Store
 from packnet_tf.packing.policy import Policy, own_weights
 from packnet_tf.packing.trunk import PackedTrunk
 from packnet_tf.reporting.storage_use import bytes_in
@@ -30,9 +33,19 @@ READABLE = (FORMAT, 5)  # in 5 every task sees all earlier ones
 
 @keras.saving.register_keras_serializable("packnet_tf")
 class Archive(keras.layers.Layer):
-    """The saved form of a pack: what `PackNet.save` gives Keras to write."""
+    """The saved form of a pack: what `PackNet.save` gives Keras to write.
 
-    def __init__(self, trunk: PackedTrunk, facts: dict, tasks: list[TaskRecord], **kwargs):
+    Args:
+        trunk: the store.
+        facts: what is said of the pack as a whole; what JSON can hold.
+        tasks: the records in the order of packing, an open task's the last.
+    """
+
+    tasks: list[TaskRecord]
+
+    def __init__(
+        self, trunk: PackedTrunk, facts: dict[str, Any], tasks: list[TaskRecord], **kwargs: Any
+    ) -> None:
         super().__init__(name="pack", **kwargs)
         self.trunk = trunk
         self.facts = facts
@@ -40,7 +53,7 @@ class Archive(keras.layers.Layer):
         self.__dict__["tasks"] = tasks
         self.built = True
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         tasks = [
             {
                 "name": task.name,
@@ -67,7 +80,7 @@ class Archive(keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> "Archive":
         version = config["facts"]["format"]
         if version not in READABLE:
             raise ValueError(
@@ -102,12 +115,12 @@ class Archive(keras.layers.Layer):
         trunk = keras.saving.deserialize_keras_object(config["trunk"])
         return cls(trunk, config["facts"], tasks)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Store) -> None:
         # One array for all: HDF5 takes half a kilobyte and a third of a millisecond for every one.
         values = b"".join(task.values for task in self.tasks)
         store["tasks"] = np.frombuffer(values, np.uint8)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Store) -> None:
         values = np.array(store["tasks"]).tobytes()
         own = [bytes_in(variable) for _, variable in own_weights(self.trunk)]
         start = 0
@@ -122,7 +135,7 @@ class Archive(keras.layers.Layer):
             )
 
 
-def _is_of_keras(config) -> bool:
+def _is_of_keras(config: object) -> bool:
     """Whether a layer's configuration names classes of Keras alone, and no function."""
     if isinstance(config, list):
         return all(map(_is_of_keras, config))
@@ -135,7 +148,7 @@ def _is_of_keras(config) -> bool:
     return all(map(_is_of_keras, config.values()))
 
 
-def write(state: PackState, path) -> None:
+def write(state: PackState, path: AnyPath) -> None:
     """Writes a pack to a `.keras` file; `PackNet.save` is the public name.
 
     Args:
@@ -159,8 +172,11 @@ def write(state: PackState, path) -> None:
         keras.saving.save_model(Archive(state.trunk, facts, list(state.records)), temporary)
 
 
-def read(path) -> PackState:
+def read(path: AnyPath) -> PackState:
     """Reads what `write` wrote; `packnet_tf.load` is the public name.
+
+    Args:
+        path: of a `.keras` file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -182,8 +198,11 @@ def read(path) -> PackState:
 
 
 @contextlib.contextmanager
-def naming(path) -> Iterator[None]:
+def naming(path: AnyPath) -> Iterator[None]:
     """Within it, whatever goes wrong with a pack's file is said of the file.
+
+    Args:
+        path: of the file.
 
     Raises:
         ValueError: anything was raised; Keras raises many kinds, and an edited file leads to more.
@@ -215,8 +234,8 @@ def _refuse_damaged(path: pathlib.Path) -> None:
 def _state_of(archive: Archive) -> PackState:
     facts, records = archive.facts, archive.tasks
     # Names of layers within layers are not in any configuration.
-    weights = archive.trunk.packed_weights().values()
-    weights = dict(zip(facts["paths"], weights, strict=True))
+    stored = archive.trunk.packed_weights().values()
+    weights = dict(zip(facts["paths"], stored, strict=True))
     names = [record.name for record in records]
     for name in names:
         check_usable(name)

@@ -4,20 +4,27 @@ import contextlib
 import enum
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from packnet_tf.backend.distribution import keep_tf_keras
 from packnet_tf.backend.keras_internals import all_layers
 from packnet_tf.backend.multi_worker import FittingModel
 from packnet_tf.backend.optimizers import refuse_strange
+from packnet_tf.backend.types import Tensors
 from packnet_tf.normalization.seen_data import SeenData
 from packnet_tf.normalization.statistics import as_plain, follow_steps, momentum_after
 from packnet_tf.packing.layers import check_new_values
 from packnet_tf.packing.trunk import PackedTrunk
 from packnet_tf.tasks.callback_order import in_working_order
+
+if TYPE_CHECKING:
+    from packnet_tf.net import PackNet
+    from packnet_tf.tasks.records import TaskRecord
 
 keep_tf_keras()
 GIVEN = "trainable_as_given"  # attribute of what the closing of a model has frozen of its head
@@ -49,10 +56,12 @@ class TaskModel(FittingModel):
         seen: the training data, as far as the model has been given them.
     """
 
-    pack = task_name = _key = None
-    _parts = None
+    pack: "PackNet | None" = None
+    task_name: str | None = None
+    _key: object = None
+    _parts: tuple[str, str]  # names of the trunk and the head
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.phase = self.add_weight(
             shape=(), initializer="zeros", dtype="int32", trainable=False, autocast=False,
@@ -69,23 +78,34 @@ class TaskModel(FittingModel):
         )
         self.seen = SeenData()
 
-    def belong_to(self, pack, record, trunk: PackedTrunk, head: keras.Layer) -> None:
-        """Makes this the model of a task of `pack`, the one of that record."""
+    def belong_to(
+        self, pack: "PackNet", record: "TaskRecord", trunk: PackedTrunk, head: keras.Layer
+    ) -> None:
+        """Makes this the model of a task of `pack`, the one of that record.
+
+        Args:
+            pack: the pack.
+            record: of the task.
+            trunk: the task's view of the trunk, as it is in this model.
+            head: the task's output layers, as they are in this model.
+        """
         self.pack, self.task_name, self._key = pack, record.name, record.key
         self._parts = (trunk.name, head.name)
         trunk.task_view.is_open = lambda: self.open
 
-    def call(self, inputs, training=None, mask=None, **kwargs):
+    def call(
+        self, inputs: Tensors, training: bool | None = None, mask: Tensors = None, **kwargs: Any
+    ) -> Tensors:
         if training:
             self.batches_seen.assign(self.batches_seen + 1.0)
         return super().call(inputs, training=training, mask=mask, **kwargs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         with as_plain(self):
             return {**super().get_config(), "parts": self._parts}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> "TaskModel":
         config = dict(config)
         parts = config.pop("parts")
         model = super().from_config(config, custom_objects)
@@ -131,7 +151,7 @@ class TaskModel(FittingModel):
             *(functools.partial(vars(part).pop, GIVEN, None) for part in unmarked),
         ]
 
-    def fit(self, *args, **kwargs):
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """`keras.Model.fit`; a `PackNetCallback` works wherever it stands among the callbacks.
 
         At its end moving statistics are measured on the training data: they are those of the
@@ -147,38 +167,38 @@ class TaskModel(FittingModel):
             self.seen.update_statistics(self)
         return history
 
-    def train_on_batch(self, x, *args, **kwargs):
+    def train_on_batch(self, x: Tensors, *args: Any, **kwargs: Any) -> Any:
         self.seen.remember_batch(x)
         return super().train_on_batch(x, *args, **kwargs)
 
-    def __call__(self, inputs, *args, **kwargs):
+    def __call__(self, inputs: Tensors, *args: Any, **kwargs: Any) -> Tensors:
         self._refuse_gone()
         self._hold_policy()  # a trace keeps how normalisation was called
         if kwargs.get("training"):
             self.seen.remember_batch(inputs)
         return super().__call__(inputs, *args, **kwargs)
 
-    def make_test_function(self, force=False):
+    def make_test_function(self, force: bool = False) -> Callable | None:
         self._refuse_gone()
         return super().make_test_function(force)
 
-    def make_predict_function(self, force=False):
+    def make_predict_function(self, force: bool = False) -> Callable | None:
         self._refuse_gone()
         return super().make_predict_function(force)
 
-    def make_train_function(self, force=False):
+    def make_train_function(self, force: bool = False) -> Callable | None:
         self._refuse_unless_open("train")
         self._hold_policy()
         refuse_strange(self.optimizer, self)
         return super().make_train_function(force)
 
     @property
-    def trainable_variables(self):
+    def trainable_variables(self) -> list[keras.Variable]:
         self._hold_policy()
         return super().trainable_variables
 
     @property
-    def trainable_weights(self):
+    def trainable_weights(self) -> list[keras.Variable]:
         self._hold_policy()
         return super().trainable_weights
 
@@ -187,23 +207,23 @@ class TaskModel(FittingModel):
         if self.pack is not None and self.open and len(self.pack.state.records) > 1:
             self.pack.policy.freeze_shared(self.trunk)
 
-    def set_weights(self, weights):
+    def set_weights(self, weights: Sequence[np.ndarray]) -> None:
         self._refuse_unless_open("set the weights of")
         if self.pack is not None:
             check_new_values(self, self.weights, weights)
         super().set_weights(weights)
 
-    def load_weights(self, *args, **kwargs):
+    def load_weights(self, *args: Any, **kwargs: Any) -> None:
         self._refuse_unless_open("load weights into")
         with self._keeping_committed():
             super().load_weights(*args, **kwargs)
 
-    def set_state_tree(self, state_tree):
+    def set_state_tree(self, state_tree: dict) -> None:
         self._refuse_unless_open("set the state of")
         with self._keeping_committed():
             super().set_state_tree(state_tree)
 
-    def _keeping_committed(self):
+    def _keeping_committed(self) -> contextlib.AbstractContextManager[None]:
         if self.pack is None:
             return contextlib.nullcontext()
         return self.trunk.keeping_committed(self.variables)
@@ -220,7 +240,7 @@ class TaskModel(FittingModel):
         )
 
     def _refuse_unless_open(self, action: str) -> None:
-        if self.open:
+        if self.pack is None or self.open:
             return
         if not self.pack.state.holds(self._key):
             raise RuntimeError(
@@ -235,8 +255,12 @@ class TaskModel(FittingModel):
 
 
 @contextlib.contextmanager
-def as_given(head) -> Iterator[None]:
-    """Within it what closed models have frozen of a head is trainable again, as it was given."""
+def as_given(head: keras.Layer) -> Iterator[None]:
+    """Within it what closed models have frozen of a head is trainable again, as it was given.
+
+    Args:
+        head: what a user gave as the head of a task.
+    """
     parts = [(part, part.trainable) for part in _flagged(head)]
     closed = [part for part, _ in parts if hasattr(part, GIVEN)]
     try:
@@ -249,6 +273,6 @@ def as_given(head) -> Iterator[None]:
             part.trainable = flag
 
 
-def _flagged(head) -> list:
+def _flagged(head: keras.Layer) -> list[keras.Layer | keras.Variable]:
     """What has a flag `trainable`: the layers, from outside in, and then the weights."""
     return [*all_layers(head), *head.weights]

@@ -1,6 +1,12 @@
 """All or nothing: interrupted at any moment, a verb leaves a pack as before or as after."""
 
+from types import TracebackType
+from typing import TYPE_CHECKING
+
 from keras import ops
+
+if TYPE_CHECKING:
+    from packnet_tf.tasks.pack import Pack
 
 
 class Transaction:
@@ -19,7 +25,7 @@ class Transaction:
         ...     net.commit()  # if this is refused, the prune is undone too
     """
 
-    def __init__(self, net):
+    def __init__(self, net: "Pack") -> None:
         self._net = net
 
     def __enter__(self) -> None:
@@ -33,7 +39,12 @@ class Transaction:
         # JAX, whose training steps overwrite, gets true copies.
         self._values = [(v, ops.copy(v)) for v in {id(v): v for v in variables}.values()]
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if kind is None:
             return
         try:

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,22 +12,44 @@ from packnet_tf.packing.weight import assign_values, values_of
 
 
 def variables_of(model: keras.Model) -> list[keras.Variable]:
-    """All that training changes: weights, claims, random generators, the optimizer's state."""
+    """All that training changes: weights, claims, random generators, the optimizer's state.
+
+    Args:
+        model: compiled, its optimizer built.
+    """
     return [*model.variables, *model.optimizer.variables]
 
 
 def take(model: keras.Model) -> list[np.ndarray]:
-    """Copies of those values."""
+    """Copies of those values.
+
+    Args:
+        model: as for `variables_of`.
+
+    Returns:
+        An array of the shape and dtype of each.
+    """
     return values_of(variables_of(model))
 
 
 def put_back(model: keras.Model, values: list[np.ndarray]) -> None:
-    """Gives a model such values again."""
+    """Gives a model such values again.
+
+    Args:
+        model: the same, or one of the same structure.
+        values: what `take` returned.
+    """
     assign_values(variables_of(model), values)
 
 
-def save(path: pathlib.Path, facts: dict, values: list[np.ndarray]) -> None:
-    """Writes facts (what JSON can hold) and arrays to an `.npz` file."""
+def save(path: pathlib.Path, facts: dict[str, Any], values: list[np.ndarray]) -> None:
+    """Writes facts (what JSON can hold) and arrays to an `.npz` file.
+
+    Args:
+        path: of the file.
+        facts: what JSON can hold.
+        values: arrays of any shape and dtype.
+    """
     # As bytes, with their dtypes beside them: NumPy's files do not know bfloat16.
     dtypes, shapes = [value.dtype.name for value in values], [value.shape for value in values]
     text = json.dumps({**facts, "dtypes": dtypes, "shapes": shapes})
@@ -35,8 +58,11 @@ def save(path: pathlib.Path, facts: dict, values: list[np.ndarray]) -> None:
         np.savez(file, *arrays, facts=np.array(text))
 
 
-def load(path: pathlib.Path) -> tuple[dict, list[np.ndarray]]:
+def load(path: pathlib.Path) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Reads what `save` wrote; nothing in the file is executed.
+
+    Args:
+        path: of the file.
 
     Raises:
         ValueError: the file is damaged.

@@ -11,6 +11,7 @@ from keras import ops
 
 from packnet_tf.backend.distribution import has_accelerator, is_chief, scope_of, strategy_of
 from packnet_tf.backend.optimizers import steps_of, take_averages
+from packnet_tf.backend.types import AnyData, AnyPath
 from packnet_tf.net import PackNet
 from packnet_tf.packing.pruning import check_ratio, magnitude
 from packnet_tf.packing.weight import Criterion
@@ -33,7 +34,7 @@ from packnet_tf.trainer.metrics import as_numbers, new_metric
 from packnet_tf.trainer.progress import Screen, epoch_line, typed_command
 from packnet_tf.trainer.run import Run
 from packnet_tf.trainer.task import PendingTask, Task
-from packnet_tf.training.phases import Gradual, OneShot, Phases
+from packnet_tf.training.phases import Gradual, OneShot, PhaseOptions, Phases
 from packnet_tf.training.schedules import Schedule
 
 _BEGUN: weakref.WeakSet[TaskModel] = weakref.WeakSet()  # models that trainers have opened
@@ -96,7 +97,7 @@ class PackTrainer:
         retrain_learning_rate: Rate | None = None,
         prune: Prune | str | Sequence[Prune] = 0.5,
         criterion: Criterion = magnitude,
-        directory: str | None = None,
+        directory: AnyPath | None = None,
         loss: Any = None,
         metrics: Any = ("accuracy",),
         batch_size: int = 32,
@@ -165,7 +166,7 @@ class PackTrainer:
         with scope_of(self._strategy):
             self._run.open(self.net, self._settings, self._given)
 
-    def fit(self, tasks: Sequence[Task | PendingTask]) -> History:
+    def fit(self, tasks: Task | PendingTask | Sequence[Task | PendingTask]) -> History:
         """Packs the tasks that the pack does not have yet, in their order.
 
         Args:
@@ -185,7 +186,8 @@ class PackTrainer:
         check_tasks(tasks)
         prunes = self._prunes(tasks)
         unfinished = self.net.open_model
-        if unfinished in _BEGUN and unfinished.name in [task.name for task in tasks]:
+        names = [task.name for task in tasks]
+        if unfinished is not None and unfinished in _BEGUN and unfinished.task_name in names:
             self.net.discard()  # of a run interrupted in this process: its checkpoint has it
         self.net.state.check_none_open(tasks[0].name if tasks else "")
         with scope_of(self._strategy):
@@ -217,7 +219,7 @@ class PackTrainer:
             self.net.discard()
             raise
         loop = Loop(model, self._compiles(), self.steps_per_execution)
-        entry = {"epochs": [], "seconds": 0.0}
+        entry: dict[str, Any] = {"epochs": [], "seconds": 0.0}
         if saved is not None:
             entry = saved
             epoch = len(entry["epochs"])
@@ -262,18 +264,30 @@ class PackTrainer:
         return model
 
     def _phases(self, model: TaskModel, task: Task, prune: Prune) -> Phases:
-        common = {"criterion": self.criterion}
+        common: PhaseOptions = {"criterion": self.criterion}
         if task.validation is not None:
             common["evaluate"] = lambda: self._evaluate(model, task.validation)
         if isinstance(prune, Auto):
             prune.check_monitor(list(model.get_metrics_result()))
             return RatioSearch(model, prune, self.epochs, self.retrain_epochs, **common)
-        kind = Gradual if callable(prune) else OneShot
-        phases = kind(model, prune, self.epochs, **common)
+        phases: Phases = (
+            Gradual(model, prune, self.epochs, **common)
+            if callable(prune)
+            else OneShot(model, prune, self.epochs, **common)
+        )
         phases.epochs = self.epochs + self.retrain_epochs
         return phases
 
-    def _epoch(self, epoch, task, model, phases, loop, passes, entry) -> None:
+    def _epoch(
+        self,
+        epoch: int,
+        task: Task,
+        model: TaskModel,
+        phases: Phases,
+        loop: Loop,
+        passes: TrainingData,
+        entry: dict[str, Any],
+    ) -> None:
         iterator, steps = passes.start(epoch)
         phases.epoch_begins(epoch)
         retraining = phases.retraining_epoch(epoch)
@@ -310,7 +324,14 @@ class PackTrainer:
         self._board.epoch(task.name, row)
         self._screen.say(epoch_line(task.name, row, phases.epochs))
 
-    def _commit(self, task: Task, model: TaskModel, phases: Phases, entry: dict, finish) -> None:
+    def _commit(
+        self,
+        task: Task,
+        model: TaskModel,
+        phases: Phases,
+        entry: dict[str, Any],
+        finish: Callable[[PackNet, dict], None] | None,
+    ) -> None:
         take_averages(model.optimizer, model)
         # What never came to its prune (epochs of 0, say) comes to it here.
         phases.epoch_begins(phases.epochs or 0)
@@ -346,16 +367,19 @@ class PackTrainer:
 
     # -- Inside ----------------------------------------------------------------------------------
 
-    def _prunes(self, tasks: list[Task]) -> list[Prune]:
+    def _prunes(self, tasks: Sequence[Task | PendingTask]) -> list[Prune]:
         """What each task prunes by."""
-        prune = self.prune
-        if isinstance(prune, str):
-            if prune != "equal_shares":
+        prune: Prune | Sequence[Prune]
+        if isinstance(self.prune, str):
+            if self.prune != "equal_shares":
                 raise ValueError(
-                    f'prune={prune!r} is none of the ways to prune; write prune="equal_shares", '
+                    f"prune={self.prune!r} is none of the ways to prune; write "
+                    'prune="equal_shares", '
                     "a ratio, a list of ratios, a schedule, or packnet_tf.Auto(max_drop=0.01)."
                 )
             prune = equal_shares(len(tasks)) if tasks else []
+        else:
+            prune = self.prune
         prunes = list(prune) if isinstance(prune, Sequence) else [prune] * len(tasks)
         if len(prunes) != len(tasks):
             raise ValueError(
@@ -377,7 +401,7 @@ class PackTrainer:
                 f"'{task.name}', head, train, validation)."
             )
 
-    def _evaluate(self, model: TaskModel, data) -> dict[str, float]:
+    def _evaluate(self, model: TaskModel, data: AnyData) -> dict[str, float]:
         data = batches(data, self.batch_size)
         return as_numbers(model.evaluate(data, verbose=0, return_dict=True))
 
@@ -394,7 +418,11 @@ class PackTrainer:
         return bool(self.jit_compile)
 
     def _set_rate(
-        self, optimizer, epoch: int, retraining: int | None, factors: tuple[float, float]
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        epoch: int,
+        retraining: int | None,
+        factors: tuple[float, float],
     ) -> float:
         if retraining is None:
             rate = self._rate(self.learning_rate, epoch) * factors[0]
@@ -414,9 +442,8 @@ class PackTrainer:
 
     @staticmethod
     def _left(phases: Phases, epoch: int) -> int | None:
-        if phases.retraining_epoch(epoch) is None:
-            return phases.epoch - epoch
-        return None if phases.epochs is None else phases.epochs - epoch
+        end = phases.epoch if phases.retraining_epoch(epoch) is None else phases.epochs
+        return None if end is None else end - epoch
 
     def _diverged(self, task: Task, epoch: int, rate: float) -> FloatingPointError:
         """The error of a loss that is NaN or infinite; the last good epoch is in the directory."""

@@ -3,9 +3,11 @@
 import json
 import pathlib
 import weakref
+from typing import Any
 
 from packnet_tf.backend.atomic import replacing
 from packnet_tf.backend.distribution import has_workers, strategy_of, wait_for_others
+from packnet_tf.backend.types import AnyPath
 from packnet_tf.net import PackNet
 from packnet_tf.tasks.task_model import TaskModel
 from packnet_tf.trainer import checkpoint
@@ -21,12 +23,19 @@ _LATEST: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 class ChangedSetting(ValueError):
     """An interrupted run is to be continued with another setting than it was begun with.
 
-    Attributes:
+    Args:
+        directory: of the run.
         name: of the setting.
         before, now: its values.
+        task: name of the task that was begun with it; None: the run as a whole was.
+
+    Attributes:
+        name, before, now: the same.
     """
 
-    def __init__(self, directory, name: str, before, now, task: str | None = None):
+    def __init__(
+        self, directory: AnyPath, name: str, before: Any, now: Any, task: str | None = None
+    ) -> None:
         self.name, self.before, self.now = name, before, now
         of = "The interrupted run" if task is None else f"The interrupted run of task '{task}'"
         unit = "the run" if task is None else "the task"
@@ -56,13 +65,13 @@ class Run:
         writes: False on workers that are not the chief; they read only.
     """
 
-    def __init__(self, directory, writes: bool):
+    def __init__(self, directory: AnyPath | None, writes: bool) -> None:
         self.directory = pathlib.Path(directory) if directory is not None else None
         self._writes = writes and directory is not None
         self.history = History()
         self._restored: tuple[str, ...] = ()
 
-    def open(self, net: PackNet, settings: dict, given: dict) -> None:
+    def open(self, net: PackNet, settings: dict[str, Any], given: dict[str, Any]) -> None:
         """Puts into `net` what an earlier run has packed.
 
         Args:
@@ -87,9 +96,9 @@ class Run:
         if found:
             self.history = History.read(self._history)
         if found and _LATEST.get(net) != _stamp(self._pack):
-            given = net.tasks
+            known = len(net.tasks)
             net.restore(self._pack)
-            self._restored += net.tasks[len(given) :]
+            self._restored += net.tasks[known:]
         elif self._writes:  # new, or changed in this process since it was kept
             net.save(self._pack)
         self._note(net)
@@ -104,27 +113,54 @@ class Run:
                     )
 
     def has_packed(self, task: str, net: PackNet) -> bool:
-        """Whether this run, or an earlier one in its directory, has packed a task."""
+        """Whether this run, or an earlier one in its directory, has packed a task.
+
+        Args:
+            task: its name.
+            net: the pack.
+        """
         # A history that was lost does not undo what is in the pack.
         return task in net.tasks and (task in self.history or task in self._restored)
 
     def memory(self, task: str) -> dict:
-        """What the preparation of a task has found out, in a run that was interrupted."""
-        return self._read(self._memory).get(task, {})
+        """What the preparation of a task has found out, in a run that was interrupted.
+
+        Args:
+            task: its name.
+        """
+        return {} if self.directory is None else self._read(self._memory).get(task, {})
 
     def remember(self, task: str, memory: dict) -> None:
-        """Keeps that."""
+        """Keeps that.
+
+        Args:
+            task: its name.
+            memory: what JSON can hold.
+        """
         if self._writes and memory:
             self._put(self._memory, {**self._read(self._memory), task: memory})
 
     def keep(self, net: PackNet) -> None:
-        """Keeps the pack as it is."""
+        """Keeps the pack as it is.
+
+        Args:
+            net: the pack.
+        """
         if self._writes:
             net.save(self._pack)
             self._note(net)
 
     def resume(self, task: str, model: TaskModel, phases: Phases) -> dict | None:
-        """Restores an unfinished task; returns its entry in the history so far, or None."""
+        """Restores an unfinished task; returns its entry in the history so far, or None.
+
+        Args:
+            task: its name.
+            model: its compiled model, which gets the values that were kept.
+            phases: which go on from where they were.
+
+        Raises:
+            ValueError: the checkpoint is damaged, or of another model.
+        """
         if self.directory is None or not self._checkpoint.exists():
             return None
         facts, values = checkpoint.load(self._checkpoint)
@@ -143,7 +179,14 @@ class Run:
         return facts["entry"]
 
     def checkpoint(self, task: str, model: TaskModel, phases: Phases, entry: dict) -> None:
-        """Keeps the state after an epoch."""
+        """Keeps the state after an epoch.
+
+        Args:
+            task: the name of the task.
+            model: its compiled model.
+            phases: those it is in.
+            entry: its entry in the history so far.
+        """
         if self._writes:
             values = checkpoint.take(model)
             facts = {
@@ -156,7 +199,13 @@ class Run:
             checkpoint.save(self._checkpoint, facts, [*values, *phases.arrays()])
 
     def commit(self, task: str, net: PackNet, entry: dict) -> None:
-        """Keeps a task that is committed."""
+        """Keeps a task that is committed.
+
+        Args:
+            task: its name.
+            net: the pack.
+            entry: its entry in the history.
+        """
         self.history[task] = entry
         if self._writes:
             self.history.write(self._history)
@@ -169,9 +218,8 @@ class Run:
             _LATEST[net] = _stamp(self._pack)
 
     @staticmethod
-    def _read(path: pathlib.Path | None) -> dict:
-        found = path is not None and path.exists()
-        return json.loads(path.read_text(encoding="utf-8")) if found else {}
+    def _read(path: pathlib.Path) -> dict:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     @staticmethod
     def _put(path: pathlib.Path, value: dict) -> None:
@@ -182,24 +230,30 @@ class Run:
     @property
     def tensorboard(self) -> pathlib.Path | None:
         """Where this process writes for TensorBoard; None: nowhere."""
-        return self.directory / "tensorboard" if self._writes else None
+        return self._folder / "tensorboard" if self._writes else None
+
+    @property
+    def _folder(self) -> pathlib.Path:
+        if self.directory is None:
+            raise ValueError("The run has no directory, so none of its files.")
+        return self.directory
 
     @property
     def _pack(self) -> pathlib.Path:
-        return self.directory / PACK
+        return self._folder / PACK
 
     @property
     def _checkpoint(self) -> pathlib.Path:
-        return self.directory / "checkpoint.npz"
+        return self._folder / "checkpoint.npz"
 
     @property
     def _history(self) -> pathlib.Path:
-        return self.directory / HISTORY
+        return self._folder / HISTORY
 
     @property
     def _given(self) -> pathlib.Path:
-        return self.directory / "settings.json"
+        return self._folder / "settings.json"
 
     @property
-    def _memory(self) -> pathlib.Path | None:
-        return None if self.directory is None else self.directory / "prepared.json"
+    def _memory(self) -> pathlib.Path:
+        return self._folder / "prepared.json"

@@ -2,9 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
+
+from packnet_tf.backend.types import AnyData
+
+if TYPE_CHECKING:
+    from packnet_tf.net import PackNet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +39,9 @@ class Task:
 
     name: str
     head: keras.layers.Layer
-    train: Any | Callable[[int], Any]
-    validation: Any = None
-    test: Any = None
+    train: AnyData | Callable[[int], AnyData]
+    validation: AnyData = None
+    test: AnyData = None
     classes: Sequence[str] | None = None
     claim_ratio: float = 1.0
     statistics: str = "task"
@@ -65,5 +70,5 @@ class PendingTask:
     """
 
     name: str
-    prepare: Callable[[Any, dict], Task]
-    finish: Callable[[Any, dict], None] | None = None
+    prepare: Callable[["PackNet", dict], Task]
+    finish: Callable[["PackNet", dict], None] | None = None

@@ -5,16 +5,20 @@ calculated once, takes seconds, and a task then starts from what a frozen trunk 
 probing, then fine-tuning.
 """
 
-import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from packnet_tf.backend.distribution import strategy_of
+from packnet_tf.backend.types import AnyData, Tensor, Tensors
 from packnet_tf.normalization.statistics import moves_statistics
+
+if TYPE_CHECKING:
+    from packnet_tf.net import PackNet
 
 FEATURE_NORM = 30.0  # mean squared norm that features are scaled to
 MOST_IMAGES = 20_000  # that a head is fitted on; more change it little
@@ -22,8 +26,8 @@ STRENGTH = 0.01  # inverse of the weight decay on standardised features, scikit-
 
 
 def linear_head(
-    net,
-    data,
+    net: "PackNet",
+    data: AnyData,
     classes: int | None = None,
     statistics: str = "task",
     reuse: str | Sequence[str] = "all",
@@ -61,8 +65,11 @@ def linear_head(
 
 
 def next_features(
-    net, statistics: str = "task", reuse: str | Sequence[str] = "all", free: bool = True
-) -> Callable:
+    net: "PackNet",
+    statistics: str = "task",
+    reuse: str | Sequence[str] = "all",
+    free: bool = True,
+) -> Callable[[Tensors], Tensor]:
     """A function from inputs to the features that the next task of a pack trains on.
 
     Args:
@@ -73,36 +80,51 @@ def next_features(
     training = moves_statistics(trunk)
     if keras.backend.backend() == "tensorflow" and strategy_of(net) is None:
         return TracedFeatures(trunk, training).predict_on_batch  # several times as fast
-    return as_in_training(trunk) if training else functools.partial(trunk, training=False)
+    return as_in_training(trunk) if training else lambda inputs: trunk(inputs, training=False)
 
 
 class TracedFeatures(keras.Model):
-    """A view of a trunk to predict with, in training mode or not; its statistics may move."""
+    """A view of a trunk to predict with, in training mode or not; its statistics may move.
 
-    def __init__(self, trunk: keras.Model, training: bool):
+    Args:
+        trunk: the view.
+        training: whether it normalises by batches.
+    """
+
+    def __init__(self, trunk: keras.Model, training: bool) -> None:
         super().__init__(autocast=False)
         self.trunk, self.training_mode = trunk, training
 
-    def call(self, inputs):
+    def call(self, inputs: Tensors) -> Tensor:
         return self.trunk(inputs, training=self.training_mode)
 
 
-def as_in_training(trunk: keras.Model) -> Callable:
+def as_in_training(trunk: keras.Model) -> Callable[[Tensors], Tensor]:
     """From images to a trunk's features as training sees them; looking changes nothing.
 
     Training normalises by each batch. The statistics that a later task starts with are the trunk's,
     not those of its weights, and by them its features come out several times too large.
+
+    Args:
+        trunk: a functional model; its features are a float tensor (batch, width).
     """
 
-    def features(images):
+    def features(images: Tensors) -> Tensor:
         with keras.StatelessScope():  # moving statistics stay as they are
             return trunk(images, training=True)
 
     return features
 
 
-def collect(features_of: Callable, data: Iterable) -> tuple[np.ndarray, np.ndarray]:
-    """Features (n, width) and labels (n,) of at most `MOST_IMAGES` examples of a dataset."""
+def collect(
+    features_of: Callable[[Tensors], Tensor], data: Iterable
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features (n, width) and labels (n,) of at most `MOST_IMAGES` examples of a dataset.
+
+    Args:
+        features_of: from a batch of inputs to a float tensor (batch, width).
+        data: batches of inputs and labels (batch,) or (batch, 1), and what may follow them.
+    """
     features, labels, count = [], [], 0
     if isinstance(data, keras.utils.PyDataset):  # which need not end by itself
         numbers = itertools.count() if data.num_batches is None else range(data.num_batches)
@@ -116,8 +138,19 @@ def collect(features_of: Callable, data: Iterable) -> tuple[np.ndarray, np.ndarr
     return np.concatenate(features), np.concatenate(labels).reshape(-1)
 
 
-def fitted_head(features: np.ndarray, labels: np.ndarray, classes: int | None = None):
-    """The head of `linear_head`, from features (n, width) and labels (n,)."""
+def fitted_head(
+    features: np.ndarray, labels: np.ndarray, classes: int | None = None
+) -> keras.Model:
+    """The head of `linear_head`.
+
+    Args:
+        features: float array (n, width).
+        labels: integer array (n,), from 0.
+        classes: as for `linear_head`.
+
+    Raises:
+        ValueError: the features are not finite, or no vectors.
+    """
     if features.ndim != 2 or not np.isfinite(features).all():
         raise ValueError(
             f"A linear head takes one vector of finite features for each example; got features of "
@@ -132,11 +165,16 @@ def fitted_head(features: np.ndarray, labels: np.ndarray, classes: int | None = 
     return head
 
 
-def scaled_head(features: np.ndarray, classes: int, **dense) -> keras.Model:
+def scaled_head(features: np.ndarray, classes: int, **dense: Any) -> keras.Model:
     """A linear head on features scaled to a mean squared norm of `FEATURE_NORM`.
 
     Backbones differ a lot in the size of their features, and a linear layer on large ones is
     unstable at learning rates that move the trunk: its step is the rate times the squared norm.
+
+    Args:
+        features: float array (n, width).
+        classes: number of outputs.
+        dense: other arguments of the `Dense` layer.
     """
     norm = float(np.mean(np.sum(np.square(features), axis=-1)))
     scale = math.sqrt(FEATURE_NORM / norm) if norm > 0 else 1.0
@@ -156,6 +194,17 @@ def fit_linear(
     """Kernel (width, classes) and bias (classes,) of a logistic regression.
 
     Classes that no example has get the lowest bias.
+
+    Args:
+        features: float array (n, width).
+        labels: integer array (n,), from 0.
+        classes: number of classes.
+
+    Returns:
+        Both of float32.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
     """
     try:
         from sklearn.linear_model import LogisticRegression
@@ -181,12 +230,18 @@ def fit_linear(
 
 
 def linear_accuracy(head: keras.Model, features: np.ndarray, labels: np.ndarray) -> float:
-    """The share of features whose largest logit is that of their label."""
+    """The share of features whose largest logit is that of their label.
+
+    Args:
+        head: from features to logits (n, classes).
+        features: float array (n, width).
+        labels: integer array (n,), from 0.
+    """
     logits = keras.ops.convert_to_numpy(head(features))
     return float(np.mean(logits.argmax(-1) == labels))
 
 
-def _batches(x, y, size: int = 32) -> Iterator:
+def _batches(x: Tensors, y: Tensor, size: int = 32) -> Iterator[tuple[Tensors, np.ndarray]]:
     order = np.random.default_rng(0).permutation(len(y))
     for start in range(0, len(order), size):
         rows = order[start : start + size]

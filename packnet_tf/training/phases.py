@@ -82,10 +82,19 @@ class Phases:
         """Does what is due before epoch `epoch`, counted from 0."""
 
     def epoch_ends(self, epoch: int, logs: Mapping[str, float]) -> None:
-        """Learns what the epoch brought."""
+        """Learns what the epoch brought.
+
+        Args:
+            epoch: its number, from 0.
+            logs: what was measured in it, by name.
+        """
 
     def retraining_epoch(self, epoch: int) -> int | None:
-        """The number of an epoch within the retraining; None for one before that."""
+        """The number of an epoch within the retraining; None for one before that.
+
+        Args:
+            epoch: its number among all, from 0.
+        """
         return None if self.epoch is None or epoch < self.epoch else epoch - self.epoch
 
     def steps_done(self, step: int) -> None:
@@ -105,7 +114,7 @@ class Phases:
         Raises:
             RuntimeError: weights from before the prune have been restored.
         """
-        check_not_rolled_back(self.net.state.open, self.model)
+        check_not_rolled_back(self.net.state.need_open("commit"), self.model)
         reason = self.unfinished()
         if reason is not None:
             warnings.warn(reason, stacklevel=3)
@@ -132,17 +141,27 @@ class Phases:
         return []
 
     def restore(self, state: dict, arrays: list[np.ndarray]) -> None:
-        """Goes on from there; the variables have their values already."""
+        """Goes on from there; the variables have their values already.
+
+        Args:
+            state: what `state()` returned.
+            arrays: what `arrays()` returned.
+        """
         self.around_prune = state["around_prune"]
         self.accept_phase()
 
     def accept_phase(self) -> None:
         """Takes the phase of the task's weights for its own: what was restored is no rollback."""
-        record = dataclasses.replace(self.net.state.open, phase=self.model.current_phase)
+        record = self.net.state.need_open("train")
+        record = dataclasses.replace(record, phase=self.model.current_phase)
         self.net.state = self.net.state.with_open(record)
 
     def measure(self, moment: str) -> None:
-        """Notes what validation data say "before" or "after" the prune."""
+        """Notes what validation data say of the model.
+
+        Args:
+            moment: "before" or "after" the prune.
+        """
         if self.evaluate is None:
             return
         # The metrics are in the midst of an epoch of training, and go on from there.
@@ -153,7 +172,13 @@ class Phases:
 
 
 class OneShot(Phases):
-    """Prunes once, at the start of an epoch, as in the paper (section 3)."""
+    """Prunes once, at the start of an epoch, as in the paper (section 3).
+
+    Args:
+        model, common: as for `Phases`.
+        ratio: fraction of the claim to release, 0 to 1.
+        epoch: the epoch, counted from 0, whose start prunes and begins the retraining.
+    """
 
     epoch: int
 
@@ -187,6 +212,7 @@ class Gradual(Phases):
     """Prunes a little at a time, as a schedule of training steps says.
 
     Args:
+        model, common: as for `Phases`.
         schedule: any `step -> (should_prune, sparsity)`; the sparsity is of what the task began
             with.
         epoch: the epoch whose start releases what is still missing and begins the retraining;

@@ -1,13 +1,14 @@
 """Tasks that are made when their turn comes, and what the directory keeps of that."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 from keras import layers
 
 import packnet_tf
-from helpers.pack_helpers import mlp_trunk, owners, same, values
+from helpers.pack_helpers import mlp_trunk, owners, packed, same, values
 from helpers.short_runs import quick, tasks
 from packnet_tf import PendingTask
 
@@ -38,7 +39,7 @@ def test_a_pending_task_is_made_of_the_pack_as_it_is_by_then():
 def test_a_pending_task_trains_as_one_that_was_ready():
     trunk = mlp_trunk()
 
-    def packed(pending):
+    def trained(pending):
         net = packnet_tf.PackNet(trunk)
         found = tasks(trunk, "a", "b")
         if pending:
@@ -46,7 +47,7 @@ def test_a_pending_task_trains_as_one_that_was_ready():
         quick(net).fit(found)
         return [v for w in net.state.weights.values() for v in values([w.packed, w.owner])]
 
-    assert same(packed(True), packed(False))
+    assert same(trained(True), trained(False))
 
 
 def test_what_is_found_out_is_remembered_by_a_run_that_goes_on(tmp_path):
@@ -128,3 +129,12 @@ def test_a_run_goes_on_with_the_settings_that_it_was_begun_with(tmp_path):
     text = r"had images=\[96, 96\], this one has images=\[64, 64\]"
     with pytest.raises(ValueError, match=text):
         again.resume()
+
+
+def test_a_run_keeps_its_settings_where_the_pack_that_it_restores_has_tasks(tmp_path):
+    settings = {"images": [96, 96]}
+    quick(packed(mlp_trunk(), a=0.5), directory=tmp_path, settings=settings).resume()
+    for _ in range(2):
+        net = packnet_tf.load(tmp_path / "pack.keras")
+        quick(net, directory=tmp_path, settings=settings).resume()
+        assert json.loads((tmp_path / "settings.json").read_text()) == settings

@@ -11,10 +11,12 @@ import time
 
 import numpy as np
 import pytest
+from keras import layers
 
 import packnet_tf
 from helpers import trainer_runs
-from helpers.pack_helpers import same
+from helpers.pack_helpers import data, mlp_trunk, same
+from helpers.short_runs import quick
 
 SCRIPT = pathlib.Path(trainer_runs.__file__)
 # A run dies soon after it prints this: once in every way to prune, before the prune or after it.
@@ -52,6 +54,28 @@ def test_a_run_killed_again_and_again_ends_as_one_that_was_not(tmp_path):
     assert same(trainer_runs.numbers(one), trainer_runs.numbers(two))
     assert history(whole) == history(parts)
     assert not (parts / "checkpoint.npz").exists()
+
+
+@pytest.mark.parametrize("name", ["one", "Vögel"])  # TensorFlow takes the second for no scope
+def test_a_task_goes_on_in_the_process_in_which_it_was_interrupted(name, tmp_path):
+    import tensorflow as tf
+
+    trunk, epochs = mlp_trunk(), []
+    examples = data(trunk)
+
+    def train(epoch):
+        epochs.append(epoch)
+        if epochs.count(1) == 1 and epoch == 1:
+            raise KeyboardInterrupt
+        return tf.data.Dataset.from_tensor_slices(examples).batch(8)
+
+    net = packnet_tf.PackNet(trunk)
+    task = packnet_tf.Task(name, layers.Dense(3), train)
+    with pytest.raises(SystemExit):
+        quick(net, directory=tmp_path).fit(task)
+    history = quick(net, directory=tmp_path).fit(task)
+    assert net.tasks == (name,)
+    assert [row["epoch"] for row in history[name]["epochs"]] == [0, 1, 2]
 
 
 def start(directory):
