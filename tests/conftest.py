@@ -11,6 +11,7 @@ import keras
 import pytest
 
 from helpers import pack_helpers
+from helpers.cases import slow
 
 # Tracing makes objects by the million that stay; a tenth of all time went into looking at them.
 gc.set_threshold(20_000, 20, 20)
@@ -35,7 +36,7 @@ def no_garbage_of_other_modules():
     gc.freeze()
 
 
-@pytest.fixture(params=sorted(pack_helpers.TRUNKS))
+@pytest.fixture(params=["conv", "nested", *slow("conv1d", "conv3d", "mlp")])
 def trunk(request):
     """Every kind of trunk in turn."""
     return pack_helpers.TRUNKS[request.param]()

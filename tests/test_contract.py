@@ -4,13 +4,18 @@ import keras
 import pytest
 from keras import layers
 
-from helpers.cases import POLICIES, slow
+from helpers.cases import POLICIES
 from helpers.contract import check_contract
 from helpers.networks import NETWORKS, SEQUENCE, Block, row, text_trunk
 
 ANY_BACKEND = ["Conv2D strides", "SeparableConv1D", "LSTM", "layer of one's own", "text encoder"]
-# Of their families, the quick tests have MultiHeadAttention, LSTM and the text encoder.
+# Of their families, the quick tests have Conv2DTranspose, SeparableConv1D, DepthwiseConv2D,
+# MultiHeadAttention, LSTM and the text encoder.
 SLOW = [
+    "Conv1DTranspose",
+    "Conv3DTranspose",
+    "DepthwiseConv1D",
+    "SeparableConv2D",
     "GroupQueryAttention",
     "GRU sequences",
     "SimpleRNN",
@@ -59,8 +64,9 @@ def test_every_policy_holds_for_layers_within_layers(biases, norms, restart, tmp
     check_contract(within_layers(), paths, tmp_path, **policy)
 
 
+@pytest.mark.slow
 @pytest.mark.any_backend
-@pytest.mark.parametrize("policy", [*slow("mixed_bfloat16"), "mixed_float16"])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_holds_for_layers_within_layers(policy, tmp_path):
     keras.config.set_dtype_policy(policy)
     trunk = within_layers()

@@ -58,7 +58,7 @@ def test_train_compares_both_tasks_with_plain_keras_and_the_trainer_with_fit(mon
 
 ON_JAX = """
     import dataclasses, json
-    from packnet_tf.apps.benches import cases, memory, train
+    from benchmarks import cases, memory, train
     case = cases.Case("TinyDarknet", 32, 4, "graph", "SGD", goal=1.02)
     rows = [dataclasses.asdict(row) for row in train.measure(case, 1)]
     print(json.dumps([rows, memory.measure(case, "packed")]))
@@ -95,6 +95,7 @@ def test_the_packed_models_are_the_first_and_the_third_task_with_all_that_is_fre
     assert first.pack.capacity().sum()["claimed"] == total["total"]
 
 
+@pytest.mark.slow
 def test_memory_says_what_packing_takes_per_weight(monkeypatch):
     monkeypatch.setattr(memory, "with_momentum", lambda: [SMALL])
     rows = list(memory.bench(everything, 1, silent))
@@ -154,6 +155,7 @@ def test_prune_compares_with_partition_and_checks_the_counts(monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_storage_compares_seconds_and_bytes_with_keras(monkeypatch):
     monkeypatch.setattr(storage, "CASES", (("TinyDarknet", 32),))
     rows = list(storage.bench(everything, 1, silent))
@@ -167,6 +169,7 @@ def test_storage_compares_seconds_and_bytes_with_keras(monkeypatch):
     assert 1.0 < rows[4].ratio < rows[3].ratio < 1.2
 
 
+@pytest.mark.slow
 def test_export_compares_with_tf2onnx(monkeypatch):
     monkeypatch.setattr(export, "CASES", (("TinyDarknet", 32),))
     assert pairs(export.bench(everything, 1, silent)) == [
@@ -207,6 +210,7 @@ def test_scale_compares_many_tasks_with_one_and_counts_no_more_traces_than_plain
     assert (traces.value, traces.verdict) == (traces.base, "reached")
 
 
+@pytest.mark.slow
 def test_input_compares_both_kinds_of_epochs_with_the_step(monkeypatch):
     monkeypatch.setattr(inputs, "CASES", (("TinyDarknet", 32, 4, 40),))
     rows = list(inputs.bench(everything, 1, silent))
