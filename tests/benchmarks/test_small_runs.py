@@ -43,6 +43,7 @@ def pairs(rows):
     return [(row.what, row.against) for row in rows]
 
 
+@pytest.mark.slow
 def test_train_compares_both_tasks_with_plain_keras_and_the_trainer_with_fit(monkeypatch):
     monkeypatch.setattr(train, "TURN", 0.1)
     rows = train.measure(SMALL, turns=2)
@@ -59,6 +60,7 @@ def test_train_compares_both_tasks_with_plain_keras_and_the_trainer_with_fit(mon
 ON_JAX = """
     import dataclasses, json
     from benchmarks import cases, memory, train
+    train.TURN = 0.1
     case = cases.Case("TinyDarknet", 32, 4, "graph", "SGD", goal=1.02)
     rows = [dataclasses.asdict(row) for row in train.measure(case, 1)]
     print(json.dumps([rows, memory.measure(case, "packed")]))
@@ -223,6 +225,7 @@ def test_input_compares_both_kinds_of_epochs_with_the_step(monkeypatch):
     assert rows[-1].note.startswith("means ")
 
 
+@pytest.mark.slow
 def test_a_bench_is_a_table_on_the_screen_and_rows_in_a_file(tmp_path, capsys):
     sys.modules.pop(
         "packnet_tf.apps.commands.bench", None

@@ -115,7 +115,7 @@ def test_statistics_of_any_layer_are_measured_on_the_data_of_fit(norm):
 
 @pytest.mark.parametrize(
     "compiled",
-    [{"jit_compile": True}, {"steps_per_execution": 4}],
+    [*slow({"jit_compile": True}), {"steps_per_execution": 4}],
     ids=["XLA", "several steps at once"],
 )
 def test_it_holds_however_the_step_is_compiled(compiled):

@@ -82,6 +82,7 @@ def test_every_way_to_prune_works_from_the_command(place, changes, ratio):
     assert re.search(r"released +\d+\.\d%", str(report))
 
 
+@pytest.mark.slow
 def test_an_adopted_trunk_is_the_first_task(place, capsys):
     tasks = (("shades", str(place / "shades")),)
     short = {"adopt_epochs": 1, "epochs": 1, "prune_epoch": 0}

@@ -187,7 +187,7 @@ def test_a_run_that_was_stopped_goes_on_after_the_last_task(place, tmp_path, mon
     assert result["test"] == expected["test"]
 
 
-@pytest.mark.parametrize("kind", [*slow("individual"), "lwf", *slow("joint")])
+@pytest.mark.parametrize("kind", [*slow("individual", "lwf"), "joint"])
 def test_a_plain_network_that_was_stopped_within_a_task_ends_as_if_it_had_not_been(
     place, tmp_path, monkeypatch, capsys, kind
 ):

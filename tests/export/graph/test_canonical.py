@@ -45,7 +45,7 @@ def test_in_another_process_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "kind", [*slow("recurrent", "loop"), "attention", "embedding", *slow("two_inputs")]
+    "kind", [*slow("recurrent", "loop", "attention"), "embedding", *slow("two_inputs")]
 )
 def test_in_one_process_again(kind, tmp_path):
     net = net_of(kind)
