@@ -10,10 +10,9 @@ from helpers.networks import NETWORKS, SEQUENCE, Block, row, text_trunk
 
 ANY_BACKEND = ["Conv2D strides", "SeparableConv1D", "LSTM", "layer of one's own", "text encoder"]
 # Of their families, the quick tests have Conv2DTranspose, SeparableConv1D, DepthwiseConv2D, LSTM
-# and the text encoder, which attends; and every policy has a layer of one's own.
+# and the text encoder, which attends.
 SLOW = [
     "MultiHeadAttention",
-    "layer of one's own",
     "Conv1DTranspose",
     "Conv3DTranspose",
     "DepthwiseConv1D",
