@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import packnet_tf
+from helpers.cases import slow
 from helpers.networks import NETWORKS, head_for, samples
 from helpers.pack_helpers import jolt, logits, owners, run_python, same
 from packnet_tf.export import export_onnx
@@ -39,7 +40,7 @@ GO_ON = """
 
 
 @pytest.mark.any_backend
-@pytest.mark.parametrize("name", ["Conv2D groups", "Bidirectional", "text encoder"])
+@pytest.mark.parametrize("name", ["Conv2D groups", *slow("Bidirectional", "text encoder")])
 def test_a_pack_goes_from_backend_to_backend_and_back(name, tmp_path):
     trunk = NETWORKS[name][0]()
     x = samples(trunk)

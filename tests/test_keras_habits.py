@@ -235,6 +235,7 @@ def test_class_names_of_any_kind_are_kept_as_text(tmp_path):
     assert again.notes == {"year": "2024"}
 
 
+@pytest.mark.slow
 def test_keras_reads_a_saved_task_model_once_both_are_imported(tmp_path):
     model = pack_task(packnet_tf.PackNet(mlp_trunk()), "one")
     model.save(tmp_path / "one.keras")

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import layers, optimizers
 
 import packnet_tf
+from helpers.cases import POLICIES, slow
 from helpers.pack_helpers import (
     SPARSE,
     claims,
@@ -128,7 +129,11 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+# Quick are those that change whole variables after the gradient, each in a way of its own.
+QUICK = ["AdamW", "Lion", "ema_overwrite_frequency", "global_clipnorm"]
+
+
+@pytest.mark.parametrize("name", [*QUICK, *slow(*sorted({*OPTIMIZERS} - {*QUICK}))])
 def test_nothing_is_forgotten_under_any_optimizer(name):
     # Keras's Adafactor divides 0 by 0 where a row and a column of a kernel get no gradient at
     # all, which is bound to happen in tiny convolutions and behind dead ReLUs.
@@ -153,7 +158,7 @@ def test_nothing_is_forgotten_under_constraints_and_regularizers(name, setting):
     check_contract(trunk, optimizers.SGD(0.05, momentum=0.9))
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
+@pytest.mark.parametrize("policy", ["mixed_float16", *slow("mixed_bfloat16", "float64")])
 def test_nothing_is_forgotten_in_mixed_precision(policy):
     keras.config.set_dtype_policy(policy)
     check_contract(conv_trunk(), optimizers.Adam(0.05, weight_decay=0.1))
@@ -162,8 +167,7 @@ def test_nothing_is_forgotten_in_mixed_precision(policy):
 @pytest.mark.parametrize(
     "how",
     [
-        {"jit_compile": True},
-        {"steps_per_execution": 3},
+        *slow({"jit_compile": True}, {"steps_per_execution": 3}),
         {"run_eagerly": True},
         {"jit_compile": True, "steps_per_execution": 2},
     ],
@@ -173,9 +177,7 @@ def test_nothing_is_forgotten_however_the_step_is_run(how):
     check_contract(conv_trunk(), optimizers.AdamW(0.05, weight_decay=0.1), **how)
 
 
-@pytest.mark.parametrize("restart", ["trunk", "zero"])
-@pytest.mark.parametrize("norms", ["shared", "per_task"])
-@pytest.mark.parametrize("biases", ["shared", "per_task"])
+@pytest.mark.parametrize(("biases", "norms", "restart"), POLICIES)
 def test_nothing_is_forgotten_under_any_policy(biases, norms, restart):
     policy = {"biases": biases, "norms": norms, "restart": restart}
     check_contract(conv_trunk(), optimizers.SGD(0.3, momentum=0.9), policy)

@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import packnet_tf
+from helpers.cases import slow
 from helpers.networks import NETWORKS, head_for, samples
 from helpers.pack_helpers import logits, same, values
 from helpers.pretrained import Batches, images, pretrained
@@ -50,7 +51,9 @@ def test_images_may_be_a_dataset():
     assert after < 0.5 * before
 
 
-@pytest.mark.parametrize("name", ["wrappers around a model", "text encoder", "several outputs"])
+@pytest.mark.parametrize(
+    "name", [*slow("wrappers around a model", "text encoder"), "several outputs"]
+)
 def test_trunks_of_every_shape_are_repaired(name):
     trunk = NETWORKS[name][0]()
     net, student, teacher = pruned(trunk)

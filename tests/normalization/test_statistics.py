@@ -6,6 +6,7 @@ import pytest
 from keras import layers, ops
 
 import packnet_tf
+from helpers.cases import slow
 from packnet_tf.normalization.statistics import momentum_after, update_statistics
 
 any_backend = pytest.mark.any_backend
@@ -95,8 +96,8 @@ def check(net, batch_size=32):
     return inference
 
 
-@pytest.mark.parametrize("momentum", [0.9, 0.99, 0.999])
-@pytest.mark.parametrize("batch_size", [16, 64])  # 20 and 5 steps an epoch
+@pytest.mark.parametrize("momentum", [*slow(0.9, 0.99), 0.999])
+@pytest.mark.parametrize("batch_size", [*slow(16), 64])  # 20 and 5 steps an epoch
 @pytest.mark.parametrize("train", [by_fit, by_loop, by_trainer])
 def test_a_committed_task_answers_as_its_weights_do_by_batches(momentum, batch_size, train):
     net = packnet_tf.PackNet(trunk(momentum))
@@ -114,7 +115,7 @@ def test_statistics_of_any_layer_are_measured_on_the_data_of_fit(norm):
 
 @pytest.mark.parametrize(
     "compiled",
-    [{"jit_compile": True}, {"steps_per_execution": 4}],
+    [*slow({"jit_compile": True}), {"steps_per_execution": 4}],
     ids=["XLA", "several steps at once"],
 )
 def test_it_holds_however_the_step_is_compiled(compiled):

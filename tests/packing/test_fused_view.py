@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import packnet_tf
+from helpers.cases import slow
 from helpers.pack_helpers import (
     compiled,
     conv_trunk,
@@ -45,7 +46,7 @@ def trained(trunk, optimizer, **options):
     return net, history
 
 
-@pytest.mark.parametrize("optimizer", [keras.optimizers.SGD, keras.optimizers.AdamW])
+@pytest.mark.parametrize("optimizer", [*slow(keras.optimizers.SGD), keras.optimizers.AdamW])
 def test_training_goes_the_same_way_to_the_bit(trunk, optimizer, compilations, monkeypatch):
     ours, history = trained(trunk, optimizer)
     assert compilations

@@ -32,7 +32,8 @@ def vit():
     )
 
 
-@pytest.mark.parametrize("build", [resnet, pytest.param(vit, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("build", [resnet, vit])
 def test_a_backbone_of_keras_hub_packs(build, tmp_path):
     backbone = build()
     kernels = [

@@ -6,6 +6,7 @@ import pytest
 from keras import layers, ops
 
 import packnet_tf
+from helpers.cases import slow
 from helpers.pack_helpers import (
     claims,
     compiled,
@@ -50,8 +51,14 @@ def train(model):
     model.train_on_batch(x - 3, y)
 
 
-@pytest.mark.parametrize("norms", BOTH)
-@pytest.mark.parametrize("biases", BOTH)
+@pytest.mark.parametrize(
+    ("biases", "norms"),
+    [
+        ("shared", "per_task"),
+        ("per_task", "shared"),
+        *slow(("shared", "shared"), ("per_task", "per_task")),
+    ],
+)
 def test_what_is_not_packed_is_shared_and_frozen_or_kept_per_task(biases, norms):
     net = packnet_tf.PackNet(conv_trunk(), biases=biases, norms=norms)
     everything = BIASES | GAINS | STATISTICS
@@ -213,7 +220,13 @@ def test_moving_statistics_of_a_custom_layer_never_drift_silently():
     [
         pytest.param((5,), "int32", [layers.Embedding(9, 4), layers.Flatten()], id="embedding"),
         pytest.param((5, 3), "float32", [layers.LSTM(4)], id="recurrent"),
-        pytest.param((5, 3), "float32", [layers.Bidirectional(layers.GRU(3))], id="wrapped"),
+        pytest.param(
+            (5, 3),
+            "float32",
+            [layers.Bidirectional(layers.GRU(3))],
+            id="wrapped",
+            marks=pytest.mark.slow,
+        ),
         pytest.param((4,), "float32", [layers.PReLU()], id="activation"),
         pytest.param(
             (4,), "float32", [layers.SpectralNormalization(layers.Dense(4))], id="spectral"

@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import packnet_tf
+from helpers.cases import slow
 from helpers.pack_helpers import (
     Scores,
     backed_up_run,
@@ -216,7 +217,7 @@ def uninterrupted(tmp_path_factory):
     return owners(net), kernels(net), values(net.task_model("two").variables), history.epoch
 
 
-@pytest.mark.parametrize("die_at", [1, 3], ids=["before_the_prune", "after_the_prune"])
+@pytest.mark.parametrize("die_at", [*slow(1), 3])  # before and after the prune
 def test_a_run_killed_mid_task_and_started_again_gives_the_same_owners(
     die_at, uninterrupted, tmp_path
 ):

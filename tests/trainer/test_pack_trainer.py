@@ -9,6 +9,7 @@ import pytest
 from keras import layers
 
 import packnet_tf
+from helpers.cases import slow
 from helpers.pack_helpers import (
     compiled,
     conv_trunk,
@@ -54,13 +55,20 @@ def test_a_list_of_tasks_is_packed_with_exact_shares(three):
 @pytest.mark.parametrize(
     ("make", "options"),
     [
-        pytest.param(lambda rate: keras.optimizers.SGD(rate, momentum=0.9), {}, id="sgd"),
+        pytest.param(
+            lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
+            {},
+            id="sgd",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             lambda rate: keras.optimizers.AdamW(rate, weight_decay=0.1, use_ema=True),
             {},
             id="adamw",
         ),
-        pytest.param(keras.optimizers.Adam, {"jit_compile": True}, id="xla"),
+        pytest.param(
+            keras.optimizers.Adam, {"jit_compile": True}, id="xla", marks=pytest.mark.slow
+        ),
         pytest.param(
             lambda rate: keras.optimizers.SGD(rate, gradient_accumulation_steps=2),
             {"steps_per_execution": 4},
@@ -82,7 +90,7 @@ def test_earlier_tasks_are_bit_exact(make, options):
     assert not any(map(np.array_equal, start, after))  # the second task has trained
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["mixed_float16", *slow("mixed_bfloat16")])
 def test_mixed_precision_trains_and_forgets_nothing(policy):
     keras.config.set_dtype_policy(policy)
     trunk = conv_trunk()

@@ -23,11 +23,13 @@ def two_devices():
     return dict(line.split(maxsplit=1) for line in run.stdout.splitlines())
 
 
+@pytest.mark.slow
 def test_two_devices_pack_as_one_does(two_devices):
     assert float(two_devices["trainer"]) < ROUNDING
     assert float(two_devices["fit"]) < ROUNDING
 
 
+@pytest.mark.slow
 def test_xla_on_several_devices_is_refused(two_devices):
     assert two_devices["refusal"] == (
         "jit_compile=True trains on one device, and this pack is spread over 2: TensorFlow cannot "

@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import packnet_tf
+from helpers.cases import slow
 from helpers.pack_helpers import (
     SPARSE,
     claims,
@@ -81,25 +82,26 @@ def test_the_decay_is_the_one_of_its_source():
     assert ask(schedule, LAST_STEP) == (False, 0.8)
 
 
-def test_importing_the_schedules_leaves_tf_keras_and_the_environment_alone():
-    for before in ("", "0"):
-        run = run_python(
-            """
-            import os, sys
-            import packnet_tf
-            packnet_tf.constant_sparsity(0.5, 0)
-            import tensorflow as tf, keras
-            assert any(name.startswith("tensorflow_model_optimization") for name in sys.modules)
-            assert tf.keras.__version__ == keras.__version__, tf.keras.__version__
-            assert tf.keras.layers.Dense is keras.layers.Dense
-            print(os.environ.get("TF_USE_LEGACY_KERAS"))
-            """,
-            **({"TF_USE_LEGACY_KERAS": before} if before else {}),
-        )
-        assert run.returncode == 0, run.stderr
-        assert run.stdout.split() == [before or "None"]
+@pytest.mark.parametrize("before", [None, *slow("0")])
+def test_importing_the_schedules_leaves_tf_keras_and_the_environment_alone(before):
+    run = run_python(
+        """
+        import os, sys
+        import packnet_tf
+        packnet_tf.constant_sparsity(0.5, 0)
+        import tensorflow as tf, keras
+        assert any(name.startswith("tensorflow_model_optimization") for name in sys.modules)
+        assert tf.keras.__version__ == keras.__version__, tf.keras.__version__
+        assert tf.keras.layers.Dense is keras.layers.Dense
+        print(os.environ.get("TF_USE_LEGACY_KERAS"))
+        """,
+        **({"TF_USE_LEGACY_KERAS": before} if before else {}),
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == [str(before)]
 
 
+@pytest.mark.slow
 def test_importing_tfmot_oneself_leaves_tf_keras_alone_too():
     run = run_python(
         """

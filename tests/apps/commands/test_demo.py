@@ -14,8 +14,10 @@ ROOT = pathlib.Path(__file__).parents[3]
 
 @pytest.mark.slow
 def test_the_demo_packs_exports_and_checks_three_tasks(tmp_path):
-    command = [sys.executable, "-m", "packnet_tf.apps", "demo", f"--output={tmp_path}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    packnet = pathlib.Path(sys.executable).with_name("packnet")  # as `pip install` puts it there
+    done = subprocess.run(
+        [packnet, "demo"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     rows = re.findall(r"^(digits_\S+) +(\S+)% +(\S+)% +(\S+)% +(\S+)% +(\S+)$", done.stdout, re.M)
     assert len(rows) == 3
@@ -25,9 +27,9 @@ def test_the_demo_packs_exports_and_checks_three_tasks(tmp_path):
         assert forgetting == "0.000"
     assert "bit for bit" in done.stdout
     assert done.stderr == ""
-    files = {path.name for path in (tmp_path / "onnx").iterdir()}
+    files = {path.name for path in (tmp_path / "demo" / "onnx").iterdir()}
     assert files == {"manifest.json", *(f"model_task{n}.onnx" for n in (1, 2, 3))}
-    assert (tmp_path / "owners.png").stat().st_size > 10_000
+    assert (tmp_path / "demo" / "owners.png").stat().st_size > 10_000
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import packnet_tf
+from helpers.cases import slow
 from helpers.image_folders import write_task, write_trunk
 from helpers.pack_helpers import owners, packed_layers
 from packnet_tf.apps.main import main
@@ -144,8 +145,8 @@ def test_a_killed_run_continues_where_it_was(place, monkeypatch):
     # In the retraining, a process that has no time for anything.
     code = f"""
 import sys; sys.path[:0] = {sys.path!r}
-from packnet_tf.apps import rates, training
-import test_train, pathlib, os
+from packnet_tf.apps.packs import rates, training
+import pathlib, os, runpy
 real, calls = rates.cosine, []
 def die(*arguments):
     calls.append(arguments)
@@ -153,7 +154,8 @@ def die(*arguments):
         os._exit(99)
     return real(*arguments)
 rates.cosine = die
-training.train(test_train.plan(pathlib.Path({str(place)!r}), epochs=4))
+plan = runpy.run_path({__file__!r})["plan"]
+training.train(plan(pathlib.Path({str(place)!r}), epochs=4))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 99, done.stderr
@@ -233,7 +235,7 @@ def test_what_contradicts_the_pack_is_refused(changes, text, trained):
     assert packnet_tf.load(trained / "pack.keras").tasks == ("shades",)
 
 
-@pytest.mark.parametrize("trunk", ["file", pytest.param("MobileNetV2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("trunk", ["file", *slow("VGG16")])
 def test_a_pack_computes_as_it_was_made(trunk, place):
     short = {"epochs": 2, "prune_epoch": 1, "learning_rate": 1e-5}
     if trunk != "file":
@@ -282,28 +284,42 @@ def test_a_later_task_begins_with_a_converged_head_whatever_its_rate(trained):
     assert "linear_head" not in net.results("shades")  # its trunk had learnt nothing
 
 
-def test_a_pretrained_trunk_is_kept_as_the_base_unless_told_not_to(place):
+@pytest.fixture
+def pretrained(place):
+    """A folder whose trunk has normalisations that were trained."""
     trunk = keras.saving.load_model(place / "small.keras")
     for norm in trunk._flatten_layers():
         if isinstance(norm, keras.layers.BatchNormalization):
             norm.gamma.assign(norm.gamma * 0.9)
     trunk.save(place / "small.keras")
-    train(plan(place))
-    net = packnet_tf.load(place / "pack.keras")
+    return place
+
+
+def test_a_pretrained_trunk_is_kept_as_the_base(pretrained):
+    train(plan(pretrained))
+    net = packnet_tf.load(pretrained / "pack.keras")
     assert net.tasks == ("base", "shades")
     assert {"chance", "linear_head", "before_prune", "retrained", "test"} <= set(
         net.results("shades")
     )
     assert net.results("shades")["retrained"] >= net.results("shades")["linear_head"]
     assert net.policy.restart == "zero"
-    train(plan(place, task="greys"))
-    train(plan(place, task="again", data=str(place / "greys"), reuse="all"))
-    net = packnet_tf.load(place / "pack.keras")
+
+
+@pytest.mark.slow
+def test_later_tasks_reuse_the_base_alone_unless_told_otherwise(pretrained):
+    short = {"epochs": 1, "prune_epoch": 0}
+    train(plan(pretrained, **short))
+    train(plan(pretrained, task="greys", **short))
+    train(plan(pretrained, task="again", data=str(pretrained / "greys"), reuse="all", **short))
+    net = packnet_tf.load(pretrained / "pack.keras")
     assert net.reused("greys") == ("base",)
     assert net.reused("again") == ("base", "shades", "greys")
-    (place / "pack.keras").unlink()
-    train(plan(place, adopt="none"))
-    net = packnet_tf.load(place / "pack.keras")
+
+
+def test_a_pretrained_trunk_is_not_kept_where_told_not_to(pretrained):
+    train(plan(pretrained, adopt="none", epochs=1, prune_epoch=0))
+    net = packnet_tf.load(pretrained / "pack.keras")
     assert net.tasks == ("shades",)
     assert net.policy.restart == "trunk"
 

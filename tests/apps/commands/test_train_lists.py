@@ -82,9 +82,11 @@ def test_every_way_to_prune_works_from_the_command(place, changes, ratio):
     assert re.search(r"released +\d+\.\d%", str(report))
 
 
+@pytest.mark.slow
 def test_an_adopted_trunk_is_the_first_task(place, capsys):
     tasks = (("shades", str(place / "shades")),)
-    train_all(plan(place, tasks=tasks, adopt="original", adopt_epochs=1))
+    short = {"adopt_epochs": 1, "epochs": 1, "prune_epoch": 0}
+    train_all(plan(place, tasks=tasks, adopt="original", **short))
     net = packnet_tf.load(place / "pack.keras")
     assert net.tasks == ("original", "shades")
     assert "task original, adopted" in capsys.readouterr().out

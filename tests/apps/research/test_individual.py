@@ -3,6 +3,7 @@
 import keras
 import pytest
 
+from helpers.cases import slow
 from helpers.comparison_files import write_file, write_images
 from packnet_tf.apps.research.config import read_comparison
 from packnet_tf.apps.research.methods import individual
@@ -42,7 +43,7 @@ def learn(trained, tmp_path):
     return learn
 
 
-@pytest.mark.parametrize("way", ["task", "trunk"])
+@pytest.mark.parametrize("way", ["task", *slow("trunk")])
 def test_either_kind_of_statistics_trains_all_kernels(learn, way, monkeypatch):
     monkeypatch.setattr(individual, "_chosen", lambda *_: way)
     floor, reached, moved = learn(0.01)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import packnet_tf
+from helpers.cases import slow
 from helpers.comparison_files import write_file, write_images, write_trunk_without_norms
 from packnet_tf.apps.research.config import read_comparison
 from packnet_tf.apps.research.methods import distillation, packed, plain
@@ -138,6 +139,7 @@ def test_the_distance_of_softened_answers_is_least_where_they_agree():
     np.testing.assert_allclose(distance(target, target + 5, 2.0), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_without_forgetting_the_old_answers_move_less_than_with_fine_tuning(place, tmp_path):
     """On the new task's images, which is all there is to hold them by.
 
@@ -163,7 +165,7 @@ def test_without_forgetting_the_old_answers_move_less_than_with_fine_tuning(plac
     assert moved["individual"] < moved["lwf"] < moved["fine_tuning"]
 
 
-@pytest.mark.parametrize("kind", ["packnet", "fine_tuning"])
+@pytest.mark.parametrize("kind", ["packnet", *slow("fine_tuning")])
 def test_a_run_that_was_stopped_goes_on_after_the_last_task(place, tmp_path, monkeypatch, kind):
     expected, _ = result_of(place, kind)
     prepared(place, tmp_path, {"method": kind})
@@ -185,7 +187,7 @@ def test_a_run_that_was_stopped_goes_on_after_the_last_task(place, tmp_path, mon
     assert result["test"] == expected["test"]
 
 
-@pytest.mark.parametrize("kind", ["individual", "lwf", "joint"])
+@pytest.mark.parametrize("kind", [*slow("individual", "lwf"), "joint"])
 def test_a_plain_network_that_was_stopped_within_a_task_ends_as_if_it_had_not_been(
     place, tmp_path, monkeypatch, capsys, kind
 ):

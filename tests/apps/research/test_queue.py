@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from helpers.cases import slow
 from helpers.comparison_files import write_file, write_images
 from packnet_tf.apps.main import main
 from packnet_tf.apps.research.config import read_comparison
@@ -28,6 +29,7 @@ def compare(*arguments):
     return main(["compare", "--file=small.yaml", "--output=out", *arguments])
 
 
+@pytest.mark.slow
 def test_one_run_fails_and_the_others_are_reported_and_not_repeated(place, capsys):
     write_file(place, methods=ALONE)
     whole = {path: path.read_bytes() for path in (place / "greys" / "train" / "a").iterdir()}
@@ -54,6 +56,7 @@ def test_one_run_fails_and_the_others_are_reported_and_not_repeated(place, capsy
     assert (place / "out" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_two_commands_do_not_do_the_same_run_at_once(place, capsys):
     write_file(place, methods=ALONE, tasks={"shades": {}})
     (run,) = entries(read_comparison("small.yaml"))[0].runs
@@ -68,7 +71,7 @@ def test_two_commands_do_not_do_the_same_run_at_once(place, capsys):
     assert compare() == 0
 
 
-@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("asked", [signal.SIGINT, *slow(signal.SIGTERM)])
 def test_ctrl_c_ends_the_processes_and_the_same_command_continues(place, asked):
     write_file(place, methods=ALONE, settings={"epochs": 300, "prune_epoch": 2, "batch_size": 8})
     command = [sys.executable, "-m", "packnet_tf.apps", "compare", "--file=small.yaml"]

@@ -13,6 +13,7 @@ from keras import layers
 from onnx import numpy_helper
 
 import packnet_tf
+from helpers.cases import slow
 from helpers.export_helpers import answer, answers, net_of
 from helpers.pack_helpers import conv_trunk, mlp_trunk, pack_task, packed, packed_layers
 from packnet_tf.export import export_all, export_bundle, verify
@@ -41,7 +42,7 @@ def test_every_task_answers_bit_for_bit_as_its_baked_file(tmp_path):
         assert task["relative_difference"] < 1e-6
 
 
-@pytest.mark.parametrize("reuse", ["none", ["one"], ["one", "three"]])
+@pytest.mark.parametrize("reuse", [*slow("none", ["one"]), ["one", "three"]])
 def test_a_task_that_sees_some_of_the_others_answers_as_its_baked_file(reuse, tmp_path):
     net = packed(conv_trunk(), one=0.5, two=0.5)
     export_bundle(net, tmp_path / "bundle")
@@ -60,7 +61,7 @@ def test_a_task_that_sees_some_of_the_others_answers_as_its_baked_file(reuse, tm
         assert not [v.problems for v in verify(net, tmp_path / folder) if v.problems]
 
 
-@pytest.mark.parametrize("tasks", [1, 2, 5, 17])
+@pytest.mark.parametrize("tasks", [1, *slow(2), 5, *slow(17)])
 def test_any_number_of_tasks_fits(tasks, tmp_path):
     net = packed(mlp_trunk(), **{f"task{number}": 0.9 for number in range(tasks)})
     export_all(net, tmp_path / "baked")
@@ -157,11 +158,19 @@ def test_the_same_pack_gives_the_same_bytes(tmp_path):
 class TestUpdate:
     """`update_from`: only what an earlier bundle lacks is written."""
 
-    @pytest.fixture
-    def net(self, tmp_path):
+    @pytest.fixture(scope="class")
+    def old(self, tmp_path_factory):
+        """The bundle of a pack of two tasks, and the file of the pack."""
+        folder = tmp_path_factory.mktemp("old")
         net = packed(conv_trunk(), one=0.5, two=0.5)
-        export_bundle(net, tmp_path / "old")
-        return net
+        net.save(folder / "pack.keras")
+        export_bundle(net, folder / "bundle")
+        return folder
+
+    @pytest.fixture
+    def net(self, old, tmp_path):
+        shutil.copytree(old / "bundle", tmp_path / "old")
+        return packnet_tf.load(old / "pack.keras")
 
     def test_it_holds_the_new_tasks_alone_and_completes_the_earlier_bundle(self, net, tmp_path):
         before = files(tmp_path / "old")
@@ -354,7 +363,9 @@ def test_optimized_files_stand_alone_and_answer_alike(tmp_path):
         )
 
 
-@pytest.mark.parametrize("kind", ["recurrent", "loop", "attention", "embedding", "two_inputs"])
+@pytest.mark.parametrize(
+    "kind", ["recurrent", *slow("loop", "attention", "embedding"), "two_inputs"]
+)
 def test_trunks_of_other_kinds_share_what_they_can(kind, tmp_path):
     net = net_of(kind)
     export_all(net, tmp_path / "baked")

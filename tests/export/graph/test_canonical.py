@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+from helpers.cases import slow
 from helpers.export_helpers import net_of
 from helpers.pack_helpers import conv_trunk, packed, run_python
 from packnet_tf.export import export_all, export_bundle
@@ -30,18 +31,22 @@ def sums(folder):
 
 def test_in_another_process_too(tmp_path):
     packed(conv_trunk(), one=0.5, two=0.5).save(tmp_path / "pack.keras")
-    found = []
-    for seed in ("1", "2"):
-        folder = tmp_path / seed
-        code = EXPORT.format(pack=str(tmp_path / "pack.keras"), folder=str(folder))
-        run = run_python(code, PYTHONHASHSEED=seed)
-        assert run.returncode == 0, run.stderr
-        found.append(sums(folder))
-    assert len(found[0]) == 3 + 3 + 4
-    assert found[0] == found[1]
+    here, there = (
+        EXPORT.format(pack=str(tmp_path / "pack.keras"), folder=str(tmp_path / name))
+        for name in ("here", "there")
+    )
+    exec(here, {})
+    # Of another order of sets than this process, in all likelihood.
+    run = run_python(there, PYTHONHASHSEED="1")
+    assert run.returncode == 0, run.stderr
+    found = sums(tmp_path / "here")
+    assert len(found) == 3 + 3 + 4
+    assert found == sums(tmp_path / "there")
 
 
-@pytest.mark.parametrize("kind", ["recurrent", "loop", "attention", "embedding", "two_inputs"])
+@pytest.mark.parametrize(
+    "kind", [*slow("recurrent", "loop", "attention"), "embedding", *slow("two_inputs")]
+)
 def test_in_one_process_again(kind, tmp_path):
     net = net_of(kind)
     for folder in "ab":
