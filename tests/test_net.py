@@ -338,3 +338,14 @@ def test_free_and_owned_weights_add_up_and_owners_never_change_once_set(sequence
         assert net.tasks == tuple(answers)
         for name, expected in answers.items():
             assert np.array_equal(logits(net.task_model(name), x), expected)
+
+
+def test_notes_may_be_changed_and_replaced():
+    net = packnet_tf.PackNet(mlp_trunk())
+    net.notes["a"] = "1"
+    net.notes |= {"b": "2"}
+    assert net.notes == {"a": "1", "b": "2"}
+    net.notes = {"c": "3"}
+    net.add_task("one", layers.Dense(3))
+    net.commit()
+    assert net.notes == {"c": "3"}

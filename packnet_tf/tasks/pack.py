@@ -1,6 +1,7 @@
 """What can be read off a pack: its tasks, their models, and numbers."""
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -39,6 +40,10 @@ class Pack:
     def notes(self) -> dict[str, str]:
         """Strings of your own, saved with the pack and written into exported files."""
         return self.state.notes
+
+    @notes.setter
+    def notes(self, value: Mapping[str, str]) -> None:
+        self.state = dataclasses.replace(self.state, notes=dict(value))
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -37,10 +37,9 @@ class Screen:
         self._bar = rich.progress.Progress(
             *columns, console=self._console, disable=not self._console.is_terminal
         )
+        self._phase = None
         with self._bar:
             yield
-        del self._bar
-        self._phase = None
 
     def begin_epoch(
         self, task: str, phase: str, epochs_left: int | None, steps: int | None

@@ -67,6 +67,11 @@ class Phases:
                 f"The phases are those of a task of a pack; '{model.name}' belongs to no pack. Use "
                 "the model that net.add_task returns."
             )
+        if not model.open:
+            raise RuntimeError(
+                f"Cannot train task '{model.task_name}': this model is not that of the open task. "
+                "Use net.open_model."
+            )
         self.model = model
         self.net: PackNet = model.pack
         self.task: str = model.task_name

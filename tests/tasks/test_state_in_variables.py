@@ -301,7 +301,7 @@ def test_importing_the_library_starts_nothing():
     """Devices and hosts are configured between the import and the first use."""
     run = run_python(
         """
-        import packnet_tf, keras, tensorflow as tf
+        import keras, packnet_tf, tensorflow as tf
         packnet_tf.PackNet, packnet_tf.PackNetCallback, packnet_tf.PackTrainer, packnet_tf.load
         cpu = tf.config.list_physical_devices("CPU")[0]
         parts = [tf.config.LogicalDeviceConfiguration()] * 2

@@ -138,3 +138,22 @@ def test_a_run_keeps_its_settings_where_the_pack_that_it_restores_has_tasks(tmp_
         net = packnet_tf.load(tmp_path / "pack.keras")
         quick(net, directory=tmp_path, settings=settings).resume()
         assert json.loads((tmp_path / "settings.json").read_text()) == settings
+
+
+def test_a_trainer_that_was_stopped_may_fit_again(tmp_path):
+    trunk = mlp_trunk()
+    (task,) = tasks(trunk, "a")
+    stops = [True]
+
+    def stop(net, entry):
+        if stops:
+            stops.pop()
+            raise Stopped
+
+    trainer = quick(packnet_tf.PackNet(trunk), directory=tmp_path, verbose=True)
+    with pytest.raises(Stopped):
+        trainer.fit([PendingTask("a", lambda *_: task, stop)])
+    packed = packnet_tf.load(tmp_path / "pack.keras")
+    assert packed.tasks == ()
+    history = trainer.fit([PendingTask("b", lambda *_: dataclasses.replace(task, name="b"))])
+    assert list(history) == ["b"]

@@ -18,9 +18,11 @@ from helpers.pack_helpers import (
     kernels,
     logits,
     mlp_trunk,
+    pack_task,
     packed,
     values,
 )
+from packnet_tf.training.phases import OneShot
 
 pytestmark = pytest.mark.any_backend
 
@@ -337,3 +339,12 @@ def test_a_prune_ratio_out_of_range_is_refused(ratio):
         "prune_ratio is the fraction of the task's claim that pruning releases, a number from 0 "
         f"to 1; got {ratio!r}. Write prune_ratio=0.75 for three quarters."
     )
+
+
+def test_the_phases_are_those_of_the_open_task_alone():
+    net = packnet_tf.PackNet(mlp_trunk())
+    done = pack_task(net, "one")
+    net.add_task("two", layers.Dense(3))
+    with pytest.raises(RuntimeError, match=r"Cannot train task 'one'.*Use net.open_model"):
+        OneShot(done, 0.5, 1)
+    assert net.tasks == ("one",)

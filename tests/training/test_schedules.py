@@ -105,7 +105,7 @@ def test_importing_the_schedules_leaves_tf_keras_and_the_environment_alone(befor
 def test_importing_tfmot_oneself_leaves_tf_keras_alone_too():
     run = run_python(
         """
-        import packnet_tf, keras
+        import keras, packnet_tf
         import tensorflow_model_optimization as tfmot
         import tensorflow as tf
         from helpers.pack_helpers import *
