@@ -39,9 +39,15 @@ class TrainingData:
             self._data = batches(source, batch_size, shuffle_seed=seed)
             self._spread = strategy.experimental_distribute_dataset(self._data)
 
-    @property
-    def data(self) -> tf.data.Dataset:
-        """The dataset of the last epoch; of a function, before the first one, that of epoch 0."""
+    def after(self, epochs: int) -> tf.data.Dataset:
+        """The dataset as it is after so many epochs, also where this run has made none of them.
+
+        Args:
+            epochs: how many were made, in runs that were interrupted too.
+        """
+        if self._of_epoch is not None:
+            return dataset_of_epoch(self._of_epoch, max(epochs - 1, 0))
+        self._skip_to(epochs)
         return self._data
 
     def start(self, epoch: int) -> tuple[Iterator, int | None]:
@@ -50,12 +56,15 @@ class TrainingData:
             self._data = dataset_of_epoch(self._of_epoch, epoch)
             self._spread = self._strategy.experimental_distribute_dataset(self._data)
             self._made = epoch
-        while self._made < epoch:
-            iter(self._spread)
-            self._made += 1
+        self._skip_to(epoch)
         self._made += 1
         steps = int(self._data.cardinality())
         return iter(self._spread), steps if steps >= 0 else None
+
+    def _skip_to(self, epoch: int) -> None:
+        while self._made < epoch:
+            iter(self._spread)
+            self._made += 1
 
 
 def batches(

@@ -212,7 +212,9 @@ class PackTrainer:
         self._check_validation(task, prune)
         model = self._open(task)
         try:
-            passes = TrainingData(task.train, self.batch_size, self.seed, model.distribute_strategy)
+            training_data = TrainingData(
+                task.train, self.batch_size, self.seed, model.distribute_strategy
+            )
             phases = self._phases(model, task, prune)
             saved = self._run.resume(task.name, model, phases)
         except ValueError:  # nothing is trained that could be lost
@@ -226,10 +228,10 @@ class PackTrainer:
             self._screen.say(f"{task.name}: continuing after {epoch} epochs")
         while phases.epochs is None or len(entry["epochs"]) < phases.epochs:
             began = time.perf_counter()
-            self._epoch(len(entry["epochs"]), task, model, phases, loop, passes, entry)
+            self._epoch(len(entry["epochs"]), task, model, phases, loop, training_data, entry)
             entry["seconds"] += time.perf_counter() - began
             self._run.checkpoint(task.name, model, phases, entry)
-        model.seen.remember_fit(passes.data)
+        model.seen.remember_fit(training_data.after(len(entry["epochs"])))
         self._commit(task, model, phases, entry, getattr(coming, "finish", None))
 
     def _prepared(self, task: Task | PendingTask) -> Task:
@@ -285,10 +287,10 @@ class PackTrainer:
         model: TaskModel,
         phases: Phases,
         loop: Loop,
-        passes: TrainingData,
+        training_data: TrainingData,
         entry: dict[str, Any],
     ) -> None:
-        iterator, steps = passes.start(epoch)
+        iterator, steps = training_data.start(epoch)
         phases.epoch_begins(epoch)
         retraining = phases.retraining_epoch(epoch)
         rate = self._set_rate(model.optimizer, epoch, retraining, task.rate_factors)

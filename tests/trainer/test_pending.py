@@ -3,12 +3,14 @@
 import dataclasses
 import json
 
+import keras
 import numpy as np
 import pytest
 from keras import layers
 
 import packnet_tf
-from helpers.pack_helpers import mlp_trunk, owners, packed, same, values
+from helpers import trainer_runs
+from helpers.pack_helpers import data, mlp_trunk, owners, packed, same, values
 from helpers.short_runs import quick, tasks
 from packnet_tf import PendingTask
 
@@ -157,3 +159,29 @@ def test_a_trainer_that_was_stopped_may_fit_again(tmp_path):
     assert packed.tasks == ()
     history = trainer.fit([PendingTask("b", lambda *_: dataclasses.replace(task, name="b"))])
     assert list(history) == ["b"]
+
+
+@pytest.mark.parametrize("kind", ["arrays", "dataset", "function"])
+def test_a_run_stopped_after_its_last_epoch_ends_as_one_that_was_not(kind, tmp_path):
+    """The statistics at the commit are measured on the data in the same order, too."""
+    trunk = trainer_runs.trunk()
+    x, y = data(trunk, size=48)
+
+    def stop(net, entry):
+        raise Stopped
+
+    def run(directory, finish=None):
+        keras.utils.set_random_seed(11)
+        source = {  # a new one, as a process that starts anew has it
+            "arrays": (x, y),
+            "dataset": trainer_runs.augmented(x, y),
+            "function": lambda epoch: trainer_runs.augmented(x, y),
+        }[kind]
+        task = packnet_tf.Task("a", layers.Dense(3), source)
+        net = packnet_tf.PackNet(trunk)
+        quick(net, directory=directory).fit([PendingTask("a", lambda *_: task, finish)])
+        return trainer_runs.numbers(net)
+
+    with pytest.raises(Stopped):
+        run(tmp_path / "stopped", stop)
+    assert same(run(tmp_path / "stopped"), run(tmp_path / "whole"))
