@@ -101,11 +101,6 @@ def described_files(manifest: dict) -> list[dict]:
     ] + manifest.get("shared", [])
 
 
-def files_of(manifest: dict) -> set[str]:
-    """Their names."""
-    return {entry["file"] for entry in described_files(manifest)}
-
-
 def remove_stale(directory: AnyPath, old: dict, new: dict, written: Iterable[str]) -> None:
     """Removes the files of a folder's old manifest that the new one does not mean.
 
