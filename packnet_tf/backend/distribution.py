@@ -31,7 +31,7 @@ def has_accelerator() -> bool:
 
 
 def compiles_on_cpu() -> bool:
-    """Returns whether XLA may compile parts of a step: on CPUs, without a strategy."""
+    """Returns whether XLA may compile parts of a step: on CPUs with XLA, without a strategy."""
     if keras.backend.backend() != "tensorflow" or has_accelerator():
         return False
     import tensorflow as tf
