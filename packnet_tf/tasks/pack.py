@@ -155,7 +155,13 @@ class Pack:
         }
 
     def storage(self) -> dict:
-        """Returns the bytes of the pack's values by purpose; see `storage_use.storage_use`."""
+        """Counts the bytes of the pack's stored values and of separate networks.
+
+        Returns:
+            A dict of bytes: `packed`, `owners`, `trunk` (its unpacked weights), `tasks` (dict from
+            task name to the bytes of its own values and head), `one_network` (a plain trunk with
+            the first task's head), `separate_networks` (a plain network per task).
+        """
         weights = self.state.weights.values()
         return storage_use(
             [weight.packed for weight in weights],
