@@ -15,10 +15,13 @@ import packnet_tf.export
 from helpers.pack_helpers import compiled, mlp_trunk, pack_task
 
 # What an example starts from, where that is not a pack without tasks.
-OPEN = ("Transaction", "reset_optimizer", "update_statistics", "PackNetCallback")
+OPEN = (
+    "Transaction", "reset_optimizer", "update_statistics", "PackNetCallback", "PackNet.prune",
+    "PackNet.prune_to", "PackNet.commit",
+)  # fmt: skip
 COMMITTED = (
     "Capacity", "plot_capacity", "load", "export_onnx", "export_bundle", "Pack.preview",
-    "to_precision",
+    "Pack.task_model", "to_precision",
 )  # fmt: skip
 
 
