@@ -428,7 +428,7 @@ class PackNet(Pack):
         same = saved.tasks[: len(known)] == self.tasks and saved.policy == self.policy
         if not (same and saved.has_weights_of(self.state)):
             raise ValueError(
-                f"'{path}' is not an earlier state of this pack: its trunk, its policy or its "
+                f"'{path}' is not a later state of this pack: its trunk, its policy or its "
                 f"first tasks ({', '.join(saved.tasks) or 'none'}) differ. Use the trunk, the "
                 "policy and the tasks that it was made with, or another directory."
             )

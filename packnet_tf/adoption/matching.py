@@ -56,7 +56,9 @@ def match(
             images,
             epochs=epochs,
             verbose=verbose,
-            shuffle=not hasattr(images, "element_spec"),  # tf.data shuffles itself, or Keras warns
+            shuffle=not hasattr(
+                images, "element_spec"
+            ),  # Keras warns about shuffling a tf.data.Dataset
             callbacks=[keras.callbacks.LearningRateScheduler(cosine(rate, epochs))],
         )
         return before, matching.measure(images)
@@ -97,7 +99,7 @@ class Matching(keras.Model):
     def __init__(self, student: PackedTrunk, teacher: keras.Model, layerwise: bool = True) -> None:
         super().__init__(dtype=student.dtype_policy, autocast=False)
         teacher.trainable = False
-        wanted = _holders(student, teacher) if layerwise else set()
+        wanted = _packed_and_containers(student, teacher) if layerwise else set()
         self.student, self.teacher = tapped(student, wanted), tapped(teacher, wanted)
         self.features = len(tree.flatten(student.output))
         places = len(tree.flatten(self.student.output))
@@ -177,7 +179,7 @@ def tapped(model: keras.Model, wanted: set[int]) -> keras.Model:
     return keras.Model(copy.input, [*taps.values(), copy.output])
 
 
-def _holders(student: PackedTrunk, teacher: keras.Model) -> set[int]:
+def _packed_and_containers(student: PackedTrunk, teacher: keras.Model) -> set[int]:
     """Returns the `id` of packed layers and their containers, in both trunks."""
     wanted = set()
     pairs = zip(all_layers(student), all_layers(teacher), strict=True)

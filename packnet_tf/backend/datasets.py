@@ -34,7 +34,7 @@ def check_ends(data: AnyData, what: str) -> AnyData:
     """
     if known_batches(data) == math.inf:
         raise ValueError(
-            f"{what} never end: the dataset is repeated without limit, and all of it is gone over. "
-            "Leave out .repeat(), or write .repeat().take(batches)."
+            f"{what} never end: the dataset repeats without limit, and all of its batches are "
+            "needed. Leave out .repeat(), or write .repeat().take(batches)."
         )
     return data

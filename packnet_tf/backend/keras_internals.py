@@ -74,7 +74,7 @@ def unlock(layer: keras.Layer) -> None:
 
 
 def lock(layer: keras.Layer) -> None:
-    """Forbids them again; see `unlock`.
+    """Forbids a built layer to track new variables again; see `unlock`.
 
     Args:
         layer: a built layer.

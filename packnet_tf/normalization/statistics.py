@@ -36,7 +36,7 @@ RECENT = 8.0
 # would make variances almost 0. After ten steps, their weight is 0.0015.
 START = 4.0
 _normalizing = contextvars.ContextVar("_normalizing", default=False)
-_CLASSES: dict[type, type] = {}
+_FOLLOWING_CLASSES: dict[type, type] = {}
 # Maps a layer's own momentum to the one to use.
 Momentum = Callable[[float], float | Tensor]
 
@@ -121,7 +121,7 @@ def follow_steps(layer: keras.layers.Layer, effective_momentum: Momentum) -> Non
     for part in all_layers(layer):
         if isinstance(part, keras.layers.BatchNormalization):
             if not isinstance(part, FollowsSteps):
-                part.__class__ = _following(type(part))
+                part.__class__ = _following_class(type(part))
             part.__dict__["effective_momentum"] = effective_momentum
 
 
@@ -185,7 +185,7 @@ def update_statistics(
         >>> net.commit()
     """
     if _are_arrays(data):
-        data, batch_size = Mixed(data, batch_size or 32), None
+        data, batch_size = _Shuffled(data, batch_size or 32), None
     if steps is None:
         check_ends(data, "The data to measure statistics on")
     elif (known_batches(data) or math.inf) <= steps:
@@ -202,7 +202,7 @@ def update_statistics(
         _pass_over(model, data, batch_size, steps)
         moved = [i for i, v in enumerate(values_of(others)) if not np.array_equal(v, start[i])]
         if moved:
-            _free_of_start(
+            _remove_start(
                 [others[i] for i in moved],
                 [start[i] for i in moved],
                 lambda: _pass_over(model, data, batch_size, steps),
@@ -213,7 +213,7 @@ def update_statistics(
     assign_values(counters, before[: len(counters)])
 
 
-class Mixed(keras.utils.PyDataset):
+class _Shuffled(keras.utils.PyDataset):
     """Shuffles arrays into batches, in the same order every time."""
 
     def __init__(self, x: Tensors, batch_size: int) -> None:
@@ -252,7 +252,7 @@ def _pass_over(
     model: keras.Model, data: AnyData, batch_size: int | None, steps: int | None
 ) -> None:
     strategy = getattr(model, "distribute_strategy", None)
-    with scope_of(strategy), _weighing_alike(model) as bind:
+    with scope_of(strategy), _averaging_uniformly(model) as bind:
         counting = StatisticsPass(model)
         bind(counting.seen)
         if keras.backend.backend() == "jax":
@@ -267,7 +267,7 @@ def _pass_over(
 
 
 @contextlib.contextmanager
-def _weighing_alike(model: keras.Model) -> Iterator[Callable[[keras.Variable], None]]:
+def _averaging_uniformly(model: keras.Model) -> Iterator[Callable[[keras.Variable], None]]:
     """Gives all batches equal weight in the statistics of batch normalisation."""
     norms = [p for p in all_layers(model) if isinstance(p, keras.layers.BatchNormalization)]
     old = [(type(norm), vars(norm).get("effective_momentum")) for norm in norms]
@@ -295,7 +295,7 @@ def _statistics(model: keras.Model, of_norms: bool = True) -> list[keras.Variabl
     return found
 
 
-def _free_of_start(
+def _remove_start(
     variables: list[keras.Variable], start: list[np.ndarray], repeat: Callable[[], None]
 ) -> None:
     """Removes the initial values from moving averages.
@@ -317,12 +317,12 @@ def _free_of_start(
         variable.assign((a - left * s) / (1.0 - left) if average else a)
 
 
-def _following(cls: type) -> type:
+def _following_class(cls: type) -> type:
     """Returns a subclass of a batch normalisation class that follows steps, of the same name."""
-    if cls not in _CLASSES:
+    if cls not in _FOLLOWING_CLASSES:
         names = {"plain": cls, "__doc__": cls.__doc__, "__module__": cls.__module__}
-        _CLASSES[cls] = type(cls.__name__, (FollowsSteps, cls), names)
-    return _CLASSES[cls]
+        _FOLLOWING_CLASSES[cls] = type(cls.__name__, (FollowsSteps, cls), names)
+    return _FOLLOWING_CLASSES[cls]
 
 
 def _are_arrays(data: AnyData) -> bool:

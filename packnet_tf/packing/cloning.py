@@ -40,7 +40,7 @@ def pack_trunk(trunk: keras.Model, embeddings: bool = False) -> PackedTrunk:
         if id(source) in packable:
             pack_layer(target, view)
     _finish(pairs)
-    return _as(PackedTrunk, clone)
+    return _rebuild_as(PackedTrunk, clone)
 
 
 def view_trunk(store: PackedTrunk, sees: Sequence[int], frozen: bool) -> PackedTrunk:
@@ -77,7 +77,7 @@ def plain_trunk(store: PackedTrunk, view: PackedTrunk) -> keras.Model:
         others = [v for v in own_variables(target) if all(v is not kernel for kernel in kernels)]
         _copy_own(own_variables(layer), others)
     _finish(pairs)
-    return _as(keras.Model, clone)
+    return _rebuild_as(keras.Model, clone)
 
 
 def packed_kernels(
@@ -235,9 +235,8 @@ def _check_ties(pairs: Pairs) -> None:
     for source, target in pairs:
         if source.weights and copies.setdefault(id(source), target) is not target:
             raise ValueError(
-                f"Cannot copy layer '{source.name}': two layers hold it, and copies of them would "
-                "each hold one of their own. Call it in the graph where both need it, or make one "
-                "layer of the two that hold it."
+                f"Cannot copy layer '{source.name}': two layers contain it, and their copies would "
+                "not share it. Call it in the graph instead, or merge the two layers into one."
             )
 
 
@@ -261,9 +260,9 @@ def _layer_pairs(source: keras.Layer, target: keras.Layer) -> Pairs:
     sources, targets = all_layers(source), all_layers(target)
     if list(map(plain_class, sources)) != list(map(plain_class, targets)):
         raise ValueError(
-            f"Layer '{source.name}' ({type(source).__name__}) cannot be copied: made anew from its "
-            "get_config(), it holds other layers. Its get_config() must return all that its "
-            "__init__ and build() need to make the same layers again."
+            f"Layer '{source.name}' ({type(source).__name__}) cannot be copied: recreated from "
+            "its get_config(), it has other layers. Its get_config() must return everything that "
+            "its __init__ and build() need to create the same layers."
         )
     return list(zip(sources, targets, strict=True))
 
@@ -299,7 +298,7 @@ def _recompute(layer: keras.Layer) -> None:
         layer.finalize_state()
 
 
-def _as(model_class: type[ModelOf], model: keras.Model) -> ModelOf:
+def _rebuild_as(model_class: type[ModelOf], model: keras.Model) -> ModelOf:
     """Rebuilds a model as another class; a Sequential model becomes a functional one."""
     if isinstance(model, keras.Sequential):
         outputs = model.outputs if len(model.outputs) > 1 else model.outputs[0]

@@ -300,7 +300,7 @@ def pack_layer(layer: keras.layers.Layer, view: TaskView, source: Packed | None 
             setattr(layer, f"{name}_claim", weight.claim)
     lock(layer)
     layer.__class__ = cls
-    del layer.quantize  # Keras sets a wrapped `quantize` on every instance, which hides the class's
+    del layer.quantize  # set by Keras on every instance; it would hide Packed.quantize
     layer.packed_weights, layer.task_view = packed, view
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 _FRACTIONS = {
     "prune_ratio": "the task's claim that pruning releases",
-    "sparsity": "what the task began with that is released",
+    "sparsity": "the task's initial claim that is released",
     "claim_ratio": "the free weights that the task claims",
     "step": "the claim that each round releases",
     "share": "all packed weights that the task trains",
@@ -57,8 +57,8 @@ def check_ratios(ratio: float | Mapping[str, float], paths: Iterable[str]) -> di
     strange = sorted(set(paths) ^ set(ratio))
     if strange:
         raise ValueError(
-            f"Ratios by layer need one for every packed weight and no other; '{strange[0]}' is "
-            f"{'missing' if strange[0] in paths else 'no packed weight'}. Write "
+            "A dict of ratios has exactly one ratio for each packed weight; "
+            f"'{strange[0]}' is {'missing' if strange[0] in paths else 'no packed weight'}. Write "
             "dict.fromkeys(net.capacity(), 0.5), or packnet_tf.erk_ratios(net, 0.5)."
         )
     return {path: check_ratio(ratio[path]) for path in paths}
@@ -110,7 +110,7 @@ def magnitude(weights: np.ndarray, claim: np.ndarray, ratio: float) -> np.ndarra
     threshold = sizes[count - 1]
     ties = count - np.count_nonzero(sizes[:count] < threshold)
     del sizes
-    return _at_most(weights, claim, threshold, ties)
+    return _smallest(weights, claim, threshold, ties)
 
 
 def check_released(
@@ -178,7 +178,7 @@ def claimable(values: np.ndarray, free: np.ndarray, ratio: float) -> np.ndarray:
     return free & ~magnitude(values, free, (count - round(ratio * count)) / count)
 
 
-def _at_most(
+def _smallest(
     weights: np.ndarray, claim: np.ndarray, threshold: np.floating, ties: int
 ) -> np.ndarray:
     """Selects claimed weights below the threshold, and the first `ties` equal to it."""
@@ -215,17 +215,17 @@ def count_by_owner(owner: np.ndarray, tasks: int) -> list[int]:
     if lowest < 0:
         raise ValueError(f"owner {lowest} is below 0, which is a free weight")
     flat = np.ascontiguousarray(owner, np.uint8).reshape(-1)
-    count = _by_comparing if tasks < 8 else _by_pairs
+    count = _count_by_comparing if tasks < 8 else _count_by_pairs
     blocks = (flat[start : start + _BLOCK] for start in range(0, flat.size, _BLOCK))
     return sum((count(block, tasks) for block in blocks), np.zeros(tasks + 1, np.int64)).tolist()
 
 
-def _by_comparing(numbers: np.ndarray, highest: int) -> np.ndarray:
+def _count_by_comparing(numbers: np.ndarray, highest: int) -> np.ndarray:
     """Counts each number from 0 to `highest` by comparison: fastest for few different numbers."""
     return np.array([np.count_nonzero(numbers == number) for number in range(highest + 1)])
 
 
-def _by_pairs(numbers: np.ndarray, highest: int) -> np.ndarray:
+def _count_by_pairs(numbers: np.ndarray, highest: int) -> np.ndarray:
     """Counts numbers from 0 two at a time, if there are at least as many as possible pairs."""
     if numbers.size < 1 << 16:
         return np.bincount(numbers, minlength=highest + 1)

@@ -121,7 +121,7 @@ def _check_class(layer: keras.Layer, base: type[keras.Layer]) -> None:
     if state:
         raise ValueError(
             f"Cannot pack layer '{layer.name}': it is {state}, so its kernel is not one plain "
-            "float variable. Build the PackNet from the float model without it, and quantize or "
+            "float variable. Build the PackNet from the plain float model, and quantize or "
             "adapt the model that net.unpack(task) returns."
         )
 

@@ -52,8 +52,9 @@ class PackedTrunk(keras.Model):
             layer = layers[place] if place < len(layers) else None
             if layer is None or type(layer) not in PACKED_CLASSES:
                 raise ValueError(
-                    f"trunk '{self.name}' has no layer to pack at place {place} but {layer!r}; if "
-                    "it is a layer of your own, call packnet_tf.register_packed for it first"
+                    f"trunk '{self.name}' has {layer!r} at position {place}, which cannot be "
+                    "packed; if it is a layer of your own, call packnet_tf.register_packed for it "
+                    "first"
                 )
             pack_layer(layer, self.task_view)
 
@@ -116,7 +117,7 @@ class PackedTrunk(keras.Model):
         view = self.task_view
         packed = {"places": places, "sees": list(view.sees), "frozen": view.frozen}
         config = {**repair(super().get_config(), self), "packed": packed}
-        return config | {"still": _still(layers)}
+        return config | {"still": _frozen_places(layers)}
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> "PackedTrunk":
@@ -128,11 +129,11 @@ class PackedTrunk(keras.Model):
         layers = all_layers(trunk)
         restore_initializers(layers)
         trunk.pack_layers(**packed)
-        _hold_still(layers, **still)
+        _freeze_places(layers, **still)
         return trunk
 
 
-def _still(layers: Sequence[keras.layers.Layer]) -> dict[str, list]:
+def _frozen_places(layers: Sequence[keras.layers.Layer]) -> dict[str, list]:
     """Lists frozen weights and frozen layers by position.
 
     Keras's configurations record `trainable` only for whole layers of the graph.
@@ -153,8 +154,8 @@ def _still(layers: Sequence[keras.layers.Layer]) -> dict[str, list]:
     }
 
 
-def _hold_still(built: Sequence[keras.layers.Layer], layers: list, weights: list) -> None:
-    """Freezes the layers and weights that `_still` listed."""
+def _freeze_places(built: Sequence[keras.layers.Layer], layers: list, weights: list) -> None:
+    """Freezes the layers and weights that `_frozen_places` listed."""
     for place in layers:
         built[place].trainable = False
     for place, number in weights:

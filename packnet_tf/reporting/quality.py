@@ -37,13 +37,14 @@ def shortfalls(task: str, results: Mapping[str, float]) -> list[str]:
         )
     if reached < floor - FLOOR:
         found.append(
-            f"Task '{task}' is below a linear head on the frozen trunk, {what} where that has "
-            f"{floor:.1%}: pack it anew from packnet_tf.linear_head, beside the base alone "
-            f"(reuse=...), with a lower prune ratio or more epochs; {remedy}."
+            f"Task '{task}' is below a linear head on the frozen trunk, {what} where the head "
+            f"has {floor:.1%}: pack it again, starting from packnet_tf.linear_head, reusing "
+            "the base alone (reuse=...), with a lower prune ratio or more epochs; "
+            f"{remedy}."
         )
     elif reached < before - FAR:
         found.append(
             f"Task '{task}' lost much to its prune, {what} where {before:.1%} were before it: pack "
-            f"it anew with a lower prune ratio or more epochs of retraining; {remedy}."
+            f"it again with a lower prune ratio or more epochs of retraining; {remedy}."
         )
     return found

@@ -87,8 +87,8 @@ def nothing_to_pack(trunk: keras.Model, embeddings: str) -> ValueError:
             "set trunk.trainable = True."
         )
     return ValueError(
-        f"Cannot pack trunk '{trunk.name}': it has no layer that can be packed (Dense or a "
-        f"convolution, say) and is trainable. {remedy}"
+        f"Cannot pack trunk '{trunk.name}': it has no trainable layer that can be packed "
+        f"(Dense or a convolution, say). {remedy}"
     )
 
 
@@ -162,7 +162,7 @@ def check_statistics(statistics: str) -> None:
     """
     if statistics not in ("task", "trunk"):
         raise ValueError(
-            f"statistics={statistics!r} is not what a task can normalise by; write "
+            f"statistics={statistics!r} is not a source of statistics; write "
             'statistics="task" or statistics="trunk".'
         )
 

@@ -208,7 +208,7 @@ class Pack:
         check_statistics(statistics)
         sees = seen_numbers(reuse, self.tasks)[:-1]
         trunk = cloning.view_trunk(self.state.trunk, (0, *sees) if free else sees, frozen=True)
-        self._hold(trunk, statistics, first=not self.tasks)
+        self._freeze_inherited(trunk, statistics, first=not self.tasks)
         return trunk
 
     def _view(self, record: TaskRecord) -> TaskModel:
@@ -222,7 +222,7 @@ class Pack:
         self, record: TaskRecord, head: keras.layers.Layer | None = None, frozen: bool = False
     ) -> TaskModel:
         trunk = cloning.view_trunk(self.state.trunk, record.sees, frozen)
-        self._hold(trunk, record.statistics, first=record.number == 1 or frozen)
+        self._freeze_inherited(trunk, record.statistics, first=record.number == 1 or frozen)
         model, own_head = cloning.attach(
             trunk, head or record.head.layer, model_name(record.name), TaskModel
         )
@@ -230,7 +230,7 @@ class Pack:
         model.belong_to(self, record, trunk, own_head)  # type: ignore[arg-type]
         return model
 
-    def _hold(self, trunk: keras.Model, statistics: str, first: bool) -> None:
+    def _freeze_inherited(self, trunk: keras.Model, statistics: str, first: bool) -> None:
         """Freezes weights that a task shares with earlier ones and statistics of the trunk."""
         if not first:
             self.policy.freeze_shared(trunk)

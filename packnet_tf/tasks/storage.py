@@ -131,8 +131,7 @@ class Archive(keras.layers.Layer):
             start = end
         if start != len(values):
             raise ValueError(
-                f"the tasks have {len(values)} bytes of values of their own, and their shapes say "
-                f"{start}"
+                f"the tasks' own values take {len(values)} bytes, but their shapes need {start}"
             )
 
 

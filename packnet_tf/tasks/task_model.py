@@ -172,37 +172,37 @@ class TaskModel(FittingModel):
         return super().train_on_batch(x, *args, **kwargs)
 
     def __call__(self, inputs: Tensors, *args: Any, **kwargs: Any) -> Tensors:
-        self._refuse_gone()
-        self._hold_policy()  # before tracing: a trace keeps `training` of normalisation layers
+        self._refuse_removed()
+        self._refreeze_shared()  # a trace keeps the mode in which normalisation ran
         if kwargs.get("training"):
             self.seen.remember_batch(inputs)
         return super().__call__(inputs, *args, **kwargs)
 
     def make_test_function(self, force: bool = False) -> Callable | None:
-        self._refuse_gone()
+        self._refuse_removed()
         return super().make_test_function(force)
 
     def make_predict_function(self, force: bool = False) -> Callable | None:
-        self._refuse_gone()
+        self._refuse_removed()
         return super().make_predict_function(force)
 
     def make_train_function(self, force: bool = False) -> Callable | None:
         self._refuse_unless_open("train")
-        self._hold_policy()
+        self._refreeze_shared()
         refuse_strange(self.optimizer, self)
         return super().make_train_function(force)
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
-        self._hold_policy()
+        self._refreeze_shared()
         return super().trainable_variables
 
     @property
     def trainable_weights(self) -> list[keras.Variable]:
-        self._hold_policy()
+        self._refreeze_shared()
         return super().trainable_weights
 
-    def _hold_policy(self) -> None:
+    def _refreeze_shared(self) -> None:
         """Freezes shared weights again, in case the user set `trainable = True` on the trunk."""
         if self.pack is not None and self.open and len(self.pack.state.records) > 1:
             self.pack.policy.freeze_shared(self.trunk)
@@ -228,7 +228,7 @@ class TaskModel(FittingModel):
             return contextlib.nullcontext()
         return self.trunk.keeping_committed(self.variables)
 
-    def _refuse_gone(self) -> None:
+    def _refuse_removed(self) -> None:
         """Refuses to answer for a removed task.
 
         A traced function does not run `__call__` again, so the methods that return traced

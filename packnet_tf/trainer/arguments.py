@@ -41,7 +41,7 @@ def check_rates(**values: Any) -> None:
         if schedule or not (callable(value) or (number and 0 <= value < math.inf)):
             raise ValueError(
                 f"{name} is a number from 0, or a function of the epoch; got {value!r}. Write "
-                f"{name}=0.001; a schedule of Keras goes to the optimizer itself."
+                f"{name}=0.001; pass a Keras schedule to the optimizer."
             )
 
 

@@ -59,7 +59,7 @@ class Auto:
         """
         if self.monitor not in measured:
             raise ValueError(
-                f"Auto watches '{self.monitor}', and what is measured is "
+                f"Auto monitors '{self.monitor}', but the metrics are "
                 f"{', '.join(map(repr, measured))}. Add it to the trainer's metrics, or write "
                 f"Auto(max_drop={self.max_drop:g}, monitor=...) with one of those, of which "
                 "higher is better."

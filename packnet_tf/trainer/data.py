@@ -31,13 +31,13 @@ class TrainingData:
         strategy: tf.distribute.Strategy,
     ) -> None:
         self._strategy = strategy
-        self._made = 0
+        self._iterators_made = 0
         self._of_epoch = source if _is_function(source) else None
         if self._of_epoch is not None:
             self._data = dataset_of_epoch(source, 0)
         else:
             self._data = batches(source, batch_size, shuffle_seed=seed)
-            self._spread = strategy.experimental_distribute_dataset(self._data)
+            self._distributed = strategy.experimental_distribute_dataset(self._data)
 
     def after(self, epochs: int) -> tf.data.Dataset:
         """Returns the dataset in its state after some epochs, even if this run made none of them.
@@ -54,17 +54,17 @@ class TrainingData:
         """Returns an iterator over an epoch's batches, and their number (None if unknown)."""
         if self._of_epoch is not None:
             self._data = dataset_of_epoch(self._of_epoch, epoch)
-            self._spread = self._strategy.experimental_distribute_dataset(self._data)
-            self._made = epoch
+            self._distributed = self._strategy.experimental_distribute_dataset(self._data)
+            self._iterators_made = epoch
         self._skip_to(epoch)
-        self._made += 1
+        self._iterators_made += 1
         steps = int(self._data.cardinality())
-        return iter(self._spread), steps if steps >= 0 else None
+        return iter(self._distributed), steps if steps >= 0 else None
 
     def _skip_to(self, epoch: int) -> None:
-        while self._made < epoch:
-            iter(self._spread)
-            self._made += 1
+        while self._iterators_made < epoch:
+            iter(self._distributed)
+            self._iterators_made += 1
 
 
 def batches(

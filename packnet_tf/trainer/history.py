@@ -41,8 +41,8 @@ class History(dict):
             return cls(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else cls()
         except (ValueError, TypeError) as error:  # not JSON, or JSON of another type
             raise ValueError(
-                f"'{path}' is damaged: {error}. Restore it from a backup, or delete it: what it "
-                "says of the tasks that are packed is then lost, the tasks are not."
+                f"'{path}' is damaged: {error}. Restore it from a backup, or delete it: the "
+                "measurements of packed tasks are then lost, but the tasks are not."
             ) from error
 
     def write(self, path: pathlib.Path) -> None:

@@ -37,7 +37,7 @@ from packnet_tf.trainer.task import PendingTask, Task
 from packnet_tf.training.phases import Gradual, OneShot, PhaseOptions, Phases
 from packnet_tf.training.schedules import Schedule
 
-_BEGUN: weakref.WeakSet[TaskModel] = weakref.WeakSet()  # task models that trainers have created
+_OPENED: weakref.WeakSet[TaskModel] = weakref.WeakSet()  # task models that trainers have created
 Rate = float | Callable[[int], float]
 Prune = float | Schedule | Auto
 
@@ -192,7 +192,7 @@ class PackTrainer:
         prunes = self._prunes(tasks)
         unfinished = self.net.open_model
         names = [task.name for task in tasks]
-        if unfinished is not None and unfinished in _BEGUN and unfinished.task_name in names:
+        if unfinished is not None and unfinished in _OPENED and unfinished.task_name in names:
             self.net.discard()  # from an interrupted `fit`; its checkpoint restores the task
         self.net.state.check_none_open(tasks[0].name if tasks else "")
         with scope_of(self._strategy):
@@ -259,7 +259,7 @@ class PackTrainer:
         model = self.net.add_task(
             task.name, task.head, task.classes, task.claim_ratio, task.statistics, task.reuse
         )
-        _BEGUN.add(model)
+        _OPENED.add(model)
         model.compile(
             self.optimizer(self._rate(self.learning_rate, 0) * task.rate_factors[0]),
             loss=self.loss,
@@ -300,7 +300,7 @@ class PackTrainer:
         retraining = phases.retraining_epoch(epoch)
         rate = self._set_rate(model.optimizer, epoch, retraining, task.rate_factors)
         phase = "training" if retraining is None else "retraining"
-        self._screen.begin_epoch(task.name, phase, self._left(phases, epoch), steps)
+        self._screen.begin_epoch(task.name, phase, self._epochs_left(phases, epoch), steps)
         first = steps_of(model.optimizer)
         model.reset_metrics()  # evaluate left its results in them
         began = time.perf_counter()
@@ -340,7 +340,7 @@ class PackTrainer:
         finish: Callable[[PackNet, dict], None] | None,
     ) -> None:
         take_averages(model.optimizer, model)
-        # Prunes now if no epoch has pruned (with epochs=0 and retrain_epochs=0, say).
+        # Prunes now if no epoch has pruned (with retrain_epochs=0, say).
         phases.epoch_begins(phases.epochs or 0)
         sparsity = self.net.state.claimed_share()[1]
         phases.finish()
@@ -357,16 +357,16 @@ class PackTrainer:
         for moment, data in {"retrained": task.validation, "test": task.test}.items():
             if data is not None:
                 entry[moment] = self._evaluate(model, data)
-        self._note(task, entry)
+        self._record_results(task, entry)
         if finish is not None:
             finish(self.net, entry)
-            self._note(task, entry)
+            self._record_results(task, entry)
         for sentence in shortfalls(task.name, self.net.results(task.name)):
             self._screen.say(f"WARNING: {sentence}")
         self._run.commit(task.name, self.net, entry)
         self._board.owners(self.net)
 
-    def _note(self, task: Task, entry: dict) -> None:
+    def _record_results(self, task: Task, entry: dict) -> None:
         """Records the accuracies with the task."""
         moments = ("before_prune", "after_prune", "retrained", "test")
         found = {m: entry[m]["accuracy"] for m in moments if "accuracy" in entry[m]}
@@ -393,16 +393,16 @@ class PackTrainer:
                 f"prune has {len(prunes)} values for {len(tasks)} tasks. Give one per task, or a "
                 "single one for all."
             )
-        for task, way in zip(tasks, prunes, strict=True):
+        for task, given in zip(tasks, prunes, strict=True):
             if isinstance(task, Task):
-                self._check_validation(task, way)
-            if not callable(way) and not isinstance(way, Auto):
-                check_ratio(way)
+                self._check_validation(task, given)
+            if not callable(given) and not isinstance(given, Auto):
+                check_ratio(given)
         return prunes
 
     @staticmethod
-    def _check_validation(task: Task, way: Prune) -> None:
-        if isinstance(way, Auto) and task.validation is None:
+    def _check_validation(task: Task, prune: Prune) -> None:
+        if isinstance(prune, Auto) and task.validation is None:
             raise ValueError(
                 f"Auto needs validation data, and task '{task.name}' has none. Write Task("
                 f"'{task.name}', head, train, validation)."
@@ -448,7 +448,7 @@ class PackTrainer:
         return float(rate(epoch)) if callable(rate) else float(rate)
 
     @staticmethod
-    def _left(phases: Phases, epoch: int) -> int | None:
+    def _epochs_left(phases: Phases, epoch: int) -> int | None:
         end = phases.epoch if phases.retraining_epoch(epoch) is None else phases.epochs
         return None if end is None else end - epoch
 

@@ -17,7 +17,7 @@ from packnet_tf.training.phases import Phases
 PACK = "pack.keras"  # in the run's directory, like HISTORY
 HISTORY = "history.json"
 # By pack: the stamp of the file last written from it or read into it. The pack may be newer.
-_LATEST: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+_CURRENT_FILE: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 class ChangedSetting(ValueError):
@@ -87,7 +87,7 @@ class Run:
         if self.directory is None:
             return
         given = json.loads(json.dumps(given))  # in the form in which they are read back
-        for name, value in self._read(self._given).items():
+        for name, value in self._read_json(self._given).items():
             if name in given and given[name] != value:
                 raise ChangedSetting(self.directory, name, value, given[name])
         found = self._pack.exists()
@@ -95,15 +95,15 @@ class Run:
         wait_for_others(strategy_of(net))
         if found:
             self.history = History.read(self._history)
-        if found and _LATEST.get(net) != _stamp(self._pack):
+        if found and _CURRENT_FILE.get(net) != _stamp(self._pack):
             known = len(net.tasks)
             net.restore(self._pack)
             self._restored += net.tasks[known:]
         elif self._writes:  # a new pack, or one that changed after it was saved
             net.save(self._pack)
-        self._note(net)
+        self._mark_current(net)
         if self._writes and given:
-            self._put(self._given, given)
+            self._write_json(self._given, given)
         if self._checkpoint.exists():
             facts, _ = checkpoint.load(self._checkpoint)
             for name, value in settings.items():
@@ -128,7 +128,7 @@ class Run:
         Args:
             task: the task's name.
         """
-        return {} if self.directory is None else self._read(self._memory).get(task, {})
+        return {} if self.directory is None else self._read_json(self._memory).get(task, {})
 
     def remember(self, task: str, memory: dict) -> None:
         """Saves results of a task's preparation.
@@ -138,7 +138,7 @@ class Run:
             memory: JSON values by name.
         """
         if self._writes and memory:
-            self._put(self._memory, {**self._read(self._memory), task: memory})
+            self._write_json(self._memory, {**self._read_json(self._memory), task: memory})
 
     def keep(self, net: PackNet) -> None:
         """Saves the pack.
@@ -148,7 +148,7 @@ class Run:
         """
         if self._writes:
             net.save(self._pack)
-            self._note(net)
+            self._mark_current(net)
 
     def resume(self, task: str, model: TaskModel, phases: Phases) -> dict | None:
         """Restores an unfinished task from its checkpoint.
@@ -173,7 +173,7 @@ class Run:
         shapes = [tuple(variable.shape) for variable in checkpoint.variables_of(model)]
         if shapes != [value.shape for value in values[:count]]:
             raise ValueError(
-                f"'{self._checkpoint}' is of another model of task '{task}': its head or its "
+                f"'{self._checkpoint}' belongs to another model of task '{task}': its head or its "
                 "optimizer has changed since. Repeat the script as it was to continue, or delete "
                 "the file to start the task again."
             )
@@ -215,17 +215,17 @@ class Run:
             self.keep(net)
             self._checkpoint.unlink(missing_ok=True)
 
-    def _note(self, net: PackNet) -> None:
+    def _mark_current(self, net: PackNet) -> None:
         """Remembers that the pack matches its file; with several workers, all read the file."""
         if self._pack.exists() and not has_workers(strategy_of(net)):
-            _LATEST[net] = _stamp(self._pack)
+            _CURRENT_FILE[net] = _stamp(self._pack)
 
     @staticmethod
-    def _read(path: pathlib.Path) -> dict:
+    def _read_json(path: pathlib.Path) -> dict:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     @staticmethod
-    def _put(path: pathlib.Path, value: dict) -> None:
+    def _write_json(path: pathlib.Path, value: dict) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(value), encoding="utf-8")
@@ -238,7 +238,7 @@ class Run:
     @property
     def _folder(self) -> pathlib.Path:
         if self.directory is None:
-            raise ValueError("The run has no directory, so none of its files.")
+            raise ValueError("The run has no directory, so it has no files.")
         return self.directory
 
     @property

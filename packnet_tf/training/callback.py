@@ -77,7 +77,7 @@ class PackNetCallback(keras.callbacks.Callback):
         if schedule is not None and (prune_ratio, prune_epoch) != (0.5, 0):
             raise ValueError(
                 "PackNetCallback takes a schedule, or prune_ratio and prune_epoch, not both: a "
-                "schedule says itself when and how much to prune. Write PackNetCallback(schedule="
+                "schedule decides when and how much to prune. Write PackNetCallback(schedule="
                 "packnet_tf.polynomial_decay(0.0, 0.75, begin_step=0, end_step=1000))."
             )
         self.prune_ratio = check_ratio(prune_ratio)
@@ -137,8 +137,8 @@ class PackNetCallback(keras.callbacks.Callback):
     def _begun(self) -> Phases:
         if self._phases is None:
             raise RuntimeError(
-                "This PackNetCallback has seen no training begin. Give it to model.fit(callbacks="
-                "[...]), or call its on_train_begin first in a loop of your own."
+                "This PackNetCallback has not been started. Pass it to model.fit(callbacks=[...]), "
+                "or, in a loop of your own, call its on_train_begin first."
             )
         return self._phases
 
@@ -153,7 +153,7 @@ def _pack_of(model: keras.Model) -> "PackNet":
         raise ValueError(
             f"PackNetCallback works on the model that net.add_task returns; got '{model.name}', "
             "which belongs to no pack. Put augmentation into the data or the trunk rather than "
-            "around the model. A saved task model is on its own too: open the pack with "
-            "packnet_tf.load and use net.open_model."
+            "around the model. A task model loaded from a file belongs to no pack either: "
+            "open the pack with packnet_tf.load and use net.open_model."
         )
     return model.pack

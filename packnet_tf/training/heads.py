@@ -133,7 +133,7 @@ def collect(
         Features, a float32 array (n, width), and labels, an array (n,).
     """
     features, labels, count = [], [], 0
-    if isinstance(data, keras.utils.PyDataset):  # iterating over one need not end
+    if isinstance(data, keras.utils.PyDataset):  # iterating over it might never end
         numbers = itertools.count() if data.num_batches is None else range(data.num_batches)
         data = map(data.__getitem__, numbers)
     for x, y, *_ in data:

@@ -64,7 +64,7 @@ class Phases:
     ) -> None:
         if model.pack is None or model.task_name is None:
             raise ValueError(
-                f"The phases are those of a task of a pack; '{model.name}' belongs to no pack. Use "
+                f"Phases need the model of a pack's task; '{model.name}' belongs to no pack. Use "
                 "the model that net.add_task returns."
             )
         if not model.open:

@@ -105,7 +105,7 @@ def ask(schedule: Schedule, step: int) -> tuple[bool, float]:
         return should_prune, check_ratio(sparsity, "sparsity")
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"A schedule answers a step with a pair (should_prune, sparsity), sparsity from 0 to "
+            f"A schedule returns a pair (should_prune, sparsity) for a step, sparsity from 0 to "
             f"1; for step {step} this one returned {answer!r}. Write, for instance, "
             "lambda step: (step % 100 == 0, min(0.75, step / 1000))."
         ) from error
