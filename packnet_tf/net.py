@@ -335,6 +335,9 @@ class PackNet(Pack):
 
         Raises:
             ValueError: there is no committed task of that name.
+
+        Example:
+            >>> net.note_results("birds", test=0.9)
         """
         found = {key: float(value) for key, value in results.items()}
         self.state = self.state.with_committed(name, results={**self.results(name), **found})
@@ -344,6 +347,9 @@ class PackNet(Pack):
 
         Raises:
             RuntimeError: no task is open.
+
+        Example:
+            >>> net.discard()
         """
         _, model = self._open("discard")
         with Transaction(self):
@@ -364,6 +370,9 @@ class PackNet(Pack):
         Raises:
             ValueError: there is no such task, or it is not the last one.
             RuntimeError: a task is open, which would lose weights that it sees.
+
+        Example:
+            >>> net.release("birds")
         """
         record, still_open = self.state.record(name), self.state.open
         check_release(record, self.state.committed, still_open.name if still_open else None)
@@ -423,6 +432,9 @@ class PackNet(Pack):
         Raises:
             FileNotFoundError, ValueError: as for `load`; ValueError also if the file belongs to
                 another pack. The pack then does not change.
+
+        Example:
+            >>> net.restore("pack.keras")
         """
         saved, known = storage.read(path), self.state.committed
         same = saved.tasks[: len(known)] == self.tasks and saved.policy == self.policy

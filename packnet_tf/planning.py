@@ -210,6 +210,9 @@ def plan_table(shares: Sequence[Share], first: int = 1) -> str:
     Args:
         shares: the plan.
         first: number of the plan's first task.
+
+    Example:
+        >>> print(plan_table(plan([0.75, 0.0])))
     """
     head = ["task", "prune_ratio", "claims", "owns", "sees", "left free"]
     rows = [

@@ -66,6 +66,9 @@ class Pack:
 
         Raises:
             ValueError: there is no committed task of that name.
+
+        Example:
+            >>> names = net.classes("birds")
         """
         return self.state.record(name).classes
 
@@ -80,6 +83,10 @@ class Pack:
 
         Raises:
             ValueError: there is no committed task of that name.
+
+        Example:
+            >>> net.reused("birds")
+            ()
         """
         return tuple(self.tasks[number - 1] for number in self.state.record(name).sees[:-1])
 
@@ -99,6 +106,9 @@ class Pack:
 
         Raises:
             ValueError: there is no committed task of that name.
+
+        Example:
+            >>> accuracy = net.results("birds").get("test")
         """
         return dict(self.state.record(name).results)
 
@@ -131,6 +141,10 @@ class Pack:
 
         Raises:
             ValueError: there is no committed task of that name.
+
+        Example:
+            >>> plain = net.unpack("birds")
+            >>> plain.save("birds.keras")
         """
         view = self._view(self.state.record(name))
         model, _ = cloning.attach(
@@ -139,7 +153,11 @@ class Pack:
         return model
 
     def capacity(self) -> Capacity:
-        """Returns the numbers of owned and free weights per layer; prints as a table."""
+        """Returns the numbers of owned and free weights per layer; prints as a table.
+
+        Example:
+            >>> print(net.capacity())
+        """
         return self.state.capacity()
 
     def owners(self) -> dict[str, np.ndarray]:
@@ -148,6 +166,9 @@ class Pack:
         Returns:
             Dict from path to an integer array of the weight's shape: the 1-based number of the
             task that owns each weight, 0 = free.
+
+        Example:
+            >>> shares = {path: (owner == 1).mean() for path, owner in net.owners().items()}
         """
         return {
             path: keras.ops.convert_to_numpy(weight.owner)
@@ -161,6 +182,9 @@ class Pack:
             A dict of bytes: `packed`, `owners`, `trunk` (its unpacked weights), `tasks` (dict from
             task name to the bytes of its own values and head), `one_network` (a plain trunk with
             the first task's head), `separate_networks` (a plain network per task).
+
+        Example:
+            >>> packed_bytes = net.storage()["packed"]
         """
         weights = self.state.weights.values()
         return storage_use(
@@ -178,6 +202,9 @@ class Pack:
 
         Args:
             print_fn: function that prints the text.
+
+        Example:
+            >>> net.summary()
         """
         heads = {record.name: record.head_size for record in self.state.committed}
         if self.open_model is not None:
