@@ -1,8 +1,8 @@
 """PackNet for Keras 3: many tasks in one network, nothing forgotten.
 
-The public names are imported on first use, so that commands which need neither Keras nor
-TensorFlow (`packnet predict`) start at once. Where Keras is imported before this package, the
-packed layers are registered with it at once: `keras.saving.load_model` reads saved task models.
+Public names are imported on first use, so that commands which need neither Keras nor TensorFlow
+(`packnet predict`) start fast. If Keras was imported earlier, the packed layers are registered
+immediately, so that `keras.saving.load_model` can read saved task models.
 """
 
 import importlib
@@ -57,7 +57,7 @@ _HOMES = {
     "shortfalls": "packnet_tf.reporting.quality",
     "update_statistics": "packnet_tf.normalization.statistics",
 }
-_MODULES = ("metrics", "planning")  # of functions for those who look for them
+_MODULES = ("metrics", "planning")  # public modules of functions
 __all__ = ["__version__", *_HOMES, *_MODULES]
 
 
@@ -76,4 +76,4 @@ def __dir__() -> list[str]:
 
 
 if "keras" in sys.modules:
-    importlib.import_module("packnet_tf.tasks.task_model")  # with all the classes that files name
+    importlib.import_module("packnet_tf.tasks.task_model")  # registers the classes in files

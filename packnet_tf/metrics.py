@@ -1,7 +1,7 @@
-"""How well a sequence of tasks was learnt: pure functions of accuracies.
+"""Metrics of learning a sequence of tasks: pure functions of accuracies.
 
-`A[i, j]` is the accuracy on task j after learning task i, on test data, both counted from 0 here.
-Tasks that are not learnt yet are NaN: only the lower triangle, `j <= i`, is looked at.
+`A[i, j]` is the test accuracy on task j after learning task i, both counted from 0. Entries of
+tasks that are not learnt yet (above the diagonal) may be NaN; they are ignored.
 """
 
 from collections.abc import Sequence
@@ -10,13 +10,16 @@ import numpy as np
 
 
 def average_accuracy(matrix: np.ndarray) -> float:
-    """ACC: the mean accuracy of all tasks once the last one is learnt.
+    """Computes ACC: the mean accuracy of all tasks after the last one is learnt.
 
     Args:
-        matrix: float array (tasks, tasks), `A[i, j]` of 0 to 1.
+        matrix: float array (tasks, tasks), accuracies `A[i, j]` from 0 to 1.
+
+    Returns:
+        The mean of the last row, 0 to 1.
 
     Raises:
-        ValueError: it is no such matrix.
+        ValueError: `matrix` is not such a matrix.
 
     Example:
         >>> average_accuracy([[0.9, np.nan], [0.7, 0.8]])
@@ -28,17 +31,17 @@ def average_accuracy(matrix: np.ndarray) -> float:
 
 
 def backward_transfer(matrix: np.ndarray) -> float:
-    """BWT: how the accuracy of earlier tasks changed since each was learnt; 0 if nothing did.
+    """Computes BWT: the mean change of earlier tasks' accuracies since each was learnt.
 
     Args:
-        matrix: float array (tasks, tasks), `A[i, j]` of 0 to 1.
+        matrix: float array (tasks, tasks), accuracies `A[i, j]` from 0 to 1.
 
     Returns:
-        The mean of `A[T-1, j] - A[j, j]` over all tasks but the last; negative where tasks were
+        The mean of `A[T-1, j] - A[j, j]` over all tasks but the last; negative if tasks were
         forgotten; 0 for a single task.
 
     Raises:
-        ValueError: it is no such matrix.
+        ValueError: `matrix` is not such a matrix.
 
     Example:
         >>> round(backward_transfer([[0.9, np.nan], [0.7, 0.8]]), 3)
@@ -52,16 +55,16 @@ def backward_transfer(matrix: np.ndarray) -> float:
 
 
 def forgetting(matrix: np.ndarray) -> list[float]:
-    """How far each task is below the best it ever was.
+    """Computes how far each task is below its best accuracy.
 
     Args:
-        matrix: float array (tasks, tasks), `A[i, j]` of 0 to 1.
+        matrix: float array (tasks, tasks), accuracies `A[i, j]` from 0 to 1.
 
     Returns:
-        Per task the maximum over i of `A[i, j] - A[T-1, j]`; never negative, 0 for the last.
+        Per task, the maximum over i of `A[i, j] - A[T-1, j]`; never negative, 0 for the last.
 
     Raises:
-        ValueError: it is no such matrix.
+        ValueError: `matrix` is not such a matrix.
 
     Example:
         >>> [round(value, 3) for value in forgetting([[0.9, np.nan], [0.7, 0.8]])]
@@ -75,14 +78,17 @@ def forgetting(matrix: np.ndarray) -> list[float]:
 
 
 def gaps(accuracy: Sequence[float], individual: Sequence[float]) -> list[float]:
-    """The price of sharing a network: what an individual network of the same task does better.
+    """Computes the price of sharing a network: the accuracy lost against individual networks.
 
     Args:
-        accuracy: per task, when it was learnt (the diagonal), 0 to 1.
-        individual: of a network of its own, in the same order.
+        accuracy: each task's accuracy when it was learnt (the diagonal), 0 to 1.
+        individual: accuracies of individual networks for the same tasks, in the same order.
+
+    Returns:
+        Per task, `individual - accuracy`.
 
     Raises:
-        ValueError: they are not of the same tasks.
+        ValueError: the lengths differ.
 
     Example:
         >>> [round(gap, 3) for gap in gaps([0.85, 0.8], [0.875, 0.79])]
@@ -97,9 +103,16 @@ def gaps(accuracy: Sequence[float], individual: Sequence[float]) -> list[float]:
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation over seeds.
+    """Computes the mean and the standard deviation over seeds.
 
-    The deviation is that of a sample (divided by n - 1); 0 for a single value.
+    Args:
+        values: one value per seed.
+
+    Returns:
+        The mean, and the sample standard deviation (divided by n - 1); 0 for a single value.
+
+    Raises:
+        ValueError: there are no values.
 
     Example:
         >>> mean_and_deviation([1.0, 3.0])
@@ -112,7 +125,13 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
 
 
 def check_matrix(matrix: np.ndarray) -> np.ndarray:
-    """Returns the matrix as a float array, once its lower triangle holds accuracies.
+    """Checks that a matrix is square and that its lower triangle holds accuracies.
+
+    Args:
+        matrix: array (tasks, tasks).
+
+    Returns:
+        The matrix as a float array.
 
     Raises:
         ValueError: it is not square, or a value on or below the diagonal is not from 0 to 1.

@@ -1,4 +1,4 @@
-"""PackNet: one trunk, many tasks."""
+"""`PackNet`: packs many tasks into one trunk."""
 
 import dataclasses
 import pathlib
@@ -39,23 +39,23 @@ from packnet_tf.tasks.transaction import Transaction
 class PackNet(Pack):
     """Packs task after task into one trunk; earlier tasks never change.
 
-    A verb that raises, by Ctrl-C at any moment too, leaves the pack as it was before it, or as it
-    is after it.
+    A method that raises, or is interrupted by Ctrl-C, leaves the pack in its state before the call
+    or after it, never in between.
 
     Args:
         trunk: a built Functional or Sequential `keras.Model`, pretrained or not. It is copied and
-            left untouched.
-        biases: "shared": biases train with the first task and are frozen afterwards; "per_task":
-            every task has its own.
+            does not change.
+        biases: "shared": biases train with the first task and are then frozen; "per_task": every
+            task has its own.
         norms: the same for normalisation layers, moving statistics included.
-        restart: what freed weights start a later task from: "trunk", the values the trunk came
-            with; "zero"; or "fresh", drawn anew from the layers' initializers. The paper's rules
-            are `norms="shared", restart="zero"`.
-        embeddings: "shared": they train with the first task and are frozen afterwards; "packed":
-            they are packed as kernels are.
+        restart: the values at which freed weights start a later task: "trunk", the trunk's original
+            values; "zero"; or "fresh", new samples from the layers' initializers. The paper's
+            rules are `norms="shared", restart="zero"`.
+        embeddings: "shared": embeddings train with the first task and are then frozen; "packed":
+            they are packed in the same way as kernels.
 
     Attributes:
-        notes: strings of your own, saved with the pack and written into exported files.
+        notes: dict of your own strings, saved with the pack and written into exported files.
 
     Raises:
         ValueError: the trunk cannot be packed; the message says why.
@@ -97,30 +97,33 @@ class PackNet(Pack):
         statistics: str = "task",
         reuse: str | Sequence[str] = "all",
     ) -> TaskModel:
-        """Opens a new task, which claims all free weights, or a part of them.
+        """Opens a new task, which claims all free weights, or a fraction of them.
 
         Args:
             name: unique, and usable as a file name: letters, digits, `_`, `-` and `.`.
             head: the task's own output layers, a layer or a model that takes the trunk's outputs.
-                A copy is used, with its values where it has been built.
+                It is copied, with its values if it is built.
             classes: names of the classes in output order, or a dict such as `class_indices` of
-                Keras's generators; kept with the task and exported.
-            claim_ratio: fraction of the free weights of every layer to claim, 0 to 1: exactly
-                `round(claim_ratio * free)`, those with the largest values to start from.
-            statistics: what batch normalisation in the trunk normalises by: "task", batches in
-                training and statistics of the task's own in its answers; "trunk", those that the
-                trunk came with, in training too.
-            reuse: which earlier tasks' weights it sees: "all", as in the paper; "none"; or a list
-                of their names. Weights of the others count as 0 for it, so what they have learnt,
-                right or wrong for this one, makes no difference to it.
+                Keras's generators; saved with the task and exported.
+            claim_ratio: fraction of each layer's free weights to claim, 0 to 1. The task claims
+                exactly `round(claim_ratio * free)` weights, those with the largest restart
+                magnitudes.
+            statistics: source of the trunk's batch-normalisation statistics. "task": batches in
+                training, and the task's own moving statistics in inference. "trunk": the trunk's
+                original moving statistics, in training too.
+            reuse: earlier tasks whose weights the task sees: "all", as in the paper; "none"; or a
+                list of names. Weights of the other tasks count as 0 for the new one.
 
         Returns:
-            A Keras model, packed trunk and head, to compile and fit.
+            A Keras model of packed trunk and head, to compile and fit.
 
         Raises:
             ValueError: the name, the head, the class names, the claim ratio, the statistics or
                 `reuse` cannot be used, or no weight is free.
             RuntimeError: another task is not committed yet.
+
+        Example:
+            >>> model = net.add_task("birds", keras.layers.Dense(200))
         """
         self.state.check_name(name)
         self.state.check_owners()
@@ -171,34 +174,37 @@ class PackNet(Pack):
     ) -> Adoption:
         """Makes the pretrained trunk the first task, without its training data.
 
-        Prunes it, repairs the damage where there are images, and commits. The repair needs no
-        labels: the pruned trunk learns to compute what the unpruned one does, layer by layer, on
-        whatever images there are. Kernels, biases and gains train; moving statistics stay. Then,
-        under `restart="trunk"`, what the free weights start from is trained to make the trunk
-        whole again for the next task.
+        It prunes the trunk, repairs the damage if images are given, and commits the task. The
+        repair needs no labels: on any images, the pruned trunk learns to reproduce the unpruned
+        one, layer by layer. Kernels, biases and gains train; moving statistics do not change. Under
+        `restart="trunk"`, the restart values of the free weights are then trained too, so that the
+        next task starts from a whole trunk.
 
         Args:
             name: as for `add_task`.
-            prune_ratio: fraction of every layer to release for later tasks, 0 to 1; or by the path
-                of each packed weight: `packnet_tf.erk_ratios(net, 0.2)` harms small trunks less.
-            head: the built output layers that belong to the trunk; they keep their values. Without
-                it the task answers with the trunk's features.
-            images: what `fit` takes and can go over several times: an array, or a dataset of
-                batches, whose labels are not looked at. None: no repair.
-            epochs: passes over the images, in each of the two; 0 measures the damage only.
-            learning_rate: Adam's, in the first epoch; it falls along half a cosine. Default: 3e-4,
-                and less in proportion where the features are off by less than a tenth; a repair
-                that makes them worse all the same is taken back.
+            prune_ratio: fraction of every layer to release for later tasks, 0 to 1; or a dict by
+                the path of each packed weight, such as `packnet_tf.erk_ratios(net, 0.2)`, which
+                damages small trunks less.
+            head: the trunk's built output layers; they keep their values. Without a head, the task
+                returns the trunk's features.
+            images: data that `fit` accepts and can iterate repeatedly: an array, or a dataset of
+                batches, whose labels are ignored. None: no repair.
+            epochs: passes over the images for the repair, and again for the restart values; 0 only
+                measures the damage.
+            learning_rate: Adam's initial learning rate; it decays along half a cosine. Default:
+                3e-4, or proportionally less if the relative error of the features is below 0.1; a
+                repair that makes them worse is then undone.
             classes: as for `add_task`.
             criterion: as for `prune`.
             verbose: as for `fit`.
 
         Returns:
-            What was released, and the errors of the features before and after the repair.
+            The fraction of released weights, and the errors of the features before and after the
+            repair; prints as a table.
 
         Raises:
-            ValueError: an argument cannot be used, or the repair at the learning rate that was
-                given made it worse. The pack is then as it was.
+            ValueError: an argument cannot be used, or a repair at the given learning rate made the
+                features worse. The pack does not change.
             RuntimeError: the pack has a task already.
 
         Example:
@@ -214,40 +220,47 @@ class PackNet(Pack):
     def prune(
         self, ratio: float | Mapping[str, float], criterion: Criterion = magnitude
     ) -> dict[str, int]:
-        """Releases the smallest `ratio` of the open task's claim, in every layer.
+        """Releases the fraction `ratio` of the open task's claim in every layer.
 
         Args:
-            ratio: fraction to release, 0 to 1, of every layer or by the path of each packed weight
-                (the keys of `capacity()`), see `packnet_tf.erk_ratios`. Released weights count as
-                0 from now on.
-            criterion: which weights go, a function `(weights, claim, ratio) -> released` of
-                NumPy arrays, called once per packed weight; see `packnet_tf.magnitude`.
+            ratio: fraction to release, 0 to 1; or a dict by the path of each packed weight (the
+                keys of `capacity()`), see `packnet_tf.erk_ratios`. Released weights count as 0
+                from now on.
+            criterion: function `(weights, claim, ratio) -> released` on NumPy arrays that selects
+                the weights to release, called once per packed weight. Default: the smallest
+                magnitudes, see `packnet_tf.magnitude`.
 
         Returns:
-            How many weights were released, per layer: exactly `round(ratio * claimed)`.
+            Dict from path to the number of released weights, exactly `round(ratio * claimed)`.
 
         Raises:
-            ValueError: the ratio is out of range, the weights have become NaN, or the criterion
-                does not choose that many of the claim.
+            ValueError: the ratio is out of range, claimed weights are NaN, or the criterion selects
+                weights outside the claim or another number of them.
             RuntimeError: no task is open.
+
+        Example:
+            >>> released = net.prune(0.75)
         """
         return self._prune(check_ratios(ratio, self.state.weights), criterion)
 
     def prune_to(self, sparsity: float, criterion: Criterion = magnitude) -> dict[str, int]:
-        """Releases what is missing until `sparsity` of what the open task began with is released.
+        """Releases weights until `sparsity` of the open task's initial claim is released.
 
-        Called with growing values this prunes gradually: what is released stays released, and in
-        the end exactly `round(sparsity * began)` weights of every layer are.
+        Repeated calls with rising sparsities prune gradually. Released weights stay released, and
+        in the end exactly `round(sparsity * initial_claim)` weights of every layer are.
 
         Args:
             sparsity: fraction of the weights that the task claimed when it was added, 0 to 1.
             criterion: as for `prune`.
 
         Returns:
-            How many weights were released now, per layer.
+            Dict from path to the number of weights that this call released.
 
         Raises:
             ValueError, RuntimeError: as for `prune`.
+
+        Example:
+            >>> released = net.prune_to(0.5)
         """
         sparsity = check_ratio(sparsity, "sparsity")
         claim_ratio = self.state.need_open("prune").claim_ratio
@@ -269,20 +282,25 @@ class PackNet(Pack):
                 weight.release(chosen[path])
             model.phase.assign(int(Phase.RETRAINING))
             if any(counts.values()):
-                model.batches_seen.assign(0.0)  # the statistics of before are another network's
+                model.batches_seen.assign(0.0)  # the statistics belong to the unpruned network
             self.state = self.state.with_open(dataclasses.replace(record, phase=Phase.RETRAINING))
         return counts
 
     def commit(self) -> None:
-        """Gives the open task what it claims, for good; frees nothing, changes no earlier task.
+        """Makes the open task the owner of its claim, permanently.
 
-        Where `train_on_batch` or calls that were not traced have trained the task since its prune,
-        moving statistics are first measured on their last batches; `fit` has done so at its end.
-        For loops whose steps are traced see `packnet_tf.update_statistics`.
+        If the task was trained by `train_on_batch`, or by calls that were not traced, since its
+        last prune, the moving statistics are first measured on the last batches. `fit` measures
+        them at its end. After a custom loop with a traced step, call
+        `packnet_tf.update_statistics` before.
 
         Raises:
-            ValueError: the weights have become NaN.
-            RuntimeError: no task is open, or its weights were rolled back to before its prune.
+            ValueError: weights are NaN or infinite.
+            RuntimeError: no task is open, or its weights were restored from before its prune.
+
+        Example:
+            >>> net.prune(0.75)
+            >>> net.commit()
         """
         record, model = self._open("commit")
         weights, trunk = self.state.weights, self.state.trunk
@@ -290,7 +308,7 @@ class PackNet(Pack):
         check_not_rolled_back(record, model)
         own = own_weights(model.trunk)
         others = [*(v for _, v in own), *model.head.weights]
-        check_finite(record.name, weights, others)  # before data are asked for
+        check_finite(record.name, weights, others)  # before the pass over the data
         if convert_to_numpy(model.batches_seen) > 0:
             model.seen.update_statistics(model)
             check_finite(record.name, weights, others)
@@ -309,23 +327,29 @@ class PackNet(Pack):
             model.freeze()
 
     def note_results(self, name: str, **results: float) -> None:
-        """Keeps accuracies with a committed task, beside those it has; see `results`.
+        """Saves accuracies with a committed task, in addition to earlier ones; see `results`.
 
         Args:
-            name: of the task.
-            results: accuracies, 0 to 1, by what they are of.
+            name: the task's name.
+            results: accuracies by name, 0 to 1.
 
         Raises:
             ValueError: there is no committed task of that name.
+
+        Example:
+            >>> net.note_results("birds", test=0.9)
         """
         found = {key: float(value) for key, value in results.items()}
         self.state = self.state.with_committed(name, results={**self.results(name), **found})
 
     def discard(self) -> None:
-        """Drops the open task: its claim is free again, as if it had never been added.
+        """Drops the open task and frees its claim.
 
         Raises:
             RuntimeError: no task is open.
+
+        Example:
+            >>> net.discard()
         """
         _, model = self._open("discard")
         with Transaction(self):
@@ -335,18 +359,20 @@ class PackNet(Pack):
             model.freeze()
 
     def release(self, name: str) -> None:
-        """Gives the weights of the last task back to the free ones; the task is gone.
+        """Removes the last task and frees its weights.
 
-        They start the next task from the values that the released task had, or from 0 under
-        `restart="zero"`. What is shared after the first task stays as it was trained, even if
-        that was the task released.
+        The freed weights restart from the task's values, or from 0 under `restart="zero"`. Weights
+        that are shared after the first task keep their values, even if the first task is removed.
 
         Args:
-            name: the committed task to release; models of it answer no more.
+            name: the committed task to remove; its models then refuse to answer.
 
         Raises:
             ValueError: there is no such task, or it is not the last one.
             RuntimeError: a task is open, which would lose weights that it sees.
+
+        Example:
+            >>> net.release("birds")
         """
         record, still_open = self.state.record(name), self.state.open
         check_release(record, self.state.committed, still_open.name if still_open else None)
@@ -357,10 +383,13 @@ class PackNet(Pack):
             self.state = self.state.without_last()
 
     def _open(self, verb: str) -> tuple[TaskRecord, TaskModel]:
-        """The record and the model of the open task.
+        """Returns the record and the model of the open task.
+
+        Args:
+            verb: what the caller wants to do, for messages.
 
         Raises:
-            RuntimeError: no task is open, so there is nothing to `verb`.
+            RuntimeError: no task is open.
         """
         record = self.state.need_open(verb)
         if self.open_model is None:
@@ -375,15 +404,18 @@ class PackNet(Pack):
     def save(self, path: AnyPath) -> None:
         """Writes the pack, an open task included, to one `.keras` file; see `packnet_tf.load`.
 
-        Written to a temporary file beside it, flushed and renamed: after a crash the old file is
-        whole. The optimizer of an open task is not part of it.
+        The file is written atomically: after a crash, the old file is intact. The optimizer of an
+        open task is not saved.
 
         Args:
-            path: of the file, which ends in `.keras`.
+            path: the file to write; its name ends in `.keras`.
 
         Raises:
-            ValueError: it does not.
-            RuntimeError: weights from before a commit were restored over those of committed tasks.
+            ValueError: the name does not end in `.keras`.
+            RuntimeError: weights of committed tasks were restored from before a commit.
+
+        Example:
+            >>> net.save("pack.keras")
         """
         self.state.check_owners()
         state = self.state
@@ -392,32 +424,34 @@ class PackNet(Pack):
         storage.write(state, path)
 
     def restore(self, path: AnyPath) -> None:
-        """Goes on from a later state of this pack, as `save` wrote it; notes made since then stay.
+        """Replaces the pack by a later state of it that was saved; keeps notes made since.
 
         Args:
-            path: a `.keras` file, of a pack made from the same trunk, whose first tasks are those
-                of this one.
+            path: a `.keras` file of a pack from the same trunk, whose first tasks are this pack's.
 
         Raises:
-            FileNotFoundError, ValueError: as for `load`, or the file is of another pack. This one
-                is then as it was.
+            FileNotFoundError, ValueError: as for `load`; ValueError also if the file belongs to
+                another pack. The pack then does not change.
+
+        Example:
+            >>> net.restore("pack.keras")
         """
         saved, known = storage.read(path), self.state.committed
         same = saved.tasks[: len(known)] == self.tasks and saved.policy == self.policy
         if not (same and saved.has_weights_of(self.state)):
             raise ValueError(
-                f"'{path}' is not an earlier state of this pack: its trunk, its policy or its "
+                f"'{path}' is not a later state of this pack: its trunk, its policy or its "
                 f"first tasks ({', '.join(saved.tasks) or 'none'}) differ. Use the trunk, the "
                 "policy and the tasks that it was made with, or another directory."
             )
-        # Models of the tasks that are known go on answering.
+        # Keep the records of known tasks, so that their models still answer.
         records = (*known, *saved.records[len(known) :])
         with Transaction(self), storage.naming(path):
             notes = {**saved.notes, **self.notes}
             self._take(dataclasses.replace(saved, records=records, notes=notes))
 
     def _take(self, state: PackState) -> None:
-        """Becomes the pack of a state, with a model of its open task."""
+        """Takes over a state, and builds a model for its open task."""
         self.state, self.open_model = state, None
         if state.open is not None:
             model = self._build(state.open)
@@ -425,9 +459,9 @@ class PackNet(Pack):
             self.open_model = model
 
     def __reduce__(self) -> tuple[Callable[[bytes], "PackNet"], tuple[bytes]]:
-        """Copies, of `copy.deepcopy` and pickle, are what a file of the pack would be read as.
+        """Copies (`copy.deepcopy`) and pickles the pack through its file format.
 
-        They share nothing with it; the model of an open task comes without its optimizer.
+        A copy shares nothing with the pack. The model of an open task has no optimizer.
         """
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "pack.keras"
@@ -442,7 +476,7 @@ def load(path: AnyPath) -> PackNet:
         path: a `.keras` file.
 
     Returns:
-        The pack, an open task included: go on with `net.open_model`.
+        The pack. If a task is open, continue with `net.open_model`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -455,12 +489,12 @@ def load(path: AnyPath) -> PackNet:
     net = PackNet.__new__(PackNet)
     state = storage.read(path)
     with storage.naming(path):
-        net._take(state)  # noqa: SLF001  the class is ours
+        net._take(state)  # noqa: SLF001  a method of the class in this module
     return net
 
 
 def _from_bytes(data: bytes) -> PackNet:
-    """The pack of the bytes of its file."""
+    """Reads a pack from the bytes of its file."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "pack.keras"
         path.write_bytes(data)

@@ -1,4 +1,4 @@
-"""How the capacity of a trunk divides among tasks."""
+"""Plans how tasks divide the capacity of a trunk."""
 
 import dataclasses
 import math
@@ -12,19 +12,18 @@ from packnet_tf.reporting.tables import text_table
 if TYPE_CHECKING:
     from packnet_tf.net import PackNet
 
-LEAST_SHARE = 0.5  # below it the learning rate rises no further
-# What a task needs, as shares of the packed weights; see docs/comparison.md.
+LEAST_SHARE = 0.5  # below this share the learning rate does not rise further
+# The least that a task needs, as fractions of the packed weights; see docs/comparison.md.
 LEAST_SEEN, LEAST_OWNED = 1 / 3, 0.005
 
 
 def equal_shares(num_tasks: int) -> list[float]:
-    """Pruning ratios that give every task the same share of the trunk.
+    """Computes prune ratios that give every task the same share of the trunk.
 
-    Task t of T claims what the tasks before it left, T - t + 1 shares, and releases all but one.
+    Task t of T claims the T - t + 1 shares that earlier tasks left, and releases all but one.
 
     Args:
-        num_tasks: how many tasks there will be, T.
-
+        num_tasks: number of tasks, T.
     Returns:
         One prune_ratio per task, (T - t) / (T - t + 1); the last is 0.
 
@@ -45,20 +44,20 @@ def equal_shares(num_tasks: int) -> list[float]:
 
 
 def erk_ratios(net: "PackNet", ratio: float, power: float = 0.5) -> dict[str, float]:
-    """Ratios that release the same share of the whole trunk, but less of its small layers.
+    """Computes ratios that release a fraction of the whole trunk, but less of its small layers.
 
-    A uniform ratio takes as much of a depthwise kernel, of a first layer and of others with few
-    weights a channel as of the large ones, and they bear it worst: releasing a fifth of
-    MobileNetV2 uniformly changes its features four times as much. See docs/adoption.md.
+    A uniform ratio releases the same fraction of all layers. Small kernels (depthwise ones, those
+    of the first layer) suffer most from it: releasing a fifth of MobileNetV2 uniformly changes its
+    features four times as much. See docs/adoption.md.
 
     Args:
-        net: the pack; its packed weights and their shapes count, not who owns them.
+        net: the pack; only the shapes of its packed weights count, not their owners.
         ratio: fraction of all packed weights to release, 0 to 1.
-        power: how far to go: 0 is uniform, 1 is Erdős-Rényi-kernel, whose densities are
-            proportional to the sum of a kernel's sides over their product.
+        power: 0 is uniform; 1 is Erdős-Rényi-kernel, whose densities are proportional to the sum
+            of a kernel's sides over their product; values in between mix the two.
 
     Returns:
-        By the path of every packed weight its ratio, as `net.prune` and `net.adopt` take it.
+        Dict from the path of every packed weight to its ratio, for `net.prune` and `net.adopt`.
 
     Raises:
         ValueError: the ratio is out of range.
@@ -75,8 +74,14 @@ def erk_ratios(net: "PackNet", ratio: float, power: float = 0.5) -> dict[str, fl
 def ratios_for_shapes(
     shapes: Sequence[Sequence[int]], ratio: float, power: float = 0.5
 ) -> list[float]:
-    """The same for shapes of weights, in their order.
+    """Computes the ratios of `erk_ratios` for a list of shapes.
 
+    Args:
+        shapes: shapes of the packed weights.
+        ratio, power: as for `erk_ratios`.
+
+    Returns:
+        One ratio per shape, 0 to 1.
     Example:
         >>> [round(r, 3) for r in ratios_for_shapes([(3, 3, 8, 1), (1, 1, 64, 64)], 0.5)]
         [0.0, 0.509]
@@ -86,7 +91,7 @@ def ratios_for_shapes(
     raw = [(sum(shape) / size) ** power for shape, size in zip(shapes, sizes, strict=True)]
     keep: float = (1.0 - ratio) * sum(sizes)
     dense: set[int] = set()
-    while True:  # a layer cannot be denser than dense: what it does not take goes to the others
+    while True:  # no layer keeps more than all its weights; the others keep the rest
         open_ = [i for i in range(len(sizes)) if i not in dense]
         left = keep - sum(sizes[i] for i in dense)
         factor = left / sum(raw[i] * sizes[i] for i in open_) if open_ and left > 0 else 0.0
@@ -97,21 +102,21 @@ def ratios_for_shapes(
 
 
 def rate_for_share(rate: float, share: float) -> float:
-    """The learning rate of gradient descent for a task that trains a part of the weights.
+    """Computes the learning rate of gradient descent for a task that trains a part of the weights.
 
-    What a step changes in a network's outputs is the rate times the squared norm of the gradient,
-    and of that a part of the weights has about its share. So at the rate of a whole network it
-    learns slower, and ends too early; see docs/comparison.md for figures. For Adam and its kind,
-    whose steps do not depend on the norm, and for normalisation that is frozen, this was not found
-    to hold.
+    A gradient step changes a network's outputs by the learning rate times the gradient's squared
+    norm. A part of the weights has about its share of that, so at the learning rate of a whole
+    network it learns more slowly and ends too early; docs/comparison.md has figures. Measurements
+    did not show this for Adam and similar optimizers, whose steps do not depend on the norm, nor
+    with frozen normalisation.
 
     Args:
-        rate: that is right where all weights train.
-        share: of all packed weights, those that the task trains: while it is pruned gradually those
-            that it will keep; 0 to 1.
+        rate: the learning rate that suits a network in which all weights train.
+        share: fraction of all packed weights that the task trains, 0 to 1; with gradual pruning,
+            the fraction that it will keep.
 
     Returns:
-        `rate / share`, at most twice the rate: more makes tasks that keep little learn worse.
+        `rate / share`, at most twice the rate: more harms tasks that keep little.
 
     Raises:
         ValueError: the share is out of range.
@@ -125,14 +130,14 @@ def rate_for_share(rate: float, share: float) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """What one task gets; all are fractions of the packed weights.
+    """The share of one task; all fields except `prune_ratio` are fractions of the packed weights.
 
     Attributes:
-        prune_ratio: fraction of its claim that it releases.
-        claimed: what it trains, all that is free when it comes.
-        owned: what it keeps for good.
-        seen: what it answers with, its own and those of earlier tasks.
-        free: what is left for later ones.
+        prune_ratio: fraction of its claim that the task releases, 0 to 1.
+        claimed: weights that the task trains: all that are free when it is added.
+        owned: weights that the task keeps.
+        seen: weights that the task uses, its own and those of earlier tasks.
+        free: weights left for later tasks.
     """
 
     prune_ratio: float
@@ -143,12 +148,12 @@ class Share:
 
 
 def plan(ratios: Sequence[float], free: float = 1.0) -> list[Share]:
-    """Divides a trunk among tasks in the order of their ratios.
+    """Plans the shares of tasks from their prune ratios, in order.
 
     Args:
         ratios: the prune_ratio of each task, 0 to 1.
-        free: fraction of the packed weights that is free now, `net.capacity().free` for a pack
-            with tasks.
+        free: fraction of the packed weights that is free now, 0 to 1; for a pack with tasks,
+            `net.capacity().free`.
 
     Returns:
         A `Share` per task. In a real pack every layer rounds to whole weights.
@@ -169,11 +174,14 @@ def plan(ratios: Sequence[float], free: float = 1.0) -> list[Share]:
 
 
 def too_little(shares: Sequence[Share], first: int = 1) -> list[str]:
-    """A sentence for every task of a plan that gets less than it can live with.
+    """Describes the tasks of a plan that get too few weights.
 
     Args:
         shares: the plan.
-        first: number of its first task.
+        first: number of the plan's first task.
+
+    Returns:
+        A sentence for each such task.
 
     Example:
         >>> too_little(plan([0.9, 0.0]))[0].partition(":")[0]
@@ -197,7 +205,15 @@ def too_little(shares: Sequence[Share], first: int = 1) -> list[str]:
 
 
 def plan_table(shares: Sequence[Share], first: int = 1) -> str:
-    """Lays out a plan, a row per task; `first` is the number of its first one."""
+    """Lays out a plan as a table.
+
+    Args:
+        shares: the plan.
+        first: number of the plan's first task.
+
+    Example:
+        >>> print(plan_table(plan([0.75, 0.0])))
+    """
     head = ["task", "prune_ratio", "claims", "owns", "sees", "left free"]
     rows = [
         [str(number), f"{share.prune_ratio:.4g}"]

@@ -15,10 +15,14 @@ import packnet_tf.export
 from helpers.pack_helpers import compiled, mlp_trunk, pack_task
 
 # What an example starts from, where that is not a pack without tasks.
-OPEN = ("Transaction", "reset_optimizer", "update_statistics", "PackNetCallback")
+OPEN = (
+    "Transaction", "reset_optimizer", "update_statistics", "PackNetCallback", "PackNet.prune",
+    "PackNet.prune_to", "PackNet.commit", "PackNet.discard",
+)  # fmt: skip
 COMMITTED = (
     "Capacity", "plot_capacity", "load", "export_onnx", "export_bundle", "Pack.preview",
-    "to_precision",
+    "Pack.task_model", "Pack.unpack", "Pack.classes", "Pack.reused", "Pack.results",
+    "PackNet.release", "PackNet.note_results", "PackNet.restore", "to_precision",
 )  # fmt: skip
 
 

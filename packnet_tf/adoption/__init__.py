@@ -1,1 +1,1 @@
-"""A pretrained trunk as the base of a pack."""
+"""Adopts a pretrained trunk as the base of a pack."""

@@ -1,9 +1,9 @@
-"""A pretrained trunk as the first task, without the data it was trained on.
+"""Adopts a pretrained trunk as the first task, without the data it was trained on.
 
 Pruning damages the trunk. The repair needs no labels: on any images, the pruned trunk learns to
-compute what the unpruned one does, layer by layer. That moves the weights that are kept, and with
-them moved the free ones fit no more: the next task would start from a trunk worse than the pruned
-one. So the values that free weights start from are then trained to the same end.
+reproduce the unpruned one, layer by layer. The repair changes the kept weights, which then no
+longer match the restart values of the free weights: the next task would start from a trunk worse
+than the pruned one. Therefore the restart values are trained in the same way afterwards.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Fitting(TypedDict):
-    """The arguments of `match` that are a user's own."""
+    """The arguments of `match` that the user sets."""
 
     epochs: int
     learning_rate: float | None
@@ -38,18 +38,18 @@ class Fitting(TypedDict):
 
 @dataclasses.dataclass(frozen=True)
 class Adoption:
-    """What adopting a trunk did; prints as a table.
+    """The result of adopting a trunk; prints as a table.
 
     Attributes:
-        name: the task.
-        released: share of the packed weights that the prune released, 0 to 1.
-        epochs: epochs of repair; 0 where it would have made the features worse.
-        error_pruned: relative error of the features on the images, after the prune: the mean
-            squared difference from the unpruned trunk's, divided by the variance of those; None
+        name: the task's name.
+        released: fraction of the packed weights that the prune released, 0 to 1.
+        epochs: epochs of repair; 0 if there was no repair or it was undone.
+        error_pruned: relative error of the features on the images after the prune: the mean
+            squared difference from the unpruned trunk's features, divided by their variance. None
             without images.
-        error_repaired: the same after the repair.
-        error_next: the same of what the next task starts from, kept and free weights together;
-            None where it does not start from the trunk, or was not measured.
+        error_repaired: the relative error after the repair; None without images.
+        error_next: the relative error of the trunk from which the next task starts, kept and free
+            weights together. None if restart is not "trunk", or without images.
     """
 
     name: str
@@ -85,12 +85,12 @@ def adopt(
     criterion: Criterion,
     verbose: str | int,
 ) -> Adoption:
-    """Does what `PackNet.adopt` says, whose arguments these are.
+    """Does the work of `PackNet.adopt`.
 
     Args:
         net: the pack.
         name, prune_ratio, head, images, epochs, learning_rate, classes, criterion, verbose: as
-            there.
+            for `PackNet.adopt`.
     """
     net.state.check_name(name)
     check_first(name, net.tasks)
@@ -113,7 +113,7 @@ def adopt(
             before, after = match(model.trunk, teacher, images, **fitting)
             if learning_rate is not None:
                 check_repaired(name, before, after, learning_rate)
-            elif not after <= before:  # NaN included
+            elif not after <= before:  # also true for NaN
                 assign_values(model.trunk.trainable_variables, pruned)
                 after, repaired = before, False
         net.commit()
@@ -127,18 +127,18 @@ def adopt(
 def complete(
     net: "PackNet", teacher: keras.Model, images: AnyData, **fitting: Unpack[Fitting]
 ) -> float:
-    """Trains what free weights start from, so that the next task starts from the whole trunk.
+    """Trains the restart values of free weights, so that the next task starts from a whole trunk.
 
-    Where training makes it no better they keep what they have: a trunk that the repair has hardly
-    moved is nearly whole already.
+    If training does not reduce the error, the restart values stay: after a small repair they fit
+    already.
 
     Args:
         net: a pack of one task.
-        teacher: the trunk as it came.
+        teacher: the original trunk.
         images, fitting: as for `match`.
 
     Returns:
-        The relative error of the features that the next task starts from.
+        The relative error of the features from which the next task starts.
     """
     view = cloning.view_trunk(net.state.trunk, (1, 2), frozen=False)
     for _, variable in own_weights(view):
@@ -157,14 +157,14 @@ def complete(
 
 
 def check_first(name: str, tasks: Sequence[str]) -> None:
-    """Refuses to adopt a trunk that holds tasks.
+    """Refuses to adopt a trunk if the pack has tasks.
 
     Args:
-        name: of the task to adopt it as.
-        tasks: names of those that it holds.
+        name: the name of the task to adopt.
+        tasks: names of the pack's tasks.
 
     Raises:
-        RuntimeError: it does.
+        RuntimeError: there are tasks.
     """
     if tasks:
         raise RuntimeError(
@@ -175,13 +175,13 @@ def check_first(name: str, tasks: Sequence[str]) -> None:
 
 
 def check_settings(epochs: int, learning_rate: float | None) -> None:
-    """Refuses epochs and rates that are none.
+    """Refuses invalid epochs and learning rates.
 
     Args:
-        epochs, learning_rate: what a user gave as such.
+        epochs, learning_rate: the user's values.
 
     Raises:
-        ValueError: the message says which.
+        ValueError: the message says which is invalid.
     """
     whole = isinstance(epochs, numbers.Integral) and not isinstance(epochs, bool)
     if not whole or epochs < 0:
@@ -200,15 +200,15 @@ def check_settings(epochs: int, learning_rate: float | None) -> None:
 
 
 def check_has_values(name: str, head: keras.layers.Layer, own: keras.layers.Layer) -> None:
-    """Refuses a head that has yet to be trained: adopting does not.
+    """Refuses a head that would have random weights, because adopting does not train the head.
 
     Args:
-        name: of the task.
-        head: as given.
-        own: its copy in the task's model.
+        name: the task's name.
+        head: the user's head.
+        own: the head's copy in the task's model.
 
     Raises:
-        ValueError: it has weights, and they were never built.
+        ValueError: the head has weights and is not built.
     """
     if own.weights and not head.built:
         raise ValueError(
@@ -219,15 +219,15 @@ def check_has_values(name: str, head: keras.layers.Layer, own: keras.layers.Laye
 
 
 def check_repaired(name: str, before: float, after: float, learning_rate: float) -> None:
-    """Refuses a repair that made it worse, NaN included.
+    """Refuses a repair that increased the error or made it NaN.
 
     Args:
-        name: of the task.
-        before, after: relative errors of the features.
-        learning_rate: of the repair.
+        name: the task's name.
+        before, after: relative errors of the features before and after the repair.
+        learning_rate: the user's learning rate.
 
     Raises:
-        ValueError: it did.
+        ValueError: the repair made the features worse.
     """
     if not after <= before:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Feature matching: one trunk is trained to compute what another one does, on any images."""
+"""Feature matching: trains one trunk to reproduce another one's features on any images."""
 
 import math
 from collections.abc import Callable
@@ -25,51 +25,53 @@ def match(
     layerwise: bool = True,
     verbose: int | str = 0,
 ) -> tuple[float, float]:
-    """Trains a pruned trunk to compute what another one of its structure does.
+    """Trains a pruned trunk to reproduce the features of the unpruned one.
 
-    Both run in inference mode: moving statistics stay those of the data the trunk was trained on.
+    Both run in inference mode, so moving statistics do not change.
 
     Args:
-        student: the trunk to train, a `PackedTrunk`.
+        student: the trunk to train.
         teacher: a plain trunk of the same structure.
-        images: what `fit` can go over several times; labels in it are not looked at.
-        epochs: passes over the images, at a rate that falls along half a cosine.
-        learning_rate: Adam's, in the first epoch; None: `rate_for_damage`.
-        layerwise: whether what every packed layer takes in is matched too, or the features alone.
+        images: data that `fit` accepts and can iterate repeatedly; labels are ignored.
+        epochs: passes over the images; the learning rate decays along half a cosine.
+        learning_rate: Adam's initial learning rate; None: `rate_for_damage`.
+        layerwise: whether to match the inputs of every packed layer too, not only the features.
         verbose: as for `fit`.
 
     Returns:
-        The relative error of the features before and after.
+        The relative error of the features before and after the training.
 
     Raises:
-        ValueError: the unpruned trunk's features are the same for all images, or NaN.
+        ValueError: the teacher's features are the same for all images, NaN or infinite.
     """
     matching = Matching(student, teacher, layerwise)
-    # Before anything is traced: compiling throws away what was.
+    # Compile first: compiling discards traced functions.
     matching.compile(keras.optimizers.Adam(), jit_compile=_jit_compile())
     try:
         before = matching.measure(images)
-        if before == 0.0 or epochs == 0:  # nothing is damaged, or to be repaired
+        if before == 0.0 or epochs == 0:  # no damage, or no repair wanted
             return before, before
         rate = rate_for_damage(before) if learning_rate is None else learning_rate
         matching.fit(
             images,
             epochs=epochs,
             verbose=verbose,
-            shuffle=not hasattr(images, "element_spec"),  # tf.data shuffles itself, or Keras warns
+            shuffle=not hasattr(
+                images, "element_spec"
+            ),  # Keras warns about shuffling a tf.data.Dataset
             callbacks=[keras.callbacks.LearningRateScheduler(cosine(rate, epochs))],
         )
         return before, matching.measure(images)
     finally:
-        if keras.backend.backend() == "jax":  # where it stops half way, variables are empty
+        if keras.backend.backend() == "jax":  # an interrupted fit leaves variables without values
             matching.jax_state_sync()
 
 
 def rate_for_damage(error: float) -> float:
-    """Adam's learning rate for a repair: small where little is to be repaired, or it harms.
+    """Returns Adam's learning rate for a repair; it is lower for little damage.
 
     Args:
-        error: relative error of the features before it.
+        error: relative error of the features before the repair.
 
     Example:
         >>> rate_for_damage(0.5), round(rate_for_damage(0.01), 6)
@@ -79,25 +81,25 @@ def rate_for_damage(error: float) -> float:
 
 
 def cosine(rate: float, epochs: int) -> Callable[[int, float], float]:
-    """A schedule for `LearningRateScheduler`: from `rate` towards 0, along half a cosine."""
+    """Returns a schedule for `LearningRateScheduler` from `rate` to 0 along half a cosine."""
     return lambda epoch, _: rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
 
 
 class Matching(keras.Model):
-    """Measures and trains how well one trunk computes what another one does.
+    """Measures and trains how well one trunk reproduces another.
 
-    Its outputs are moments, (batch, places, 3): per example and place, the means of the squared
-    difference, of the teacher's values and of their squares. The places are what every packed
-    layer takes in, where that is asked for, and at the end the features.
+    The outputs have shape (batch, places, 3): for every example and place, the means of the squared
+    difference, of the teacher's values and of their squares. The places are the inputs of the
+    packed layers, if `layerwise`, and then the features.
 
     Args:
-        student, teacher, layerwise: see `match`.
+        student, teacher, layerwise: as for `match`.
     """
 
     def __init__(self, student: PackedTrunk, teacher: keras.Model, layerwise: bool = True) -> None:
         super().__init__(dtype=student.dtype_policy, autocast=False)
         teacher.trainable = False
-        wanted = _holders(student, teacher) if layerwise else set()
+        wanted = _packed_and_containers(student, teacher) if layerwise else set()
         self.student, self.teacher = tapped(student, wanted), tapped(teacher, wanted)
         self.features = len(tree.flatten(student.output))
         places = len(tree.flatten(self.student.output))
@@ -111,10 +113,13 @@ class Matching(keras.Model):
         return ops.stack([_moments(*pair) for pair in zip(ours, theirs, strict=True)], axis=1)
 
     def measure(self, images: AnyData) -> float:
-        """The relative error of the features; sets the scales that errors are trained with.
+        """Measures the relative error of the features, and sets the scales of the loss.
+
+        Args:
+            images: as for `match`.
 
         Raises:
-            ValueError: the teacher's features are the same for all images, or NaN.
+            ValueError: the teacher's features are the same for all images, NaN or infinite.
         """
         error, mean, square = self.predict(images, verbose=0).astype("float64").mean(axis=0).T
         variance = square - mean**2
@@ -124,7 +129,7 @@ class Matching(keras.Model):
                 "Cannot match the trunk's features: on these images they are all the same, NaN or "
                 "infinite. Give real images, with the pixel values that the trunk takes."
             )
-        # Where nothing is damaged, or the teacher shows nothing, nothing is to be learned.
+        # Places without error, or where the teacher's values are constant, get no weight.
         useful = (error > 0) & (variance > 0)
         scales = np.divide(1.0, variance, out=np.zeros_like(variance), where=useful)
         self.scales.assign(scales / max(1, np.count_nonzero(useful)))
@@ -142,15 +147,15 @@ class Matching(keras.Model):
 
 
 def tapped(model: keras.Model, wanted: set[int]) -> keras.Model:
-    """A model of the same layers that also gives what some of them take in.
+    """Rebuilds a model so that it also returns the inputs of some layers.
 
     Args:
         model: a functional model.
-        wanted: the `id` of every layer to tap; models that hold such a layer count as well, and
-            are looked into.
+        wanted: the `id` of every layer to tap, and of the models that contain such layers.
 
     Returns:
-        A model whose output is a list of what was tapped, of floating point, and the outputs.
+        A model of the same layers. Its output is a list: the tapped floating-point tensors, then
+        the outputs.
     """
     taps: dict[int, keras.KerasTensor] = {}
 
@@ -166,16 +171,16 @@ def tapped(model: keras.Model, wanted: set[int]) -> keras.Model:
         taps.update((id(x), x) for x in found)
         return output
 
-    if isinstance(model, keras.Sequential):  # within a trunk
+    if isinstance(model, keras.Sequential):  # nested in a trunk
         model = keras.Model(model.inputs[0], model.outputs[0])
     copy = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
-    for x in tree.flatten(copy.input):  # what comes in is not to go out again
+    for x in tree.flatten(copy.input):  # do not return the model's own inputs
         taps.pop(id(x), None)
     return keras.Model(copy.input, [*taps.values(), copy.output])
 
 
-def _holders(student: PackedTrunk, teacher: keras.Model) -> set[int]:
-    """The `id` of every layer of the two that is packed in the student, or holds such layers."""
+def _packed_and_containers(student: PackedTrunk, teacher: keras.Model) -> set[int]:
+    """Returns the `id` of packed layers and their containers, in both trunks."""
     wanted = set()
     pairs = zip(all_layers(student), all_layers(teacher), strict=True)
     for ours, theirs in pairs:
@@ -189,7 +194,7 @@ def _is_float(x: object) -> bool:
 
 
 def _moments(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Means of (ours - theirs)^2, theirs and theirs^2 per example: (batch, 3)."""
+    """Returns per-example means of (ours - theirs)^2, theirs and theirs^2: (batch, 3)."""
     ours, theirs = (ops.cast(x, "float32") for x in (ours, theirs))
     axes = tuple(range(1, len(theirs.shape)))
     parts = (ops.square(ours - theirs), theirs, ops.square(theirs))
@@ -197,5 +202,5 @@ def _moments(ours: Tensor, theirs: Tensor) -> Tensor:
 
 
 def _jit_compile() -> Literal["auto", False]:
-    """TensorFlow's XLA makes convolutions slower on CPUs; JAX is nothing without it."""
+    """Returns `jit_compile`: XLA slows TensorFlow on CPUs; JAX always compiles."""
     return "auto" if has_accelerator() or keras.backend.backend() != "tensorflow" else False

@@ -1,1 +1,1 @@
-"""What Keras, TensorFlow and the file system need care with."""
+"""Adapters to Keras, TensorFlow and the file system."""

@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the new ones, never half of each."""
+"""Atomic file writes: a file holds its old contents or its new ones, never a mixture."""
 
 import contextlib
 import errno
@@ -14,12 +14,16 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextlib.contextmanager
 def replacing(path: AnyPath) -> Iterator[pathlib.Path]:
-    """Yields a temporary path beside `path`; on success it is flushed and takes `path`'s place.
+    """Yields a temporary path that replaces `path` when the block succeeds.
 
-    When the block raises, the temporary file is removed and `path` is as it was.
+    The temporary file is in the same folder. It is flushed to disk before it replaces `path`. If
+    the block raises, the temporary file is removed and `path` is unchanged.
+
+    Args:
+        path: the file to write; missing folders are created.
 
     Raises:
-        OSError: the disk is full; in one sentence, which names `path`.
+        OSError: the disk is full; the message names `path`.
 
     Example:
         >>> with replacing("manifest.json") as temporary:
@@ -27,12 +31,12 @@ def replacing(path: AnyPath) -> Iterator[pathlib.Path]:
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The whole name at the end: savers look at the suffix.
+    # The temporary name ends in the full name: savers look at the suffix.
     handle, name = tempfile.mkstemp(prefix=".writing-", suffix=f"-{path.name}", dir=path.parent)
     os.close(handle)
     temporary = pathlib.Path(name)
     try:
-        mask = os.umask(0)  # mkstemp makes private files; a saved one is like any other
+        mask = os.umask(0)  # mkstemp makes private files; give this one the usual permissions
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
         uncache(path)
@@ -55,10 +59,11 @@ def replacing(path: AnyPath) -> Iterator[pathlib.Path]:
 
 
 def uncache(path: pathlib.Path) -> None:
-    """Lets the system take the memory in which it keeps a file's contents, for other contents.
+    """Drops a file's contents from the system's page cache.
 
-    The old file is there until the new one is written, and on a virtual machine memory that the
-    host has to give first takes longer than all the writing; see docs/performance.md.
+    The old file stays on disk until the new one is written, so both would be cached. On a virtual
+    machine, getting more memory from the host can take longer than the write; see
+    docs/performance.md.
     """
     if hasattr(os, "posix_fadvise"):
         with contextlib.suppress(OSError), open(path, "rb") as file:
@@ -66,10 +71,10 @@ def uncache(path: pathlib.Path) -> None:
 
 
 def flush(path: pathlib.Path) -> None:
-    """Waits until a file's contents, or a folder's entries, are on the disk."""
+    """Waits until a file's contents, or a folder's entries, are on disk."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except OSError:  # folders cannot be opened on every system
+    except OSError:  # some systems cannot open folders
         return
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""What datasets say of their own length."""
+"""Dataset lengths."""
 
 import math
 
@@ -8,11 +8,11 @@ from packnet_tf.backend.types import AnyData
 
 
 def known_batches(data: AnyData) -> float | None:
-    """How many batches a dataset has: infinity where it never ends, None where it does not say."""
+    """Returns the number of batches: infinity if the dataset never ends, None if unknown."""
     if isinstance(data, keras.utils.PyDataset):
         return math.inf if data.num_batches is None else data.num_batches
     try:
-        count = data.cardinality  # of distributed datasets it is a property
+        count = data.cardinality  # a property of distributed datasets, a method of others
         count = int(count() if callable(count) else count)  # -1 is infinite, -2 unknown
     except (AttributeError, ValueError):
         return None
@@ -20,18 +20,21 @@ def known_batches(data: AnyData) -> float | None:
 
 
 def check_ends(data: AnyData, what: str) -> AnyData:
-    """Returns data that are gone over as a whole.
+    """Refuses a dataset that never ends, where all of the data are needed.
 
     Args:
-        data: in any form; of a dataset it is known whether it ends.
-        what: it is, for the message.
+        data: training data in any form.
+        what: the subject of the error message, "The training data" for instance.
+
+    Returns:
+        The data.
 
     Raises:
-        ValueError: they never end.
+        ValueError: the dataset never ends.
     """
     if known_batches(data) == math.inf:
         raise ValueError(
-            f"{what} never end: the dataset is repeated without limit, and all of it is gone over. "
-            "Leave out .repeat(), or write .repeat().take(batches)."
+            f"{what} never end: the dataset repeats without limit, and all of its batches are "
+            "needed. Leave out .repeat(), or write .repeat().take(batches)."
         )
     return data

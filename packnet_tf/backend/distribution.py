@@ -1,4 +1,4 @@
-"""What TensorFlow asks for, its distribution strategies above all; nothing on other backends."""
+"""Helpers for TensorFlow and `tf.distribute`; on other backends they do nothing."""
 
 import contextlib
 import functools
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def keep_tf_keras() -> None:
-    """Lets `tf.keras` be Keras 3, whatever is imported later.
+    """Makes `tf.keras` resolve to Keras 3, whatever is imported later.
 
-    TensorFlow decides at the first use of `tf.keras`, by an environment variable that importing
-    tensorflow-model-optimization sets to mean Keras 2.
+    TensorFlow chooses the version at the first use of `tf.keras`, from an environment variable.
+    Importing tensorflow-model-optimization sets that variable to Keras 2.
     """
     if keras.backend.backend() == "tensorflow" and not os.environ.get("TF_USE_LEGACY_KERAS"):
         import tensorflow as tf
@@ -26,12 +26,12 @@ def keep_tf_keras() -> None:
 
 
 def has_accelerator() -> bool:
-    """Whether there is a GPU or TPU: on CPUs XLA makes TensorFlow's convolutions slower."""
+    """Returns whether there is a GPU or TPU. On CPUs, XLA slows TensorFlow's convolutions."""
     return any(not device.startswith("cpu") for device in keras.distribution.list_devices())
 
 
 def compiles_on_cpu() -> bool:
-    """Whether parts of a step may be given to XLA now: on one CPU, where there is XLA."""
+    """Returns whether XLA may compile parts of a step: on CPUs with XLA, without a strategy."""
     if keras.backend.backend() != "tensorflow" or has_accelerator():
         return False
     import tensorflow as tf
@@ -43,7 +43,7 @@ def compiles_on_cpu() -> bool:
 def _has_xla() -> bool:
     import tensorflow as tf
 
-    with tf.init_scope():  # now, not in the step that is being traced
+    with tf.init_scope():  # run it eagerly, outside the step that is being traced
         try:
             tf.function(lambda x: x + 1.0, jit_compile=True)(1.0)
         except tf.errors.OpError:
@@ -52,10 +52,10 @@ def _has_xla() -> bool:
 
 
 def owner_dtype() -> str:
-    """The dtype of owners and claims made now: uint8, one byte a weight.
+    """Returns the dtype for owners and claims: uint8, or int32 under a multi-worker strategy.
 
-    A `MultiWorkerMirroredStrategy` sends the first value of every variable to all workers, which
-    TensorFlow can do with few dtypes; int32 is the smallest of them that holds 255 tasks.
+    A `MultiWorkerMirroredStrategy` broadcasts the initial value of every variable. TensorFlow can
+    broadcast few dtypes; int32 is the smallest of them that holds 255 tasks.
     """
     if keras.backend.backend() != "tensorflow":
         return "uint8"
@@ -66,13 +66,13 @@ def owner_dtype() -> str:
 
 
 def strategy_of(net: "PackNet") -> Strategy:
-    """The strategy that the variables of a pack were made under; None where there was none."""
+    """Returns the strategy under which a pack's variables were created, or None."""
     variable = next(iter(net.state.weights.values())).packed
     return getattr(variable.value, "distribute_strategy", None)
 
 
 def is_chief(strategy: Strategy) -> bool:
-    """Whether this process is the one that writes files: the only one, or the first worker."""
+    """Returns whether this process writes files: it is the only process, or the chief worker."""
     resolver = getattr(strategy, "cluster_resolver", None)
     if resolver is None or resolver.task_type is None:
         return True
@@ -82,12 +82,12 @@ def is_chief(strategy: Strategy) -> bool:
 
 
 def has_workers(strategy: Strategy) -> bool:
-    """Whether there are several processes, which must do the same."""
+    """Returns whether the strategy spans several processes, which must run in step."""
     return getattr(strategy, "cluster_resolver", None) is not None
 
 
 def wait_for_others(strategy: Strategy) -> None:
-    """Returns once all workers have come here; at once where there is one."""
+    """Waits until all workers have made this call; returns at once without workers."""
     if not has_workers(strategy):
         return
     import tensorflow as tf
@@ -100,5 +100,5 @@ def wait_for_others(strategy: Strategy) -> None:
 
 
 def scope_of(strategy: Strategy) -> contextlib.AbstractContextManager:
-    """The scope of a strategy, to make variables beside those that are there."""
+    """Returns the strategy's scope, for creating variables under it."""
     return strategy.scope() if strategy is not None else contextlib.nullcontext()

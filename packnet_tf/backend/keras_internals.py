@@ -1,23 +1,25 @@
-"""What the library needs of Keras that Keras keeps to itself: all of it is here.
+"""The private attributes of Keras that the library uses.
 
-A new version of Keras is checked against this file.
+All of them are in this file. Check it against each new version of Keras.
 """
 
 import keras
 
 
 def all_layers(layer: keras.Layer, include_self: bool = True) -> list[keras.Layer]:
-    """A layer and those within it, from outside in; the order is that of the structure.
+    """Returns a layer and all layers nested in it, outer layers first.
+
+    The order depends on the structure alone.
 
     Args:
         layer: a layer or model.
-        include_self: whether it comes first itself.
+        include_self: whether to include `layer` itself, as the first.
     """
     return list(layer._flatten_layers(include_self=include_self))
 
 
 def inner_layers(layer: keras.Layer) -> list[keras.Layer]:
-    """The layers directly within a layer or model.
+    """Returns the layers directly within a layer or model.
 
     Args:
         layer: a layer or model.
@@ -26,7 +28,7 @@ def inner_layers(layer: keras.Layer) -> list[keras.Layer]:
 
 
 def direct_variables(layer: keras.Layer) -> list[keras.Variable]:
-    """The variables of a layer itself, without those of layers within it.
+    """Returns a layer's variables, without those of nested layers.
 
     Args:
         layer: a layer or model.
@@ -35,7 +37,7 @@ def direct_variables(layer: keras.Layer) -> list[keras.Variable]:
 
 
 def trained_variables(layer: keras.Layer) -> list[keras.Variable]:
-    """Those of `direct_variables` that were made to be trained; the layer's own list.
+    """Returns those of `direct_variables` created as trainable: the layer's own list.
 
     Args:
         layer: a layer or model.
@@ -44,7 +46,7 @@ def trained_variables(layer: keras.Layer) -> list[keras.Variable]:
 
 
 def fixed_variables(layer: keras.Layer) -> list[keras.Variable]:
-    """Those of `direct_variables` that were not made to be trained.
+    """Returns those of `direct_variables` created as non-trainable: the layer's own list.
 
     Args:
         layer: a layer or model.
@@ -53,17 +55,17 @@ def fixed_variables(layer: keras.Layer) -> list[keras.Variable]:
 
 
 def untrack(layer: keras.Layer, variable: keras.Variable) -> None:
-    """Takes a variable out of the lists of a layer.
+    """Removes a variable from a layer's lists of variables.
 
     Args:
-        layer: that has it.
-        variable: the variable itself, not one of equal value.
+        layer: the layer that tracks it.
+        variable: the variable, compared by identity.
     """
     layer._untrack_variable(variable)
 
 
 def unlock(layer: keras.Layer) -> None:
-    """Lets a built layer take new variables, and attributes that hold some.
+    """Allows a built layer to track new variables and new attributes that hold variables.
 
     Args:
         layer: a built layer.
@@ -72,7 +74,7 @@ def unlock(layer: keras.Layer) -> None:
 
 
 def lock(layer: keras.Layer) -> None:
-    """Has a layer refuse them again.
+    """Forbids a built layer to track new variables again; see `unlock`.
 
     Args:
         layer: a built layer.
@@ -81,27 +83,27 @@ def lock(layer: keras.Layer) -> None:
 
 
 def operation_of(tensor: keras.KerasTensor) -> keras.Operation:
-    """The operation of a graph that gives a symbolic tensor.
+    """Returns the operation that produces a symbolic tensor.
 
     Args:
-        tensor: of any shape and dtype, an input of the graph or what an operation gave.
+        tensor: a tensor of a graph, of any shape and dtype; it may be an input of the graph.
     """
-    return tensor._keras_history.operation  # type: ignore[attr-defined]  # graphs give it one
+    return tensor._keras_history.operation  # type: ignore[attr-defined]  # set by graphs
 
 
 def steps_counter(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
-    """The variable in which an optimizer counts its steps, those that only accumulate included.
+    """Returns the variable that counts an optimizer's steps, accumulation steps included.
 
     Args:
-        optimizer: any; not one that holds another.
+        optimizer: an optimizer; not a wrapper such as `LossScaleOptimizer`.
     """
     return optimizer._iterations
 
 
 def optimized_variables(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
-    """The variables that a built optimizer trains.
+    """Returns the variables that a built optimizer trains.
 
     Args:
-        optimizer: any; not one that holds another.
+        optimizer: an optimizer; not a wrapper such as `LossScaleOptimizer`.
     """
     return optimizer._trainable_variables

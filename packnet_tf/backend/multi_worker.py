@@ -1,4 +1,4 @@
-"""`fit` on several hosts: what Keras 3.15 lacks for `MultiWorkerMirroredStrategy`."""
+"""Makes `fit` work under `MultiWorkerMirroredStrategy`, which Keras 3.15 does not support."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,12 +17,12 @@ def _several_workers(model: keras.Model) -> bool:
 
 
 class FittingModel(keras.Model):
-    """A Keras model that can be fitted and evaluated by several workers.
+    """A Keras model that several workers can fit and evaluate.
 
-    Keras averages batches of data over the workers before the first step, and averages the
-    results of a step along their first axis, which numbers do not have. So the first batch is that
-    of this worker here, and results are vectors of one number. Under other strategies, and on
-    other backends than TensorFlow, it is Keras's own model.
+    Before the first step, Keras reduces the first batch over the workers; after each step, it
+    reduces the results along their first axis, which scalars do not have. This class builds the
+    model from the worker's own first batch and returns results of shape (1,). Under other
+    strategies and on other backends it behaves like `keras.Model`.
     """
 
     def _maybe_symbolic_build(

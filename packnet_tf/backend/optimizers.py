@@ -1,4 +1,4 @@
-"""A fresh optimizer state, for retraining after a prune."""
+"""Resets and checks optimizers; retraining after a prune starts with a fresh state."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from packnet_tf.backend.keras_internals import optimized_variables, steps_counte
 
 
 def reset_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
-    """Puts an optimizer's state (moments, step count, averages) back to its beginning.
+    """Resets an optimizer's state (moments, step count, averages) to its initial values.
 
-    The optimizer object stays, so a compiled train step goes on using it. Its learning rate stays
-    too; a learning-rate schedule starts again from step 0.
+    The optimizer object stays the same, so a compiled train step keeps using it. A constant
+    learning rate is kept; a learning-rate schedule starts again at step 0.
 
     Args:
-        optimizer: any Keras optimizer; one that has not been built is fresh already.
+        optimizer: any Keras optimizer; one that is not built yet is left as it is.
 
     Example:
         >>> net.prune(0.75)
@@ -23,7 +23,7 @@ def reset_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
     """
     if not optimizer.built:
         return
-    # Initial values differ by optimizer (ones, an accumulator's start): a new one knows them.
+    # Initial values differ by optimizer (an accumulator may start at 1), so build a new one.
     fresh = type(optimizer).from_config(optimizer.get_config())
     fresh.build(variables_of(optimizer))
     for old, new in zip(optimizer.variables, fresh.variables, strict=True):
@@ -31,14 +31,14 @@ def reset_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
 
 
 def check_resettable(optimizer: keras.optimizers.Optimizer) -> None:
-    """Refuses an optimizer that `reset_optimizer` could not reset.
+    """Refuses an optimizer that `reset_optimizer` cannot reset.
 
     Raises:
-        ValueError: Keras cannot make it anew from its configuration.
+        ValueError: Keras cannot recreate it from its configuration.
     """
     try:
         type(optimizer).from_config(optimizer.get_config())
-    except Exception as error:  # Keras raises many kinds
+    except Exception as error:  # Keras raises many types
         raise ValueError(
             f"Retraining begins with a fresh optimizer, and Keras cannot make this "
             f"{type(optimizer).__name__} anew from its get_config(): {error} Give its learning "
@@ -49,36 +49,36 @@ def check_resettable(optimizer: keras.optimizers.Optimizer) -> None:
 
 
 def steps_of(optimizer: keras.optimizers.Optimizer) -> int:
-    """How many training steps an optimizer has done, those that only accumulated included."""
-    # `iterations` counts updates, of which accumulation makes one of several steps.
+    """Returns the number of training steps so far, accumulation steps included."""
+    # `iterations` counts updates; with gradient accumulation an update takes several steps.
     return int(ops.convert_to_numpy(steps_counter(_inner(optimizer))))
 
 
 def take_averages(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> None:
-    """Gives the model the moving averages of its weights, where the optimizer keeps them.
+    """Assigns the optimizer's moving averages of the weights to the model, if it keeps them.
 
-    `fit` does so at its end; a loop of one's own must. Right after a reset there are none.
+    `fit` does this at its end; a custom loop must call it. After a reset there are no averages.
     """
     if int(ops.convert_to_numpy(optimizer.iterations)) > 0:
         optimizer.finalize_variable_values(model.trainable_variables)
 
 
 def variables_of(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
-    """The variables that a built optimizer updates."""
+    """Returns the variables that a built optimizer updates."""
     return optimized_variables(_inner(optimizer))
 
 
 def _inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """The optimizer within a LossScaleOptimizer."""
+    """Returns the optimizer within a LossScaleOptimizer, or the optimizer itself."""
     inner: Any = getattr(optimizer, "inner_optimizer", optimizer)
     return inner
 
 
 def refuse_strange(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> None:
-    """Refuses an optimizer that was built for another model than the one to train.
+    """Refuses an optimizer that was built for another model.
 
     Raises:
-        ValueError: it cannot update the model's variables.
+        ValueError: it does not know one of the model's trainable variables.
     """
     if not getattr(optimizer, "built", False):
         return

@@ -1,14 +1,14 @@
-"""Names, for annotations, of what has no type of its own in Python."""
+"""Type aliases for values that have no static type of their own."""
 
 import os
 from typing import Any, TypeAlias
 
 AnyPath: TypeAlias = str | os.PathLike[str]
-# A tf.Tensor or a jax.Array, by the backend; a keras.KerasTensor while a graph is made.
+# A tf.Tensor or a jax.Array; a keras.KerasTensor while a graph is built.
 Tensor: TypeAlias = Any
-# Tensors or arrays, one alone or several in tuples, lists and dicts.
+# A tensor or array, or a nested structure of them.
 Tensors: TypeAlias = Any
-# What `fit` and `predict` take: arrays, a tf.data.Dataset, a keras.utils.PyDataset, an iterable.
+# The inputs of `fit` and `predict`: arrays, a tf.data.Dataset, a PyDataset, an iterable.
 AnyData: TypeAlias = Any
-# A tf.distribute.Strategy; None where there is none.
+# A tf.distribute.Strategy, or None.
 Strategy: TypeAlias = Any

@@ -1,1 +1,1 @@
-"""Moving statistics that are those of the network that answers."""
+"""Moving statistics of batch normalisation that match the committed network."""

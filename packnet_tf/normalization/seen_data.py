@@ -1,4 +1,4 @@
-"""The data a model was trained on, for what is to be measured on them afterwards."""
+"""References to training data, on which moving statistics are measured later."""
 
 import collections
 
@@ -9,15 +9,15 @@ from packnet_tf.backend.distribution import has_workers
 from packnet_tf.backend.types import AnyData, Tensors
 from packnet_tf.normalization.statistics import update_statistics
 
-MOST_BATCHES = 64  # of a loop of one's own; references, not copies
-MOST_STEPS = 256  # of a pass: more change statistics little, and large data take long
+MOST_BATCHES = 64  # batches of a custom loop to keep, by reference
+MOST_STEPS = 256  # batches per pass: more change statistics little and take long
 
 
 class SeenData:
-    """Training data by reference: what `fit` was given last, or the last batches of another loop.
+    """Keeps references to training data: those of the last `fit`, or a custom loop's last batches.
 
-    Batches within a traced function are not seen: moving statistics then are the average that
-    training has left (`statistics.momentum_after`).
+    It cannot keep batches within a traced function. Moving statistics then stay the average over
+    the training steps (`statistics.momentum_after`).
     """
 
     def __init__(self) -> None:
@@ -27,24 +27,24 @@ class SeenData:
     def remember_fit(
         self, x: AnyData, batch_size: int | None = None, steps: int | None = None
     ) -> None:
-        """Remembers the data of a `fit`; of a generator, which is used up, nothing."""
+        """Keeps the data of a `fit`; keeps nothing of a generator, which is used up."""
         self._forget()
         if x is not None and not hasattr(x, "__next__"):
             steps = MOST_STEPS if steps is None else min(steps, MOST_STEPS)
             self._fit = (x, batch_size, steps)
 
     def remember_batch(self, x: Tensors) -> None:
-        """Remembers the inputs of a batch of concrete values."""
+        """Keeps the inputs of a batch, unless they are symbolic."""
         leaves = keras.tree.flatten(x)
         if all(isinstance(leaf, np.ndarray) or hasattr(leaf, "numpy") for leaf in leaves):
             self._fit = None
             self._batches.append(x)
 
     def update_statistics(self, model: keras.Model) -> None:
-        """Measures a model's moving statistics on the data, and forgets them."""
+        """Measures a model's moving statistics on the kept data, then drops the data."""
         several = has_workers(getattr(model, "distribute_strategy", None))
         try:
-            if several:  # Keras's predict does not spread over hosts
+            if several:  # `predict` does not run on several hosts
                 pass
             elif self._fit is not None:
                 x, batch_size, steps = self._fit
@@ -54,7 +54,7 @@ class SeenData:
         except Exception:
             self._forget()
             raise
-        self._forget()  # not after Ctrl-C: a commit tried again needs them
+        self._forget()  # not after Ctrl-C: a repeated commit needs the data
 
     def _forget(self) -> None:
         self._fit = None
@@ -62,7 +62,7 @@ class SeenData:
 
 
 class _Replay(keras.utils.PyDataset):
-    """Batches once more."""
+    """Replays a list of batches."""
 
     def __init__(self, batches: list):
         super().__init__()

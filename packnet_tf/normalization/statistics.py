@@ -1,14 +1,15 @@
-"""Moving statistics that are those of the network that answers.
+"""Makes the moving statistics of batch normalisation match the current network.
 
-A layer that normalises by batches in training answers by moving statistics, an average whose
-momentum was chosen for long runs: with the 0.999 of `keras.applications` it needs thousands of
-steps to forget, and the 20 to 60 steps an epoch of a small task never get there. Two things mend
-that, whatever the momentum:
+In training, batch normalisation uses the statistics of each batch; in inference, it uses moving
+averages of them. The averages' momentum is meant for long runs: with the 0.999 of
+`keras.applications`, an average needs thousands of steps to forget its initial value. A small task
+has 20 to 60 steps per epoch. This module makes two corrections, which work for any momentum:
 
-- While a task trains, its momentum grows with the steps since the task or its prune began
-  (`momentum_after`), so that validation sees the network of now. This needs no data.
-- Before a commit the statistics are measured anew on the training data (`update_statistics`),
-  wherever those are at hand.
+- While a task trains, the momentum grows with the number of steps since the task began or was
+  pruned (`momentum_after`). Validation then uses statistics of the current network, without
+  additional data.
+- Before a commit, the statistics are measured on the training data (`update_statistics`), if these
+  are available.
 """
 
 import contextlib
@@ -28,19 +29,19 @@ from packnet_tf.backend.types import AnyData, Tensor, Tensors
 from packnet_tf.packing.layers import own_variables
 from packnet_tf.packing.weight import assign_values, copy_value, values_of
 
-# An average over the last eighth of the steps: short enough to follow weights that move, long
-# enough to level out batches.
+# The average covers about the last eighth of the steps: short enough to follow changing weights,
+# long enough to average over batches.
 RECENT = 8.0
-# What the statistics were before counts for some steps: one batch of a few images would make
-# variances of nearly 0. After ten steps 0.0015 of it is left.
+# The initial statistics weigh as much as this many steps. Without them, a first batch of few images
+# would make variances almost 0. After ten steps, their weight is 0.0015.
 START = 4.0
 _normalizing = contextvars.ContextVar("_normalizing", default=False)
-_CLASSES: dict[type, type] = {}
-# From a layer's own momentum to the one to use.
+_FOLLOWING_CLASSES: dict[type, type] = {}
+# Maps a layer's own momentum to the one to use.
 Momentum = Callable[[float], float | Tensor]
 
 if TYPE_CHECKING:
-    _Mixed = keras.layers.BatchNormalization  # what the mixin is mixed into
+    _Mixed = keras.layers.BatchNormalization  # the base class that the mixin expects
 else:
     _Mixed = object
 
@@ -48,31 +49,38 @@ else:
 def momentum_after(
     steps: float | Tensor, momentum: float, recent: float = RECENT, start: float = START
 ) -> Tensor:
-    """The momentum of an update of statistics, at most the layer's own.
+    """Computes the momentum for an update of moving statistics, at most the layer's own.
 
-    It weighs recent batches more than an equal-weighted average does, which would not forget the
-    network of the first steps: polynomial-decay averaging, Shamir & Zhang 2013, section 4.
+    Recent batches weigh more than in a uniform average, which would not forget the network of the
+    first steps. This is polynomial-decay averaging.
 
     Args:
-        steps: float tensor or number, how many updates there have been, this one included.
-        momentum: the layer's own, 0 to 1.
-        recent: the average is over about the last `1 / recent` of the steps.
-        start: steps that what the statistics began with counts for.
+        steps: number or float tensor, updates so far, including this one.
+        momentum: the layer's own momentum, 0 to 1.
+        recent: the average covers about the last `1 / recent` of the steps.
+        start: number of steps that the initial statistics weigh.
+
+    Returns:
+        A float32 scalar tensor, 0 to 1.
 
     Example:
         >>> [round(float(momentum_after(n, 0.99)), 3) for n in (4, 1000)]
         [0.5, 0.99]
+
+    Source: Shamir & Zhang 2013, Stochastic Gradient Descent for Non-smooth Optimization,
+    section 4.
     """
     steps = ops.cast(steps, "float32") + start
     return ops.minimum(steps / (steps + recent), momentum)
 
 
 class FollowsSteps(_Mixed):
-    """Mixin for a `BatchNormalization` whose momentum grows with the steps while it is called.
+    """Mixin for `BatchNormalization` whose momentum grows with the steps during a call.
 
     Attributes:
-        effective_momentum: from the layer's own momentum to that of this step.
-        fixed: whether it normalises by its moving statistics in training too, and never moves them.
+        effective_momentum: function from the layer's own momentum to that of the current step.
+        fixed: whether the layer normalises by its moving statistics in training too and never
+            updates them.
     """
 
     plain: type[keras.layers.BatchNormalization]
@@ -82,10 +90,10 @@ class FollowsSteps(_Mixed):
     @property
     def momentum(self) -> float | Tensor:
         own = vars(self)["momentum"]
-        # Elsewhere, in get_config above all, it is the number that the layer was given.
+        # Outside a call (in `get_config`, say), return the number that the layer was given.
         if not _normalizing.get():
             return own
-        # The precision that Keras normalises in.
+        # Keras normalises in this dtype.
         return ops.cast(
             self.effective_momentum(own), keras.backend.result_type(self.compute_dtype, "float32")
         )
@@ -109,16 +117,16 @@ class FollowsSteps(_Mixed):
 
 
 def follow_steps(layer: keras.layers.Layer, effective_momentum: Momentum) -> None:
-    """Has every `BatchNormalization` in a layer use another momentum while it is called."""
+    """Makes every `BatchNormalization` in a layer use another momentum during calls."""
     for part in all_layers(layer):
         if isinstance(part, keras.layers.BatchNormalization):
             if not isinstance(part, FollowsSteps):
-                part.__class__ = _following(type(part))
+                part.__class__ = _following_class(type(part))
             part.__dict__["effective_momentum"] = effective_momentum
 
 
 def fix_statistics(layer: keras.layers.Layer) -> None:
-    """Has every `BatchNormalization` in a layer answer as in inference."""
+    """Makes every `BatchNormalization` in a layer run in inference mode."""
     for part in all_layers(layer):
         if isinstance(part, keras.layers.BatchNormalization):
             if not isinstance(part, FollowsSteps):
@@ -128,7 +136,7 @@ def fix_statistics(layer: keras.layers.Layer) -> None:
 
 @contextlib.contextmanager
 def as_plain(layer: keras.layers.Layer) -> Iterator[None]:
-    """Within it layers have their own classes, as files are to name them."""
+    """Restores the original classes within the block, so that files name those."""
     parts = [part for part in all_layers(layer) if isinstance(part, FollowsSteps)]
     classes = [type(part) for part in parts]
     for part in parts:
@@ -141,7 +149,7 @@ def as_plain(layer: keras.layers.Layer) -> Iterator[None]:
 
 
 def moves_statistics(layer: keras.layers.Layer) -> bool:
-    """Whether training normalises by batches anywhere in a layer."""
+    """Returns whether a layer contains batch normalisation that uses batch statistics."""
     return any(
         isinstance(part, keras.layers.BatchNormalization)
         and part.trainable
@@ -153,36 +161,39 @@ def moves_statistics(layer: keras.layers.Layer) -> bool:
 def update_statistics(
     model: keras.Model, data: AnyData, batch_size: int | None = None, steps: int | None = None
 ) -> None:
-    """Measures the moving statistics of a model on data, its weights being what they are now.
+    """Measures a model's moving statistics on data, with its current weights.
 
-    One pass in training mode, in which every batch counts alike ("precise" batch normalisation).
-    Weights and random generators stay as they are. Statistics of other layers than
-    `BatchNormalization` are freed of the values they began with, if they are moving averages.
+    It makes one pass in training mode and averages all batches with equal weight ("precise" batch
+    normalisation). Weights and random generators do not change. Moving averages in other layers
+    than `BatchNormalization` are updated too, and their initial values are removed from them.
 
     Args:
-        model: a Keras model; of a `TaskModel`, the open one. In layers that are frozen, statistics
-            stand still.
-        data: the training data, in any form that `predict` takes and that can be gone over again;
-            labels in it are not looked at. Arrays are mixed, as `fit` does: sorted by class, they
-            would be normalised class by class.
-        batch_size: of data given as arrays; use that of the training. Default: 32.
-        steps: batches to look at; default: all.
+        model: a Keras model; a `TaskModel` must be the open one. Statistics of frozen layers do
+            not change.
+        data: the training data, in any form that `predict` accepts and that can be iterated
+            repeatedly. Labels are ignored. Arrays are shuffled: data sorted by class would be
+            normalised class by class.
+        batch_size: batch size for arrays; use that of the training. Default: 32.
+        steps: number of batches; default: all.
+
+    Raises:
+        ValueError: the data never end, and `steps` is None.
 
     Example:
-        >>> net.prune(0.75)  # and a training loop of your own
+        >>> net.prune(0.75)  # and a custom training loop
         >>> packnet_tf.update_statistics(net.open_model, images, batch_size=32)
         >>> net.commit()
     """
     if _are_arrays(data):
-        data, batch_size = Mixed(data, batch_size or 32), None
+        data, batch_size = _Shuffled(data, batch_size or 32), None
     if steps is None:
         check_ends(data, "The data to measure statistics on")
     elif (known_batches(data) or math.inf) <= steps:
-        steps = None  # Keras warns of data that end before
+        steps = None  # Keras would warn that the data end early
     others = _statistics(model, of_norms=False)
     if not others and not moves_statistics(model):
         return
-    # Random generators, and what the model counts itself.
+    # Seeds of random generators, and the model's own counters.
     own = {id(variable) for variable in fixed_variables(model)}
     counters = [v for v in model.non_trainable_variables if not _is_float(v) or id(v) in own]
     every = [*counters, *_statistics(model)]
@@ -191,7 +202,7 @@ def update_statistics(
         _pass_over(model, data, batch_size, steps)
         moved = [i for i, v in enumerate(values_of(others)) if not np.array_equal(v, start[i])]
         if moved:
-            _free_of_start(
+            _remove_start(
                 [others[i] for i in moved],
                 [start[i] for i in moved],
                 lambda: _pass_over(model, data, batch_size, steps),
@@ -202,8 +213,8 @@ def update_statistics(
     assign_values(counters, before[: len(counters)])
 
 
-class Mixed(keras.utils.PyDataset):
-    """Batches of arrays, in a random order that is always the same."""
+class _Shuffled(keras.utils.PyDataset):
+    """Shuffles arrays into batches, in the same order every time."""
 
     def __init__(self, x: Tensors, batch_size: int) -> None:
         super().__init__()
@@ -221,7 +232,7 @@ class Mixed(keras.utils.PyDataset):
 
 @keras.saving.register_keras_serializable("packnet_tf")
 class StatisticsPass(keras.Model):
-    """Calls a model in training mode and answers with nothing; made to `predict`."""
+    """Calls a model in training mode; use it with `predict`, which then returns zeros."""
 
     def __init__(self, model: keras.Model):
         super().__init__(autocast=False)
@@ -241,11 +252,11 @@ def _pass_over(
     model: keras.Model, data: AnyData, batch_size: int | None, steps: int | None
 ) -> None:
     strategy = getattr(model, "distribute_strategy", None)
-    with scope_of(strategy), _weighing_alike(model) as bind:
+    with scope_of(strategy), _averaging_uniformly(model) as bind:
         counting = StatisticsPass(model)
         bind(counting.seen)
         if keras.backend.backend() == "jax":
-            # Predicting overwrites the memory of variables, which averages of weights may share.
+            # `predict` donates the memory of variables, which averages of weights may share.
             for variable in model.variables:
                 copy_value(variable, variable)
         try:
@@ -256,8 +267,8 @@ def _pass_over(
 
 
 @contextlib.contextmanager
-def _weighing_alike(model: keras.Model) -> Iterator[Callable[[keras.Variable], None]]:
-    """Within it every batch counts alike in the statistics of batch normalisation."""
+def _averaging_uniformly(model: keras.Model) -> Iterator[Callable[[keras.Variable], None]]:
+    """Gives all batches equal weight in the statistics of batch normalisation."""
     norms = [p for p in all_layers(model) if isinstance(p, keras.layers.BatchNormalization)]
     old = [(type(norm), vars(norm).get("effective_momentum")) for norm in norms]
 
@@ -275,7 +286,7 @@ def _weighing_alike(model: keras.Model) -> Iterator[Callable[[keras.Variable], N
 
 
 def _statistics(model: keras.Model, of_norms: bool = True) -> list[keras.Variable]:
-    """What layers may move in training; those of batch normalisation among it, or not."""
+    """Returns the float variables that layers may update in training, with or without norms."""
     found = []
     for layer in all_layers(model, include_self=False):
         if layer.trainable and (of_norms or not isinstance(layer, keras.layers.BatchNormalization)):
@@ -284,13 +295,14 @@ def _statistics(model: keras.Model, of_norms: bool = True) -> list[keras.Variabl
     return found
 
 
-def _free_of_start(
+def _remove_start(
     variables: list[keras.Variable], start: list[np.ndarray], repeat: Callable[[], None]
 ) -> None:
-    """Takes what moving averages began with out of them.
+    """Removes the initial values from moving averages.
 
-    After n batches of momentum m an average is `m**n * start + (1 - m**n) * mean`. A pass from
-    another start tells `m**n`. What is no average stays as the first pass has left it.
+    After n batches with momentum m, an average is `m**n * start + (1 - m**n) * mean`. A second
+    pass, from another start, gives `m**n`. A variable that is not such an average keeps the value
+    of the first pass.
     """
     first = values_of(variables)
     far = [1e3 * (1.0 + np.abs(value).max()) for value in first]
@@ -305,12 +317,12 @@ def _free_of_start(
         variable.assign((a - left * s) / (1.0 - left) if average else a)
 
 
-def _following(cls: type) -> type:
-    """The class of a batch normalisation that follows the steps, under the name of its own."""
-    if cls not in _CLASSES:
+def _following_class(cls: type) -> type:
+    """Returns a subclass of a batch normalisation class that follows steps, of the same name."""
+    if cls not in _FOLLOWING_CLASSES:
         names = {"plain": cls, "__doc__": cls.__doc__, "__module__": cls.__module__}
-        _CLASSES[cls] = type(cls.__name__, (FollowsSteps, cls), names)
-    return _CLASSES[cls]
+        _FOLLOWING_CLASSES[cls] = type(cls.__name__, (FollowsSteps, cls), names)
+    return _FOLLOWING_CLASSES[cls]
 
 
 def _are_arrays(data: AnyData) -> bool:

@@ -1,1 +1,1 @@
-"""A packed weight, and how the layers of a trunk get one."""
+"""Packed weights, and the layers and trunks that hold them."""

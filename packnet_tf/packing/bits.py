@@ -1,4 +1,4 @@
-"""Small whole numbers packed into as few bits as they need (owners, claims)."""
+"""Bit-packing of owners and claims."""
 
 import numpy as np
 
@@ -6,14 +6,14 @@ import numpy as np
 def pack(numbers: np.ndarray) -> np.ndarray:
     """Packs uint8 numbers into bit planes.
 
-    Only the span of the numbers counts: three tasks and free weights (0 to 3) take 2 bits a
-    number, four tasks with nothing free (1 to 4) as well, and a single owner none.
+    The number of bits depends on the range of the numbers: owners 0 to 3 take 2 bits each, owners
+    1 to 4 also take 2 bits, and a single owner takes none.
 
     Args:
         numbers: uint8 array of any shape.
 
     Returns:
-        1-D uint8 array: the smallest number, then one plane of `ceil(size / 8)` bytes per bit.
+        1-D uint8 array: the smallest number, then `ceil(size / 8)` bytes for every bit plane.
 
     Example:
         >>> pack(np.array([1, 2, 1, 2], np.uint8))
@@ -28,11 +28,14 @@ def pack(numbers: np.ndarray) -> np.ndarray:
 
 
 def unpack(packed: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Reverses `pack`.
+    """Unpacks the numbers that `pack` packed.
 
     Args:
-        packed: what `pack` returned.
+        packed: 1-D uint8 array that `pack` returned.
         shape: shape of the numbers.
+
+    Returns:
+        A uint8 array of that shape.
 
     Raises:
         ValueError: the length does not fit the shape.

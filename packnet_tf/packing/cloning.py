@@ -1,7 +1,7 @@
-"""Copies of a trunk's graph: packed, as the view of a task, and plain again.
+"""Copies of a trunk: the packed store, views of it, and plain models.
 
-All are Keras's own `clone_model`, which makes every layer anew from its configuration and knows
-nothing of packing; then the values are copied, layer by layer, and what is packed is packed.
+`keras.models.clone_model` recreates every layer from its configuration, as a plain layer. Then the
+values are copied layer by layer, and the layers to pack are packed.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ from packnet_tf.packing.skip_init import restore_initializers, with_skipped_init
 from packnet_tf.packing.trunk import PackedTrunk
 from packnet_tf.packing.weight import PackedWeight, copy_value
 
-# Layers, each with its copy.
+# Pairs of a layer and its copy.
 Pairs = Sequence[tuple[keras.Layer, keras.Layer]]
 ModelOf = TypeVar("ModelOf", bound=keras.Model)
 
 
 def pack_trunk(trunk: keras.Model, embeddings: bool = False) -> PackedTrunk:
-    """Copies a trunk with every packable layer packed, all weights free, values kept."""
+    """Copies a trunk and packs every packable layer; all weights are free and keep their values."""
     packable, view = packable_layers(trunk, embeddings), TaskView()
     clone, pairs = _clone(trunk)
     for source, target in pairs:
@@ -40,16 +40,16 @@ def pack_trunk(trunk: keras.Model, embeddings: bool = False) -> PackedTrunk:
         if id(source) in packable:
             pack_layer(target, view)
     _finish(pairs)
-    return _as(PackedTrunk, clone)
+    return _rebuild_as(PackedTrunk, clone)
 
 
 def view_trunk(store: PackedTrunk, sees: Sequence[int], frozen: bool) -> PackedTrunk:
-    """Copies a packed trunk as the view of one task, on the same packed variables.
+    """Creates one task's view of a packed trunk; it shares the packed variables.
 
     Args:
         store: the packed trunk.
-        sees: numbers of the tasks whose weights the task sees, its own the last.
-        frozen: whether the view can only be looked at.
+        sees: numbers of the tasks whose weights are visible; the last is the task's own.
+        frozen: whether the view cannot be trained.
     """
     view, pairs = _clone(store, with_zeros_init)
     view.task_view = TaskView(tuple(sees), frozen, shared=True)
@@ -65,7 +65,7 @@ def view_trunk(store: PackedTrunk, sees: Sequence[int], frozen: bool) -> PackedT
 
 
 def plain_trunk(store: PackedTrunk, view: PackedTrunk) -> keras.Model:
-    """Copies a view of the store as plain Keras layers with its masked values baked in."""
+    """Copies a view of the store as plain Keras layers, with the masked kernels baked in."""
     clone, pairs = _clone(store)
     views = {id(source): layer for source, layer in _layer_pairs(store, view)}
     for source, target in pairs:
@@ -77,13 +77,13 @@ def plain_trunk(store: PackedTrunk, view: PackedTrunk) -> keras.Model:
         others = [v for v in own_variables(target) if all(v is not kernel for kernel in kernels)]
         _copy_own(own_variables(layer), others)
     _finish(pairs)
-    return _as(keras.Model, clone)
+    return _rebuild_as(keras.Model, clone)
 
 
 def packed_kernels(
     store: PackedTrunk, plain: keras.Model
 ) -> list[tuple[keras.Variable, PackedWeight]]:
-    """Pairs the kernels of a plain copy of the store with the packed weights behind them."""
+    """Pairs the kernels of a plain copy of the store with the packed weights of the store."""
     layers = (all_layers(trunk, include_self=False) for trunk in (store, plain))
     return [
         (getattr(target, name), weight)
@@ -93,7 +93,7 @@ def packed_kernels(
 
 
 def full_precision(model: keras.Model) -> keras.Model:
-    """A copy of a plain model whose layers have float32 weights and compute in it."""
+    """Copies a plain model with float32 as the dtype of its floating-point layers."""
 
     def single(policy: keras.DTypePolicy) -> str:
         return "float32" if "float" in policy.compute_dtype else policy.name
@@ -102,7 +102,7 @@ def full_precision(model: keras.Model) -> keras.Model:
 
 
 def computing_in(model: keras.Model, policy: str) -> keras.Model:
-    """A copy of a plain model whose float32 layers have another policy, `mixed_float16` say."""
+    """Copies a plain model with another dtype policy, `mixed_float16` say, for float32 layers."""
     return _in_policies(model, lambda old: policy if old.name == "float32" else old)
 
 
@@ -121,7 +121,7 @@ def _in_policies(
 
 
 def copy_layer(layer: keras.Layer) -> keras.Layer:
-    """An unattached copy of a layer or model, values kept where it has been built."""
+    """Copies a layer or model, unconnected to any graph; a built model keeps its values."""
     if not isinstance(layer, keras.Model):
         return type(layer).from_config(layer.get_config())
     copy, pairs = _clone(layer)
@@ -136,13 +136,16 @@ def attach(
     name: str,
     model_class: type[ModelOf] = keras.Model,
 ) -> tuple[ModelOf, keras.Layer]:
-    """Builds the model inputs -> trunk -> head; returns it with the head's copy in it.
+    """Builds the model inputs -> trunk -> head from a copy of the head.
 
     Args:
         trunk: a functional model.
-        head: a layer or model; a copy of it is used, with its values where it has been built.
-        name: name of the model.
-        model_class: `keras.Model` or a subclass with the constructor of a functional model.
+        head: a layer or model; it is copied, with its values if it is built.
+        name: the model's name.
+        model_class: `keras.Model` or a subclass with the same functional constructor.
+
+    Returns:
+        The model, and the copy of the head in it.
     """
 
     inputs = keras.tree.map_structure(
@@ -158,7 +161,7 @@ def attach(
 
 
 def finalize(layer: keras.Layer) -> None:
-    """Has layers that compute with copies of their weights copy them again."""
+    """Updates cached copies of weights in a layer and its nested layers, see `_recompute`."""
     for part in all_layers(layer):
         _recompute(part)
 
@@ -166,12 +169,15 @@ def finalize(layer: keras.Layer) -> None:
 def _clone(
     model: keras.Model, change: Callable[[dict], dict] = with_skipped_init
 ) -> tuple[keras.Model, Pairs]:
-    """Clones a model; returns the clone and all pairs (layer, its copy), layers within layers too.
+    """Clones a model.
 
     Args:
         model: a functional or sequential model.
-        change: what becomes of the configurations of layers, those within others included. The
-            copies' first values are to be overwritten.
+        change: function applied to the configurations of all layers, nested ones included. By
+            default it skips initializers, because the clone's values will be overwritten.
+
+    Returns:
+        The clone, and pairs of each layer and its copy, nested layers included.
     """
     graph_pairs: list[tuple[keras.Operation, keras.Operation]] = []
 
@@ -179,12 +185,12 @@ def _clone(
         config = config_of(layer) if isinstance(layer, keras.layers.Layer) else layer.get_config()
         try:
             made = type(layer).from_config(changed(config, change))
-        except (TypeError, ValueError) as error:  # also some of Keras's own cannot
+        except (TypeError, ValueError) as error:  # some Keras layers fail too
             raise impossible(layer, error) from error
         graph_pairs.append((layer, made))
         return made
 
-    inputs = None  # Keras's own would be neither optional nor sparse
+    inputs = None  # clone_model's own inputs are neither optional nor sparse
     if not isinstance(model, keras.Sequential):
         inputs = keras.tree.map_structure(lambda x: _same_input(x, x.name), model.input)
     elif model.built and model.inputs[0].sparse:
@@ -203,12 +209,12 @@ def _clone(
     restore_initializers(target for _, target in pairs)
     _check_ties(pairs)
     for source, target in zip(_input_layers(model), _input_layers(clone), strict=True):
-        target.optional = source.optional  # of models within the model too
+        target.optional = source.optional  # nested models have inputs too
     return clone, pairs
 
 
 def _same_input(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """An input that takes what another one does."""
+    """Creates an input with the same specification as another one."""
     return keras.Input(
         batch_shape=tensor.shape,
         dtype=tensor.dtype,
@@ -224,20 +230,19 @@ def _input_layers(model: keras.Model) -> list[keras.layers.InputLayer]:
 
 
 def _check_ties(pairs: Pairs) -> None:
-    """Refuses a layer that two others hold, each in a configuration of its own."""
+    """Refuses a layer that two other layers hold, since their copies would not share it."""
     copies: dict[int, keras.layers.Layer] = {}
     for source, target in pairs:
         if source.weights and copies.setdefault(id(source), target) is not target:
             raise ValueError(
-                f"Cannot copy layer '{source.name}': two layers hold it, and copies of them would "
-                "each hold one of their own. Call it in the graph where both need it, or make one "
-                "layer of the two that hold it."
+                f"Cannot copy layer '{source.name}': two layers contain it, and their copies would "
+                "not share it. Call it in the graph instead, or merge the two layers into one."
             )
 
 
 @contextlib.contextmanager
 def _uncompiled(model: keras.Model) -> Iterator[None]:
-    """Within it a model counts as not compiled: a clone of it gets no optimizer, nor its state."""
+    """Marks models as not compiled, so that clones copy neither the optimizer nor its state."""
     compiled = [
         part for part in all_layers(model) if isinstance(part, keras.Model) and part.compiled
     ]
@@ -251,13 +256,13 @@ def _uncompiled(model: keras.Model) -> Iterator[None]:
 
 
 def _layer_pairs(source: keras.Layer, target: keras.Layer) -> Pairs:
-    """Pairs the layers of two copies of one structure."""
+    """Pairs the layers of two copies of the same structure."""
     sources, targets = all_layers(source), all_layers(target)
     if list(map(plain_class, sources)) != list(map(plain_class, targets)):
         raise ValueError(
-            f"Layer '{source.name}' ({type(source).__name__}) cannot be copied: made anew from its "
-            "get_config(), it holds other layers. Its get_config() must return all that its "
-            "__init__ and build() need to make the same layers again."
+            f"Layer '{source.name}' ({type(source).__name__}) cannot be copied: recreated from "
+            "its get_config(), it has other layers. Its get_config() must return everything that "
+            "its __init__ and build() need to create the same layers."
         )
     return list(zip(sources, targets, strict=True))
 
@@ -265,7 +270,7 @@ def _layer_pairs(source: keras.Layer, target: keras.Layer) -> Pairs:
 def _copy_own(sources: list[keras.Variable], targets: list[keras.Variable]) -> None:
     for source, target in zip(sources, targets, strict=True):
         copy_value(source, target)
-        if target.trainable != source.trainable:  # its owner froze this weight alone
+        if target.trainable != source.trainable:  # the user froze this weight alone
             target.trainable = source.trainable
 
 
@@ -279,7 +284,7 @@ def _finish(pairs: Pairs) -> None:
     for source, target in pairs:
         if source.trainable != target.trainable:
             target.trainable = source.trainable
-        if hasattr(source, "save_assets"):  # lookup tables are no weights
+        if hasattr(source, "save_assets"):  # lookup tables are not weights
             with tempfile.TemporaryDirectory() as folder:
                 source.save_assets(folder)
                 target.load_assets(folder)
@@ -287,14 +292,14 @@ def _finish(pairs: Pairs) -> None:
 
 
 def _recompute(layer: keras.Layer) -> None:
-    """Has a layer that computes with copies of its weights (Normalization) copy them again."""
-    # A Discretization would make its boundaries of data that a copy has not seen.
+    """Makes a layer that caches copies of its weights (Normalization) update them."""
+    # Discretization would compute its boundaries from data, which a copy has not seen.
     if hasattr(layer, "finalize_state") and not isinstance(layer, keras.layers.Discretization):
         layer.finalize_state()
 
 
-def _as(model_class: type[ModelOf], model: keras.Model) -> ModelOf:
-    """The same graph as another class; a Sequential model becomes a functional one."""
+def _rebuild_as(model_class: type[ModelOf], model: keras.Model) -> ModelOf:
+    """Rebuilds a model as another class; a Sequential model becomes a functional one."""
     if isinstance(model, keras.Sequential):
         outputs = model.outputs if len(model.outputs) > 1 else model.outputs[0]
         return model_class(model.inputs[0], outputs, name=model.name)

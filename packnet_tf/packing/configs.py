@@ -1,4 +1,4 @@
-"""Configurations that a layer can be made from again."""
+"""Layer configurations from which layers can be recreated."""
 
 import inspect
 from collections.abc import Callable
@@ -8,13 +8,13 @@ import keras
 
 
 def config_of(layer: keras.Layer) -> dict:
-    """The `get_config()` of a layer, without arguments that its `__init__` does not take.
+    """Returns a layer's `get_config()` without arguments that its `__init__` does not take.
 
-    Some layers of other libraries put derived values into their configuration; they can then be
-    made anew neither for another task nor from a file.
+    Some third-party layers put derived values into their configuration, and `from_config` then
+    fails.
 
     Raises:
-        TypeError: the layer cannot be made from its configuration at all.
+        TypeError: the layer cannot be recreated from its configuration.
     """
     if type(layer).__module__.startswith(("keras.", "packnet_tf.")):
         return layer.get_config()
@@ -23,7 +23,7 @@ def config_of(layer: keras.Layer) -> dict:
     except NotImplementedError as error:
         raise impossible(layer, error) from error
     try:
-        type(layer).from_config(changed(config, dict))  # wrappers take their layer out of it
+        type(layer).from_config(changed(config, dict))  # a copy: wrappers pop their inner layer
     except (TypeError, ValueError) as error:
         named = {
             name
@@ -40,7 +40,7 @@ def config_of(layer: keras.Layer) -> dict:
 
 
 def changed(config: Any, change: Callable[[dict], dict]) -> Any:
-    """A configuration after a change of every dict in it, those within others first."""
+    """Applies `change` to every dict of a configuration, inner dicts first."""
     if isinstance(config, dict):
         return change({key: changed(value, change) for key, value in config.items()})
     if isinstance(config, list):
@@ -49,7 +49,7 @@ def changed(config: Any, change: Callable[[dict], dict]) -> Any:
 
 
 def impossible(layer: keras.Operation, error: Exception) -> TypeError:
-    """The error of a layer that cannot be made from its configuration."""
+    """Creates the error for a layer that cannot be recreated from its configuration."""
     remedy = (
         "Its get_config() must return the arguments of its __init__. If it only prepares or "
         "augments inputs, leave it out of the trunk and apply it to the data, dataset.map(...)"
@@ -61,7 +61,7 @@ def impossible(layer: keras.Operation, error: Exception) -> TypeError:
 
 
 def repair(config: dict, model: keras.Model) -> dict:
-    """The configuration of a functional model, with `config_of` for each layer of its graph."""
+    """Returns a functional model's configuration with `config_of` applied to every layer."""
     layers = []
     for entry, layer in zip(config["layers"], model.operations, strict=True):
         if isinstance(layer, keras.Model):

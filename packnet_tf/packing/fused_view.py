@@ -1,10 +1,10 @@
-"""The kernel of a task in training in one pass over memory, for large kernels on CPUs.
+"""Computes a large kernel's training view in one pass over memory on CPUs.
 
-TensorFlow runs operation after operation, each over the whole kernel, and a large kernel is in no
-cache: comparing, selecting and selecting again takes three times what one loop over all of it does,
-and in mixed precision two kernels are cast before one of them is selected. XLA makes that loop.
-Whole steps it makes slower on CPUs, convolutions above all, so it gets this part alone. On GPUs and
-on JAX nothing is done: the bandwidth is there, or the step is compiled.
+TensorFlow runs one operation at a time, each over the whole kernel, and a large kernel does not fit
+into the cache. Compare and two selects therefore take three times as long as one fused loop. In
+mixed precision, two kernels are also cast before one is selected. XLA fuses these operations.
+Compiling the whole step would slow down CPUs, above all for convolutions, so only the view is
+compiled. On GPUs there is enough memory bandwidth, and on JAX the step is compiled anyway.
 """
 
 import functools
@@ -22,15 +22,15 @@ LARGE = 1 << 18  # weights
 
 
 def training_view(weight: PackedWeight, sees: Sequence[int]) -> Tensor:
-    """`weight.view(sees)`, bit for bit, for the task that trains it."""
+    """Computes `weight.view(sees)` for the task in training, with identical bits."""
     if math.prod(weight.packed.shape) < LARGE or not compiles_on_cpu():
         return weight.view(sees)
-    import tensorflow as tf  # one of its functions is what XLA compiles
+    import tensorflow as tf  # XLA compiles a tf.function
 
     values = _uncast()(weight=weight)
-    # The dtype of a Keras variable is the one that it is read in here and now.
+    # Inside a layer, `Variable.dtype` is the dtype after autocasting.
     view, own = _compiled(tuple(weight.packed.shape), values[0].dtype, weight.packed.dtype)
-    # As tensors, so that other tasks need no compiling anew.
+    # As tensors, so that another task reuses the compiled function.
     number, seen = tf.nest.map_structure(
         lambda value: tf.constant(value, weight.owner.dtype), (own_number(sees), ranges(sees))
     )
@@ -51,12 +51,14 @@ def training_view(weight: PackedWeight, sees: Sequence[int]) -> Tensor:
 def _compiled(
     shape: tuple[int, ...], stored: str, read: str
 ) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
-    """The view and its gradient, for kernels of one shape: of several, TensorFlow would warn.
+    """Compiles the view and its gradient for one kernel shape.
+
+    One tf.function for several shapes would retrace, and TensorFlow would warn.
 
     Args:
-        shape: of the kernel.
-        stored: dtype of its variables.
-        read: dtype of the view, another one in mixed precision.
+        shape: the kernel's shape.
+        stored: dtype of the kernel's variables.
+        read: dtype of the view; it differs in mixed precision.
     """
     import tensorflow as tf
 
@@ -78,9 +80,9 @@ def _compiled(
 
 
 class _Uncast(keras.layers.Layer):
-    """Gives the values of a packed weight as they are stored, where Keras would cast them.
+    """Returns the values of a packed weight without Keras's autocasting.
 
-    Within a layer that has `autocast` off, and a policy that is not mixed, it does not.
+    Keras does not autocast within a layer that has `autocast=False` and no mixed policy.
     """
 
     def __init__(self) -> None:

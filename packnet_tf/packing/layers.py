@@ -1,10 +1,10 @@
 """Packed layers: Keras layers whose kernels several tasks share.
 
-A Keras layer makes its kernel in `build` and reads it as `self.kernel`. `pack_layer` takes a built
-layer of any kind, wherever it stands (in a graph, in a wrapper, in attention, in a recurrent layer,
-in a layer of one's own), puts the variables of a `PackedWeight` in the kernel's place, and gives
-the layer a class on which `kernel` answers with the view of the layer's task. Nothing else of the
-layer changes, so one mixin serves them all. `packable.py` lists the layers.
+A Keras layer creates its kernel in `build` and reads it as `self.kernel`. `pack_layer` takes a
+built layer, wherever it is nested (in a graph, a wrapper, an attention layer, a recurrent layer or
+a custom layer). It replaces the kernel by the variables of a `PackedWeight` and changes the
+layer's class to one whose `kernel` property returns the task's view. Nothing else of the layer
+changes, so one mixin serves all layer classes. `registry.py` lists the classes.
 """
 
 import dataclasses
@@ -32,15 +32,16 @@ from packnet_tf.packing.weight import PackedWeight, clear
 
 @dataclasses.dataclass
 class TaskView:
-    """What the packed layers of a trunk show: one task for all their life, so that views can be
-    used in turn.
+    """What the packed layers of a trunk show: a single task, which never changes.
+
+    Several views can therefore be used in turn.
 
     Attributes:
-        sees: numbers of the tasks whose weights they show, ascending; the last is that of their
-            own task, whose claim they show too. Empty shows no weight at all.
-        frozen: whether it can only be looked at: there is then no trainable weight or claim.
-        shared: whether the variables are those of other layers, the store's.
-        is_open: whether the task is being trained, or is of no pack.
+        sees: numbers of the tasks whose weights are visible, ascending. The last is the task's
+            own number, whose claim is visible too. Empty: all weights are 0.
+        frozen: whether the view cannot be trained; it then has no trainable weights or claims.
+        shared: whether the variables belong to other layers, those of the store.
+        is_open: returns whether the task is being trained, or belongs to no pack.
     """
 
     sees: tuple[int, ...] = ()
@@ -49,17 +50,17 @@ class TaskView:
     is_open: Callable[[], bool] = lambda: True
 
 
-# From a Keras class to its packed one; every subclass of `Packed` puts itself here.
+# Packed class by Keras class; every subclass of `Packed` registers itself here.
 PACKED_CLASSES: dict[type[keras.Layer], type["Packed"]] = {}
 
 if TYPE_CHECKING:
-    _Mixed = keras.Layer  # what the mixin is mixed into
+    _Mixed = keras.Layer  # the base class that the mixin expects
 else:
     _Mixed = object
 
 
 class Store(Protocol):
-    """What Keras keeps the variables of a layer in: a group of an HDF5 file."""
+    """The container in which Keras stores a layer's variables: a group of an HDF5 file."""
 
     def __getitem__(self, name: str) -> np.ndarray: ...
 
@@ -71,17 +72,18 @@ class Store(Protocol):
 class Packed(_Mixed):
     """Mixin for a `keras.layers.Layer`: packs the weights that `packed_names` lists.
 
-    Subclass it together with a layer class to make that layer packable, which is all that
-    `register_packed` does:
+    Subclass it together with a layer class to make that layer packable. `register_packed` does
+    the same:
 
         class PackedBilinear(packnet_tf.Packed, Bilinear):
             packed_names = ("left", "right")
 
     Attributes:
-        packed_names: the weights to pack: attributes that hold a variable once the layer is built.
-        plain: the Keras class that this one packs.
+        packed_names: names of the weights to pack; once the layer is built, each is an attribute
+            that holds a variable.
+        plain: the Keras class that this class packs.
         packed_weights: dict from a packed name to its `PackedWeight`.
-        task_view: what the layer shows; all layers of a trunk have the same.
+        task_view: the `TaskView` that all layers of the trunk share.
     """
 
     packed_names: tuple[str, ...] = ()
@@ -100,7 +102,7 @@ class Packed(_Mixed):
 
     @classmethod
     def from_config(cls, config: dict) -> keras.Layer:
-        """The plain layer: what is packed, and for which task, is known to the `PackedTrunk`."""
+        """Creates the plain layer; `PackedTrunk` knows which layers to pack, and for which task."""
         return cls.plain.from_config(config)
 
     @property
@@ -109,8 +111,8 @@ class Packed(_Mixed):
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        # The trainable kernels are shared by the views of all tasks: once its task is committed,
-        # a view must not switch them off (or on) for the task that trains them now.
+        # The views of all tasks share the trainable kernels. The view of a committed task must
+        # not switch them off (or on) for the task that trains them now.
         view, shared = self.task_view, []
         if not (view.frozen or view.is_open()):
             shared = [weight.trained[0] for weight in self.packed_weights.values()]
@@ -132,8 +134,7 @@ class Packed(_Mixed):
         )
 
     def __dir__(self) -> list[str]:
-        # Keras looks at every attribute there is when it saves and loads, and to look at a kernel
-        # is to calculate it.
+        # Keras reads every listed attribute when it saves and loads; reading a kernel computes it.
         return [name for name in super().__dir__() if name not in self.packed_names]
 
     def set_weights(self, weights: Sequence[np.ndarray]) -> None:
@@ -142,7 +143,7 @@ class Packed(_Mixed):
 
     def save_own_variables(self, store: Store) -> None:
         for i, variable in enumerate(own_variables(self)):
-            store[str(i)] = variable  # Keras makes an array of it; of an array it makes a copy
+            store[str(i)] = variable  # not an array: Keras would copy it once more
         for name, weight in self.packed_weights.items():
             store[name] = weight.packed
             store[f"{name}_owner"] = bits.pack(ops.convert_to_numpy(weight.owner))
@@ -163,7 +164,7 @@ class Packed(_Mixed):
             weight.owner.assign(owner)
             if weight.claim is None:
                 continue
-            if f"{name}_claim" in store.keys():  # noqa: SIM118  a store is no dict
+            if f"{name}_claim" in store.keys():  # noqa: SIM118  a store is not a dict
                 trainable, claim = weight.trained
                 claim.assign(bits.unpack(np.asarray(store[f"{name}_claim"]), claim.shape))
                 trainable.assign(np.asarray(store[f"trainable_{name}"]))
@@ -171,10 +172,10 @@ class Packed(_Mixed):
                 clear(weight.claim)
 
     def refuse_closed(self, action: str) -> None:
-        """Refuses what would change a committed task, or the open one through another's view.
+        """Refuses an action on a layer of a task that is not open.
 
         Raises:
-            RuntimeError: the layer's task is not open.
+            RuntimeError: the layer's task is committed or discarded.
         """
         if not self.task_view.is_open():
             raise RuntimeError(
@@ -183,10 +184,10 @@ class Packed(_Mixed):
             )
 
     def check_same_pack(self, weight: PackedWeight, values: np.ndarray, owner: np.ndarray) -> None:
-        """Refuses values and owners that would change what committed tasks own.
+        """Refuses values and owners that differ from those of committed tasks.
 
         Raises:
-            ValueError: they are not this pack's.
+            ValueError: they belong to another pack or another state of this one.
         """
         ours = ops.convert_to_numpy(weight.owner)
         committed = ours > 0
@@ -203,19 +204,19 @@ class Packed(_Mixed):
 def check_new_values(
     holder: keras.layers.Layer, variables: Sequence[keras.Variable], values: Sequence[np.ndarray]
 ) -> None:
-    """Refuses values for variables of packed layers that would change what committed tasks own.
+    """Refuses new values of packed variables that would change committed weights.
 
     Args:
-        holder: a layer that is packed or has packed ones in it.
-        variables: those that get values; of the holder, or of what holds it.
-        values: an array for each.
+        holder: a packed layer, or a layer or model that contains packed layers.
+        variables: the variables to assign.
+        values: an array for each variable.
 
     Raises:
         RuntimeError: a layer's task is committed or discarded.
-        ValueError: the values are not this pack's.
+        ValueError: the values belong to another pack or another state of this one.
     """
     if len(variables) != len(values):
-        return  # Keras has a sentence for that
+        return  # Keras raises an error for that
     new = {id(variable): value for variable, value in zip(variables, values, strict=True)}
     for layer in all_layers(holder):
         if not (isinstance(layer, Packed) and layer.task_view.shared):
@@ -231,7 +232,7 @@ def check_new_values(
 
 
 def guard(holder: keras.layers.Layer) -> None:
-    """Has `set_weights` of a layer that is not packed, but has packed ones in it, checked too."""
+    """Makes `set_weights` of a layer that contains packed layers check the new values."""
     unguarded = type(holder).set_weights
 
     def set_weights(weights: Sequence[np.ndarray]) -> None:
@@ -239,7 +240,7 @@ def guard(holder: keras.layers.Layer) -> None:
         unguarded(holder, weights)
 
     unlock(holder)
-    holder.set_weights = set_weights  # type: ignore[method-assign]  # of this holder alone
+    holder.set_weights = set_weights  # type: ignore[method-assign]  # this instance only
 
 
 def _view_property(name: str) -> property:
@@ -253,12 +254,12 @@ def _view_property(name: str) -> property:
 
 
 def plain_class(layer: keras.Layer) -> type[keras.Layer]:
-    """The Keras class of a layer, whether or not this package has given it one of its own."""
+    """Returns the Keras class of a layer, whether the layer is packed or not."""
     return getattr(type(layer), "plain", type(layer))
 
 
 def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
-    """The variables of a layer itself that are not packed, its bias for instance."""
+    """Returns a layer's variables that are not packed (its bias, say), without nested layers."""
     packed = layer.packed_weights.values() if isinstance(layer, Packed) else ()
     ours = {id(variable) for weight in packed for variable in weight.variables}
     every = direct_variables(layer)
@@ -266,20 +267,20 @@ def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
 
 
 def pack_layer(layer: keras.layers.Layer, view: TaskView, source: Packed | None = None) -> None:
-    """Makes a built layer of a class in `PACKED_CLASSES` a packed one, in place.
+    """Turns a built layer of a class in `PACKED_CLASSES` into a packed one, in place.
 
     Args:
-        layer: the plain layer. Its kernel becomes the trainable variable, with its constraint and
-            regularizer, and its values the restart values of free weights.
-        view: what it shows.
-        source: a packed layer whose variables it uses, instead of having its own.
+        layer: the plain layer. Its kernel becomes the trainable variable and keeps its constraint
+            and regularizer. The kernel's values become the restart values of free weights.
+        view: what the layer shows.
+        source: a packed layer whose variables to share; None: create new variables.
     """
     cls = PACKED_CLASSES[type(layer)]
     packed = {}
     unlock(layer)
     for name in cls.packed_names:
         kernel = getattr(layer, name, None)
-        if kernel is None:  # ReversibleEmbedding has a second matrix only where it is not tied
+        if kernel is None:  # a tied ReversibleEmbedding has no second matrix
             continue
         weight = source.packed_weights[name] if source else _new_weight(layer, name, kernel, view)
         if view.frozen:
@@ -287,19 +288,19 @@ def pack_layer(layer: keras.layers.Layer, view: TaskView, source: Packed | None 
             held = weight.packed
         else:
             held, _ = weight.trained
-            # An earlier task may have frozen it; this view's task has not.
+            # An earlier task's view may have frozen it.
             held.trainable = True
         packed[name] = weight
         if held is not kernel:
             _replace(layer, kernel, held)
-        # As attributes, so that Keras tracks variables which another layer has made.
+        # Set as attributes, so that Keras tracks variables that another layer created.
         setattr(layer, f"packed_{name}", weight.packed)
         setattr(layer, f"{name}_owner", weight.owner)
         if not view.frozen:
             setattr(layer, f"{name}_claim", weight.claim)
     lock(layer)
     layer.__class__ = cls
-    del layer.quantize  # Keras puts the class's method, wrapped, on every instance
+    del layer.quantize  # set by Keras on every instance; it would hide Packed.quantize
     layer.packed_weights, layer.task_view = packed, view
 
 
@@ -310,7 +311,7 @@ def _new_weight(
     zeros = {**fixed, "initializer": "zeros", "dtype": owner_dtype(), "autocast": False}
     weight = PackedWeight(
         trainable=None if view.frozen else kernel,
-        # Every weight is free now, and starts from what it was.
+        # All weights are free at first; their restart values are the kernel's values.
         packed=layer.add_weight(
             name=f"packed_{name}", dtype=kernel.dtype, initializer=lambda *_, **__: kernel.value,
             **fixed,
@@ -324,7 +325,7 @@ def _new_weight(
 
 
 def _replace(layer: keras.Layer, old: keras.Variable, new: keras.Variable) -> None:
-    """Puts one variable of a layer in the place of another, whatever attribute holds it."""
+    """Replaces a variable of a layer, under whichever attribute it is stored."""
     tracked = trained_variables(layer)
     place = next(place for place, variable in enumerate(tracked) if variable is old)
     untrack(layer, old)

@@ -1,4 +1,4 @@
-"""What becomes of the weights that are not packed: shared after the first task, or per task."""
+"""How tasks treat unpacked weights: shared after the first task, or one copy per task."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ NORMS = (
 
 
 def own_weights(trunk: keras.Model) -> list[tuple[keras.layers.Layer, keras.Variable]]:
-    """Every weight of a trunk that is not packed, with the layer that holds it.
+    """Returns every weight of a trunk that is not packed, with the layer that holds it.
 
     The order depends on the trunk's structure alone, so it is the same for all clones of a trunk.
     """
@@ -36,12 +36,12 @@ class Policy:
     Attributes:
         biases: "shared" (train with the first task, then frozen) or "per_task".
         norms: the same for normalisation layers: gain, bias and moving statistics.
-        restart: what freed weights start a later task from, "trunk" (the values the trunk came
-            with), "zero", or "fresh" (drawn anew from the layers' initializers).
-        embeddings: "shared", or "packed" as kernels are.
+        restart: the values at which freed weights start a later task: "trunk" (the trunk's
+            original values), "zero", or "fresh" (new samples from the layers' initializers).
+        embeddings: "shared", or "packed" in the same way as kernels.
 
-    All other weights that are not packed (of custom layers, say) are shared. A custom layer
-    that moves statistics of its own in spite of `trainable=False` has them stored per task.
+    All other unpacked weights (those of custom layers, say) are shared. If a custom layer updates
+    its own statistics despite `trainable=False`, they are stored per task.
     """
 
     biases: str = "shared"
@@ -63,7 +63,7 @@ class Policy:
                 raise ValueError(f"{name}={value!r} is not a policy; write {remedy}.")
 
     def shares(self, layer: keras.Layer, variable: keras.Variable) -> bool:
-        """Whether a weight trains with the first task only."""
+        """Returns whether a weight trains with the first task only."""
         if isinstance(layer, NORMS):
             return self.norms == "shared"
         if variable.name == "bias":
@@ -71,7 +71,7 @@ class Policy:
         return True
 
     def freeze_shared(self, trunk: keras.Model) -> None:
-        """Switches off what the first task has trained, in the trunk of a later one."""
+        """Freezes the shared weights in the trunk of a later task."""
         frozen: dict[int, list[bool]] = {}
         layers = {}
         for layer, variable in own_weights(trunk):
@@ -81,7 +81,7 @@ class Policy:
             layers[id(layer)] = layer
             frozen.setdefault(id(layer), []).append(shared)
         for key, layer in layers.items():
-            # A layer with nothing left to train runs in inference mode, as the paper's
-            # normalisation does: its moving statistics stand still.
+            # With `trainable=False`, normalisation runs in inference mode, as in the paper: its
+            # moving statistics do not change.
             if all(frozen[key]) and not isinstance(layer, Packed) and not inner_layers(layer):
                 layer.trainable = False

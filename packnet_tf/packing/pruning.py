@@ -1,4 +1,4 @@
-"""Which weights a prune releases: pure functions on NumPy arrays."""
+"""Selects the weights that a prune releases: pure functions on NumPy arrays."""
 
 import math
 import numbers
@@ -8,23 +8,26 @@ import numpy as np
 
 _FRACTIONS = {
     "prune_ratio": "the task's claim that pruning releases",
-    "sparsity": "what the task began with that is released",
+    "sparsity": "the task's initial claim that is released",
     "claim_ratio": "the free weights that the task claims",
     "step": "the claim that each round releases",
     "share": "all packed weights that the task trains",
 }
-_BLOCK = 1 << 18  # weights looked at in one go: temporaries stay in the processor's cache
+_BLOCK = 1 << 18  # weights per block: temporaries stay in the processor's cache
 
 
 def check_ratio(ratio: float, name: str = "prune_ratio") -> float:
-    """Returns `ratio` as a float between 0 and 1.
+    """Checks that a ratio is between 0 and 1.
 
     Args:
-        ratio: what a user gave.
-        name: of the argument, a key of `_FRACTIONS`.
+        ratio: the user's value.
+        name: the argument's name, a key of `_FRACTIONS`.
+
+    Returns:
+        The ratio as a float.
 
     Raises:
-        ValueError: it is not a number in that range.
+        ValueError: it is not a number from 0 to 1.
     """
     value = float(ratio) if isinstance(ratio, numbers.Real) else math.nan
     if not 0.0 <= value <= 1.0:
@@ -36,14 +39,17 @@ def check_ratio(ratio: float, name: str = "prune_ratio") -> float:
 
 
 def check_ratios(ratio: float | Mapping[str, float], paths: Iterable[str]) -> dict[str, float]:
-    """Returns the ratio of every packed weight, by path.
+    """Expands a ratio, or a dict of ratios, to one ratio per packed weight.
 
     Args:
-        ratio: what a user gave, one for all or one for each.
-        paths: of the packed weights.
+        ratio: the user's value: one ratio for all weights, or a dict by path.
+        paths: the paths of the packed weights.
+
+    Returns:
+        A dict from path to ratio.
 
     Raises:
-        ValueError: one is out of range, or the paths are not these.
+        ValueError: a ratio is out of range, or the dict has other paths.
     """
     paths = list(paths)
     if not isinstance(ratio, Mapping):
@@ -51,22 +57,22 @@ def check_ratios(ratio: float | Mapping[str, float], paths: Iterable[str]) -> di
     strange = sorted(set(paths) ^ set(ratio))
     if strange:
         raise ValueError(
-            f"Ratios by layer need one for every packed weight and no other; '{strange[0]}' is "
-            f"{'missing' if strange[0] in paths else 'no packed weight'}. Write "
+            "A dict of ratios has exactly one ratio for each packed weight; "
+            f"'{strange[0]}' is {'missing' if strange[0] in paths else 'no packed weight'}. Write "
             "dict.fromkeys(net.capacity(), 0.5), or packnet_tf.erk_ratios(net, 0.5)."
         )
     return {path: check_ratio(ratio[path]) for path in paths}
 
 
 def magnitude(weights: np.ndarray, claim: np.ndarray, ratio: float) -> np.ndarray:
-    """The default criterion of what pruning releases: the smallest magnitudes of the claim.
+    """Selects the smallest magnitudes of the claim: the default pruning criterion.
 
-    Exactly `round(ratio * claimed)` weights are chosen (Python's `round`). Among equal magnitudes
-    the ones that come first in C order go first, so the choice is deterministic.
+    It selects exactly `round(ratio * claimed)` weights (Python's `round`). Of equal magnitudes,
+    those that come first in C order are selected first, so the choice is deterministic.
 
     Args:
         weights: float array of any shape, the values of one packed weight.
-        claim: bool array of that shape, the weights the current task is training.
+        claim: bool array of that shape, True where the open task claims the weight.
         ratio: fraction of the claim to release, 0 to 1.
 
     Returns:
@@ -84,7 +90,7 @@ def magnitude(weights: np.ndarray, claim: np.ndarray, ratio: float) -> np.ndarra
     ratio = check_ratio(ratio)
     claim = np.asarray(claim, bool)
     weights = np.asarray(weights)
-    if weights.dtype.itemsize < 4:  # float16 and bfloat16: NumPy cannot partition every one
+    if weights.dtype.itemsize < 4:  # float16 and bfloat16: NumPy cannot always partition them
         weights = weights.astype(np.float32)
 
     sizes = weights[claim]
@@ -100,21 +106,27 @@ def magnitude(weights: np.ndarray, claim: np.ndarray, ratio: float) -> np.ndarra
         return np.zeros(weights.shape, bool)
     if count == sizes.size:
         return claim.copy()
-    sizes.partition(count - 1)  # in place: the layer may be most of the memory there is
+    sizes.partition(count - 1)  # in place, since this layer may take most of the memory
     threshold = sizes[count - 1]
     ties = count - np.count_nonzero(sizes[:count] < threshold)
     del sizes
-    return _at_most(weights, claim, threshold, ties)
+    return _smallest(weights, claim, threshold, ties)
 
 
 def check_released(
     chosen: np.ndarray, claim: np.ndarray, ratio: float, criterion: Callable
 ) -> np.ndarray:
-    """Returns what a criterion chose, once it is what a prune can release.
+    """Checks a criterion's choice and returns it.
+
+    Args:
+        chosen: what the criterion returned.
+        claim: bool array, True where the open task claims the weight.
+        ratio: fraction of the claim to release, 0 to 1.
+        criterion: the criterion, for the error message.
 
     Raises:
-        ValueError: it is no bool array of the claim's shape, reaches beyond the claim, or has
-            not exactly `round(ratio * claimed)` weights.
+        ValueError: the choice is not a bool array of the claim's shape, reaches beyond the claim,
+            or does not have exactly `round(ratio * claimed)` weights.
     """
     name = getattr(criterion, "__name__", repr(criterion))
     chosen, claimed = np.asarray(chosen), int(np.count_nonzero(claim))
@@ -135,15 +147,15 @@ def check_released(
 
 
 def claimable(values: np.ndarray, free: np.ndarray, ratio: float) -> np.ndarray:
-    """Chooses the free weights that a task claims: those with the largest values to start from.
+    """Selects the free weights that a task claims: those with the largest restart magnitudes.
 
-    Exactly `round(ratio * free)` are chosen. Where all start from the same value (0, say), they
-    are spread over the kernel at random, the same for the same shape.
+    It selects exactly `round(ratio * free)` weights. If all restart values are equal (0, say), the
+    weights are selected at random, with the same result for the same shape.
 
     Args:
-        values: float array of any shape, what the weights start from.
-        free: bool array of that shape, the weights that no task owns.
-        ratio: fraction of them to claim, 0 to 1.
+        values: float array of any shape, the restart values.
+        free: bool array of that shape, True where no task owns the weight.
+        ratio: fraction of the free weights to claim, 0 to 1.
 
     Returns:
         A bool array of that shape, a subset of `free`.
@@ -166,10 +178,10 @@ def claimable(values: np.ndarray, free: np.ndarray, ratio: float) -> np.ndarray:
     return free & ~magnitude(values, free, (count - round(ratio * count)) / count)
 
 
-def _at_most(
+def _smallest(
     weights: np.ndarray, claim: np.ndarray, threshold: np.floating, ties: int
 ) -> np.ndarray:
-    """Claimed weights of a magnitude below the threshold, and the first `ties` that equal it."""
+    """Selects claimed weights below the threshold, and the first `ties` equal to it."""
     chosen = np.empty(weights.shape, bool)
     out, values, claimed = chosen.reshape(-1), weights.reshape(-1), claim.reshape(-1)
     for start in range(0, out.size, _BLOCK):
@@ -187,14 +199,14 @@ def count_by_owner(owner: np.ndarray, tasks: int) -> list[int]:
     """Counts the weights of every owner.
 
     Args:
-        owner: uint8 array, per weight the 1-based number of its task, 0 = free.
-        tasks: how many tasks there are.
+        owner: integer array of any shape, the 1-based number of each weight's task, 0 = free.
+        tasks: number of tasks.
 
     Returns:
         `tasks + 1` counts: free, owned by task 1, by task 2, ...
 
     Raises:
-        ValueError: an owner is above `tasks`, or below 0.
+        ValueError: an owner is above `tasks` or below 0.
     """
     owner = np.asarray(owner)
     lowest, highest = owner.min(initial=0), owner.max(initial=0)
@@ -203,18 +215,18 @@ def count_by_owner(owner: np.ndarray, tasks: int) -> list[int]:
     if lowest < 0:
         raise ValueError(f"owner {lowest} is below 0, which is a free weight")
     flat = np.ascontiguousarray(owner, np.uint8).reshape(-1)
-    count = _by_comparing if tasks < 8 else _by_pairs
+    count = _count_by_comparing if tasks < 8 else _count_by_pairs
     blocks = (flat[start : start + _BLOCK] for start in range(0, flat.size, _BLOCK))
     return sum((count(block, tasks) for block in blocks), np.zeros(tasks + 1, np.int64)).tolist()
 
 
-def _by_comparing(numbers: np.ndarray, highest: int) -> np.ndarray:
-    """Counts numbers from 0, one after the other: a few times as fast where they are few."""
+def _count_by_comparing(numbers: np.ndarray, highest: int) -> np.ndarray:
+    """Counts each number from 0 to `highest` by comparison: fastest for few different numbers."""
     return np.array([np.count_nonzero(numbers == number) for number in range(highest + 1)])
 
 
-def _by_pairs(numbers: np.ndarray, highest: int) -> np.ndarray:
-    """Counts numbers from 0 two at a time, where they are more than there are pairs."""
+def _count_by_pairs(numbers: np.ndarray, highest: int) -> np.ndarray:
+    """Counts numbers from 0 two at a time, if there are at least as many as possible pairs."""
     if numbers.size < 1 << 16:
         return np.bincount(numbers, minlength=highest + 1)
     even = numbers[: numbers.size // 2 * 2].view(np.uint16)

@@ -1,4 +1,4 @@
-"""Which layers are packed: the list, and how to add to it."""
+"""The table of packable layer classes, and `register_packed` to extend it."""
 
 import sys
 import warnings
@@ -10,18 +10,18 @@ import keras
 from packnet_tf.backend.keras_internals import all_layers, direct_variables
 from packnet_tf.packing.layers import PACKED_CLASSES, Packed
 
-# Packed where the policy asks for it: most tasks use few rows, and a magnitude says little of them.
+# Packed only on request: most tasks use few rows, so magnitudes say little about their use.
 EMBEDDINGS = (keras.layers.Embedding,)
 
 
 def register_packed(
     layer_class: type[keras.Layer], variables: Sequence[str] = ("kernel",)
 ) -> type[Packed]:
-    """Makes a layer class packable: `PackNet` then packs the layers of exactly this class.
+    """Makes a layer class packable, so that `PackNet` packs layers of exactly this class.
 
-    Once built, the layer must have the weights as attributes of these names, each one float
-    variable, and must read them as `self.<name>` whenever it is called. Its other weights follow
-    the policy for biases and normalisation; layers within it are packed by themselves.
+    A built layer must hold each named weight in an attribute of that name, as one float variable,
+    and read it as `self.<name>` in every call. The layer's other weights follow the policy for
+    biases and normalisation. Layers nested in it are packed by their own classes.
 
     Args:
         layer_class: a `keras.layers.Layer` subclass with `get_config`.
@@ -32,7 +32,7 @@ def register_packed(
         `packnet_tf>Packed<name>`.
 
     Raises:
-        ValueError: no variable is named, or the class is packed already.
+        ValueError: `variables` names no weight, or the class is packed already.
 
     Example:
         >>> class MyDense(keras.layers.Dense):
@@ -50,19 +50,19 @@ def register_packed(
         )
     doc = f"`{layer_class.__name__}` with {', '.join(variables)} packed; see `Packed`."
     body = {"packed_names": tuple(variables), "__doc__": doc, "__module__": __name__}
-    type(f"Packed{layer_class.__name__}", (Packed, layer_class), body)  # puts itself there
+    type(f"Packed{layer_class.__name__}", (Packed, layer_class), body)  # registers itself
     return PACKED_CLASSES[layer_class]
 
 
 def packable_layers(trunk: keras.Model, embeddings: bool = False) -> set[int]:
-    """The layers to pack: every one of the list whose kernel its owner lets train.
+    """Finds the layers to pack: those of a registered class whose kernels are all trainable.
 
     Args:
         trunk: a built model of plain layers.
         embeddings: whether to pack embeddings too.
 
     Returns:
-        The `id` of each, wherever it stands in the trunk.
+        The `id` of each layer to pack, nested layers included.
 
     Raises:
         ValueError: a layer cannot be packed; the message says why.
@@ -121,7 +121,7 @@ def _check_class(layer: keras.Layer, base: type[keras.Layer]) -> None:
     if state:
         raise ValueError(
             f"Cannot pack layer '{layer.name}': it is {state}, so its kernel is not one plain "
-            "float variable. Build the PackNet from the float model without it, and quantize or "
+            "float variable. Build the PackNet from the plain float model, and quantize or "
             "adapt the model that net.unpack(task) returns."
         )
 
@@ -141,7 +141,7 @@ def _check_kernels(
 _class: type[keras.Layer]
 for _class in (
     keras.layers.Dense,
-    keras.layers.EinsumDense,  # MultiHeadAttention and GroupQueryAttention are made of these
+    keras.layers.EinsumDense,  # the projections of MultiHeadAttention and GroupQueryAttention
     keras.layers.Conv1D,
     keras.layers.Conv2D,
     keras.layers.Conv3D,
@@ -154,8 +154,8 @@ for _class in (
     register_packed(_class)
 for _class in (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D):
     register_packed(_class, variables=("depthwise_kernel", "pointwise_kernel"))
-# The cell of ConvLSTMs has no public name. Making a layer to look at its cell would start
-# TensorFlow, and devices and hosts must be configured before that.
+# The cell class of ConvLSTM layers has no public name. Creating such a layer to get it would
+# initialise TensorFlow, after which devices and hosts can no longer be configured.
 _ConvLSTMCell = vars(sys.modules[keras.layers.ConvLSTM2D.__base__.__module__])["ConvLSTMCell"]
 # The layers LSTM, GRU and SimpleRNN hold a cell, and the cell holds the kernels.
 for _class in (

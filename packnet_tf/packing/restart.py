@@ -1,4 +1,4 @@
-"""What freed weights start a later task from, where that is a fresh initialisation."""
+"""Restart values for freed weights under `restart="fresh"`."""
 
 from collections.abc import Iterator
 
@@ -10,13 +10,13 @@ from packnet_tf.packing.trunk import PackedTrunk
 
 
 def fresh_values(trunk: PackedTrunk) -> Iterator[np.ndarray]:
-    """New draws from the initializers of a trunk's packed weights, in the order of those weights.
+    """Samples new values from the initializers of a trunk's packed weights, in their order.
 
     Args:
-        trunk: the store of a pack; its layers know how their kernels were initialised.
+        trunk: the store of a pack; its layers hold their initializers.
 
     Yields:
-        An array of the weight's shape; Glorot uniform where the layer does not say how.
+        An array of the weight's shape; Glorot uniform if the layer has no initializer.
     """
     for layer in trunk.packed_layers():
         for name, weight in layer.packed_weights.items():
@@ -25,7 +25,7 @@ def fresh_values(trunk: PackedTrunk) -> Iterator[np.ndarray]:
 
 
 def _initializer(layer: Packed, name: str) -> keras.initializers.Initializer:
-    """An initializer that has not been used: Keras's give the same numbers at every call."""
+    """Creates a fresh copy of the initializer: a Keras initializer repeats its numbers."""
     for attribute in (f"{name}_initializer", f"{name.removesuffix('_kernel')}_initializer"):
         found = getattr(layer, attribute, None)
         if isinstance(found, keras.initializers.Initializer):

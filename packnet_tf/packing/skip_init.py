@@ -1,6 +1,6 @@
-"""Layers made without drawing first values that are overwritten at once.
+"""Skips initializer sampling for weights that will be overwritten.
 
-To draw the kernels of a large network takes as long as to read them from a file.
+Sampling the kernels of a large network takes as long as reading them from a file.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +21,7 @@ KERNEL_INITIALIZERS = (
 
 @keras.saving.register_keras_serializable("packnet_tf")
 class SkippedInitializer(keras.initializers.Initializer):
-    """Zeros, in the place of an initializer that the layer gets back once it is built."""
+    """Initializes to zeros and remembers the initializer that it stands in for."""
 
     def __init__(self, initializer: Any) -> None:
         self.initializer = keras.initializers.get(initializer)
@@ -34,17 +34,24 @@ class SkippedInitializer(keras.initializers.Initializer):
 
 
 def with_skipped_init(config: dict) -> dict:
-    """A layer's configuration with which nothing is drawn until `restore_initializers`."""
+    """Returns a layer's configuration in which initializers are replaced until the layer exists.
+
+    Call `restore_initializers` on the layers created from it.
+    """
     return _replaced(config, lambda initializer: {**_OUTER, "config": {"initializer": initializer}})
 
 
 def with_zeros_init(config: dict) -> dict:
-    """The same for views, which keep zeros: to make an initializer moves the random state."""
+    """Returns a layer's configuration with zeros for initializers, for views.
+
+    Views never need the original initializers, and creating those would advance Keras's random
+    state.
+    """
     return _replaced(config, lambda initializer: _ZEROS)
 
 
 def restore_initializers(layers: Iterable[keras.layers.Layer]) -> None:
-    """Gives layers that were made of `with_skipped_init` configurations their own initializers."""
+    """Restores the initializers of layers created from `with_skipped_init` configurations."""
     for layer in layers:
         for attribute, value in list(vars(layer).items()):
             if isinstance(value, SkippedInitializer):

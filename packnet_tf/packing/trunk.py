@@ -1,4 +1,4 @@
-"""A trunk with packed layers in it."""
+"""`PackedTrunk`: a functional model that contains packed layers."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from packnet_tf.backend.keras_internals import all_layers, inner_layers, trained_variables
-from packnet_tf.packing import registry  # noqa: F401  registers what files may hold
+from packnet_tf.packing import registry  # noqa: F401  registers the classes that files name
 from packnet_tf.packing.configs import changed, repair
 from packnet_tf.packing.layers import (
     PACKED_CLASSES,
@@ -24,11 +24,11 @@ from packnet_tf.packing.weight import PackedWeight, assign_values, values_of
 
 @keras.saving.register_keras_serializable("packnet_tf")
 class PackedTrunk(keras.Model):
-    """The graph of a trunk, some of whose layers are packed: the store of a pack, or a view of it.
+    """A trunk with packed layers: the store of a pack, or a view of the store.
 
-    It is an ordinary functional model. What it adds is that its configuration says which layers
-    are packed, by their place in the structure, for layers within layers (the projections of
-    attention, the cell of a recurrent layer) are in no configuration of their own.
+    It is a functional model. Its configuration also lists the positions of the packed layers,
+    because Keras's configurations do not describe nested layers (the projections of attention,
+    the cell of a recurrent layer).
 
     Attributes:
         task_view: what its packed layers show.
@@ -37,38 +37,44 @@ class PackedTrunk(keras.Model):
     task_view = TaskView()
 
     def pack_layers(self, places: list[int], sees: Sequence[int], frozen: bool) -> None:
-        """Packs the layers at these places of `_flatten_layers()`.
+        """Packs the layers at these positions of `all_layers`.
+
+        Args:
+            places: indices into `all_layers(self)`.
+            sees: numbers of the tasks whose weights are visible, see `TaskView`.
+            frozen: whether the layers cannot be trained.
 
         Raises:
-            ValueError: there is no layer at one of them that can be packed.
+            ValueError: the layer at one of the positions cannot be packed.
         """
         layers, self.task_view = all_layers(self), TaskView(tuple(sees), frozen)
         for place in places:
             layer = layers[place] if place < len(layers) else None
             if layer is None or type(layer) not in PACKED_CLASSES:
                 raise ValueError(
-                    f"trunk '{self.name}' has no layer to pack at place {place} but {layer!r}; if "
-                    "it is a layer of your own, call packnet_tf.register_packed for it first"
+                    f"trunk '{self.name}' has {layer!r} at position {place}, which cannot be "
+                    "packed; if it is a layer of your own, call packnet_tf.register_packed for it "
+                    "first"
                 )
             pack_layer(layer, self.task_view)
 
     def packed_layers(self) -> list[Packed]:
-        """Its packed layers, in the order of its structure."""
+        """Returns the packed layers, in the order of the trunk's structure."""
         return [layer for layer in all_layers(self) if isinstance(layer, Packed)]
 
     def packed_weights(self) -> dict[str, PackedWeight]:
-        """Its packed weights by path: the layer's, and the weight's if the layer has several."""
+        """Returns the packed weights by path; a layer with several weights adds their names."""
         weights = {}
         for path, layer in self.paths():
             for name, weight in layer.packed_weights.items() if isinstance(layer, Packed) else ():
                 key = path if len(layer.packed_weights) == 1 else f"{path}/{name}"
-                while key in weights:  # layers within a layer may have the same name
+                while key in weights:  # nested layers may share a name
                     key += "_"
                 weights[key] = weight
         return weights
 
     def paths(self) -> Iterator[tuple[str, keras.layers.Layer]]:
-        """Its layers, layers within layers included, each after the path of names to it."""
+        """Yields all layers, nested layers included, each with its path of names."""
         return _paths(self.layers, "", set())
 
     def set_weights(self, weights: Sequence[np.ndarray]) -> None:
@@ -85,13 +91,14 @@ class PackedTrunk(keras.Model):
 
     @contextlib.contextmanager
     def keeping_committed(self, variables: Sequence[keras.Variable]) -> Iterator[None]:
-        """Within it Keras may assign what it likes; at its end it is known to be this pack's.
+        """Undoes assignments in the block that would change committed weights.
 
         Args:
-            variables: those that may change, the view's among them.
+            variables: all variables that the block may assign, those of the view included.
 
         Raises:
-            RuntimeError, ValueError: as `check_new_values` says. Everything is as it was.
+            RuntimeError, ValueError: see `check_new_values`. All variables then have their old
+                values.
         """
         old = values_of(variables)
         try:
@@ -110,30 +117,30 @@ class PackedTrunk(keras.Model):
         view = self.task_view
         packed = {"places": places, "sees": list(view.sees), "frozen": view.frozen}
         config = {**repair(super().get_config(), self), "packed": packed}
-        return config | {"still": _still(layers)}
+        return config | {"still": _frozen_places(layers)}
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> "PackedTrunk":
         config = changed(config, with_skipped_init)
         packed, still = dict(config.pop("packed")), config.pop("still")
-        if "task" in packed:  # as files of format 5 have it
+        if "task" in packed:  # files of format 5
             packed["sees"] = range(1, packed.pop("task") + 1)
         trunk = super().from_config(config, custom_objects)
         layers = all_layers(trunk)
         restore_initializers(layers)
         trunk.pack_layers(**packed)
-        _hold_still(layers, **still)
+        _freeze_places(layers, **still)
         return trunk
 
 
-def _still(layers: Sequence[keras.layers.Layer]) -> dict[str, list]:
-    """What is frozen: weights one by one, and layers within layers.
+def _frozen_places(layers: Sequence[keras.layers.Layer]) -> dict[str, list]:
+    """Lists frozen weights and frozen layers by position.
 
-    Keras's configurations say it of whole layers of the graph alone.
+    Keras's configurations record `trainable` only for whole layers of the graph.
 
     Returns:
-        `layers`, places of layers, and `weights`, pairs of a layer's place and the weight's own
-        among those of the layer that are not packed.
+        A dict with `layers`, positions of frozen layers, and `weights`, pairs of a layer's
+        position and the weight's index among the layer's `own_variables`.
     """
     weights = []
     for place, layer in enumerate(layers):
@@ -147,8 +154,8 @@ def _still(layers: Sequence[keras.layers.Layer]) -> dict[str, list]:
     }
 
 
-def _hold_still(built: Sequence[keras.layers.Layer], layers: list, weights: list) -> None:
-    """Freezes what `_still` has found in such layers."""
+def _freeze_places(built: Sequence[keras.layers.Layer], layers: list, weights: list) -> None:
+    """Freezes the layers and weights that `_frozen_places` listed."""
     for place in layers:
         built[place].trainable = False
     for place, number in weights:

@@ -1,4 +1,4 @@
-"""One packed weight: the four variables that several tasks share."""
+"""`PackedWeight`: the four variables behind a kernel that several tasks share."""
 
 import dataclasses
 import functools
@@ -11,25 +11,26 @@ from keras import ops
 from packnet_tf.backend.types import Tensor
 from packnet_tf.packing.pruning import check_released, claimable, count_by_owner, magnitude
 
-# `ops.where` below gets the `value` of variables: on JAX it does not take variables.
+# `ops.where` gets the `value` of each variable, because JAX does not accept variables there.
 MAX_TASKS = 255  # owners and claims are uint8
 Criterion = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 
 
 @dataclasses.dataclass(eq=False)
 class PackedWeight:
-    """The variables behind one kernel, all of the kernel's shape.
+    """The variables behind one kernel. All have the kernel's shape.
 
-    Committed values are in `packed`, which no optimizer is ever given: whatever weight decay,
-    constraints or moving averages do to `trainable`, they cannot reach them.
+    `packed` holds committed values. No optimizer ever gets it, so weight decay, constraints and
+    moving averages of `trainable` cannot reach committed values.
 
     Attributes:
-        trainable: float variable the optimizer trains; None in a view that cannot be trained.
-        packed: float variable; an owned weight's final value, a free weight's restart value.
-        owner: uint8 variable (see `owner_dtype`); 1-based number of the task that owns the
+        trainable: float variable that the optimizer trains; None in a view that cannot be trained.
+        packed: float variable; the final value of an owned weight, the restart value of a free
+            one.
+        owner: uint8 variable (see `owner_dtype`); the 1-based number of the task that owns the
             weight, 0 = free.
-        claim: the same; number of the task that is training the weight, 0 = none; None where
-            `trainable` is None.
+        claim: variable of the same dtype; the number of the task that trains the weight, 0 =
+            none. None where `trainable` is None.
     """
 
     trainable: keras.Variable | None
@@ -44,17 +45,17 @@ class PackedWeight:
 
     @property
     def values(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The values of the four, as `select` takes them; None where there is no variable."""
+        """Values of the four variables, as `select` takes them; None for a missing variable."""
         trainable = None if self.trainable is None else self.trainable.value
         claim = None if self.claim is None else self.claim.value
         return trainable, self.packed.value, self.owner.value, claim
 
     @property
     def trained(self) -> tuple[keras.Variable, keras.Variable]:
-        """`trainable` and `claim`.
+        """The variables `trainable` and `claim`.
 
         Raises:
-            RuntimeError: the view cannot be trained, and has neither.
+            RuntimeError: the view cannot be trained, so it has neither.
         """
         if self.trainable is None or self.claim is None:
             raise RuntimeError(
@@ -64,44 +65,44 @@ class PackedWeight:
         return self.trainable, self.claim
 
     def view(self, sees: Sequence[int]) -> Tensor:
-        """The kernel as a task sees it.
+        """Returns the kernel as a task sees it, a float tensor of the kernel's shape.
 
         Args:
-            sees: numbers of the tasks whose weights it sees, ascending; the last is its own, which
-                is also the claim that it sees. Empty: no weight at all.
+            sees: numbers of the tasks whose weights are visible, ascending. The last is the
+                task's own number, and its claim is visible too. Empty: all weights are 0.
         """
         return select(*self.values, own_number(sees), ranges(sees))
 
     def restart(self, values: np.ndarray | Tensor) -> None:
-        """Gives free weights other values to start the next task from."""
+        """Assigns restart values to the free weights."""
         free = ops.equal(self.owner, 0)
         self.packed.assign(ops.where(free, values, self.packed.value))
 
     def open(self, task: int, ratio: float = 1.0) -> None:
-        """Lets task number `task` claim that ratio of the free weights."""
+        """Claims the fraction `ratio` of the free weights for task number `task`."""
         trainable, claim = self.trained
         chosen = ops.equal(self.owner, 0)
         if ratio < 1.0:
             start, free = ops.convert_to_numpy(self.packed), ops.convert_to_numpy(chosen)
             chosen = ops.convert_to_tensor(claimable(start, free, ratio))
-        # Nothing but the claim is ever non-zero here, so decay and regularizers act on it alone.
+        # Only claimed weights are non-zero here, so decay and regularizers act on them alone.
         trainable.assign(ops.where(chosen, self.packed.value, 0.0))
         claim.assign(ops.cast(chosen, claim.dtype) * task)
 
     def choose(self, ratio: float, criterion: Criterion = magnitude) -> np.ndarray:
-        """Which weights pruning by `ratio` would release, a bool array."""
+        """Returns a bool array: the weights that pruning by `ratio` would release."""
         claim = ops.convert_to_numpy(self.claim) > 0
         values = ops.convert_to_numpy(self.trainable)
         return check_released(criterion(values, claim, ratio), claim, ratio, criterion)
 
     def release(self, chosen: np.ndarray) -> None:
-        """Takes the chosen weights out of the claim; they count as 0 from now on."""
+        """Removes the chosen weights from the claim; they count as 0 from now on."""
         trainable, claim = self.trained
         claim.assign(ops.where(chosen, ops.cast(0, claim.dtype), claim.value))
         trainable.assign(ops.where(chosen, 0.0, trainable.value))
 
     def commit(self, task: int, keep_restart_values: bool) -> None:
-        """Gives the claim to task number `task` for good."""
+        """Makes task number `task` the owner of its claim."""
         trainable, claim = self.trained
         claimed = ops.equal(claim, task)
         self.packed.assign(ops.where(claimed, trainable.value, self.packed.value))
@@ -112,39 +113,41 @@ class PackedWeight:
             self.packed.assign(ops.where(free, 0.0, self.packed.value))
 
     def give_back(self, task: int, keep_values: bool) -> None:
-        """Makes the weights of task number `task` free again."""
+        """Frees the weights of task number `task`."""
         its = ops.equal(self.owner, task)
         if not keep_values:
             self.packed.assign(ops.where(its, 0.0, self.packed.value))
         self.owner.assign(ops.where(its, ops.cast(0, self.owner.dtype), self.owner.value))
 
     def owner_counts(self, tasks: int) -> list[int]:
-        """How many weights are free, of task 1, of task 2, ... (`tasks + 1` counts)."""
+        """Counts the free weights and those of task 1, task 2, ... (`tasks + 1` counts)."""
         return count_by_owner(ops.convert_to_numpy(self.owner), tasks)
 
     def claimed(self) -> int:
-        """How many weights the open task is training."""
+        """Counts the weights that the open task claims."""
         return int(np.count_nonzero(ops.convert_to_numpy(self.claim)))
 
     def began(self, claim_ratio: float) -> int:
-        """How many weights the open task claimed when it was added."""
+        """Counts the weights that the open task claimed when it was added."""
         return round(claim_ratio * int(np.count_nonzero(ops.convert_to_numpy(self.owner) == 0)))
 
     def missing_to(self, sparsity: float, claim_ratio: float) -> int:
-        """How many weights are to go until that share of what the task began with is released."""
+        """Counts the weights still to release to reach `sparsity` of the initial claim."""
         began = self.began(claim_ratio)
         return max(0, self.claimed() - (began - round(sparsity * began)))
 
     def share_to(self, sparsity: float, claim_ratio: float) -> float:
-        """The same as a ratio of the claim."""
+        """Returns `missing_to` as a fraction of the current claim."""
         return self.missing_to(sparsity, claim_ratio) / max(1, self.claimed())
 
     def owns_the_same(self, other: "PackedWeight", tasks: int) -> bool:
-        """Whether what the first `tasks` tasks own here is what they own there, values included.
+        """Returns whether the first `tasks` tasks own the same weights here and in `other`.
+
+        Their values must be equal too.
 
         Args:
-            other: of the same shape, and of no later task.
-            tasks: how many.
+            other: a weight of the same shape, without owners above `tasks`.
+            tasks: how many tasks to compare.
         """
         packed, owner, their_packed, their_owner = values_of(
             [self.packed, self.owner, other.packed, other.owner]
@@ -155,7 +158,7 @@ class PackedWeight:
         )
 
     def claim_is_finite(self) -> bool:
-        """Whether no weight that the open task trains is NaN or infinite."""
+        """Returns whether every weight that the open task claims is finite."""
         trainable, claim = self.trained
         return is_finite(ops.where(ops.greater(claim, 0), trainable.value, 0.0))
 
@@ -165,10 +168,18 @@ def choose_all(
     ratios: Mapping[str, float],
     criterion: Criterion,
 ) -> dict[str, np.ndarray]:
-    """Which weights pruning every claim by its ratio would release, bool arrays by path.
+    """Returns the weights that pruning every claim by its ratio would release.
+
+    Args:
+        weights: the packed weights by path.
+        ratios: the prune ratio of each weight, 0 to 1, by path.
+        criterion: see `PackNet.prune`.
+
+    Returns:
+        A bool array per path, of the weight's shape.
 
     Raises:
-        ValueError: the choice cannot be made; the message names the layer.
+        ValueError: the criterion fails; the message names the layer.
     """
     chosen = {}
     for path, weight in weights.items():
@@ -180,12 +191,12 @@ def choose_all(
 
 
 def own_number(sees: Sequence[int]) -> int:
-    """Number of the task that sees the weights of these; 0 where it sees none."""
+    """Returns a task's own number, the last of those it sees; 0 if it sees none."""
     return sees[-1] if sees else 0
 
 
 def ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Ascending numbers as ranges, first and last of each.
+    """Groups ascending numbers into ranges (first, last), both inclusive.
 
     Example:
         >>> ranges([1, 2, 3, 5])
@@ -208,16 +219,16 @@ def select(
     task: int | Tensor,
     seen: Sequence[tuple[int | Tensor, int | Tensor]],
 ) -> Tensor:
-    """The kernel as a task sees it, of the values of a `PackedWeight`.
+    """Computes the kernel as a task sees it from the values of a `PackedWeight`.
 
-    Selects and never multiplies: 0 * NaN of a diverged task would reach all others.
+    It selects and never multiplies: 0 * NaN of a diverged task would reach all others.
 
     Args:
         trainable, packed, owner, claim: as in `PackedWeight.values`.
-        task: number of the task.
-        seen: ranges of owners, numbers or scalars of the owners' dtype.
+        task: the task's number.
+        seen: ranges of visible owners; Python numbers, or scalars of the owners' dtype.
     """
-    # Beside a Python number, TensorFlow would compare copies of owners and claims in int32.
+    # With Python numbers, TensorFlow would cast owners and claims to int32 to compare them.
     bounds = [(ops.cast(first, owner.dtype), ops.cast(last, owner.dtype)) for first, last in seen]
     within = [
         ops.logical_and(ops.greater_equal(owner, first), ops.less_equal(owner, last))
@@ -238,27 +249,27 @@ def clear(variable: keras.Variable) -> None:
 
 
 def copy_value(source: keras.Variable, target: keras.Variable) -> None:
-    """Gives a variable the value of another one, in memory of its own.
+    """Copies a variable's value to another variable.
 
-    JAX arrays may be shared, and a training step that may overwrite (donate) its own would take
-    the other variable's away.
+    The target gets its own memory: JAX arrays may be shared, and a training step that donates
+    its buffers would invalidate the other variable.
     """
     target.assign(ops.copy(source))
 
 
 def values_of(variables: Iterable[keras.Variable]) -> list[np.ndarray]:
-    """Copies of the values of variables."""
+    """Returns copies of the values of variables."""
     return [np.array(ops.convert_to_numpy(variable)) for variable in variables]
 
 
 def assign_values(variables: Iterable[keras.Variable], values: Iterable[np.ndarray]) -> None:
-    """Gives variables such values again."""
+    """Assigns values, such as those of `values_of`, to variables."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether no element is NaN or infinite; whole numbers never are."""
+    """Returns whether every element is finite; integers always are."""
     if "float" not in keras.backend.standardize_dtype(tensor.dtype):
         return True
     return bool(ops.convert_to_numpy(ops.all(ops.isfinite(tensor))))

@@ -1,1 +1,1 @@
-"""Who owns how much, in numbers, text and pictures."""
+"""Reports about a pack: owners and capacity, storage, quality."""

@@ -1,4 +1,4 @@
-"""Who owns how much of a pack."""
+"""`Capacity`: how many weights each task owns."""
 
 from collections.abc import Mapping
 
@@ -6,11 +6,11 @@ from packnet_tf.reporting.tables import text_table
 
 
 class Capacity(dict):
-    """Owned and free weights per layer; prints as a table.
+    """The numbers of owned and free weights per layer; prints as a table.
 
-    A dict from a layer's path (with the weight's name, where a layer packs several) to
+    It is a dict from a layer's path (with the weight's name, if the layer packs several) to
     `{"total": int, "free": int, "claimed": int, "owned": {task: int}}`. Free and owned weights
-    add up to the total; the claim of an open task is part of the free ones until it is committed.
+    add up to the total. Weights that an open task claims are free until the commit.
 
     Attributes:
         tasks: names of the committed tasks, in the order they were packed.
@@ -26,7 +26,7 @@ class Capacity(dict):
         self.tasks = tasks
 
     def sum(self) -> dict:
-        """All layers together, in the form of one layer's entry."""
+        """Returns the sum over all layers, in the form of a layer's entry."""
         entries = list(self.values())
         return {
             **{key: sum(entry[key] for entry in entries) for key in ("total", "free", "claimed")},
@@ -40,7 +40,7 @@ class Capacity(dict):
         return whole["free"] / whole["total"]
 
     def to_dict(self) -> dict:
-        """Plain dicts, lists and numbers, ready for `json.dumps`."""
+        """Returns plain dicts, lists and numbers for `json.dumps`."""
         return {"tasks": list(self.tasks), "layers": dict(self), "sum": self.sum()}
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""A picture of who owns which share of every layer."""
+"""Plots the share of every layer that each task owns."""
 
 import pathlib
 from typing import TYPE_CHECKING
@@ -9,17 +9,17 @@ from packnet_tf.reporting.capacity import Capacity
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Colours that stay apart for colour-blind readers (Okabe and Ito, 2008); grey is for free weights.
+# Colours that colour-blind readers can tell apart (Okabe and Ito, 2008); grey is for free weights.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 _FREE = "#DDDDDD"
 
 
 def plot_capacity(capacity: Capacity, path: AnyPath | None = None) -> "Figure":
-    """Draws one bar per layer: the share of its weights each task owns, and what is free.
+    """Draws a bar per layer: the shares of its weights that each task owns and that are free.
 
     Args:
         capacity: what `net.capacity()` returns.
-        path: file to write, by its suffix (`.png`, `.svg`, `.pdf`); None writes nothing.
+        path: file to write; its suffix sets the format (`.png`, `.svg`, `.pdf`). None: no file.
 
     Returns:
         The `matplotlib.figure.Figure`.

@@ -1,19 +1,22 @@
-"""Whether a task came out as it should, from what was measured of it: sentences, or silence."""
+"""Checks a task's accuracies and describes what is wrong."""
 
 from collections.abc import Mapping
 
-FLOOR = 0.005  # below a linear head by more than half a point, a task has paid for nothing
-FAR = 0.05  # what retraining should bring back of the accuracy before the prune
-LUCK = 0.1  # of what chance leaves open: no better than guessing
+FLOOR = 0.005  # tolerated accuracy below that of a linear head
+FAR = 0.05  # tolerated loss of accuracy between the prune and the end of retraining
+LUCK = 0.1  # share of the accuracies above chance that still counts as guessing
 
 
 def shortfalls(task: str, results: Mapping[str, float]) -> list[str]:
-    """What is wrong with a task, a sentence each with the remedy; empty where nothing is.
+    """Describes the shortfalls of a task.
 
     Args:
-        task: its name.
-        results: accuracies on validation images, 0 to 1, as `net.results(task)` has them:
-            `retrained`, and where they are known `linear_head`, `before_prune`; and `chance`.
+        task: the task's name.
+        results: accuracies on validation images, 0 to 1, as `net.results(task)` returns them:
+            `retrained`, and optionally `linear_head`, `before_prune` and `chance`.
+
+    Returns:
+        A sentence with a remedy for each shortfall; an empty list if there is none.
 
     Example:
         >>> shortfalls("pets", {"retrained": 0.2, "chance": 0.2})[0].partition(",")[0]
@@ -34,13 +37,14 @@ def shortfalls(task: str, results: Mapping[str, float]) -> list[str]:
         )
     if reached < floor - FLOOR:
         found.append(
-            f"Task '{task}' is below a linear head on the frozen trunk, {what} where that has "
-            f"{floor:.1%}: pack it anew from packnet_tf.linear_head, beside the base alone "
-            f"(reuse=...), with a lower prune ratio or more epochs; {remedy}."
+            f"Task '{task}' is below a linear head on the frozen trunk, {what} where the head "
+            f"has {floor:.1%}: pack it again, starting from packnet_tf.linear_head, reusing "
+            "the base alone (reuse=...), with a lower prune ratio or more epochs; "
+            f"{remedy}."
         )
     elif reached < before - FAR:
         found.append(
             f"Task '{task}' lost much to its prune, {what} where {before:.1%} were before it: pack "
-            f"it anew with a lower prune ratio or more epochs of retraining; {remedy}."
+            f"it again with a lower prune ratio or more epochs of retraining; {remedy}."
         )
     return found

@@ -1,4 +1,4 @@
-"""Bytes that the numbers of a pack take, by what they are for."""
+"""Counts the bytes of a pack's values by purpose."""
 
 import math
 from collections.abc import Iterable
@@ -16,18 +16,18 @@ def storage_use(
     others: Iterable[keras.Variable],
     tasks: dict[str, tuple[int, int]],
 ) -> dict:
-    """Bytes of a pack's numbers, as stored, against plain networks.
+    """Counts the bytes of a pack's stored values and of separate networks.
 
     Args:
         packed: the packed variables.
         owners: the owner variables, which are stored bit-packed.
         others: the trunk's other variables.
-        tasks: by task name, a pair (bytes of its own values, bytes of its head).
+        tasks: dict from task name to a pair (bytes of its own values, bytes of its head).
 
     Returns:
-        A dict of bytes: `packed`, `owners`, `trunk` (its other weights), `tasks` (per task, own
-        values and head together), `one_network` (a plain trunk with the first task's head),
-        `separate_networks` (one such per task). File formats add a little.
+        A dict of bytes: `packed`, `owners`, `trunk` (its unpacked weights), `tasks` (dict from task
+        name to the bytes of its own values and head), `one_network` (a plain trunk with the first
+        task's head), `separate_networks` (a plain network per task). File formats add a little.
     """
     shared, rest = sum(map(bytes_in, packed)), sum(map(bytes_in, others))
     heads = [head for _, head in tasks.values()]
@@ -42,5 +42,5 @@ def storage_use(
 
 
 def bytes_in(variable: keras.Variable) -> int:
-    """Bytes of the values of a variable."""
+    """Returns the bytes of a variable's values."""
     return math.prod(variable.shape) * np.dtype(variable.dtype).itemsize

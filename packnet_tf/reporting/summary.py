@@ -1,4 +1,4 @@
-"""What becomes of every parameter of a pack: packed, shared, per task, or head."""
+"""Summarizes how a pack stores its parameters: packed, shared, per task, or in a head."""
 
 import math
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ KINDS = ("packed", "shared", "per task", "head")
 
 
 def summarize(trunk: PackedTrunk, policy: Policy, heads: Mapping[str, int]) -> str:
-    """The table that `PackNet.summary` prints.
+    """Lays out the table that `PackNet.summary` prints.
 
     Args:
         trunk: the store of a pack.
-        policy: what its tasks share.
-        heads: by task name, how many parameters its head has.
+        policy: the pack's policy.
+        heads: dict from task name to the number of parameters in its head.
 
     Returns:
-        A row for every layer that has parameters, layers within layers and heads included, and
-        the share of all parameters under each kind.
+        A table with a row for every layer that has parameters (nested layers and heads included),
+        and each kind's share of all parameters.
     """
     rows, sums = [], dict.fromkeys(KINDS, 0)
 

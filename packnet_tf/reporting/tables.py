@@ -1,15 +1,15 @@
-"""Tables as plain text."""
+"""Plain-text tables."""
 
 from collections.abc import Sequence
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], total: int = 0) -> str:
-    """Lays out a table: the first column to the left, the others to the right.
+    """Lays out a table: the first column left-aligned, the others right-aligned.
 
     Args:
-        head: titles of the columns.
-        rows: the cells, one sequence per row.
-        total: how many rows at the end are sums, set apart by a rule.
+        head: column titles.
+        rows: rows of cells.
+        total: number of rows at the end that are sums; a rule separates them.
     """
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
 
@@ -26,7 +26,7 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], total: int = 
 
 
 def count_bytes(size: int) -> str:
-    """A file's size as people say it: bytes up to 1000, then kB and MB."""
+    """Formats a file size: bytes up to 1000, then kB and MB."""
     for unit, scale in (("MB", 1e6), ("kB", 1e3)):
         if size >= scale:
             return f"{size / scale:,.2f} {unit}"

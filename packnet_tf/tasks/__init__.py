@@ -1,1 +1,1 @@
-"""What a pack holds: its tasks, their models, and the file."""
+"""The tasks of a pack: their state, their models, their file."""

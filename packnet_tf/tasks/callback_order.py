@@ -1,11 +1,11 @@
-"""The order of the callbacks of `fit`: logs are complete for all, and the commit comes last."""
+"""Orders the callbacks of `fit`: logs are completed first, and the commit comes last."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import keras
 
-# What `fit` takes: one, several, also in lists within lists, or none.
+# The `callbacks` argument of `fit`: a callback, a nested list of callbacks, or None.
 Callbacks: TypeAlias = keras.callbacks.Callback | Sequence | None
 
 
@@ -18,12 +18,12 @@ class ReportShares(keras.callbacks.Callback):
 
 
 def in_working_order(callbacks: Callbacks) -> Callbacks:
-    """Callbacks such that those with `commits_task` come after all that restore weights.
+    """Moves callbacks with `commits_task` to the end, after those that restore weights.
 
-    A `keras.callbacks.CallbackList` is the caller's own order and stays as it is.
+    It returns a `keras.callbacks.CallbackList` unchanged, because its order is the caller's.
 
     Args:
-        callbacks: what `fit` was given.
+        callbacks: the argument of `fit`.
     """
     if callbacks is None or isinstance(callbacks, keras.callbacks.CallbackList):
         return callbacks

@@ -1,4 +1,4 @@
-"""What can be a trunk, a head, the name of a task; whether the state of a pack is sound."""
+"""Checks of trunks, heads and names, and of the state of a pack."""
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,10 +15,10 @@ from packnet_tf.tasks.task_model import TaskModel
 
 
 def check_trunk(trunk: object) -> None:
-    """Refuses what cannot be packed.
+    """Refuses a trunk that cannot be packed.
 
     Args:
-        trunk: what a user gave as one.
+        trunk: the user's value.
 
     Raises:
         ValueError: the message says why, and what to do.
@@ -49,14 +49,14 @@ def check_trunk(trunk: object) -> None:
 
 
 def check_name(name: str, taken: Sequence[str]) -> None:
-    """Refuses what cannot be the name of a new task.
+    """Refuses an invalid name for a new task.
 
     Args:
-        name: what a user gave as one.
+        name: the user's value.
         taken: names of the committed tasks.
 
     Raises:
-        ValueError: it is taken, no file could have it, or there are too many tasks.
+        ValueError: the name is taken or cannot be a file name, or the pack is full.
     """
     check_usable(name)
     if name in taken:
@@ -72,7 +72,7 @@ def check_name(name: str, taken: Sequence[str]) -> None:
 
 
 def nothing_to_pack(trunk: keras.Model, embeddings: str) -> ValueError:
-    """The error of a trunk that has no layer to pack.
+    """Creates the error for a trunk without a layer to pack.
 
     Args:
         trunk: a built model.
@@ -87,21 +87,21 @@ def nothing_to_pack(trunk: keras.Model, embeddings: str) -> ValueError:
             "set trunk.trainable = True."
         )
     return ValueError(
-        f"Cannot pack trunk '{trunk.name}': it has no layer that can be packed (Dense or a "
-        f"convolution, say) and is trainable. {remedy}"
+        f"Cannot pack trunk '{trunk.name}': it has no trainable layer that can be packed "
+        f"(Dense or a convolution, say). {remedy}"
     )
 
 
 def check_capacity(name: str, capacity: Capacity, base: str | None = None) -> None:
-    """Refuses a new task where no layer has a free weight, warns where some layers have none.
+    """Refuses a new task if no weight is free; warns if some layers have no free weights.
 
     Args:
-        name: of the new task.
-        capacity: of the pack.
-        base: name of the adopted trunk, which is meant to keep some layers whole.
+        name: the new task's name.
+        capacity: the pack's capacity.
+        base: name of the adopted task; layers that it owns completely cause no warning.
 
     Raises:
-        ValueError: no layer has one.
+        ValueError: no layer has a free weight.
     """
     full = [path for path, entry in capacity.items() if entry["free"] == 0]
     nothing_left = len(full) == len(capacity)
@@ -123,16 +123,16 @@ def check_capacity(name: str, capacity: Capacity, base: str | None = None) -> No
 
 
 def check_release(record: TaskRecord, records: Sequence[TaskRecord], open_task: str | None) -> None:
-    """Refuses to release a task that others were packed after.
+    """Refuses to release a task if others were packed after it.
 
     Args:
-        record: of the committed task to release.
-        records: of all committed tasks.
-        open_task: name of the open task, if there is one.
+        record: the record of the committed task to release.
+        records: the records of all committed tasks.
+        open_task: name of the open task, or None.
 
     Raises:
-        ValueError: there are such.
-        RuntimeError: the open task is one.
+        ValueError: a later task is committed.
+        RuntimeError: a later task is open.
     """
     later = records[record.number :]
     if later:
@@ -152,27 +152,27 @@ def check_release(record: TaskRecord, records: Sequence[TaskRecord], open_task: 
 
 
 def check_statistics(statistics: str) -> None:
-    """Refuses what is no choice of statistics.
+    """Refuses an invalid `statistics`.
 
     Args:
         statistics: as for `PackNet.add_task`.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is neither "task" nor "trunk".
     """
     if statistics not in ("task", "trunk"):
         raise ValueError(
-            f"statistics={statistics!r} is not what a task can normalise by; write "
+            f"statistics={statistics!r} is not a source of statistics; write "
             'statistics="task" or statistics="trunk".'
         )
 
 
 def check_head(task: str, head: object) -> None:
-    """Refuses what cannot be the head of a task.
+    """Refuses a head that a task cannot have.
 
     Args:
-        task: its name.
-        head: what a user gave as one.
+        task: the task's name.
+        head: the user's value.
 
     Raises:
         ValueError: the message says why, and what to do.
@@ -198,9 +198,9 @@ def check_finite(
     """Refuses to commit a task that diverged.
 
     Args:
-        task: its name.
+        task: the task's name.
         weights: the packed weights by path.
-        variables: all else that the task has trained.
+        variables: the other variables that the task trained.
 
     Raises:
         ValueError: a weight is NaN or infinite.
@@ -216,24 +216,24 @@ def check_finite(
 
 
 def check_not_rolled_back(record: TaskRecord, model: TaskModel) -> None:
-    """Refuses weights of the open task from before its prune, once it has been pruned.
+    """Refuses a pruned task whose weights were restored from before the prune.
 
     Args:
-        record: of the open task.
-        model: its model.
+        record: the open task's record.
+        model: the open task's model.
 
     Raises:
-        RuntimeError: a callback or a checkpoint has put them back.
+        RuntimeError: a callback or a checkpoint has restored them.
     """
     if model.current_phase < record.phase:
         raise rolled_back(record.name)
 
 
 def rolled_back(task: str) -> RuntimeError:
-    """The error of a task that would be committed with weights from before its prune.
+    """Creates the error for committing weights from before the prune.
 
     Args:
-        task: its name.
+        task: the task's name.
     """
     return RuntimeError(
         f"Cannot commit task '{task}': it was pruned, but its weights have since been restored "
@@ -244,14 +244,14 @@ def rolled_back(task: str) -> RuntimeError:
 
 
 def check_owners(weights: Mapping[str, PackedWeight], records: Sequence[TaskRecord]) -> None:
-    """Notices owners that someone has rolled back to before a commit.
+    """Refuses owners that were restored from before a commit.
 
     Args:
         weights: the packed weights by path.
-        records: of the committed tasks.
+        records: the records of the committed tasks.
 
     Raises:
-        RuntimeError: they are not what the records of the committed tasks say.
+        RuntimeError: the owners differ from the records.
     """
     for place, (path, weight) in enumerate(weights.items()):
         try:
@@ -267,17 +267,17 @@ def check_owners(weights: Mapping[str, PackedWeight], records: Sequence[TaskReco
 
 
 def has_graph(model: keras.Model) -> bool:
-    """Whether a model is Functional or Sequential, or of a subclass.
+    """Returns whether a model is Functional or Sequential, or of a subclass of these.
 
     Args:
-        model: any.
+        model: any Keras model.
     """
     names = [base.__name__ for base in type(model).__mro__]
     return "Sequential" in names or "Functional" in names
 
 
 def _check_layers(model: keras.layers.Layer) -> None:
-    """Refuses and warns of layers that a saved pack could not be read back with."""
+    """Refuses or warns about layers with which a saved pack could not be read."""
     for layer in all_layers(model):
         if isinstance(layer, keras.layers.Lambda):
             _check_lambda(layer)
@@ -293,7 +293,7 @@ def _check_layers(model: keras.layers.Layer) -> None:
 
 
 def _check_graphs(trunk: keras.Model) -> None:
-    """Refuses models whose own code runs around their graph; warns of layers of two graphs."""
+    """Refuses models that override `call`; warns about layers that are part of two graphs."""
     graphs: dict[int, str] = {}
     for part in all_layers(trunk):
         if not (isinstance(part, keras.Model) and has_graph(part)):

@@ -1,4 +1,4 @@
-"""The names of a task's classes, from the forms that people have them in."""
+"""Reads class names from the forms in which users have them."""
 
 import collections
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,15 +7,18 @@ import numpy as np
 
 
 def class_names(task: str, given: Sequence[str] | Mapping | None) -> list[str] | None:
-    """Names of classes in output order.
+    """Returns the names of a task's classes in output order.
 
     Args:
-        task: its name, for messages.
-        given: a sequence of names; a dict from name to output or from output to name, such as
+        task: the task's name, for messages.
+        given: a sequence of names; a dict between names and outputs in either direction, such as
             `class_indices` of Keras's generators; or None.
 
+    Returns:
+        The names; None if `given` is None.
+
     Raises:
-        ValueError: it does not say which output is which class, or two have the same name.
+        ValueError: `given` does not map outputs to classes, or two classes have the same name.
 
     Example:
         >>> class_names("pets", {"dog": 1, "cat": 0})

@@ -1,16 +1,16 @@
-"""What a task may be called, and its Keras model; neither Keras nor TensorFlow is imported."""
+"""Names of tasks and of their Keras models; imports neither Keras nor TensorFlow."""
 
 import re
 
 
 def check_usable(name: str) -> None:
-    """Refuses a name that no file could have.
+    """Refuses a task name that cannot be a file name.
 
     Args:
-        name: of a new task.
+        name: the name of a new task.
 
     Raises:
-        ValueError: the message says what a name may have.
+        ValueError: the message says which names are allowed.
     """
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,99}", name):
         raise ValueError(
@@ -21,10 +21,10 @@ def check_usable(name: str) -> None:
 
 
 def model_name(task: str) -> str:
-    """A name for the Keras model of a task: its own, where TensorFlow takes it for a scope.
+    """Returns a name for a task's Keras model that is valid as a TensorFlow scope.
 
     Args:
-        task: the task's name.
+        task: the task's name; it is kept if it is valid.
 
     Example:
         >>> model_name("birds"), model_name("Vögel"), model_name("_x")

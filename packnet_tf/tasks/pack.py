@@ -1,4 +1,4 @@
-"""What can be read off a pack: its tasks, their models, and numbers."""
+"""`Pack`: the part of `PackNet` that reads a pack and never changes it."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +21,11 @@ from packnet_tf.tasks.task_model import TaskModel
 
 
 class Pack:
-    """A pack to look at; the verbs that change it are in `PackNet`.
+    """Read access to a pack; `PackNet` adds the verbs that change it.
 
     Attributes:
-        state: what it holds; to be read, not changed.
-        open_model: the model of the task being trained; None when every task is committed.
+        state: the pack's contents; read it, but do not change it.
+        open_model: the model of the open task; None if every task is committed.
     """
 
     state: PackState
@@ -33,12 +33,12 @@ class Pack:
 
     @property
     def policy(self) -> Policy:
-        """What tasks share, and what freed weights start from."""
+        """The pack's policy: what tasks share, and where freed weights restart."""
         return self.state.policy
 
     @property
     def notes(self) -> dict[str, str]:
-        """Strings of your own, saved with the pack and written into exported files."""
+        """The user's own strings, saved with the pack and written into exported files."""
         return self.state.notes
 
     @notes.setter
@@ -52,57 +52,80 @@ class Pack:
 
     @property
     def base(self) -> str | None:
-        """Name of the task that the pretrained trunk was adopted as; None where it was not."""
+        """Name of the adopted task, the pretrained trunk; None if there is none."""
         return self.state.base
 
     def classes(self, name: str) -> list[str] | None:
-        """Class names of a task in output order, where `add_task` was given them.
+        """Returns the class names of a committed task in output order.
 
         Args:
-            name: of a committed task.
+            name: the task's name.
+
+        Returns:
+            The names; None if `add_task` was not given any.
 
         Raises:
             ValueError: there is no committed task of that name.
+
+        Example:
+            >>> names = net.classes("birds")
         """
         return self.state.record(name).classes
 
     def reused(self, name: str) -> tuple[str, ...]:
-        """Names of the earlier tasks whose weights a committed task sees; see `add_task`.
+        """Returns the names of the earlier tasks whose weights a committed task sees.
 
         Args:
-            name: of the committed task.
+            name: the task's name.
+
+        Returns:
+            The names in the order of packing; `add_task(reuse=...)` selected them.
 
         Raises:
             ValueError: there is no committed task of that name.
+
+        Example:
+            >>> net.reused("birds")
+            ()
         """
         return tuple(self.tasks[number - 1] for number in self.state.record(name).sees[:-1])
 
     def results(self, name: str) -> dict[str, float]:
-        """Accuracies of a committed task, 0 to 1, as far as they were measured.
+        """Returns the measured accuracies of a committed task, 0 to 1.
 
-        `PackTrainer` and `packnet train` note them: on validation data `linear_head` (a converged
-        one on the frozen trunk), `before_prune`, `after_prune`, `retrained`, and `chance` (the
-        share of the commonest class); on test data `test`. `packnet_tf.shortfalls` judges them.
+        `PackTrainer` and `packnet train` record them. On validation data: `linear_head` (of a
+        converged head on the frozen trunk), `before_prune`, `after_prune`, `retrained`, and
+        `chance` (the share of the most frequent class). On test data: `test`.
+        `packnet_tf.shortfalls` judges them.
 
         Args:
-            name: of the committed task.
+            name: the task's name.
+
+        Returns:
+            A dict from name to accuracy, with those that were measured.
 
         Raises:
             ValueError: there is no committed task of that name.
+
+        Example:
+            >>> accuracy = net.results("birds").get("test")
         """
         return dict(self.state.record(name).results)
 
     def task_model(self, name: str) -> TaskModel:
-        """The frozen Keras model of a committed task; of the open task, the one it trains.
+        """Returns the frozen Keras model of a committed task, or the model of the open task.
 
-        Several may be held and called in turn: each answers as its own task, on the same packed
-        variables. Looking never changes anything.
+        Several models may be held and called in turn: each answers as its own task, on the same
+        packed variables. Calling a model never changes the pack.
 
         Args:
-            name: of the task.
+            name: the task's name.
 
         Raises:
             ValueError: there is no such task.
+
+        Example:
+            >>> predictions = net.task_model("birds").predict(images)
         """
         if self.open_model is not None and self.open_model.task_name == name:
             return self.open_model
@@ -111,13 +134,17 @@ class Pack:
         return model
 
     def unpack(self, name: str) -> keras.Model:
-        """A plain Keras model of a committed task, masked values baked in, no packed layer left.
+        """Returns a committed task as a plain Keras model, with masked kernels and no packed layer.
 
         Args:
-            name: of the committed task.
+            name: the task's name.
 
         Raises:
             ValueError: there is no committed task of that name.
+
+        Example:
+            >>> plain = net.unpack("birds")
+            >>> plain.save("birds.keras")
         """
         view = self._view(self.state.record(name))
         model, _ = cloning.attach(
@@ -126,18 +153,39 @@ class Pack:
         return model
 
     def capacity(self) -> Capacity:
-        """Who owns how much, per layer; prints as a table."""
+        """Returns the numbers of owned and free weights per layer; prints as a table.
+
+        Example:
+            >>> print(net.capacity())
+        """
         return self.state.capacity()
 
     def owners(self) -> dict[str, np.ndarray]:
-        """The owner of every weight, an array per packed weight: 1 for the first task, 0 = free."""
+        """Returns the owners of each packed weight by path.
+
+        Returns:
+            Dict from path to an integer array of the weight's shape: the 1-based number of the
+            task that owns each weight, 0 = free.
+
+        Example:
+            >>> shares = {path: (owner == 1).mean() for path, owner in net.owners().items()}
+        """
         return {
             path: keras.ops.convert_to_numpy(weight.owner)
             for path, weight in self.state.weights.items()
         }
 
     def storage(self) -> dict:
-        """Bytes of the pack's numbers by what they are for; see `usage.storage_use`."""
+        """Counts the bytes of the pack's stored values and of separate networks.
+
+        Returns:
+            A dict of bytes: `packed`, `owners`, `trunk` (its unpacked weights), `tasks` (dict from
+            task name to the bytes of its own values and head), `one_network` (a plain trunk with
+            the first task's head), `separate_networks` (a plain network per task).
+
+        Example:
+            >>> packed_bytes = net.storage()["packed"]
+        """
         weights = self.state.weights.values()
         return storage_use(
             [weight.packed for weight in weights],
@@ -150,10 +198,13 @@ class Pack:
         )
 
     def summary(self, print_fn: Callable[[str], None] = print) -> None:
-        """Prints what becomes of the parameters of every layer: packed, shared, per task, head.
+        """Prints how each layer's parameters are stored: packed, shared, per task, or in a head.
 
         Args:
-            print_fn: takes the text instead of `print`.
+            print_fn: function that prints the text.
+
+        Example:
+            >>> net.summary()
         """
         heads = {record.name: record.head_size for record in self.state.committed}
         if self.open_model is not None:
@@ -163,32 +214,32 @@ class Pack:
     def preview(
         self, statistics: str = "task", reuse: str | Sequence[str] = "all", free: bool = True
     ) -> keras.Model:
-        """The trunk as the next task would see it when it is added; nothing is added.
+        """Returns the trunk as the next task would see it; no task is added.
 
-        Under `restart="fresh"` free weights show what they hold now, and will be drawn anew.
+        Under `restart="fresh"`, free weights show their present values; `add_task` will sample new
+        ones.
 
         Args:
             statistics, reuse: as for `add_task`.
-            free: whether free weights show what the task would start from; else they count as 0,
-                as for a task that claims none.
+            free: whether free weights show their restart values; False shows them as 0, as for a
+                task that claims none.
 
         Returns:
-            A model from the inputs of the trunk to its features, to look at and not to train.
+            A model from the trunk's inputs to its features, for inference only.
 
         Raises:
-            ValueError: `statistics` or `reuse` cannot be used.
-
+            ValueError: `statistics` or `reuse` is invalid.
         Example:
             >>> features = net.preview().predict(images)
         """
         check_statistics(statistics)
         sees = seen_numbers(reuse, self.tasks)[:-1]
         trunk = cloning.view_trunk(self.state.trunk, (0, *sees) if free else sees, frozen=True)
-        self._hold(trunk, statistics, first=not self.tasks)
+        self._freeze_inherited(trunk, statistics, first=not self.tasks)
         return trunk
 
     def _view(self, record: TaskRecord) -> TaskModel:
-        """A committed task's model, which has no trainable kernel but is not frozen yet."""
+        """Builds a committed task's model; it has no trainable kernel but is not frozen yet."""
         self.state.check_owners()
         model = self._build(record, frozen=True)
         record.assign_to(model)
@@ -198,16 +249,16 @@ class Pack:
         self, record: TaskRecord, head: keras.layers.Layer | None = None, frozen: bool = False
     ) -> TaskModel:
         trunk = cloning.view_trunk(self.state.trunk, record.sees, frozen)
-        self._hold(trunk, record.statistics, first=record.number == 1 or frozen)
+        self._freeze_inherited(trunk, record.statistics, first=record.number == 1 or frozen)
         model, own_head = cloning.attach(
             trunk, head or record.head.layer, model_name(record.name), TaskModel
         )
-        # Every pack is a PackNet.
+        # `self` is a PackNet: no other class inherits from Pack.
         model.belong_to(self, record, trunk, own_head)  # type: ignore[arg-type]
         return model
 
-    def _hold(self, trunk: keras.Model, statistics: str, first: bool) -> None:
-        """Freezes what a task shares with earlier ones, and statistics that are the trunk's."""
+    def _freeze_inherited(self, trunk: keras.Model, statistics: str, first: bool) -> None:
+        """Freezes weights that a task shares with earlier ones and statistics of the trunk."""
         if not first:
             self.policy.freeze_shared(trunk)
         if statistics == "trunk":

@@ -1,7 +1,8 @@
-"""What a task has besides its packed weights, as a pack keeps it: in bytes, as it stands in files.
+"""`TaskRecord`: everything about a task except its packed weights.
 
-A pack of a hundred tasks is saved and read without going through what each of them has: heads are
-made, and values cut into arrays, when a model of their task is.
+Heads are kept as configurations, and values as bytes, in the form that files store. A pack of a
+hundred tasks can be saved and read without creating any head; heads and arrays are created together
+with the task's model.
 """
 
 import dataclasses
@@ -21,14 +22,15 @@ from packnet_tf.tasks.task_model import Phase, TaskModel
 
 
 class Head:
-    """Output layers that models get copies of: layers, or their Keras configuration.
+    """A task's output layers, as layers or as their Keras configuration.
 
     Attributes:
-        layer: an unattached layer or model, whose values are not the task's.
-        config: the same as `serialize_keras_object` describes it.
+        layer: a layer or model that belongs to no graph; models get copies of it. Its values are
+            not the task's.
+        config: the layer's configuration from `serialize_keras_object`.
 
     Raises:
-        ValueError: the layer is asked for, and Keras cannot make it of the configuration.
+        ValueError: `layer` is read, and Keras cannot create it from the configuration.
     """
 
     def __init__(self, layer: keras.layers.Layer | None = None, config: dict | None = None):
@@ -38,9 +40,9 @@ class Head:
     @functools.cached_property
     def layer(self) -> keras.layers.Layer:
         try:
-            # A copy: Keras takes models out of the configuration that it is given.
+            # A copy, because Keras pops models from the configuration.
             return keras.saving.deserialize_keras_object(changed(self.config, dict))
-        except Exception as error:  # Keras raises many kinds
+        except Exception as error:  # Keras raises many types
             raise ValueError(
                 "A head cannot be made from its configuration. If it is a layer of your own, "
                 "register it (keras.saving.register_keras_serializable) before the pack is read; "
@@ -54,26 +56,26 @@ class Head:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TaskRecord:
-    """What a task has besides its packed weights.
+    """Everything about a task except its packed weights.
 
     Attributes:
-        name: its name.
-        sees: numbers of the tasks whose weights it sees, ascending, from 1; the last is its own,
-            its place in the order of packing.
+        name: the task's name.
+        sees: 1-based numbers of the tasks whose weights are visible, ascending. The last is the
+            task's own number, its position in the order of packing.
         head: the output layers.
-        classes: names of its classes in output order, where they are known.
-        claim_ratio: fraction of the free weights that it claimed.
-        statistics: what the trunk normalises by, see `PackNet.add_task`.
-        phase: the phase that verbs have brought it to. The model of the open task has one too, in
-            a variable: that of its weights. It is an earlier one where they were rolled back.
-        batches_seen: those that its model had seen when its values were kept.
-        own_places: places in `own_weights(trunk)` of the values this task does not share.
+        classes: names of the classes in output order, if known.
+        claim_ratio: fraction of the free weights that the task claimed, 0 to 1.
+        statistics: source of the trunk's normalisation statistics, see `PackNet.add_task`.
+        phase: the phase that the verbs have reached. The open task's model stores the phase of its
+            weights in a variable; it is an earlier phase if the weights were rolled back.
+        batches_seen: the model's `batches_seen` when its values were recorded.
+        own_places: positions in `own_weights(trunk)` of the values that the task does not share.
         head_weights: shape and dtype of each of the head's weights.
-        values: its own values and its head's weights, one after another.
-        owned: how many weights of each packed weight it owns, once committed.
-        results: accuracies by name, see `PackNet.results`.
-        adopted: whether it is the trunk as it came, see `PackNet.adopt`.
-        key: tells the task from others, also from a later one of the same name.
+        values: the task's own values, then its head's weights, concatenated.
+        owned: number of weights that the task owns in each packed weight, once committed.
+        results: accuracies by name, 0 to 1, see `PackNet.results`.
+        adopted: whether the task is the pretrained trunk, see `PackNet.adopt`.
+        key: identifies the task; a later task of the same name has another key.
     """
 
     name: str
@@ -94,15 +96,15 @@ class TaskRecord:
 
     @property
     def number(self) -> int:
-        """Its place in the order of packing, from 1."""
+        """The task's position in the order of packing, from 1."""
         return self.sees[-1]
 
     def kept(self, model: TaskModel, store: PackedTrunk | None = None) -> "TaskRecord":
-        """The record with the values of the task's model: its head's, and those it does not share.
+        """Returns a copy of the record with the current values of the task's model.
 
         Args:
             model: the task's model.
-            store: the trunk whose values it shares; None: it shares none.
+            store: the trunk whose values the task shares; None records all unpacked values.
         """
         own = values_of(variable for _, variable in own_weights(model.trunk))
         places: Sequence[int] = range(len(own))
@@ -121,13 +123,13 @@ class TaskRecord:
         )
 
     def assign_to(self, model: TaskModel) -> None:
-        """Gives a model of the task its values, and its phase.
+        """Assigns the recorded values and phase to a model.
 
         Args:
-            model: made from this record.
+            model: a model built from this record.
 
         Raises:
-            ValueError: the model's head has weights of other shapes.
+            ValueError: the model's head has weights of other shapes or dtypes.
         """
         head = model.head.weights
         described = [(list(variable.shape), str(variable.dtype)) for variable in head]
@@ -149,7 +151,7 @@ class TaskRecord:
 
     @property
     def head_bytes(self) -> int:
-        """Bytes of the head's weights."""
+        """Size of the head's weights in bytes."""
         return sum(
             math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.head_weights
         )

@@ -1,14 +1,17 @@
-"""Which earlier tasks' weights a task sees."""
+"""Resolves `reuse` to the tasks whose weights a new task sees."""
 
 from collections.abc import Sequence
 
 
 def seen_numbers(reuse: str | Sequence[str], tasks: Sequence[str]) -> tuple[int, ...]:
-    """Numbers of the tasks whose weights a new task sees, ascending; the last is its own.
+    """Returns the numbers of the tasks whose weights a new task sees.
 
     Args:
-        reuse: "all", "none", or names of earlier tasks.
+        reuse: "all", "none", or a list of names of earlier tasks.
         tasks: names of the earlier tasks, in the order they were packed.
+
+    Returns:
+        Ascending 1-based numbers; the last is the new task's own.
 
     Raises:
         ValueError: `reuse` is none of these.

@@ -1,4 +1,4 @@
-"""A pack as a value: its trunk, its policy and its tasks, without their Keras models."""
+"""`PackState`: a pack's trunk, policy and tasks as an immutable value."""
 
 import dataclasses
 import math
@@ -18,16 +18,16 @@ from packnet_tf.tasks.task_model import Phase
 
 @dataclasses.dataclass(frozen=True)
 class PackState:
-    """What a pack holds. A verb of `PackNet` replaces it by another one; nobody changes it.
+    """The contents of a pack, without Keras models of tasks. Verbs of `PackNet` replace it.
 
-    What the numbers of weights are is in the variables of `trunk`.
+    The values of weights are in the variables of `trunk`.
 
     Attributes:
         trunk: the store; it holds the packed variables and is never called.
-        policy: what tasks share, and what freed weights start from.
-        weights: the packed weights of the trunk by path.
+        policy: what tasks share, and where freed weights restart.
+        weights: the trunk's packed weights by path.
         records: the tasks in the order they were packed; the last may be open.
-        notes: strings of the user's own.
+        notes: the user's own strings.
     """
 
     trunk: PackedTrunk
@@ -43,7 +43,7 @@ class PackState:
 
     @property
     def open(self) -> TaskRecord | None:
-        """The record of the task that is being trained."""
+        """The record of the open task; None if there is none."""
         last = self.records[-1] if self.records else None
         return None if last is None or last.phase == Phase.COMMITTED else last
 
@@ -54,17 +54,17 @@ class PackState:
 
     @property
     def base(self) -> str | None:
-        """Name of the task that the pretrained trunk was adopted as."""
+        """Name of the adopted task, the pretrained trunk; None if there is none."""
         return next((record.name for record in self.committed if record.adopted), None)
 
     def record(self, name: str) -> TaskRecord:
-        """The record of a committed task.
+        """Returns the record of a committed task.
 
         Args:
-            name: of the task.
+            name: the task's name.
 
         Raises:
-            ValueError: there is none of that name.
+            ValueError: there is no committed task of that name.
         """
         for record in self.committed:
             if record.name == name:
@@ -75,10 +75,13 @@ class PackState:
         raise ValueError(f"There is no committed task {name!r}.{hint} Committed tasks: {known}.")
 
     def need_open(self, verb: str) -> TaskRecord:
-        """The record of the open task.
+        """Returns the record of the open task.
+
+        Args:
+            verb: what the caller wants to do, for the message.
 
         Raises:
-            RuntimeError: no task is open, so there is nothing to `verb`.
+            RuntimeError: no task is open.
         """
         if self.open is None:
             raise RuntimeError(
@@ -87,40 +90,40 @@ class PackState:
         return self.open
 
     def holds(self, key: object) -> bool:
-        """Whether a task is in the pack, open or committed.
+        """Returns whether a task is in the pack, open or committed.
 
         Args:
-            key: of its record.
+            key: the `key` of the task's record.
         """
         return any(record.key is key for record in self.records)
 
     def with_open(self, record: TaskRecord) -> "PackState":
-        """The state with that record as the open task's, instead of the one it may have.
+        """Returns the state with `record` as the open task's, instead of any other.
 
         Args:
-            record: of the open task.
+            record: the open task's record.
         """
         return dataclasses.replace(self, records=(*self.committed, record))
 
     def with_committed(self, name: str, **changes: Any) -> "PackState":
-        """The state with other values in the record of a committed task.
+        """Returns the state with changed fields in the record of a committed task.
 
         Args:
-            name: of the task.
-            changes: values of fields of `TaskRecord`, by name.
+            name: the task's name.
+            changes: new values of `TaskRecord` fields, by name.
         """
         changed = dataclasses.replace(self.record(name), **changes)
         records = [changed if record.name == name else record for record in self.records]
         return dataclasses.replace(self, records=tuple(records))
 
     def without_last(self) -> "PackState":
-        """The state without its last task, open or committed."""
+        """Returns the state without its last task, open or committed."""
         return dataclasses.replace(self, records=self.records[:-1])
 
     # -- Numbers ---------------------------------------------------------------------------------
 
     def capacity(self) -> Capacity:
-        """Who owns how much, per layer."""
+        """Counts the owned and free weights per layer."""
         layers = {}
         for path, weight in self.weights.items():
             free, *owned = weight.owner_counts(len(self.committed))
@@ -133,18 +136,20 @@ class PackState:
         return Capacity(layers, self.tasks)
 
     def missing_to(self, sparsity: float) -> int:
-        """How many weights pruning to that sparsity would release.
+        """Counts the weights that pruning to a sparsity would release.
 
         Args:
-            sparsity: as for `PackNet.prune_to`.
+            sparsity: as for `PackNet.prune_to`, 0 to 1.
         """
         ratio = self.need_open("prune").claim_ratio
         return sum(weight.missing_to(sparsity, ratio) for weight in self.weights.values())
 
     def claimed_share(self) -> tuple[float, float]:
-        """Of the open task: the share of all packed weights it claims, and its sparsity.
+        """Returns the open task's share of all packed weights and its sparsity.
 
-        The sparsity is the share of the weights it began with that pruning has released.
+        Returns:
+            The fraction of all packed weights that the task claims, and the fraction of its
+            initial claim that pruning has released; both 0 to 1.
         """
         record = self.need_open("report")
         weights = self.weights.values()
@@ -156,10 +161,10 @@ class PackState:
     # -- Checks ----------------------------------------------------------------------------------
 
     def check_name(self, name: str) -> None:
-        """Refuses a name that `add_task` would refuse, and any while a task is open.
+        """Refuses an invalid name for a new task, and any name while a task is open.
 
         Args:
-            name: what a user gave as one.
+            name: the user's value.
 
         Raises:
             ValueError: the name is taken or cannot be used.
@@ -169,10 +174,13 @@ class PackState:
         checks.check_name(name, self.tasks)
 
     def check_none_open(self, name: str) -> None:
-        """Refuses to add the task `name` while another one is not committed yet.
+        """Refuses to add a task while another one is open.
+
+        Args:
+            name: the new task's name, for the message.
 
         Raises:
-            RuntimeError: one is open.
+            RuntimeError: another task is not committed yet.
         """
         if self.open is not None:
             raise RuntimeError(
@@ -182,20 +190,20 @@ class PackState:
             )
 
     def check_owners(self) -> None:
-        """Refuses owners that someone has rolled back to before a commit.
+        """Refuses owners that were restored from before a commit.
 
         Raises:
-            RuntimeError: they are not what the records of the committed tasks say.
+            RuntimeError: the owners differ from the records of the committed tasks.
         """
         checks.check_owners(self.weights, self.committed)
 
     def has_weights_of(self, other: "PackState") -> bool:
-        """Whether the tasks of another state own the same weights here, of the same values.
+        """Returns whether the tasks of another state own the same weights and values here.
 
-        Later tasks may own here what is free there.
+        Weights that are free there may have owners here.
 
         Args:
-            other: the other state, of a pack of any trunk.
+            other: a state of any pack.
         """
         ours, theirs = (
             {path: tuple(weight.packed.shape) for path, weight in state.weights.items()}
@@ -207,5 +215,5 @@ class PackState:
         )
 
     def unpacked_variables(self) -> list[keras.Variable]:
-        """The weights of the trunk that are not packed, in the order of its structure."""
+        """Returns the trunk's weights that are not packed, in the order of its structure."""
         return [variable for _, variable in own_weights(self.trunk)]

@@ -1,8 +1,8 @@
-"""Packs as ordinary `.keras` files.
+"""Saves and reads packs as `.keras` files.
 
-The file is Keras's own format, written and read by Keras: a JSON configuration, HDF5 arrays, no
-pickle. Its root object is an `Archive`, its child the packed trunk, whose layers store their
-owners and claims in as few bits as they need.
+Keras writes and reads the file in its own format: a JSON configuration and HDF5 arrays, without
+pickle. The root object is an `Archive`. It contains the packed trunk, whose layers store owners and
+claims bit-packed.
 """
 
 import contextlib
@@ -28,17 +28,17 @@ from packnet_tf.tasks.state import PackState
 from packnet_tf.tasks.task_model import Phase
 
 FORMAT = 6
-READABLE = (FORMAT, 5)  # in 5 every task sees all earlier ones
+READABLE = (FORMAT, 5)  # in format 5 every task sees all earlier ones
 
 
 @keras.saving.register_keras_serializable("packnet_tf")
 class Archive(keras.layers.Layer):
-    """The saved form of a pack: what `PackNet.save` gives Keras to write.
+    """The saved form of a pack: the layer that `PackNet.save` passes to Keras.
 
     Args:
         trunk: the store.
-        facts: what is said of the pack as a whole; what JSON can hold.
-        tasks: the records in the order of packing, an open task's the last.
+        facts: properties of the whole pack, as JSON values.
+        tasks: the records in the order of packing; an open task's record is the last.
     """
 
     tasks: list[TaskRecord]
@@ -49,7 +49,7 @@ class Archive(keras.layers.Layer):
         super().__init__(name="pack", **kwargs)
         self.trunk = trunk
         self.facts = facts
-        # Kept from Keras's attribute tracking: the heads here are templates without weights.
+        # Bypasses Keras's attribute tracking: the heads here are templates without weights.
         self.__dict__["tasks"] = tasks
         self.built = True
 
@@ -75,7 +75,7 @@ class Archive(keras.layers.Layer):
             "phase": sum(int(task.phase) for task in last if task.phase != Phase.COMMITTED),
             "batches_seen": sum(task.batches_seen for task in last),
             "trunk": keras.saving.serialize_keras_object(self.trunk),
-            # One string: Keras goes through lists item by item, and this one is long.
+            # One string: Keras visits every item of a list, and this list is long.
             "tasks": json.dumps(tasks),
         }
 
@@ -91,7 +91,7 @@ class Archive(keras.layers.Layer):
         for number, task in enumerate(json.loads(config["tasks"]), start=1):
             head = Head(config=task["head"])
             if not _is_of_keras(task["head"]):
-                head.layer  # noqa: B018  what cannot be trusted is refused here and now
+                head.layer  # noqa: B018  refuses an untrusted class now, not at first use
             sees = tuple(task.get("sees", range(1, number + 1)))  # files of format 5 lack it
             if sees != (*sorted({*sees} & {*range(1, number)}), number):
                 raise ValueError(f"its task number {number} sees the tasks {sees}")
@@ -103,7 +103,7 @@ class Archive(keras.layers.Layer):
                     head,
                     task["classes"],
                     task["claim_ratio"],
-                    task.get("statistics", "task"),  # older files lack this, and what follows
+                    task.get("statistics", "task"),  # older files lack this and the keys below
                     Phase(config["phase"]) if is_open else Phase.COMMITTED,
                     config.get("batches_seen", 0.0) if is_open else 0.0,
                     task["own_places"],
@@ -116,7 +116,8 @@ class Archive(keras.layers.Layer):
         return cls(trunk, config["facts"], tasks)
 
     def save_own_variables(self, store: Store) -> None:
-        # One array for all: HDF5 takes half a kilobyte and a third of a millisecond for every one.
+        # One array for all tasks: every HDF5 array costs half a kilobyte and a third of a
+        # millisecond.
         values = b"".join(task.values for task in self.tasks)
         store["tasks"] = np.frombuffer(values, np.uint8)
 
@@ -130,13 +131,12 @@ class Archive(keras.layers.Layer):
             start = end
         if start != len(values):
             raise ValueError(
-                f"the tasks have {len(values)} bytes of values of their own, and their shapes say "
-                f"{start}"
+                f"the tasks' own values take {len(values)} bytes, but their shapes need {start}"
             )
 
 
 def _is_of_keras(config: object) -> bool:
-    """Whether a layer's configuration names classes of Keras alone, and no function."""
+    """Returns whether a configuration contains only classes of Keras, and no Lambda."""
     if isinstance(config, list):
         return all(map(_is_of_keras, config))
     if not isinstance(config, dict):
@@ -152,8 +152,8 @@ def write(state: PackState, path: AnyPath) -> None:
     """Writes a pack to a `.keras` file; `PackNet.save` is the public name.
 
     Args:
-        state: the pack; the record of an open task holds the values to write.
-        path: of the file.
+        state: the pack; an open task's record holds the values to write.
+        path: the file to write.
 
     Raises:
         ValueError: the path does not end in `.keras`.
@@ -173,10 +173,13 @@ def write(state: PackState, path: AnyPath) -> None:
 
 
 def read(path: AnyPath) -> PackState:
-    """Reads what `write` wrote; `packnet_tf.load` is the public name.
+    """Reads a pack that `write` wrote; `packnet_tf.load` is the public name.
 
     Args:
-        path: of a `.keras` file.
+        path: a `.keras` file.
+
+    Returns:
+        The pack's state.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -199,13 +202,13 @@ def read(path: AnyPath) -> PackState:
 
 @contextlib.contextmanager
 def naming(path: AnyPath) -> Iterator[None]:
-    """Within it, whatever goes wrong with a pack's file is said of the file.
+    """Turns every error in the block into a ValueError that names the pack's file.
 
     Args:
-        path: of the file.
+        path: the file to name.
 
     Raises:
-        ValueError: anything was raised; Keras raises many kinds, and an edited file leads to more.
+        ValueError: the block raised; Keras raises many types, and an edited file causes others.
     """
     try:
         yield
@@ -233,7 +236,7 @@ def _refuse_damaged(path: pathlib.Path) -> None:
 
 def _state_of(archive: Archive) -> PackState:
     facts, records = archive.facts, archive.tasks
-    # Names of layers within layers are not in any configuration.
+    # Keras's configurations do not hold the names of nested layers.
     stored = archive.trunk.packed_weights().values()
     weights = dict(zip(facts["paths"], stored, strict=True))
     names = [record.name for record in records]

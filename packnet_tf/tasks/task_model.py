@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from packnet_tf.tasks.records import TaskRecord
 
 keep_tf_keras()
-GIVEN = "trainable_as_given"  # attribute of what the closing of a model has frozen of its head
+GIVEN = "trainable_as_given"  # attribute that keeps a head's own `trainable` when it is frozen
 
 
 class Phase(enum.IntEnum):
-    """How far a task has come; retraining begins with the prune."""
+    """The phases of a task; the prune begins the retraining."""
 
     TRAINING = 0
     RETRAINING = 1
@@ -40,20 +40,20 @@ class Phase(enum.IntEnum):
 
 @keras.saving.register_keras_serializable("packnet_tf")
 class TaskModel(FittingModel):
-    """A functional Keras model of one task, made by `PackNet.add_task` or `task_model`.
+    """A functional Keras model of one task, created by `PackNet.add_task` or `task_model`.
 
-    Compile, fit, evaluate, predict and save it like any Keras model. Once its task is committed
-    it only answers: training it further, or giving it other weights, is refused, because both
-    would change what later tasks were built on.
+    Compile, fit, evaluate, predict and save it like any Keras model. Once its task is committed,
+    the model is for inference only: it refuses training and new weights, because both would change
+    weights that later tasks use.
 
     Attributes:
-        phase: int32 variable, a `Phase`: that of its weights. A variable, so that checkpoints and
-            `EarlyStopping(restore_best_weights=True)` take it along.
-        pack: the `PackNet` it belongs to; None for a model read from a file of its own.
-        task_name: its task's name; None for a model read from a file of its own.
-        batches_seen: float32 variable: batches trained on since the task or its prune began, which
-            the moving statistics of normalisation are an average over.
-        seen: the training data, as far as the model has been given them.
+        phase: int32 variable, the `Phase` of the model's weights. It is a variable so that
+            checkpoints and `EarlyStopping(restore_best_weights=True)` include it.
+        pack: the `PackNet` of the task; None for a model that was loaded on its own.
+        task_name: the task's name; None for a model that was loaded on its own.
+        batches_seen: float32 variable, the number of training batches since the task began or was
+            pruned; moving statistics average over these.
+        seen: references to the training data that the model has been given.
     """
 
     pack: "PackNet | None" = None
@@ -72,7 +72,7 @@ class TaskModel(FittingModel):
             name="batches_seen",
         )  # fmt: skip
         count = self.batches_seen
-        # At 0 the trunk is called by itself, and nothing is known of the steps.
+        # At 0, the trunk was called without this model, so the number of steps is unknown.
         follow_steps(
             self, lambda own: ops.where(count.value > 0, momentum_after(count.value, own), own)
         )
@@ -81,13 +81,13 @@ class TaskModel(FittingModel):
     def belong_to(
         self, pack: "PackNet", record: "TaskRecord", trunk: PackedTrunk, head: keras.Layer
     ) -> None:
-        """Makes this the model of a task of `pack`, the one of that record.
+        """Connects this model to a task of a pack.
 
         Args:
             pack: the pack.
-            record: of the task.
-            trunk: the task's view of the trunk, as it is in this model.
-            head: the task's output layers, as they are in this model.
+            record: the task's record.
+            trunk: the task's view of the trunk, a layer of this model.
+            head: the task's output layers, a layer of this model.
         """
         self.pack, self.task_name, self._key = pack, record.name, record.key
         self._parts = (trunk.name, head.name)
@@ -125,25 +125,25 @@ class TaskModel(FittingModel):
     @property
     def current_phase(self) -> Phase:
         """The value of `phase`."""
-        return Phase(int(ops.convert_to_numpy(self.phase)))  # int() takes no mirrored variables
+        return Phase(int(ops.convert_to_numpy(self.phase)))  # int() refuses mirrored variables
 
     @property
     def open(self) -> bool:
-        """Whether it may be trained: its task is the open one, or it belongs to no pack."""
+        """Whether the model may be trained: its task is open, or it belongs to no pack."""
         if self.pack is None:
             return True
         record = self.pack.state.open
         return record is not None and record.key is self._key
 
     def freeze(self) -> None:
-        """Has it only answer from now on: its task is committed, or discarded."""
+        """Freezes the model, because its task is committed or discarded."""
         for part in _flagged(self.head):
             if not hasattr(part, GIVEN):
                 setattr(part, GIVEN, part.trainable)
         self.trainable = False
 
     def flags(self) -> list[Callable[[], None]]:
-        """Functions that put back what `freeze` changes, to be called in this order."""
+        """Returns functions that undo `freeze`; call them in this order."""
         parts = [(part, part.trainable) for part in _flagged(self)]
         unmarked = [part for part in _flagged(self.head) if not hasattr(part, GIVEN)]
         return [
@@ -152,10 +152,10 @@ class TaskModel(FittingModel):
         ]
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """`keras.Model.fit`; a `PackNetCallback` works wherever it stands among the callbacks.
+        """Trains as `keras.Model.fit` does; a `PackNetCallback` may be anywhere in `callbacks`.
 
-        At its end moving statistics are measured on the training data: they are those of the
-        network as it is then.
+        At the end it measures the moving statistics on the training data, so that they match the
+        trained network.
         """
         call = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs)
         if "callbacks" in call.arguments:
@@ -172,38 +172,38 @@ class TaskModel(FittingModel):
         return super().train_on_batch(x, *args, **kwargs)
 
     def __call__(self, inputs: Tensors, *args: Any, **kwargs: Any) -> Tensors:
-        self._refuse_gone()
-        self._hold_policy()  # a trace keeps how normalisation was called
+        self._refuse_removed()
+        self._refreeze_shared()  # a trace keeps the mode in which normalisation ran
         if kwargs.get("training"):
             self.seen.remember_batch(inputs)
         return super().__call__(inputs, *args, **kwargs)
 
     def make_test_function(self, force: bool = False) -> Callable | None:
-        self._refuse_gone()
+        self._refuse_removed()
         return super().make_test_function(force)
 
     def make_predict_function(self, force: bool = False) -> Callable | None:
-        self._refuse_gone()
+        self._refuse_removed()
         return super().make_predict_function(force)
 
     def make_train_function(self, force: bool = False) -> Callable | None:
         self._refuse_unless_open("train")
-        self._hold_policy()
+        self._refreeze_shared()
         refuse_strange(self.optimizer, self)
         return super().make_train_function(force)
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
-        self._hold_policy()
+        self._refreeze_shared()
         return super().trainable_variables
 
     @property
     def trainable_weights(self) -> list[keras.Variable]:
-        self._hold_policy()
+        self._refreeze_shared()
         return super().trainable_weights
 
-    def _hold_policy(self) -> None:
-        """Freezes again what is shared, in case `trainable = True` was set on the trunk."""
+    def _refreeze_shared(self) -> None:
+        """Freezes shared weights again, in case the user set `trainable = True` on the trunk."""
         if self.pack is not None and self.open and len(self.pack.state.records) > 1:
             self.pack.policy.freeze_shared(self.trunk)
 
@@ -228,8 +228,12 @@ class TaskModel(FittingModel):
             return contextlib.nullcontext()
         return self.trunk.keeping_committed(self.variables)
 
-    def _refuse_gone(self) -> None:
-        """A traced function does not come through a call again, so those who get one ask too."""
+    def _refuse_removed(self) -> None:
+        """Refuses to answer for a removed task.
+
+        A traced function does not run `__call__` again, so the methods that return traced
+        functions check too.
+        """
         if self.pack is None or self.pack.state.holds(self._key):
             return
         verb = "released" if self.current_phase == Phase.COMMITTED else "discarded"
@@ -256,15 +260,15 @@ class TaskModel(FittingModel):
 
 @contextlib.contextmanager
 def as_given(head: keras.Layer) -> Iterator[None]:
-    """Within it what closed models have frozen of a head is trainable again, as it was given.
+    """Makes a head trainable as the user made it, within the block, if a closed model froze it.
 
     Args:
-        head: what a user gave as the head of a task.
+        head: the layer that a user gave as a task's head.
     """
     parts = [(part, part.trainable) for part in _flagged(head)]
     closed = [part for part, _ in parts if hasattr(part, GIVEN)]
     try:
-        if not any(part.trainable for part in closed):  # else its owner has chosen anew
+        if not any(part.trainable for part in closed):  # otherwise the user has reset the flags
             for part in closed:
                 part.trainable = getattr(part, GIVEN)
         yield
@@ -274,5 +278,5 @@ def as_given(head: keras.Layer) -> Iterator[None]:
 
 
 def _flagged(head: keras.Layer) -> list[keras.Layer | keras.Variable]:
-    """What has a flag `trainable`: the layers, from outside in, and then the weights."""
+    """Returns everything that has a `trainable` flag: layers, outer ones first, then weights."""
     return [*all_layers(head), *head.weights]

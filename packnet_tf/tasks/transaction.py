@@ -1,4 +1,4 @@
-"""All or nothing: interrupted at any moment, a verb leaves a pack as before or as after."""
+"""`Transaction`: undoes the changes of a verb that does not complete."""
 
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 class Transaction:
-    """Undoes what a verb has changed of a pack where its block raises, Ctrl-C included.
+    """Restores a pack if its block raises, Ctrl-C included.
 
-    Values are kept by reference where the backend allows it, so a block that ends well costs
-    little. Blocks may be nested. It is a class and not a generator, which an interrupt at the
-    last line of the block would close, and so undo, whenever its memory is freed.
+    Values are kept by reference where the backend allows it, so a successful block costs little.
+    Transactions may be nested. This is a class, not a generator: if an interrupt came at the end
+    of the block, a generator would be closed, and its changes undone, at an arbitrary later time.
 
     Args:
         net: the pack.
@@ -35,8 +35,8 @@ class Transaction:
         variables = [v for weight in net.state.weights.values() for v in weight.variables]
         variables += net.state.unpacked_variables()
         variables += [] if model is None else model.variables
-        # A tensor that is assigned anew, or updated in place, leaves the one kept here alone;
-        # JAX, whose training steps overwrite, gets true copies.
+        # Assignments and in-place updates do not change the tensor kept here. On JAX, whose
+        # training steps donate buffers, `ops.copy` copies.
         self._values = [(v, ops.copy(v)) for v in {id(v): v for v in variables}.values()]
 
     def __exit__(

@@ -1,1 +1,1 @@
-"""Packs a list of tasks unattended, with a training loop of its own; needs TensorFlow."""
+"""Packs a list of tasks in its own training loop and resumes interrupted runs; needs TensorFlow."""

@@ -1,4 +1,4 @@
-"""What can be an argument of `PackTrainer`, and what is refused in which words.
+"""Checks of the arguments of `PackTrainer`.
 
 Each raises a `ValueError` that says what to write instead.
 """
@@ -13,7 +13,7 @@ from packnet_tf.trainer.task import PendingTask, Task
 
 
 def check_whole(least: int, **values: Any) -> list[int]:
-    """Returns the values as they are in Python; refuses what is no whole number from `least`."""
+    """Refuses values that are not integers of at least `least`; returns them as Python ints."""
     for name, value in values.items():
         whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
         if not whole or value < least:
@@ -24,7 +24,7 @@ def check_whole(least: int, **values: Any) -> list[int]:
 
 
 def check_choice(**values: Any) -> None:
-    """Refuses what is neither True nor False nor "auto"."""
+    """Refuses values other than True, False and "auto"."""
     for name, value in values.items():
         if not isinstance(value, bool) and value != "auto":
             raise ValueError(
@@ -33,20 +33,20 @@ def check_choice(**values: Any) -> None:
 
 
 def check_rates(**values: Any) -> None:
-    """Refuses what is neither a learning rate nor a function of the epoch."""
+    """Refuses values that are neither a learning rate nor a function of the epoch."""
     for name, value in values.items():
         number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        # A schedule of Keras can be called too, but counts steps.
+        # A Keras schedule is callable too, but its argument is the step.
         schedule = isinstance(value, keras.optimizers.schedules.LearningRateSchedule)
         if schedule or not (callable(value) or (number and 0 <= value < math.inf)):
             raise ValueError(
                 f"{name} is a number from 0, or a function of the epoch; got {value!r}. Write "
-                f"{name}=0.001; a schedule of Keras goes to the optimizer itself."
+                f"{name}=0.001; pass a Keras schedule to the optimizer."
             )
 
 
 def check_tasks(tasks: list) -> None:
-    """Refuses what is no list of tasks of different names."""
+    """Refuses lists that hold anything but tasks, or two tasks of the same name."""
     for place, task in enumerate(tasks):
         if not isinstance(task, (Task, PendingTask)):
             raise ValueError(
@@ -60,7 +60,7 @@ def check_tasks(tasks: list) -> None:
 
 
 def plain_setting(value: Any) -> Any:
-    """A setting as a checkpoint notes it, to notice that it has changed."""
+    """Converts a setting to a JSON value, so that a checkpoint can tell whether it changed."""
     if isinstance(value, (list, tuple)):
         return [plain_setting(part) for part in value]
     if callable(value):

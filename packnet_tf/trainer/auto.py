@@ -1,4 +1,4 @@
-"""How much can be pruned? Release a little, retrain a little, and go back when it hurts."""
+"""Searches for a prune ratio: releases and retrains in rounds until accuracy drops too far."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,15 +17,19 @@ from packnet_tf.training.phases import PhaseOptions, Phases
 class Auto:
     """Prunes as far as validation accuracy allows.
 
-    Round after round releases `step` of what the task still claims and retrains until accuracy is
-    within `max_drop` of its value before the prune. Where `patience` epochs do not bring it back,
-    the state after the last good round is restored, and the task is retrained from there.
+    Each round releases the fraction `step` of the current claim and retrains until accuracy is
+    within `max_drop` of its value before the prune. If `patience` epochs do not suffice, the state
+    after the last good round is restored, and the task is retrained from there.
 
     Attributes:
-        max_drop: how far the accuracy may fall, in its own unit: 0.01 is one point of percent.
-        step: fraction of the claim that each round releases.
-        patience: epochs of retraining that a round may take.
+        max_drop: tolerated drop of the metric, in its own unit: 0.01 of an accuracy is one
+            percentage point.
+        step: fraction of the claim that each round releases, above 0 and below 1.
+        patience: most epochs of retraining per round.
         monitor: name of the metric; higher must be better.
+
+    Raises:
+        ValueError: an argument is out of range.
 
     Example:
         >>> packnet_tf.PackTrainer(net, prune=packnet_tf.Auto(max_drop=0.01))
@@ -45,14 +49,17 @@ class Auto:
             )
 
     def check_monitor(self, measured: list[str]) -> None:
-        """Refuses to watch what is not measured.
+        """Refuses a metric that is not measured.
+
+        Args:
+            measured: names of the metrics that are measured.
 
         Raises:
-            ValueError: the metric is not among those measured.
+            ValueError: `monitor` is not among them.
         """
         if self.monitor not in measured:
             raise ValueError(
-                f"Auto watches '{self.monitor}', and what is measured is "
+                f"Auto monitors '{self.monitor}', but the metrics are "
                 f"{', '.join(map(repr, measured))}. Add it to the trainer's metrics, or write "
                 f"Auto(max_drop={self.max_drop:g}, monitor=...) with one of those, of which "
                 "higher is better."
@@ -61,14 +68,14 @@ class Auto:
 
 @dataclasses.dataclass
 class Round:
-    """One round of the search; accuracies are of validation data.
+    """One round of the search; accuracies are on validation data, 0 to 1.
 
     Attributes:
-        sparsity: share of what the task began with that is released.
+        sparsity: fraction of the initial claim that is released after the round.
         pruned: accuracy right after the release.
         retrained: accuracy after the last epoch of retraining.
-        epochs: how many epochs of retraining it took.
-        kept: whether the accuracy came back.
+        epochs: number of epochs of retraining.
+        kept: whether the accuracy recovered.
     """
 
     sparsity: float
@@ -79,15 +86,16 @@ class Round:
 
 
 class RatioSearch(Phases):
-    """The phases of a task whose ratio is searched for.
+    """The phases of a task whose prune ratio is searched for.
 
     Args:
-        auto: what to search.
+        model, common: as for `Phases`.
+        auto: the settings of the search.
         epoch: the epoch whose start begins the search.
-        retrain_epochs: epochs of retraining at the ratio found.
+        retrain_epochs: epochs of retraining at the ratio that was found.
 
     Attributes:
-        rounds: what has been tried.
+        rounds: the rounds so far.
     """
 
     epoch: int
@@ -150,7 +158,7 @@ class RatioSearch(Phases):
 
     def _release(self, epoch: int) -> None:
         released = self.net.prune(self.auto.step, self.criterion)
-        if not any(released.values()):  # so little is claimed that `step` of it rounds to nothing
+        if not any(released.values()):  # `step` of so small a claim rounds to 0
             self._return_to_best(epoch)
             return
         self.begin_retraining()
@@ -159,7 +167,7 @@ class RatioSearch(Phases):
         self.rounds.append(Round(sparsity, self.around_prune["after"][self.auto.monitor]))
 
     def _return_to_best(self, epoch: int) -> None:
-        """Goes back to the last good state, to retrain from there."""
+        """Restores the last good state and begins the final retraining."""
         checkpoint.put_back(self.model, self._good)
         self.accept_phase()
         if self.model.current_phase == Phase.TRAINING:  # nothing could be released
@@ -169,5 +177,5 @@ class RatioSearch(Phases):
         self._good = []
 
     def _found(self, epoch: int) -> None:
-        """Notes the epoch from which the task is retrained, and so how many it takes."""
+        """Ends the search: retraining begins at `epoch`, which sets the number of epochs."""
         self._found_at, self.epochs = epoch, epoch + self._retrain_epochs

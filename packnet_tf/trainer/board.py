@@ -1,4 +1,4 @@
-"""TensorBoard: scalars of every epoch, and who owns the weights of every layer."""
+"""TensorBoard logs: scalars per epoch, and the owners of each layer's weights."""
 
 import importlib.util
 import pathlib
@@ -9,14 +9,14 @@ from packnet_tf.net import PackNet
 
 
 class Board:
-    """Writes event files where it has a directory and the tensorboard package is there.
+    """Writes TensorBoard event files.
 
     Args:
-        directory: where to write; None: nowhere.
-        wanted: True, False, or "auto": where the tensorboard package is installed.
+        directory: where to write; None: nothing is written.
+        wanted: True, False, or "auto": if the tensorboard package is installed.
 
     Raises:
-        ValueError: it is wanted, but the package is missing.
+        ValueError: `wanted` is True, and the package is not installed.
     """
 
     def __init__(self, directory: pathlib.Path | None, wanted: bool | str):
@@ -31,7 +31,7 @@ class Board:
             self._writer = tf.summary.create_file_writer(str(directory))
 
     def epoch(self, task: str, entry: dict) -> None:
-        """Writes the numbers of an epoch, as `task/name`."""
+        """Writes an epoch's numbers as scalars `task/name`."""
         if self._writer is None:
             return
         with self._writer.as_default(step=entry["epoch"]):
@@ -40,7 +40,7 @@ class Board:
                     tf.summary.scalar(f"{task}/{name}", value)
 
     def owners(self, net: PackNet) -> None:
-        """Writes, per layer, a histogram of the owners of its weights; the step is the task."""
+        """Writes a histogram of owners per layer, and each task's share; steps count tasks."""
         if self._writer is None:
             return
         whole, buckets = net.capacity().sum(), len(net.tasks) + 1

@@ -1,4 +1,4 @@
-"""The state of an unfinished task: one file, written whole or not at all."""
+"""Checkpoints of an unfinished task: one file, written atomically."""
 
 import json
 import pathlib
@@ -12,45 +12,45 @@ from packnet_tf.packing.weight import assign_values, values_of
 
 
 def variables_of(model: keras.Model) -> list[keras.Variable]:
-    """All that training changes: weights, claims, random generators, the optimizer's state.
+    """Returns the variables that training changes: weights, claims, seeds, optimizer state.
 
     Args:
-        model: compiled, its optimizer built.
+        model: a compiled model whose optimizer is built.
     """
     return [*model.variables, *model.optimizer.variables]
 
 
 def take(model: keras.Model) -> list[np.ndarray]:
-    """Copies of those values.
+    """Copies the values of the variables that training changes.
 
     Args:
         model: as for `variables_of`.
 
     Returns:
-        An array of the shape and dtype of each.
+        A list of arrays, of the variables' shapes and dtypes.
     """
     return values_of(variables_of(model))
 
 
 def put_back(model: keras.Model, values: list[np.ndarray]) -> None:
-    """Gives a model such values again.
+    """Assigns values to the variables that training changes.
 
     Args:
-        model: the same, or one of the same structure.
+        model: the same model, or one of the same structure.
         values: what `take` returned.
     """
     assign_values(variables_of(model), values)
 
 
 def save(path: pathlib.Path, facts: dict[str, Any], values: list[np.ndarray]) -> None:
-    """Writes facts (what JSON can hold) and arrays to an `.npz` file.
+    """Writes JSON values and arrays to an `.npz` file.
 
     Args:
-        path: of the file.
-        facts: what JSON can hold.
+        path: the file to write.
+        facts: JSON values by name.
         values: arrays of any shape and dtype.
     """
-    # As bytes, with their dtypes beside them: NumPy's files do not know bfloat16.
+    # As bytes, with their dtypes in `facts`: `.npz` files cannot hold bfloat16.
     dtypes, shapes = [value.dtype.name for value in values], [value.shape for value in values]
     text = json.dumps({**facts, "dtypes": dtypes, "shapes": shapes})
     arrays = [np.frombuffer(value.tobytes(), np.uint8) for value in values]
@@ -62,7 +62,10 @@ def load(path: pathlib.Path) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Reads what `save` wrote; nothing in the file is executed.
 
     Args:
-        path: of the file.
+        path: the file to read.
+
+    Returns:
+        The JSON values and the arrays.
 
     Raises:
         ValueError: the file is damaged.
@@ -75,7 +78,7 @@ def load(path: pathlib.Path) -> tuple[dict[str, Any], list[np.ndarray]]:
                 np.frombuffer(file[f"arr_{i}"].tobytes(), np.dtype(dtype)).reshape(shape)
                 for i, (dtype, shape) in described
             ]
-    except Exception as error:  # zip, JSON and NumPy each have errors of their own
+    except Exception as error:  # zipfile, json and NumPy raise different types
         raise ValueError(
             f"'{path}' is damaged: {error}. Delete it: the task it belongs to then starts again."
         ) from error

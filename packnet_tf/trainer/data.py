@@ -1,4 +1,4 @@
-"""Training data, one pass after another, in an order that a resumed run repeats."""
+"""Training data, one pass per epoch, in an order that a resumed run repeats."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,17 +10,17 @@ from packnet_tf.backend.types import AnyData
 
 
 class TrainingData:
-    """The passes over the training data of a task.
+    """Iterates over a task's training data, epoch by epoch.
 
-    A dataset with seeds draws new random numbers for every iterator made of it. So a run that goes
-    on in epoch 7 first makes the iterators of epochs 0 to 6, without reading from them: its order
-    and augmentation are then those of a run that was never interrupted.
+    A seeded dataset samples new random numbers for every iterator. A run that resumes in epoch 7
+    therefore first creates the iterators of epochs 0 to 6, without reading from them. Its order and
+    augmentation are then those of an uninterrupted run.
 
     Args:
-        source: what `Task.train` may be.
-        batch_size: for arrays.
-        seed: for arrays, of their order.
-        strategy: the `tf.distribute.Strategy` to spread batches over.
+        source: as for `Task.train`.
+        batch_size: batch size for arrays.
+        seed: seed for the order of arrays.
+        strategy: the `tf.distribute.Strategy` over which batches are distributed.
     """
 
     def __init__(
@@ -31,19 +31,19 @@ class TrainingData:
         strategy: tf.distribute.Strategy,
     ) -> None:
         self._strategy = strategy
-        self._made = 0
+        self._iterators_made = 0
         self._of_epoch = source if _is_function(source) else None
         if self._of_epoch is not None:
             self._data = dataset_of_epoch(source, 0)
         else:
             self._data = batches(source, batch_size, shuffle_seed=seed)
-            self._spread = strategy.experimental_distribute_dataset(self._data)
+            self._distributed = strategy.experimental_distribute_dataset(self._data)
 
     def after(self, epochs: int) -> tf.data.Dataset:
-        """The dataset as it is after so many epochs, also where this run has made none of them.
+        """Returns the dataset in its state after some epochs, even if this run made none of them.
 
         Args:
-            epochs: how many were made, in runs that were interrupted too.
+            epochs: number of epochs, those of interrupted runs included.
         """
         if self._of_epoch is not None:
             return dataset_of_epoch(self._of_epoch, max(epochs - 1, 0))
@@ -51,34 +51,34 @@ class TrainingData:
         return self._data
 
     def start(self, epoch: int) -> tuple[Iterator, int | None]:
-        """An iterator over the batches of an epoch, and how many they are, where that is known."""
+        """Returns an iterator over an epoch's batches, and their number (None if unknown)."""
         if self._of_epoch is not None:
             self._data = dataset_of_epoch(self._of_epoch, epoch)
-            self._spread = self._strategy.experimental_distribute_dataset(self._data)
-            self._made = epoch
+            self._distributed = self._strategy.experimental_distribute_dataset(self._data)
+            self._iterators_made = epoch
         self._skip_to(epoch)
-        self._made += 1
+        self._iterators_made += 1
         steps = int(self._data.cardinality())
-        return iter(self._spread), steps if steps >= 0 else None
+        return iter(self._distributed), steps if steps >= 0 else None
 
     def _skip_to(self, epoch: int) -> None:
-        while self._made < epoch:
-            iter(self._spread)
-            self._made += 1
+        while self._iterators_made < epoch:
+            iter(self._distributed)
+            self._iterators_made += 1
 
 
 def batches(
     source: AnyData, batch_size: int, shuffle_seed: int | bool | None = False
 ) -> tf.data.Dataset:
-    """A dataset of batches from a dataset or from a tuple of arrays, `untuned`.
+    """Creates a dataset of batches without autotuning, see `untuned`.
 
     Args:
         source: a `tf.data.Dataset`, or arrays (x, y) or (x, y, sample_weight).
-        batch_size: of the arrays.
-        shuffle_seed: False to keep the order of the arrays.
+        batch_size: batch size for arrays.
+        shuffle_seed: seed for shuffling arrays; False keeps their order.
 
     Raises:
-        ValueError: it is neither, or it never ends.
+        ValueError: `source` is neither, or it never ends.
     """
     if isinstance(source, tf.data.Dataset):
         return untuned(check_ends(source, "The data of a task"))
@@ -95,10 +95,10 @@ def batches(
 
 
 def dataset_of_epoch(source: Callable, epoch: int) -> tf.data.Dataset:
-    """What a function gives as the training data of an epoch, `untuned`.
+    """Calls a function for an epoch's training data; returns the dataset without autotuning.
 
     Raises:
-        ValueError: it is no dataset, or never ends.
+        ValueError: the function returns no dataset, or one that never ends.
     """
     data = source(epoch)
     if not isinstance(data, tf.data.Dataset):
@@ -111,12 +111,11 @@ def dataset_of_epoch(source: Callable, epoch: int) -> tf.data.Dataset:
 
 
 def untuned(data: tf.data.Dataset) -> tf.data.Dataset:
-    """The dataset, whose iterators end with their last batch: tf.data does not tune itself.
+    """Switches off tf.data's autotuning, unless the dataset's options set it.
 
-    While it does, an iterator often ends only when its tuner wakes up again, and that is after
-    twice the time each time, up to a minute: an epoch may take twice as long as its steps. What
-    leaves its parallelism to tf.data then uses all cores. Where the options of the dataset say
-    whether to tune, that stays.
+    With autotuning, an iterator often ends only when the tuning thread wakes up. The thread's
+    interval doubles each time, up to a minute, so an epoch may take twice as long as its steps.
+    Without autotuning, transformations with automatic parallelism use all cores.
     """
     if data.options().autotune.enabled is not None:
         return data
@@ -126,10 +125,10 @@ def untuned(data: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def blank_batch(source: AnyData, batch_size: int) -> tuple:
-    """A batch of one example of zeros, (x, y, sample_weight), shaped like those of `Task.train`.
+    """Creates a batch (x, y, sample_weight) of one example of zeros, shaped like `Task.train`.
 
-    A true one would cost an iterator, and with it the order that the first epoch would have had.
-    It is taken only where a dataset does not know its shapes.
+    A real batch would cost an iterator and change the order of the first epoch. It is used only if
+    the dataset does not know its shapes.
     """
     function = _is_function(source)
     data = dataset_of_epoch(source, 0) if function else batches(source, batch_size)

@@ -1,4 +1,4 @@
-"""What a run of the trainer measured: a table, and `history.json`."""
+"""The measurements of a trainer's run: a table, and `history.json`."""
 
 import json
 import pathlib
@@ -10,33 +10,47 @@ MOMENTS = {"before the prune": "before_prune", "after it": "after_prune", "retra
 
 
 class History(dict):
-    """What happened to each task, by its name; prints as a table.
+    """The measurements of each task, by name; prints as a table.
 
-    A task's entry has `prune_ratio` (share of what it began with that was released), `epochs` (a
-    list of dicts: `epoch`, `phase`, `learning_rate`, `loss`, metrics, their values on validation
-    data as `val_...`, `sparsity`, `claimed`, `seconds`, `steps`, `examples_per_second`),
-    `before_prune`, `after_prune` and `retrained` (dicts of loss and metrics on validation data),
-    `test` (the same on test data), `capacity` (left after the task), `seconds`, and, with `Auto`,
-    `rounds`. What was not given data to measure is an empty dict.
+    A task's entry has these keys:
+
+    - `prune_ratio`: fraction of the initial claim that was released.
+    - `epochs`: a list of dicts with `epoch`, `phase`, `learning_rate`, `loss`, the metrics, the
+      loss and metrics on validation data as `val_...`, `sparsity`, `claimed`, `seconds`, `steps`
+      and `examples_per_second`.
+    - `before_prune`, `after_prune`, `retrained`: dicts of loss and metrics on validation data.
+    - `test`: the same on test data.
+    - `capacity`: the free fraction after the task, 0 to 1.
+    - `seconds`: time for the task's epochs.
+    - `rounds`: with `Auto`, the rounds of the search.
+
+    A dict of measurements is empty if the task had no data for it.
     """
 
     @classmethod
     def read(cls, path: pathlib.Path) -> "History":
-        """The history in a file; an empty one where there is no file.
+        """Reads a history from a file; returns an empty one if there is no file.
+
+        Args:
+            path: the file to read.
 
         Raises:
             ValueError: the file is damaged.
         """
         try:
             return cls(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else cls()
-        except (ValueError, TypeError) as error:  # no JSON, or JSON of something else
+        except (ValueError, TypeError) as error:  # not JSON, or JSON of another type
             raise ValueError(
-                f"'{path}' is damaged: {error}. Restore it from a backup, or delete it: what it "
-                "says of the tasks that are packed is then lost, the tasks are not."
+                f"'{path}' is damaged: {error}. Restore it from a backup, or delete it: the "
+                "measurements of packed tasks are then lost, but the tasks are not."
             ) from error
 
     def write(self, path: pathlib.Path) -> None:
-        """Writes `history.json`."""
+        """Writes the history to a JSON file.
+
+        Args:
+            path: the file to write.
+        """
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(self, indent=1) + "\n", encoding="utf-8")
 
@@ -52,7 +66,7 @@ class History(dict):
 
 
 def _score(values: dict) -> str:
-    """The accuracy, or the first metric, or the loss: whatever there is."""
+    """Formats the accuracy, or else the first metric, or else the loss."""
     if not values:
         return "-"
     name = next((name for name in values if "acc" in name), None)

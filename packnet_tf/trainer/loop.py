@@ -1,4 +1,4 @@
-"""The training loop: many steps in one call of a traced function, nothing read in between."""
+"""The training loop: each call of a traced function runs many steps without reading results."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,16 +9,16 @@ import tensorflow as tf
 from packnet_tf.backend.types import Tensors
 from packnet_tf.training.phases import Phases
 
-SECONDS_AT_ONCE = 0.5  # how long one call should take: progress stays visible, calls stay few
+SECONDS_AT_ONCE = 0.5  # target duration of a call: progress stays visible, and calls stay few
 
 
 class Loop:
-    """Trains one model; traced once, for all its epochs and phases.
+    """Trains one model; one trace serves all epochs and phases.
 
     Args:
-        model: compiled, with optimizer and metrics built.
+        model: a compiled model whose optimizer and metrics are built.
         jit_compile: whether to compile the step with XLA.
-        steps_per_execution: steps in one call; None: as many as fit into half a second.
+        steps_per_execution: steps per call; None: as many as run in half a second.
     """
 
     def __init__(
@@ -31,23 +31,23 @@ class Loop:
     def epoch(
         self, batches: Iterator, phases: Phases, step: int, watch: Callable[[int], None]
     ) -> tuple[int, int]:
-        """Trains on all batches of an iterator, pruning on the way where that is due.
+        """Trains on all batches of an iterator, and prunes between calls if that is due.
 
         Args:
-            batches: an iterator of a (distributed) dataset.
-            phases: told of the steps done.
-            step: how many the optimizer has done before.
-            watch: called with the number of steps done since its last call.
+            batches: an iterator over a (distributed) dataset.
+            phases: the task's phases; they are told about the steps.
+            step: number of optimizer steps so far.
+            watch: called with the number of steps since its last call.
 
         Returns:
-            Steps, and examples over all replicas.
+            The numbers of steps and of examples, the latter over all replicas.
         """
         steps = examples = 0
         while True:
             limit = phases.steps_until_due(step + steps, self._at_once)
             began = time.perf_counter()
             done, seen = (int(n) for n in self._run(batches, tf.constant(limit)))
-            if self._adapts and steps:  # the first call has traced
+            if self._adapts and steps:  # the first call includes tracing
                 seconds = (time.perf_counter() - began) / max(done, 1)
                 self._at_once = min(max(int(SECONDS_AT_ONCE / seconds), 1), 2 * self._at_once)
             steps, examples = steps + done, examples + seen
@@ -81,7 +81,7 @@ def _traced(
             more = batch.has_value()
             if more:
                 sizes = strategy.experimental_local_results(on_all_replicas(batch.get_value()))
-                # Replicas of other workers are not seen here; their batches are as large.
+                # Other workers' replicas are not visible here; their batches are as large.
                 examples += tf.add_n(list(sizes)) * (replicas // len(sizes))
                 done += 1
         return done, examples

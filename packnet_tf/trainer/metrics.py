@@ -1,4 +1,4 @@
-"""New metrics for every task: Keras's hold state, and cannot change their model."""
+"""Creates new metrics for every task, because Keras metrics hold state and belong to a model."""
 
 import inspect
 from typing import Any
@@ -7,10 +7,10 @@ import keras
 
 
 def new_metric(metric: Any) -> Any:
-    """A metric like another one, made from its configuration; names and functions as they are.
+    """Creates a metric from another one's configuration; returns names and functions unchanged.
 
     Raises:
-        ValueError: its configuration does not say all that it was made with.
+        ValueError: the configuration lacks an argument of the constructor.
     """
     if not isinstance(metric, keras.metrics.Metric):
         return metric
@@ -25,11 +25,11 @@ def new_metric(metric: Any) -> Any:
                 f"{cls.__name__} does not return its {missing[0]}. Return every argument of "
                 "__init__ there."
             )
-        if all(p.kind != p.VAR_KEYWORD for p in given):  # Keras's own tells of a dtype
+        if all(p.kind != p.VAR_KEYWORD for p in given):  # get_config may add a dtype
             config = {name: value for name, value in config.items() if name in named}
     return cls.from_config(config)
 
 
 def as_numbers(results: dict) -> dict[str, float]:
-    """Results of metrics as Python's floats, which JSON can hold."""
+    """Converts the results of metrics to Python floats, which JSON can hold."""
     return {name: float(value) for name, value in results.items()}

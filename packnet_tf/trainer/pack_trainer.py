@@ -1,4 +1,4 @@
-"""PackTrainer: a list of tasks into a pack, unattended."""
+"""`PackTrainer`: packs a list of tasks unattended."""
 
 import math
 import time
@@ -37,41 +37,44 @@ from packnet_tf.trainer.task import PendingTask, Task
 from packnet_tf.training.phases import Gradual, OneShot, PhaseOptions, Phases
 from packnet_tf.training.schedules import Schedule
 
-_BEGUN: weakref.WeakSet[TaskModel] = weakref.WeakSet()  # models that trainers have opened
+_OPENED: weakref.WeakSet[TaskModel] = weakref.WeakSet()  # task models that trainers have created
 Rate = float | Callable[[int], float]
 Prune = float | Schedule | Auto
 
 
 class PackTrainer:
-    """Packs a list of tasks: trains, prunes, retrains and commits each, and resumes.
+    """Packs a list of tasks: trains, prunes, retrains and commits each; resumes when interrupted.
 
     Args:
-        net: the pack. For several GPUs or hosts, make (or load) it within the scope of a
+        net: the pack. For several GPUs or hosts, create or load it within the scope of a
             `tf.distribute.MirroredStrategy` or `MultiWorkerMirroredStrategy`.
-        optimizer: makes an optimizer from a learning rate, a new one for every task. Gradient
-            accumulation, decay, clipping and averages are its own arguments.
+        optimizer: function from a learning rate to a new optimizer, called for every task. Set
+            gradient accumulation, weight decay, clipping and averages there. Default: SGD with
+            momentum 0.9.
         epochs: epochs of training before the prune.
         retrain_epochs: epochs of retraining after it.
-        learning_rate: of the training, a number or a function of the epoch, counted from 0.
-        retrain_learning_rate: the same for the retraining; default: a tenth.
-        prune: how much of its claim a task releases: a ratio, a list of one per task,
+        learning_rate: learning rate of the training: a number, or a function of the epoch, counted
+            from 0.
+        retrain_learning_rate: the same for the retraining, whose epochs count from 0 again;
+            default: a tenth of `learning_rate`.
+        prune: how much of its claim a task releases: a ratio, a list of one value per task,
             "equal_shares", a schedule `step -> (should_prune, sparsity)`, which prunes gradually
-            during the `epochs`, or `Auto`, which finds out.
-        criterion: which weights go, see `PackNet.prune`.
-        directory: where the run keeps `pack.keras`, its checkpoint, `history.json` and files for
-            TensorBoard, and resumes from; None keeps nothing. Hosts must share it.
+            during the `epochs`, or `Auto`, which searches for the ratio.
+        criterion: selects the weights to release, see `PackNet.prune`.
+        directory: where the run saves `pack.keras`, its checkpoint, `history.json` and TensorBoard
+            files, and from where it resumes. Hosts must share it. None: nothing is saved.
         loss: default: sparse categorical cross-entropy of logits.
-        metrics: as for `compile`; every task gets new ones, made from their `get_config()`.
-        batch_size: of data that are given as arrays; over all devices.
-        jit_compile: True, False, or "auto": XLA on one GPU, not on CPUs, where it is slower.
-        steps_per_execution: training steps in one call of the traced function; default: as many
-            as fit into half a second. It changes no result.
-        seed: of heads, dropout and the order of arrays; None leaves the generators alone. With
-            it, a run that was interrupted ends as one that was not.
-        tensorboard: True, False, or "auto": where that package is installed.
-        settings: others that an interrupted run has to be repeated with, by name; what JSON can
-            hold. They are compared with those in the directory.
-        on_commit: called with the name of every task once it is kept.
+        metrics: as for `compile`; every task gets new ones, created from their `get_config()`.
+        batch_size: batch size for arrays, over all devices.
+        jit_compile: True, False, or "auto": XLA on one GPU, but not on CPUs, where it is slower.
+        steps_per_execution: training steps per call of the traced function; default: as many as
+            run in half a second. Results do not depend on it.
+        seed: seed for heads, dropout and the order of arrays; None does not seed. With a seed, an
+            interrupted run ends with the same result as one that was not interrupted.
+        tensorboard: True, False, or "auto": if the package is installed.
+        settings: further settings of the run by name, as JSON values. An interrupted run must be
+            repeated with the same settings.
+        on_commit: called with each task's name after the task is saved.
         verbose: whether to show progress.
 
     Raises:
@@ -83,7 +86,7 @@ class PackTrainer:
         >>> history = trainer.fit([packnet_tf.Task("clothing", head, train, validation, test)])
         >>> print(history)
 
-    Source: Mallya & Lazebnik 2018, section 3; the loop itself is TensorFlow's GradientTape.
+    Source: Mallya & Lazebnik 2018, section 3.
     """
 
     def __init__(
@@ -130,7 +133,7 @@ class PackTrainer:
         self.retrain_learning_rate = retrain_learning_rate
         self.prune, self.criterion = prune, criterion
         self.loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        keras.tree.map_structure(new_metric, metrics)  # refuses one that cannot be made
+        keras.tree.map_structure(new_metric, metrics)  # refuses metrics that cannot be recreated
         self.metrics = metrics
         self.batch_size = batch_size
         self.jit_compile = jit_compile
@@ -154,11 +157,13 @@ class PackTrainer:
 
     @property
     def history(self) -> History:
-        """What was measured so far."""
+        """The measurements so far."""
         return self._run.history
 
     def resume(self) -> None:
-        """Puts into the pack what an interrupted run in the directory has packed; `fit` does too.
+        """Restores the tasks that an interrupted run in the directory has packed.
+
+        `fit` does so too.
 
         Raises:
             ValueError: as for `fit`.
@@ -167,28 +172,28 @@ class PackTrainer:
             self._run.open(self.net, self._settings, self._given)
 
     def fit(self, tasks: Task | PendingTask | Sequence[Task | PendingTask]) -> History:
-        """Packs the tasks that the pack does not have yet, in their order.
+        """Packs the tasks that the pack does not have yet, in order.
 
         Args:
-            tasks: with names that differ; one that is pending is prepared when its turn comes.
+            tasks: tasks with different names; a `PendingTask` is prepared when its turn comes.
 
         Returns:
-            What was measured; prints as a table. It is in `history.json` too.
+            The measurements; they print as a table, and are in `history.json` too.
 
         Raises:
-            ValueError: the tasks or the settings do not fit together, or not to the interrupted
+            ValueError: the tasks or settings are invalid, or differ from those of the interrupted
                 run in the directory.
-            FloatingPointError: the loss has become NaN or infinite. The run goes on from its last
-                good epoch, at a lower learning rate.
-            SystemExit: Ctrl-C, with the status 130, once the screen says how to continue.
+            FloatingPointError: the loss has become NaN or infinite. A new run resumes from the last
+                good epoch; use a lower learning rate.
+            SystemExit: Ctrl-C, with status 130, after printing how to continue.
         """
         tasks = [tasks] if isinstance(tasks, (Task, PendingTask)) else list(tasks)
         check_tasks(tasks)
         prunes = self._prunes(tasks)
         unfinished = self.net.open_model
         names = [task.name for task in tasks]
-        if unfinished is not None and unfinished in _BEGUN and unfinished.task_name in names:
-            self.net.discard()  # of a run interrupted in this process: its checkpoint has it
+        if unfinished is not None and unfinished in _OPENED and unfinished.task_name in names:
+            self.net.discard()  # from an interrupted `fit`; its checkpoint restores the task
         self.net.state.check_none_open(tasks[0].name if tasks else "")
         with scope_of(self._strategy):
             self._run.open(self.net, self._settings, self._given)
@@ -217,7 +222,7 @@ class PackTrainer:
             )
             phases = self._phases(model, task, prune)
             saved = self._run.resume(task.name, model, phases)
-        except ValueError:  # nothing is trained that could be lost
+        except ValueError:  # no training is lost
             self.net.discard()
             raise
         loop = Loop(model, self._compiles(), self.steps_per_execution)
@@ -254,7 +259,7 @@ class PackTrainer:
         model = self.net.add_task(
             task.name, task.head, task.classes, task.claim_ratio, task.statistics, task.reuse
         )
-        _BEGUN.add(model)
+        _OPENED.add(model)
         model.compile(
             self.optimizer(self._rate(self.learning_rate, 0) * task.rate_factors[0]),
             loss=self.loss,
@@ -262,7 +267,7 @@ class PackTrainer:
             jit_compile=self._compiles(),
         )
         model.optimizer.build(model.trainable_variables)
-        model.test_on_batch(*blank_batch(task.train, self.batch_size))  # makes the metrics
+        model.test_on_batch(*blank_batch(task.train, self.batch_size))  # builds the metrics
         return model
 
     def _phases(self, model: TaskModel, task: Task, prune: Prune) -> Phases:
@@ -295,13 +300,13 @@ class PackTrainer:
         retraining = phases.retraining_epoch(epoch)
         rate = self._set_rate(model.optimizer, epoch, retraining, task.rate_factors)
         phase = "training" if retraining is None else "retraining"
-        self._screen.begin_epoch(task.name, phase, self._left(phases, epoch), steps)
+        self._screen.begin_epoch(task.name, phase, self._epochs_left(phases, epoch), steps)
         first = steps_of(model.optimizer)
-        model.reset_metrics()  # evaluate leaves its own in them
+        model.reset_metrics()  # evaluate left its results in them
         began = time.perf_counter()
         try:
             steps, examples = loop.epoch(iterator, phases, first, self._screen.steps)
-        except ValueError as error:  # a prune within the epoch cannot rank what is NaN
+        except ValueError as error:  # a prune within the epoch cannot rank NaN
             if all(weight.claim_is_finite() for weight in self.net.state.weights.values()):
                 raise
             raise self._diverged(task, epoch, rate) from error
@@ -335,7 +340,7 @@ class PackTrainer:
         finish: Callable[[PackNet, dict], None] | None,
     ) -> None:
         take_averages(model.optimizer, model)
-        # What never came to its prune (epochs of 0, say) comes to it here.
+        # Prunes now if no epoch has pruned (with retrain_epochs=0, say).
         phases.epoch_begins(phases.epochs or 0)
         sparsity = self.net.state.claimed_share()[1]
         phases.finish()
@@ -352,25 +357,25 @@ class PackTrainer:
         for moment, data in {"retrained": task.validation, "test": task.test}.items():
             if data is not None:
                 entry[moment] = self._evaluate(model, data)
-        self._note(task, entry)
+        self._record_results(task, entry)
         if finish is not None:
             finish(self.net, entry)
-            self._note(task, entry)
+            self._record_results(task, entry)
         for sentence in shortfalls(task.name, self.net.results(task.name)):
             self._screen.say(f"WARNING: {sentence}")
         self._run.commit(task.name, self.net, entry)
         self._board.owners(self.net)
 
-    def _note(self, task: Task, entry: dict) -> None:
-        """Keeps the accuracies with the task."""
+    def _record_results(self, task: Task, entry: dict) -> None:
+        """Records the accuracies with the task."""
         moments = ("before_prune", "after_prune", "retrained", "test")
         found = {m: entry[m]["accuracy"] for m in moments if "accuracy" in entry[m]}
         self.net.note_results(task.name, **task.reference, **found)
 
-    # -- Inside ----------------------------------------------------------------------------------
+    # -- Helpers ---------------------------------------------------------------------------------
 
     def _prunes(self, tasks: Sequence[Task | PendingTask]) -> list[Prune]:
-        """What each task prunes by."""
+        """Returns one value of `prune` per task."""
         prune: Prune | Sequence[Prune]
         if isinstance(self.prune, str):
             if self.prune != "equal_shares":
@@ -388,16 +393,16 @@ class PackTrainer:
                 f"prune has {len(prunes)} values for {len(tasks)} tasks. Give one per task, or a "
                 "single one for all."
             )
-        for task, way in zip(tasks, prunes, strict=True):
+        for task, given in zip(tasks, prunes, strict=True):
             if isinstance(task, Task):
-                self._check_validation(task, way)
-            if not callable(way) and not isinstance(way, Auto):
-                check_ratio(way)
+                self._check_validation(task, given)
+            if not callable(given) and not isinstance(given, Auto):
+                check_ratio(given)
         return prunes
 
     @staticmethod
-    def _check_validation(task: Task, way: Prune) -> None:
-        if isinstance(way, Auto) and task.validation is None:
+    def _check_validation(task: Task, prune: Prune) -> None:
+        if isinstance(prune, Auto) and task.validation is None:
             raise ValueError(
                 f"Auto needs validation data, and task '{task.name}' has none. Write Task("
                 f"'{task.name}', head, train, validation)."
@@ -434,7 +439,7 @@ class PackTrainer:
             rate = self._rate(self.retrain_learning_rate, retraining) * factors[1]
         try:
             optimizer.learning_rate = rate
-        except (TypeError, AttributeError):  # one with a schedule of its own keeps it
+        except (TypeError, AttributeError):  # an optimizer with its own schedule keeps it
             rate = float(ops.convert_to_numpy(optimizer.learning_rate))
         return rate
 
@@ -443,12 +448,12 @@ class PackTrainer:
         return float(rate(epoch)) if callable(rate) else float(rate)
 
     @staticmethod
-    def _left(phases: Phases, epoch: int) -> int | None:
+    def _epochs_left(phases: Phases, epoch: int) -> int | None:
         end = phases.epoch if phases.retraining_epoch(epoch) is None else phases.epochs
         return None if end is None else end - epoch
 
     def _diverged(self, task: Task, epoch: int, rate: float) -> FloatingPointError:
-        """The error of a loss that is NaN or infinite; the last good epoch is in the directory."""
+        """Discards the task and creates the error for a loss that is NaN or infinite."""
         self.net.discard()
         kept = "Nothing was kept, since the trainer has no directory: train it again"
         if self._run.directory is not None:

@@ -1,4 +1,4 @@
-"""What is seen of a run while it goes on: a bar per task and phase, a line per epoch."""
+"""Progress on the screen: a bar per task and phase, a line per epoch."""
 
 import contextlib
 import os
@@ -12,21 +12,21 @@ import rich.progress
 
 
 class Screen:
-    """Prints to a terminal with a bar, or to a file or a pipe without one.
+    """Prints progress, with a bar on terminals and without one to files and pipes.
 
     Args:
-        shown: False: nothing at all, on workers that are not the chief for instance.
+        shown: False prints nothing; workers that are not the chief use it.
     """
 
     def __init__(self, shown: bool) -> None:
         self._console = rich.console.Console(quiet=not shown, highlight=False, soft_wrap=True)
-        self._bar: rich.progress.Progress  # there while it is open
-        self._line: rich.progress.TaskID  # of that bar, once a phase has begun
+        self._bar: rich.progress.Progress  # set by `open`
+        self._line: rich.progress.TaskID  # the bar's current phase, set by `begin_epoch`
         self._phase: tuple[str, str] | None = None
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
-        """Within it bars are drawn, in terminals."""
+        """Shows the bar within the block, if the output is a terminal."""
         columns = [
             rich.progress.TextColumn("{task.description}"),
             rich.progress.BarColumn(),
@@ -44,11 +44,13 @@ class Screen:
     def begin_epoch(
         self, task: str, phase: str, epochs_left: int | None, steps: int | None
     ) -> None:
-        """Continues the bar of a task's phase, or begins it.
+        """Extends the bar of a task's phase, or creates it.
 
         Args:
-            epochs_left: in this phase, this one included, where that is known.
-            steps: in this epoch, where that is known.
+            task: the task's name.
+            phase: "training" or "retraining".
+            epochs_left: epochs of this phase still to run, including this one; None if unknown.
+            steps: steps in this epoch; None if unknown.
         """
         total = steps * epochs_left if steps and epochs_left else None
         if self._phase != (task, phase):
@@ -59,18 +61,18 @@ class Screen:
             self._bar.update(self._line, total=done + total)
 
     def steps(self, count: int) -> None:
-        """Notes that steps have been done."""
+        """Advances the bar by a number of steps."""
         speed = self._bar.tasks[self._line].speed
         rate = f"{speed:.1f}/s" if speed else ""
         self._bar.update(self._line, advance=count, rate=rate)
 
     def say(self, text: str) -> None:
-        """Prints a line, above the bar where there is one."""
+        """Prints a line, above the bar if there is one."""
         self._console.print(text, markup=False)
 
 
 def epoch_line(task: str, row: dict, epochs: int | None) -> str:
-    """What is said of an epoch: its place, loss, accuracies and speed."""
+    """Formats the line for an epoch: its number, loss, accuracies and speed."""
     of = f"/{epochs}" if epochs else ""
     numbers = {
         name: value
@@ -85,7 +87,7 @@ def epoch_line(task: str, row: dict, epochs: int | None) -> str:
 
 
 def typed_command() -> str:
-    """The command of this process, a script on the path by its name alone, as it was typed."""
+    """Returns this process's command line; a script on the PATH is shortened to its name."""
     script = shutil.which(os.path.basename(sys.argv[0]))
     if script is not None and os.path.exists(sys.argv[0]) and os.path.samefile(script, sys.argv[0]):
         return shlex.join([os.path.basename(script), *sys.argv[1:]])

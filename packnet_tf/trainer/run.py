@@ -1,4 +1,4 @@
-"""The directory of a run: what is done, and what is needed to go on."""
+"""The directory of a run: finished tasks, and the state from which to resume."""
 
 import json
 import pathlib
@@ -14,23 +14,23 @@ from packnet_tf.trainer import checkpoint
 from packnet_tf.trainer.history import History
 from packnet_tf.training.phases import Phases
 
-PACK = "pack.keras"  # within the directory, as is the next one
+PACK = "pack.keras"  # in the run's directory, like HISTORY
 HISTORY = "history.json"
-# By pack, the file that it was kept in or read from last: what it holds may be newer than that.
-_LATEST: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+# By pack: the stamp of the file last written from it or read into it. The pack may be newer.
+_CURRENT_FILE: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 class ChangedSetting(ValueError):
-    """An interrupted run is to be continued with another setting than it was begun with.
+    """An interrupted run is continued with a setting that differs from its first one.
 
     Args:
-        directory: of the run.
-        name: of the setting.
-        before, now: its values.
-        task: name of the task that was begun with it; None: the run as a whole was.
+        directory: the run's directory.
+        name: the setting's name.
+        before, now: the setting's values.
+        task: name of the task that began with the old value; None: the whole run did.
 
     Attributes:
-        name, before, now: the same.
+        name, before, now: the arguments.
     """
 
     def __init__(
@@ -48,21 +48,21 @@ class ChangedSetting(ValueError):
 
 
 def _stamp(path: pathlib.Path) -> tuple:
-    """Tells a file from what another process has put in its place."""
+    """Returns a value that changes when another process replaces the file."""
     found = path.stat()
     return (path.resolve(), found.st_mtime_ns, found.st_size)
 
 
 class Run:
-    """Keeps the pack, the unfinished task and the history.
+    """Saves the pack, the unfinished task and the history.
 
-    `pack.keras` is written before the first step and after every commit, `checkpoint.npz` after
-    every epoch. A commit first writes the history, then the pack, then removes the checkpoint: a
-    run killed in between finds the old pack and the checkpoint, and commits again.
+    It writes `pack.keras` before the first step and after every commit, and `checkpoint.npz` after
+    every epoch. A commit writes the history, then the pack, then removes the checkpoint. A run that
+    is killed in between resumes with the old pack and the checkpoint, and commits again.
 
     Args:
-        directory: None keeps nothing.
-        writes: False on workers that are not the chief; they read only.
+        directory: where to save; None: nothing is saved.
+        writes: False on workers that are not the chief; they only read.
     """
 
     def __init__(self, directory: AnyPath | None, writes: bool) -> None:
@@ -72,38 +72,38 @@ class Run:
         self._restored: tuple[str, ...] = ()
 
     def open(self, net: PackNet, settings: dict[str, Any], given: dict[str, Any]) -> None:
-        """Puts into `net` what an earlier run has packed.
+        """Restores into `net` the tasks that an earlier run has packed.
 
         Args:
             net: the pack.
-            settings: that an unfinished task must be repeated with.
-            given: that the whole run must be.
+            settings: settings that must not change within a task.
+            given: settings that must not change within the run.
 
         Raises:
-            ValueError: the directory is another pack's.
-            ChangedSetting: it was begun with other settings.
+            ValueError: the directory belongs to another pack.
+            ChangedSetting: the run began with other settings.
         """
         self._settings = settings
         if self.directory is None:
             return
-        given = json.loads(json.dumps(given))  # as they will be read back
-        for name, value in self._read(self._given).items():
+        given = json.loads(json.dumps(given))  # in the form in which they are read back
+        for name, value in self._read_json(self._given).items():
             if name in given and given[name] != value:
                 raise ChangedSetting(self.directory, name, value, given[name])
         found = self._pack.exists()
-        # All workers must find the same, so the chief does not write before all have looked.
+        # All workers must find the same files, so the chief writes after all have looked.
         wait_for_others(strategy_of(net))
         if found:
             self.history = History.read(self._history)
-        if found and _LATEST.get(net) != _stamp(self._pack):
+        if found and _CURRENT_FILE.get(net) != _stamp(self._pack):
             known = len(net.tasks)
             net.restore(self._pack)
             self._restored += net.tasks[known:]
-        elif self._writes:  # new, or changed in this process since it was kept
+        elif self._writes:  # a new pack, or one that changed after it was saved
             net.save(self._pack)
-        self._note(net)
+        self._mark_current(net)
         if self._writes and given:
-            self._put(self._given, given)
+            self._write_json(self._given, given)
         if self._checkpoint.exists():
             facts, _ = checkpoint.load(self._checkpoint)
             for name, value in settings.items():
@@ -113,53 +113,56 @@ class Run:
                     )
 
     def has_packed(self, task: str, net: PackNet) -> bool:
-        """Whether this run, or an earlier one in its directory, has packed a task.
+        """Returns whether this run, or an earlier one in its directory, has packed a task.
 
         Args:
-            task: its name.
+            task: the task's name.
             net: the pack.
         """
-        # A history that was lost does not undo what is in the pack.
+        # If the history was lost, the tasks restored from the pack still count.
         return task in net.tasks and (task in self.history or task in self._restored)
 
     def memory(self, task: str) -> dict:
-        """What the preparation of a task has found out, in a run that was interrupted.
+        """Returns what an interrupted run has saved from a task's preparation.
 
         Args:
-            task: its name.
+            task: the task's name.
         """
-        return {} if self.directory is None else self._read(self._memory).get(task, {})
+        return {} if self.directory is None else self._read_json(self._memory).get(task, {})
 
     def remember(self, task: str, memory: dict) -> None:
-        """Keeps that.
+        """Saves results of a task's preparation.
 
         Args:
-            task: its name.
-            memory: what JSON can hold.
+            task: the task's name.
+            memory: JSON values by name.
         """
         if self._writes and memory:
-            self._put(self._memory, {**self._read(self._memory), task: memory})
+            self._write_json(self._memory, {**self._read_json(self._memory), task: memory})
 
     def keep(self, net: PackNet) -> None:
-        """Keeps the pack as it is.
+        """Saves the pack.
 
         Args:
             net: the pack.
         """
         if self._writes:
             net.save(self._pack)
-            self._note(net)
+            self._mark_current(net)
 
     def resume(self, task: str, model: TaskModel, phases: Phases) -> dict | None:
-        """Restores an unfinished task; returns its entry in the history so far, or None.
+        """Restores an unfinished task from its checkpoint.
 
         Args:
-            task: its name.
-            model: its compiled model, which gets the values that were kept.
-            phases: which go on from where they were.
+            task: the task's name.
+            model: the task's compiled model; it gets the saved values.
+            phases: the task's phases; they get their saved state.
+
+        Returns:
+            The task's history entry so far; None if there is no checkpoint of the task.
 
         Raises:
-            ValueError: the checkpoint is damaged, or of another model.
+            ValueError: the checkpoint is damaged, or belongs to another model.
         """
         if self.directory is None or not self._checkpoint.exists():
             return None
@@ -170,7 +173,7 @@ class Run:
         shapes = [tuple(variable.shape) for variable in checkpoint.variables_of(model)]
         if shapes != [value.shape for value in values[:count]]:
             raise ValueError(
-                f"'{self._checkpoint}' is of another model of task '{task}': its head or its "
+                f"'{self._checkpoint}' belongs to another model of task '{task}': its head or its "
                 "optimizer has changed since. Repeat the script as it was to continue, or delete "
                 "the file to start the task again."
             )
@@ -179,13 +182,13 @@ class Run:
         return facts["entry"]
 
     def checkpoint(self, task: str, model: TaskModel, phases: Phases, entry: dict) -> None:
-        """Keeps the state after an epoch.
+        """Saves the state of an unfinished task after an epoch.
 
         Args:
-            task: the name of the task.
-            model: its compiled model.
-            phases: those it is in.
-            entry: its entry in the history so far.
+            task: the task's name.
+            model: the task's compiled model.
+            phases: the task's phases.
+            entry: the task's history entry so far.
         """
         if self._writes:
             values = checkpoint.take(model)
@@ -194,17 +197,17 @@ class Run:
                 "settings": self._settings,
                 "entry": entry,
                 "phases": phases.state(),
-                "variables": len(values),  # what follows them belongs to the phases
+                "variables": len(values),  # further arrays belong to the phases
             }
             checkpoint.save(self._checkpoint, facts, [*values, *phases.arrays()])
 
     def commit(self, task: str, net: PackNet, entry: dict) -> None:
-        """Keeps a task that is committed.
+        """Saves a committed task.
 
         Args:
-            task: its name.
+            task: the task's name.
             net: the pack.
-            entry: its entry in the history.
+            entry: the task's history entry.
         """
         self.history[task] = entry
         if self._writes:
@@ -212,30 +215,30 @@ class Run:
             self.keep(net)
             self._checkpoint.unlink(missing_ok=True)
 
-    def _note(self, net: PackNet) -> None:
-        """Notes that a pack is not behind its file; several workers read it anew, all alike."""
+    def _mark_current(self, net: PackNet) -> None:
+        """Remembers that the pack matches its file; with several workers, all read the file."""
         if self._pack.exists() and not has_workers(strategy_of(net)):
-            _LATEST[net] = _stamp(self._pack)
+            _CURRENT_FILE[net] = _stamp(self._pack)
 
     @staticmethod
-    def _read(path: pathlib.Path) -> dict:
+    def _read_json(path: pathlib.Path) -> dict:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     @staticmethod
-    def _put(path: pathlib.Path, value: dict) -> None:
+    def _write_json(path: pathlib.Path, value: dict) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(value), encoding="utf-8")
 
     @property
     def tensorboard(self) -> pathlib.Path | None:
-        """Where this process writes for TensorBoard; None: nowhere."""
+        """Directory for this process's TensorBoard files; None: it writes none."""
         return self._folder / "tensorboard" if self._writes else None
 
     @property
     def _folder(self) -> pathlib.Path:
         if self.directory is None:
-            raise ValueError("The run has no directory, so none of its files.")
+            raise ValueError("The run has no directory, so it has no files.")
         return self.directory
 
     @property

@@ -1,4 +1,4 @@
-"""A task to pack: its name, its head and its data."""
+"""`Task` and `PendingTask`, the tasks that `PackTrainer` packs."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One of the tasks that `PackTrainer.fit` packs.
+    """A task for `PackTrainer.fit`: its name, its head and its data.
 
     Attributes:
         name: unique in the pack, and usable as a file name.
         head: the task's own output layers.
-        train: its training data: a `tf.data.Dataset` of batches (x, y) or (x, y, sample_weight),
-            gone through once an epoch; such a tuple of arrays, which is shuffled and batched; or
-            a function from the number of an epoch, counted from 0, to a dataset.
-        validation: a dataset or a tuple of arrays, looked at after every epoch; or None.
-        test: the same, looked at once, when the task is committed; or None.
-        classes: names of the classes in output order, kept with the task and exported.
+        train: training data. A `tf.data.Dataset` of batches (x, y) or (x, y, sample_weight), used
+            once per epoch; a tuple of such arrays, which are shuffled and batched; or a function
+            from the epoch, counted from 0, to a dataset.
+        validation: a dataset or a tuple of arrays, evaluated after every epoch; or None.
+        test: a dataset or a tuple of arrays, evaluated once after the commit; or None.
+        classes: names of the classes in output order; saved with the task and exported.
         claim_ratio: fraction of the free weights to claim, see `PackNet.add_task`.
-        statistics: what the trunk normalises by, see `PackNet.add_task`.
-        reuse: which earlier tasks' weights it sees, see `PackNet.add_task`.
-        reference: accuracies to hold the task against, `linear_head` and `chance`, kept with what
-            is measured of it; see `PackNet.results`.
-        rate_factors: what the trainer's two learning rates, of the training and of the
-            retraining, are multiplied by.
+        statistics: source of the trunk's normalisation statistics, see `PackNet.add_task`.
+        reuse: earlier tasks whose weights the task sees, see `PackNet.add_task`.
+        reference: accuracies to compare the task with, `linear_head` and `chance`; they are saved
+            with its results, see `PackNet.results`.
+        rate_factors: factors for the trainer's learning rates, of the training and of the
+            retraining.
 
     Example:
         >>> Task("clothing", keras.layers.Dense(10), (images, labels))
@@ -52,14 +52,15 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class PendingTask:
-    """A task that is made when its turn comes, from the pack as the earlier tasks have left it.
+    """A task that is created when its turn comes, after the earlier tasks are packed.
 
     Attributes:
         name: as for `Task`.
-        prepare: from the pack and a dict to the task. It may adopt a base. What it puts into the
-            dict is in it again where an interrupted run goes on: what took long to find out.
-        finish: called with the pack and the task's entry in the history once the task is
-            committed, before both are kept; it may replace the task, and correct the entry.
+        prepare: function from the pack and a dict to the task. It may adopt a base. The dict keeps
+            what took long to compute: if the run is interrupted and resumed, `prepare` gets the
+            dict that it filled before.
+        finish: function called with the pack and the task's history entry after the commit, before
+            both are saved. It may pack the task again, and change the entry.
 
     Example:
         >>> def prepare(net, memory):

@@ -1,1 +1,1 @@
-"""The phases of a task, and the callback that drives them."""
+"""The phases of a task's training, and the callback that drives them."""

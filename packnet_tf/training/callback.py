@@ -1,4 +1,4 @@
-"""PackNet through `model.fit`: train, prune, retrain, commit."""
+"""`PackNetCallback`: packs a task during `model.fit`."""
 
 import numbers
 import warnings
@@ -23,31 +23,32 @@ Logs = dict[str, Any] | None
 class PackNetCallback(keras.callbacks.Callback):
     """Packs the open task in one `fit`: trains, prunes, retrains, commits.
 
-    Epochs 0 to `prune_epoch - 1` train; at the start of epoch `prune_epoch` the smallest weights
-    of the claim are released and the optimizer starts afresh; the remaining epochs retrain, and
-    at the end the task is committed. The epoch logs get `claimed` (share of all packed weights
-    the task claims) and `sparsity` (share of what it began with that is released).
+    Epochs 0 to `prune_epoch - 1` train. At the start of epoch `prune_epoch`, the callback releases
+    the smallest weights of the claim and resets the optimizer. The remaining epochs retrain. At
+    the end of `fit`, the callback commits the task. It adds `claimed` (the fraction of all packed
+    weights that the task claims) and `sparsity` (the fraction of the initial claim that is
+    released) to the epoch logs.
 
-    Where it stands among the callbacks does not matter: the commit comes after the others are
-    done. Restart an interrupted run with `keras.callbacks.BackupAndRestore`; with `EarlyStopping(
-    restore_best_weights=True)` write `start_from_epoch=prune_epoch`, since better weights from
-    before the prune claim everything and are refused.
+    The position among the callbacks does not matter: the commit follows all other callbacks. Use
+    `keras.callbacks.BackupAndRestore` to resume an interrupted run. With `EarlyStopping(
+    restore_best_weights=True)`, set `start_from_epoch=prune_epoch`: weights from before the prune
+    claim everything, and the commit refuses them.
 
-    With a `schedule` it prunes gradually instead, after the training steps that this says, up to
-    exactly its final sparsity; weights released early stay released. Let it end some epochs before
-    `fit` does.
+    With a `schedule`, the callback prunes gradually, up to exactly the schedule's final sparsity.
+    Released weights stay released. The schedule should end some epochs before `fit` does.
 
     Args:
         prune_ratio: fraction of the claim to release, 0 to 1; 0 for the last task keeps all.
-        prune_epoch: 0-based epoch whose start prunes; 0 prunes before any training, which makes a
-            pretrained network task 1.
-        schedule: instead of both, any `step -> (should_prune, sparsity)`, the sparsity being of
-            what the task began with: `packnet_tf.polynomial_decay`, or a function of your own.
-        criterion: which weights go; see `PackNet.prune`.
-        retrain_learning_rate: learning rate from the prune on, with a schedule from its last
-            step on; default: unchanged.
-        validation_data: as for `fit`, a dataset, (x, y) or (x, y, sample_weight); if given,
-            the task is evaluated before and after the prune, see `around_prune`.
+        prune_epoch: 0-based epoch whose start prunes. 0 prunes before any training, which makes a
+            pretrained network the first task.
+        schedule: instead of both, any function `step -> (should_prune, sparsity)`, where the
+            sparsity is the fraction of the initial claim that is released:
+            `packnet_tf.polynomial_decay`, or your own function.
+        criterion: selects the weights to release; see `PackNet.prune`.
+        retrain_learning_rate: learning rate from the prune on (from its last step, if there is a
+            schedule); default: unchanged.
+        validation_data: a dataset, (x, y) or (x, y, sample_weight), as for `fit`. If given, the
+            task is evaluated before and after the prune, see `around_prune`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -59,7 +60,7 @@ class PackNetCallback(keras.callbacks.Callback):
     Source: Mallya & Lazebnik 2018, section 3.
     """
 
-    commits_task = True  # so `fit` calls it after the callbacks that restore weights
+    commits_task = True  # `fit` moves such callbacks to the end, see `callback_order.py`
     _phases: Phases | None = None
 
     def __init__(
@@ -76,7 +77,7 @@ class PackNetCallback(keras.callbacks.Callback):
         if schedule is not None and (prune_ratio, prune_epoch) != (0.5, 0):
             raise ValueError(
                 "PackNetCallback takes a schedule, or prune_ratio and prune_epoch, not both: a "
-                "schedule says itself when and how much to prune. Write PackNetCallback(schedule="
+                "schedule decides when and how much to prune. Write PackNetCallback(schedule="
                 "packnet_tf.polynomial_decay(0.0, 0.75, begin_step=0, end_step=1000))."
             )
         self.prune_ratio = check_ratio(prune_ratio)
@@ -94,7 +95,7 @@ class PackNetCallback(keras.callbacks.Callback):
 
     @property
     def around_prune(self) -> dict[str, dict[str, float]]:
-        """Results of `evaluate` "before" and "after" the prune, where there are any yet."""
+        """Results of `evaluate`, by "before" and "after" the prune; empty until then."""
         return self._phases.around_prune if self._phases else {}
 
     def on_train_begin(self, logs: Logs = None) -> None:
@@ -120,13 +121,13 @@ class PackNetCallback(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._begun().epoch_begins(epoch)
-        # Counted here: reading the optimizer's own counter after every step would wait for it.
+        # Reading the optimizer's counter after every step would wait for the step, so count here.
         self._first_step = steps_of(self.model.optimizer)
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         if self.schedule is None:
             return
-        if hasattr(self.model, "jax_state_sync"):  # within an epoch JAX keeps values elsewhere
+        if hasattr(self.model, "jax_state_sync"):  # on JAX, an epoch's values are not in variables
             self.model.jax_state_sync()
         self._begun().steps_done(self._first_step + batch + 1)
 
@@ -136,8 +137,8 @@ class PackNetCallback(keras.callbacks.Callback):
     def _begun(self) -> Phases:
         if self._phases is None:
             raise RuntimeError(
-                "This PackNetCallback has seen no training begin. Give it to model.fit(callbacks="
-                "[...]), or call its on_train_begin first in a loop of your own."
+                "This PackNetCallback has not been started. Pass it to model.fit(callbacks=[...]), "
+                "or, in a loop of your own, call its on_train_begin first."
             )
         return self._phases
 
@@ -147,12 +148,12 @@ class PackNetCallback(keras.callbacks.Callback):
 
 
 def _pack_of(model: keras.Model) -> "PackNet":
-    """The `PackNet` whose open task a model trains."""
+    """Returns the `PackNet` of a task model."""
     if not isinstance(model, TaskModel) or model.pack is None:
         raise ValueError(
             f"PackNetCallback works on the model that net.add_task returns; got '{model.name}', "
             "which belongs to no pack. Put augmentation into the data or the trunk rather than "
-            "around the model. A saved task model is on its own too: open the pack with "
-            "packnet_tf.load and use net.open_model."
+            "around the model. A task model loaded from a file belongs to no pack either: "
+            "open the pack with packnet_tf.load and use net.open_model."
         )
     return model.pack

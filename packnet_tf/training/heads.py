@@ -1,8 +1,8 @@
-"""A head to begin with: a converged linear classifier on the features of the next task's trunk.
+"""Fits a linear classifier on the trunk's features, as the initial head of a task.
 
-A random head moves the trunk before it has learnt anything. Fitting it first, on features that are
-calculated once, takes seconds, and a task then starts from what a frozen trunk reaches: linear
-probing, then fine-tuning.
+A random head changes the trunk before the head has learnt anything. Fitting the head first, on
+features that are computed once, takes seconds. The task then starts from the accuracy of a frozen
+trunk: linear probing, then fine-tuning.
 """
 
 import itertools
@@ -20,9 +20,9 @@ from packnet_tf.normalization.statistics import moves_statistics
 if TYPE_CHECKING:
     from packnet_tf.net import PackNet
 
-FEATURE_NORM = 30.0  # mean squared norm that features are scaled to
-MOST_IMAGES = 20_000  # that a head is fitted on; more change it little
-STRENGTH = 0.01  # inverse of the weight decay on standardised features, scikit-learn's C
+FEATURE_NORM = 30.0  # mean squared norm to which features are scaled
+MOST_IMAGES = 20_000  # most examples to fit a head on; more change it little
+STRENGTH = 0.01  # inverse regularisation strength on standardised features, scikit-learn's C
 
 
 def linear_head(
@@ -32,24 +32,24 @@ def linear_head(
     statistics: str = "task",
     reuse: str | Sequence[str] = "all",
 ) -> keras.Model:
-    """A converged linear head for the next task of a pack.
+    """Fits a linear head for the next task of a pack.
 
-    Logistic regression on the features as the task begins with them; in a trunk whose
-    normalisation the task will train, features normalised by batches, as training sees them.
+    It is a logistic regression on the features with which the task starts. If the task will train
+    the trunk's normalisation, the features are normalised by batch statistics, as in training.
 
     Args:
-        net: the pack; it is left as it was.
-        data: batches of (inputs, labels), a `tf.data.Dataset` or a `PyDataset` for instance,
-            shuffled and not augmented; or two arrays. Labels are whole numbers from 0.
+        net: the pack; it does not change.
+        data: batches of (inputs, labels), for instance a `tf.data.Dataset` or a `PyDataset`,
+            shuffled and not augmented; or a tuple of two arrays. Labels are integers from 0.
         classes: number of outputs; default: one more than the largest label.
-        statistics, reuse: as `net.add_task` will be given them.
+        statistics, reuse: the arguments that `net.add_task` will get.
 
     Returns:
         A built `keras.Sequential`, from features (n,) to logits (classes,), for `net.add_task`.
 
     Raises:
-        ValueError: the trunk does not give one feature vector an example, the features are not
-            finite, or `net.add_task` would not take the arguments.
+        ValueError: the trunk does not return one feature vector per example, the features are not
+            finite, or `net.add_task` would refuse the arguments.
         ImportError: scikit-learn is not installed.
 
     Example:
@@ -70,11 +70,11 @@ def next_features(
     reuse: str | Sequence[str] = "all",
     free: bool = True,
 ) -> Callable[[Tensors], Tensor]:
-    """A function from inputs to the features that the next task of a pack trains on.
+    """Returns a function from inputs to the features on which the next task trains.
 
     Args:
         net: the pack.
-        statistics, reuse, free: see `PackNet.preview`.
+        statistics, reuse, free: as for `PackNet.preview`.
     """
     trunk = net.preview(statistics, reuse, free)
     training = moves_statistics(trunk)
@@ -84,11 +84,13 @@ def next_features(
 
 
 class TracedFeatures(keras.Model):
-    """A view of a trunk to predict with, in training mode or not; its statistics may move.
+    """Computes a trunk's features with `predict`, in training or inference mode.
+
+    In training mode it updates the view's moving statistics.
 
     Args:
-        trunk: the view.
-        training: whether it normalises by batches.
+        trunk: a view of a trunk.
+        training: whether to normalise by batch statistics.
     """
 
     def __init__(self, trunk: keras.Model, training: bool) -> None:
@@ -100,17 +102,18 @@ class TracedFeatures(keras.Model):
 
 
 def as_in_training(trunk: keras.Model) -> Callable[[Tensors], Tensor]:
-    """From images to a trunk's features as training sees them; looking changes nothing.
+    """Returns a function from images to a trunk's features in training mode.
 
-    Training normalises by each batch. The statistics that a later task starts with are the trunk's,
-    not those of its weights, and by them its features come out several times too large.
+    In training mode, batch normalisation uses batch statistics. The moving statistics with which a
+    later task starts are the trunk's, which do not fit the weights that the task sees: the features
+    would come out several times too large. The function does not update the moving statistics.
 
     Args:
         trunk: a functional model; its features are a float tensor (batch, width).
     """
 
     def features(images: Tensors) -> Tensor:
-        with keras.StatelessScope():  # moving statistics stay as they are
+        with keras.StatelessScope():  # discards updates of moving statistics
             return trunk(images, training=True)
 
     return features
@@ -119,14 +122,18 @@ def as_in_training(trunk: keras.Model) -> Callable[[Tensors], Tensor]:
 def collect(
     features_of: Callable[[Tensors], Tensor], data: Iterable
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features (n, width) and labels (n,) of at most `MOST_IMAGES` examples of a dataset.
+    """Computes the features of at most `MOST_IMAGES` examples.
 
     Args:
-        features_of: from a batch of inputs to a float tensor (batch, width).
-        data: batches of inputs and labels (batch,) or (batch, 1), and what may follow them.
+        features_of: function from a batch of inputs to a float tensor (batch, width).
+        data: batches of inputs, labels (batch,) or (batch, 1), and further elements, which are
+            ignored.
+
+    Returns:
+        Features, a float32 array (n, width), and labels, an array (n,).
     """
     features, labels, count = [], [], 0
-    if isinstance(data, keras.utils.PyDataset):  # which need not end by itself
+    if isinstance(data, keras.utils.PyDataset):  # iterating over it might never end
         numbers = itertools.count() if data.num_batches is None else range(data.num_batches)
         data = map(data.__getitem__, numbers)
     for x, y, *_ in data:
@@ -141,7 +148,7 @@ def collect(
 def fitted_head(
     features: np.ndarray, labels: np.ndarray, classes: int | None = None
 ) -> keras.Model:
-    """The head of `linear_head`.
+    """Fits the head that `linear_head` returns.
 
     Args:
         features: float array (n, width).
@@ -149,7 +156,7 @@ def fitted_head(
         classes: as for `linear_head`.
 
     Raises:
-        ValueError: the features are not finite, or no vectors.
+        ValueError: the features are not finite or not vectors.
     """
     if features.ndim != 2 or not np.isfinite(features).all():
         raise ValueError(
@@ -166,15 +173,16 @@ def fitted_head(
 
 
 def scaled_head(features: np.ndarray, classes: int, **dense: Any) -> keras.Model:
-    """A linear head on features scaled to a mean squared norm of `FEATURE_NORM`.
+    """Creates a linear head that scales features to a mean squared norm of `FEATURE_NORM`.
 
-    Backbones differ a lot in the size of their features, and a linear layer on large ones is
-    unstable at learning rates that move the trunk: its step is the rate times the squared norm.
+    Backbones differ a lot in the size of their features. A step of a linear layer changes its
+    outputs by the learning rate times the squared norm, so large features make it unstable at
+    learning rates that train the trunk.
 
     Args:
         features: float array (n, width).
         classes: number of outputs.
-        dense: other arguments of the `Dense` layer.
+        dense: further arguments of the `Dense` layer.
     """
     norm = float(np.mean(np.sum(np.square(features), axis=-1)))
     scale = math.sqrt(FEATURE_NORM / norm) if norm > 0 else 1.0
@@ -191,17 +199,15 @@ def scaled_head(features: np.ndarray, classes: int, **dense: Any) -> keras.Model
 def fit_linear(
     features: np.ndarray, labels: np.ndarray, classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel (width, classes) and bias (classes,) of a logistic regression.
-
-    Classes that no example has get the lowest bias.
+    """Fits a logistic regression.
 
     Args:
         features: float array (n, width).
         labels: integer array (n,), from 0.
-        classes: number of classes.
+        classes: number of classes; a class without examples gets the lowest bias.
 
     Returns:
-        Both of float32.
+        Kernel (width, classes) and bias (classes,), float32 arrays.
 
     Raises:
         ImportError: scikit-learn is not installed.
@@ -221,7 +227,7 @@ def fit_linear(
         fit = LogisticRegression(C=STRENGTH, max_iter=1000)
         fit.fit((features - mean) / deviation, labels)
         slope, offset = fit.coef_, fit.intercept_
-        if len(present) == 2:  # the logit of the second; of two outputs the difference counts
+        if len(present) == 2:  # scikit-learn fits one logit; split it over two outputs
             slope, offset = np.stack([-slope[0], slope[0]]) / 2, np.array([-1, 1]) * offset / 2
         kernel[:, present] = slope.T / deviation[:, None]
         bias[present] = offset - slope @ (mean / deviation)
@@ -230,10 +236,10 @@ def fit_linear(
 
 
 def linear_accuracy(head: keras.Model, features: np.ndarray, labels: np.ndarray) -> float:
-    """The share of features whose largest logit is that of their label.
+    """Computes the accuracy of a head on features, 0 to 1.
 
     Args:
-        head: from features to logits (n, classes).
+        head: model from features to logits (n, classes).
         features: float array (n, width).
         labels: integer array (n,), from 0.
     """

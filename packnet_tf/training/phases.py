@@ -1,7 +1,7 @@
-"""A task's way from its first step to its commit: train, prune, retrain, commit.
+"""The phases of a task: train, prune, retrain, commit.
 
-The callback and the trainer both drive these classes, and these call the verbs of the pack: there
-is one way of going through the phases.
+The callback and the trainer both drive these classes, which call the verbs of the pack. The rules
+for the order of the phases are therefore in one place.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ Evaluate = Callable[[], Mapping[str, float]]
 
 
 class PhaseOptions(TypedDict, total=False):
-    """The arguments that all `Phases` take."""
+    """The keyword arguments common to all `Phases`."""
 
     retrain_learning_rate: float | None
     criterion: Criterion
@@ -36,23 +36,23 @@ class PhaseOptions(TypedDict, total=False):
 
 
 class Phases:
-    """What all ways have in common; a subclass says when and how much to prune.
+    """Base class for the phases of a task; a subclass decides when and how much to prune.
 
     Args:
-        model: the compiled model of the open task of a pack.
-        retrain_learning_rate: learning rate from the prune on, its last step where it is gradual;
-            default: unchanged.
-        criterion: which weights go, see `PackNet.prune`.
-        evaluate: measures the model on validation data; None: nothing is measured.
+        model: the compiled model of a pack's open task.
+        retrain_learning_rate: learning rate from the prune on (from its last step, if pruning is
+            gradual); None: unchanged.
+        criterion: selects the weights to release, see `PackNet.prune`.
+        evaluate: measures the model on validation data; None: no measurement.
 
     Attributes:
         net, task: the pack, and the name of its open task.
-        around_prune: what `evaluate` measured, "before" the prune and "after" it.
-        epochs: how many epochs the task takes, where somebody has said so.
+        around_prune: results of `evaluate`, by "before" and "after" the prune.
+        epochs: number of epochs that the task takes, if known.
     """
 
     epochs: int | None = None
-    epoch: int | None = None  # the one whose start begins the retraining
+    epoch: int | None = None  # the epoch whose start begins the retraining
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Phases:
     ) -> None:
         if model.pack is None or model.task_name is None:
             raise ValueError(
-                f"The phases are those of a task of a pack; '{model.name}' belongs to no pack. Use "
+                f"Phases need the model of a pack's task; '{model.name}' belongs to no pack. Use "
                 "the model that net.add_task returns."
             )
         if not model.open:
@@ -84,37 +84,40 @@ class Phases:
             _check_rate(model.optimizer)
 
     def epoch_begins(self, epoch: int) -> None:
-        """Does what is due before epoch `epoch`, counted from 0."""
+        """Prunes if that is due at the start of an epoch, counted from 0."""
 
     def epoch_ends(self, epoch: int, logs: Mapping[str, float]) -> None:
-        """Learns what the epoch brought.
+        """Processes the results of an epoch.
 
         Args:
-            epoch: its number, from 0.
-            logs: what was measured in it, by name.
+            epoch: the epoch, counted from 0.
+            logs: the epoch's metrics by name.
         """
 
     def retraining_epoch(self, epoch: int) -> int | None:
-        """The number of an epoch within the retraining; None for one before that.
+        """Returns an epoch's index within the retraining; None if it comes before.
 
         Args:
-            epoch: its number among all, from 0.
+            epoch: the epoch, counted from 0 at the start of training.
         """
         return None if self.epoch is None or epoch < self.epoch else epoch - self.epoch
 
     def steps_done(self, step: int) -> None:
-        """Does what is due after `step` steps of the optimizer."""
+        """Prunes if that is due after `step` optimizer steps."""
 
     def steps_until_due(self, step: int, limit: int) -> int:
-        """How many steps after `step` can be made in one go, at most `limit`."""
+        """Returns how many steps may follow `step` before a prune is due, at most `limit`."""
         return limit
 
     def unfinished(self) -> str | None:
-        """Why the task cannot be committed yet; None if it can."""
+        """Returns the reason why the task cannot be committed yet; None if it can."""
         return None
 
     def finish(self) -> bool:
-        """Commits the task; where it was not pruned as planned, leaves it open with a warning.
+        """Commits the task. If it was not pruned as planned, warns and leaves it open.
+
+        Returns:
+            Whether the task was committed.
 
         Raises:
             RuntimeError: weights from before the prune have been restored.
@@ -128,25 +131,25 @@ class Phases:
         return True
 
     def begin_retraining(self) -> None:
-        """A fresh optimizer at the rate of the retraining."""
+        """Resets the optimizer and sets the learning rate of the retraining."""
         reset_optimizer(self.model.optimizer)
         self.set_retrain_rate()
 
     def set_retrain_rate(self) -> None:
-        """Puts the learning rate to that of the retraining, where there is one."""
+        """Sets the learning rate of the retraining, if there is one."""
         if self.retrain_learning_rate is not None:
             self.model.optimizer.learning_rate = self.retrain_learning_rate
 
     def state(self) -> dict:
-        """What a run that goes on later must know besides the values of variables, as JSON."""
+        """Returns, as JSON values, what a resumed run needs besides the model's variables."""
         return {"around_prune": self.around_prune}
 
     def arrays(self) -> list[np.ndarray]:
-        """The same, of arrays."""
+        """Returns the arrays that a resumed run needs besides the model's variables."""
         return []
 
     def restore(self, state: dict, arrays: list[np.ndarray]) -> None:
-        """Goes on from there; the variables have their values already.
+        """Restores the phases of an interrupted run; the model's variables are restored already.
 
         Args:
             state: what `state()` returned.
@@ -156,20 +159,20 @@ class Phases:
         self.accept_phase()
 
     def accept_phase(self) -> None:
-        """Takes the phase of the task's weights for its own: what was restored is no rollback."""
+        """Adopts the phase of the model's weights, so that restored weights are no rollback."""
         record = self.net.state.need_open("train")
         record = dataclasses.replace(record, phase=self.model.current_phase)
         self.net.state = self.net.state.with_open(record)
 
     def measure(self, moment: str) -> None:
-        """Notes what validation data say of the model.
+        """Evaluates the model and records the results in `around_prune`.
 
         Args:
             moment: "before" or "after" the prune.
         """
         if self.evaluate is None:
             return
-        # The metrics are in the midst of an epoch of training, and go on from there.
+        # An epoch of training is under way, and its metrics must not be lost.
         states = [variable for metric in self.model.metrics for variable in metric.variables]
         kept = values_of(states)
         self.around_prune[moment] = dict(self.evaluate())
@@ -214,14 +217,14 @@ class OneShot(Phases):
 
 
 class Gradual(Phases):
-    """Prunes a little at a time, as a schedule of training steps says.
+    """Prunes in several steps, following a schedule.
 
     Args:
         model, common: as for `Phases`.
-        schedule: any `step -> (should_prune, sparsity)`; the sparsity is of what the task began
-            with.
-        epoch: the epoch whose start releases what is still missing and begins the retraining;
-            None: the schedule alone decides, and the optimizer is never made fresh.
+        schedule: any function `step -> (should_prune, sparsity)`; the sparsity is the fraction of
+            the initial claim that is released.
+        epoch: the epoch whose start completes the pruning and begins the retraining. None: the
+            schedule alone decides, and the optimizer is never reset.
     """
 
     def __init__(
@@ -232,12 +235,12 @@ class Gradual(Phases):
         **common: Unpack[PhaseOptions],
     ) -> None:
         super().__init__(model, **common)
-        # The trainer asks ahead, and again when the steps are done.
+        # The trainer looks ahead, and `steps_done` asks again for the same steps.
         self.schedule, self.epoch = functools.lru_cache(4096)(schedule), epoch
         self.final = final_sparsity(schedule)
         if epoch is not None:
             check_resettable(model.optimizer)
-        self._asked: int | None = None  # the last step the schedule was asked for
+        self._asked: int | None = None  # the last step for which the schedule was called
         self._reached = -1.0
 
     def epoch_begins(self, epoch: int) -> None:

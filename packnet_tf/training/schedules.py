@@ -1,4 +1,4 @@
-"""Gradual pruning: schedules `step -> (should_prune, sparsity)`, and what they ask for when."""
+"""Gradual pruning by schedules, functions `step -> (should_prune, sparsity)`."""
 
 import functools
 import os
@@ -8,7 +8,7 @@ from types import ModuleType
 from packnet_tf.packing.pruning import check_ratio
 
 Schedule = Callable[[int], tuple[bool, float]]
-LAST_STEP = 2**31 - 1  # the largest that TensorFlow's int32 holds
+LAST_STEP = 2**31 - 1  # the largest int32, TensorFlow's dtype for steps
 
 
 def polynomial_decay(
@@ -19,15 +19,19 @@ def polynomial_decay(
     power: float = 3,
     frequency: int = 100,
 ) -> Schedule:
-    """A sparsity that rises fast at first and slower later, `PolynomialDecay` of
-    tensorflow-model-optimization.
+    """Creates a schedule whose sparsity rises fast at first and more slowly later.
+
+    It is `PolynomialDecay` of tensorflow-model-optimization.
 
     Args:
-        initial_sparsity: sparsity at `begin_step`, of what the task began with, 0 to 1.
-        final_sparsity: sparsity from `end_step` on.
+        initial_sparsity: fraction of the initial claim that is released at `begin_step`, 0 to 1.
+        final_sparsity: the same from `end_step` on.
         begin_step, end_step: training steps.
-        power: of the polynomial, 3 in the source.
-        frequency: steps from one prune to the next.
+        power: exponent of the polynomial, 3 in the source.
+        frequency: number of steps between prunes.
+
+    Returns:
+        A function `step -> (should_prune, sparsity)`.
 
     Example:
         >>> schedule = packnet_tf.polynomial_decay(0.0, 0.75, begin_step=0, end_step=1000)
@@ -43,24 +47,32 @@ def polynomial_decay(
 def constant_sparsity(
     target_sparsity: float, begin_step: int, end_step: int = -1, frequency: int = 100
 ) -> Schedule:
-    """One sparsity from `begin_step` on, `ConstantSparsity` of tensorflow-model-optimization.
+    """Creates a schedule with one sparsity from `begin_step` on.
+
+    It is `ConstantSparsity` of tensorflow-model-optimization.
 
     Args:
-        target_sparsity: of what the task began with, 0 to 1.
-        begin_step, end_step: training steps; -1: no end.
-        frequency: steps from one prune to the next.
+        target_sparsity: fraction of the initial claim to release, 0 to 1.
+        begin_step, end_step: training steps; an `end_step` of -1 means no end.
+        frequency: number of steps between prunes.
+
+    Returns:
+        A function `step -> (should_prune, sparsity)`.
+
+    Example:
+        >>> schedule = packnet_tf.constant_sparsity(0.5, begin_step=100)
     """
     return _tfmot_schedules().ConstantSparsity(target_sparsity, begin_step, end_step, frequency)
 
 
 @functools.cache
 def _tfmot_schedules() -> ModuleType:
-    """tensorflow-model-optimization's schedules, imported without turning `tf.keras` to Keras 2."""
+    """Imports tensorflow-model-optimization's schedules and keeps `tf.keras` at Keras 3."""
     import tensorflow as tf
 
-    flag = "TF_USE_LEGACY_KERAS"  # the import sets it, and asks for tf.keras under it
+    flag = "TF_USE_LEGACY_KERAS"  # the import sets this variable and then uses tf.keras
     before = os.environ.get(flag)
-    _ = tf.keras.__version__  # decided here, for the rest of the process
+    _ = tf.keras.__version__  # fixes the version for the rest of the process
     try:
         from tensorflow_model_optimization.python.core.sparsity.keras import pruning_schedule
     finally:
@@ -72,42 +84,49 @@ def _tfmot_schedules() -> ModuleType:
 
 
 def ask(schedule: Schedule, step: int) -> tuple[bool, float]:
-    """What a schedule says of a step, as a bool and a float.
+    """Calls a schedule and checks its result.
+
+    Args:
+        schedule: any function `step -> (should_prune, sparsity)`.
+        step: the training step.
+
+    Returns:
+        A bool and a float from 0 to 1.
 
     Raises:
-        ValueError: it does not return such a pair.
+        ValueError: the schedule does not return such a pair.
     """
     answer = schedule(step)
     try:
         should_prune, sparsity = answer
         should_prune = bool(should_prune)
-        # A float32 tensor of 0.7 is 0.69999999; its shortest decimal is what was meant.
+        # float32 0.7 is 0.69999999 as a float; its shortest decimal is the intended value.
         sparsity = float(str(getattr(sparsity, "numpy", lambda: sparsity)()))
         return should_prune, check_ratio(sparsity, "sparsity")
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"A schedule answers a step with a pair (should_prune, sparsity), sparsity from 0 to "
+            f"A schedule returns a pair (should_prune, sparsity) for a step, sparsity from 0 to "
             f"1; for step {step} this one returned {answer!r}. Write, for instance, "
             "lambda step: (step % 100 == 0, min(0.75, step / 1000))."
         ) from error
 
 
 def final_sparsity(schedule: Schedule) -> float:
-    """Where a schedule ends."""
+    """Returns the sparsity at which a schedule ends."""
     return ask(schedule, LAST_STEP)[1]
 
 
 def due(schedule: Schedule, steps: Iterable[int], begun: bool, final: float) -> float | None:
-    """The sparsity that is due after some steps, None if none is.
+    """Returns the sparsity to prune to after some steps; None if no prune is due.
 
-    A schedule that prunes every so many steps may miss the step at which it ends. So once it has
-    begun, its final sparsity is due as soon as it is there.
+    A schedule that prunes at a fixed frequency may skip the step at which it ends. Therefore, once
+    pruning has begun, the final sparsity is due at the first step for which it is returned.
 
     Args:
-        schedule: any `step -> (should_prune, sparsity)`.
-        steps: the steps to ask for, ascending.
-        begun: whether it has asked for a prune before.
-        final: its final sparsity.
+        schedule: any function `step -> (should_prune, sparsity)`.
+        steps: the steps to check, ascending.
+        begun: whether an earlier prune was due.
+        final: the schedule's final sparsity, 0 to 1.
 
     Example:
         >>> due(lambda step: (step % 10 == 0, min(0.5, step / 50)), range(1, 25), False, 0.5)

@@ -294,9 +294,9 @@ def test_a_layer_that_is_made_again_differently_is_refused():
     with pytest.raises(ValueError) as error:
         packnet_tf.PackNet(functional(layer))
     assert str(error.value) == (
-        "Layer 'growing' (Growing) cannot be copied: made anew from its get_config(), it holds "
-        "other layers. Its get_config() must return all that its __init__ and build() need to make "
-        "the same layers again."
+        "Layer 'growing' (Growing) cannot be copied: recreated from its get_config(), it has "
+        "other layers. Its get_config() must return everything that its __init__ and build() need "
+        "to create the same layers."
     )
 
 
@@ -338,7 +338,7 @@ def test_a_layer_held_by_two_others_is_refused_not_untied():
     many, one = keras.Input((3, 4)), keras.Input((4,))
     frames = layers.Flatten()(layers.TimeDistributed(encoder)(many))
     trunk = keras.Model([many, one], layers.concatenate([frames, encoder(one)]))
-    with pytest.raises(ValueError, match="two layers hold it, and copies of them would each hold"):
+    with pytest.raises(ValueError, match="two layers contain it, and their copies would not"):
         packnet_tf.PackNet(trunk)
 
 

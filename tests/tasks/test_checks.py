@@ -55,8 +55,8 @@ def test_a_trunk_with_nothing_to_pack_is_refused(make):
     with pytest.raises(ValueError) as error:
         packnet_tf.PackNet(trunk)
     assert str(error.value) == (
-        f"Cannot pack trunk '{trunk.name}': it has no layer that can be packed (Dense or a "
-        "convolution, say) and is trainable. Register a layer of your own with "
+        f"Cannot pack trunk '{trunk.name}': it has no trainable layer that can be packed (Dense "
+        "or a convolution, say). Register a layer of your own with "
         "packnet_tf.register_packed; if the trunk is frozen, set trunk.trainable = True."
     )
 
@@ -104,7 +104,7 @@ def test_a_lora_layer_is_refused():
         packnet_tf.PackNet(trunk)
     assert str(error.value) == (
         "Cannot pack layer 'adapted': it is LoRA-enabled, so its kernel is not one plain float "
-        "variable. Build the PackNet from the float model without it, and quantize or adapt the "
+        "variable. Build the PackNet from the plain float model, and quantize or adapt the "
         "model that net.unpack(task) returns."
     )
 

@@ -58,7 +58,7 @@ def test_it_changes_nothing_and_works_beside_an_open_task(restart):
 
 def test_what_cannot_be_chosen_is_refused():
     net = packnet_tf.PackNet(conv_trunk())
-    with pytest.raises(ValueError, match="statistics='none' is not what"):
+    with pytest.raises(ValueError, match="statistics='none' is not a source"):
         net.preview("none")
     with pytest.raises(ValueError, match="reuse names 'birds', which is not a committed task"):
         net.preview(reuse=["birds"])

@@ -284,7 +284,7 @@ def test_a_pack_whose_tasks_own_other_weights_is_not_restored(saved, change):
     value[tuple(place)] = {"values": 0.5, "fewer": 0, "more": 1}[change]
     variable.assign(value)
     assert refused(net, path) == (
-        f"'{path}' is not an earlier state of this pack: its trunk, its policy or its first tasks "
+        f"'{path}' is not a later state of this pack: its trunk, its policy or its first tasks "
         "(one, two) differ. Use the trunk, the policy and the tasks that it was made with, or "
         "another directory."
     )

@@ -47,8 +47,8 @@ def test_data_that_never_end_are_refused(kind):
     with pytest.raises(ValueError) as error:
         TrainingData(source, 2, 0, tf.distribute.get_strategy()).start(0)
     assert str(error.value) == (
-        "The data of a task never end: the dataset is repeated without limit, and all of it is "
-        "gone over. Leave out .repeat(), or write .repeat().take(batches)."
+        "The data of a task never end: the dataset repeats without limit, and all of its batches "
+        "are needed. Leave out .repeat(), or write .repeat().take(batches)."
     )
     limited = endless.take(2)
     assert TrainingData(limited, 2, 0, tf.distribute.get_strategy()).start(0)[1] == 2

@@ -64,7 +64,7 @@ def test_rates_are_numbers_from_0_or_functions_of_the_epoch(name, value):
     text = text_of(ValueError, PackTrainer, packnet_tf.PackNet(mlp_trunk()), **{name: value})
     assert text == (
         f"{name} is a number from 0, or a function of the epoch; got {value!r}. Write {name}=0.001;"
-        " a schedule of Keras goes to the optimizer itself."
+        " pass a Keras schedule to the optimizer."
     )
 
 
@@ -72,7 +72,7 @@ def test_a_schedule_of_keras_which_counts_steps_is_no_rate():
     schedule = keras.optimizers.schedules.CosineDecay(0.1, decay_steps=1000)
     net = packnet_tf.PackNet(mlp_trunk())
     text = text_of(ValueError, PackTrainer, net, learning_rate=schedule)
-    assert text.endswith("; a schedule of Keras goes to the optimizer itself.")
+    assert text.endswith("; pass a Keras schedule to the optimizer.")
 
 
 def test_auto_refuses_settings_that_would_never_end():
@@ -124,7 +124,7 @@ def test_auto_watches_only_what_is_measured():
     net = packnet_tf.PackNet(trunk)
     trainer = quick(net, prune=Auto(0.01, monitor="auc"), metrics=["accuracy"])
     assert text_of(ValueError, trainer.fit, tasks(trunk, "a")) == (
-        "Auto watches 'auc', and what is measured is 'loss', 'accuracy'. Add it to the trainer's "
+        "Auto monitors 'auc', but the metrics are 'loss', 'accuracy'. Add it to the trainer's "
         "metrics, or write Auto(max_drop=0.01, monitor=...) with one of those, of which higher is "
         "better."
     )

@@ -52,7 +52,7 @@ def test_a_directory_of_another_pack_is_refused(tmp_path):
     packed(mlp_trunk(), a=0.5).save(tmp_path / "pack.keras")
     trunk = conv_trunk()
     assert refused(tmp_path, tasks(trunk, "a"), packnet_tf.PackNet(trunk)) == (
-        f"'{tmp_path / 'pack.keras'}' is not an earlier state of this pack: its trunk, its policy "
+        f"'{tmp_path / 'pack.keras'}' is not a later state of this pack: its trunk, its policy "
         "or its first tasks (a) differ. Use the trunk, the policy and the tasks that it was made "
         "with, or another directory."
     )
@@ -75,7 +75,7 @@ def test_the_checkpoint_of_another_model_is_refused(interrupted, units, optimize
     x, y = data(mlp_trunk())
     other = Task("a", layers.Dense(units), (x, y))
     assert refused(interrupted, other, optimizer=optimizer) == (
-        f"'{interrupted / 'checkpoint.npz'}' is of another model of task 'a': its head or its "
+        f"'{interrupted / 'checkpoint.npz'}' belongs to another model of task 'a': its head or its "
         "optimizer has changed since. Repeat the script as it was to continue, or delete the file "
         "to start the task again."
     )
@@ -106,8 +106,8 @@ def test_a_damaged_history_is_named_and_can_be_deleted(tmp_path, content):
     text = refused(tmp_path, tasks(trunk, "a"), again)
     assert text.startswith(f"'{tmp_path / 'history.json'}' is damaged: ")
     assert text.endswith(
-        ". Restore it from a backup, or delete it: what it says of the tasks that are packed is "
-        "then lost, the tasks are not."
+        ". Restore it from a backup, or delete it: the measurements of packed tasks are then "
+        "lost, but the tasks are not."
     )
     (tmp_path / "history.json").unlink()
     assert quick(again, directory=tmp_path).fit(tasks(trunk, "a")) == {}

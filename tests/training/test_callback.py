@@ -316,8 +316,8 @@ def test_a_model_of_no_pack_is_refused(tmp_path):
         assert str(error.value) == (
             "PackNetCallback works on the model that net.add_task returns; got "
             f"'{model.name}', which belongs to no pack. Put augmentation into the data or the "
-            "trunk rather than around the model. A saved task model is on its own too: open the "
-            "pack with packnet_tf.load and use net.open_model."
+            "trunk rather than around the model. A task model loaded from a file belongs to no "
+            "pack either: open the pack with packnet_tf.load and use net.open_model."
         )
 
 

@@ -128,7 +128,7 @@ def test_an_answer_that_is_no_pair_is_refused(answer):
     with pytest.raises(ValueError) as error:
         ask(lambda step: answer, 7)
     assert str(error.value) == (
-        "A schedule answers a step with a pair (should_prune, sparsity), sparsity from 0 to 1; for "
+        "A schedule returns a pair (should_prune, sparsity) for a step, sparsity from 0 to 1; for "
         f"step 7 this one returned {answer!r}. Write, for instance, lambda step: (step % 100 == 0, "
         "min(0.75, step / 1000))."
     )
@@ -278,6 +278,6 @@ def test_a_schedule_and_a_ratio_exclude_each_other():
         PackNetCallback(0.75, 3, schedule=every_ten)
     assert str(error.value) == (
         "PackNetCallback takes a schedule, or prune_ratio and prune_epoch, not both: a schedule "
-        "says itself when and how much to prune. Write PackNetCallback(schedule=packnet_tf."
+        "decides when and how much to prune. Write PackNetCallback(schedule=packnet_tf."
         "polynomial_decay(0.0, 0.75, begin_step=0, end_step=1000))."
     )
