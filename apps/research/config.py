@@ -1,4 +1,4 @@
-"""The file that says what to compare: YAML in, a checked `Comparison` out."""
+"""Reads the YAML file of `packnet compare` and checks it."""
 
 import dataclasses
 import pathlib
@@ -25,15 +25,15 @@ TOP = ("trunk", "image_size", "tasks", "orders", "seeds", "settings", "methods",
 def read_comparison(path, data=None) -> Comparison:
     """Reads a file of `packnet compare`.
 
-    With `base: FILE` at its top, what it does not say itself is taken from that file beside it.
+    With `base: FILE` at its top, missing settings are taken from that file, relative to its folder.
 
     Args:
         path: the YAML file.
-        data: folder that relative paths in it start from; None: the file's own.
+        data: folder that relative paths in it start from; default the file's folder.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: something in it is not as it must be; the message says what and where.
+        ValueError: an entry is invalid; the message names it.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -58,11 +58,11 @@ def _read(path: pathlib.Path):
 
 
 def _upon_base(content: Mapping, paths: list[pathlib.Path]) -> dict:
-    """What the last of some files says, and from its base what it does not say.
+    """Merges the content of a file into that of its base.
 
     Args:
-        content: of that file.
-        paths: it, and before it those whose base it is.
+        content: content of the last file of `paths`.
+        paths: a chain of files, each of which is the base of the one before it.
     """
     path = paths[-1].parent / str(content["base"])
     if path.resolve() in [other.resolve() for other in paths]:
@@ -76,10 +76,10 @@ def _upon_base(content: Mapping, paths: list[pathlib.Path]) -> dict:
 
 
 def parse(content: Mapping, data: pathlib.Path) -> Comparison:
-    """Checks what a file says; `data` is the folder that relative paths start from.
+    """Checks the content of a file; `data` is the folder that relative paths start from.
 
     Raises:
-        ValueError: something in it is not as it must be.
+        ValueError: an entry is invalid.
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"expected names and values at the top: {', '.join(TOP)}.")
@@ -205,7 +205,7 @@ def _published(given, tasks: tuple[str, ...]) -> dict[str, dict[str, float]]:
 
 
 def _try_out(comparison: Comparison) -> None:
-    """Finds combinations that do not fit before hours of work begin."""
+    """Finds invalid combinations of settings before hours of work begin."""
     for method in comparison.methods:
         for candidate in method.candidates():
             for order in method.orders or comparison.orders:
