@@ -99,6 +99,12 @@ def export_all(
         ValueError: there is nothing to export, an option does not fit, or a graph differs from
             Keras by more than the tolerance.
         OSError: the folder cannot be written to.
+
+    Example:
+        >>> model = net.add_task("birds", head)
+        >>> net.commit()
+        >>> [task["file"] for task in export_all(net, "onnx/")["tasks"]]
+        ['model_task1.onnx']
     """
     names = chosen(net, tasks)
     directory, export_options = pathlib.Path(directory), ExportOptions(**options)

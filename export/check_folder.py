@@ -75,7 +75,11 @@ def verify(
         ValueError: the manifest is damaged, or lists no task.
 
     Example:
+        >>> model = net.add_task("birds", head)
+        >>> net.commit()
+        >>> manifest = packnet_tf.export.export_all(net, "onnx/")
         >>> [verdict.problems for verdict in verify(net, "onnx/")]
+        [[]]
     """
     directory = pathlib.Path(directory)
     if not (directory / manifests.NAME).exists():
