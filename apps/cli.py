@@ -65,8 +65,8 @@ def run(module, command: str, arguments: list[str]) -> int:
     for name in values:
         values[name].unparse()  # a process may run several commands
     try:
-        rest = values([f"packnet {command}", *_spelled(arguments, values)])[1:]
-        rest = _placed(module, values, rest)
+        rest = values([f"packnet {command}", *_normalize_names(arguments, values)])[1:]
+        rest = _assign_positional(module, values, rest)
         missing = [name for name in getattr(module, "REQUIRED", ()) if values[name].value is None]
         if missing:
             raise UsageError(f"--{missing[0]} is missing")
@@ -93,7 +93,7 @@ def run(module, command: str, arguments: list[str]) -> int:
     return 0
 
 
-def _spelled(arguments: list[str], values: flags.FlagValues) -> list[str]:
+def _normalize_names(arguments: list[str], values: flags.FlagValues) -> list[str]:
     """Rewrites names of flags in arguments as they are defined: --image-size is --image_size."""
     found = []
     for place, argument in enumerate(arguments):
@@ -110,7 +110,7 @@ def _spelled(arguments: list[str], values: flags.FlagValues) -> list[str]:
     return found
 
 
-def _placed(module, values: flags.FlagValues, rest: list[str]) -> list[str]:
+def _assign_positional(module, values: flags.FlagValues, rest: list[str]) -> list[str]:
     """Assigns positional arguments, in order, to the flags of `POSITIONAL` that are not set."""
     rest = list(rest)
     for name in getattr(module, "POSITIONAL", ()):
@@ -170,7 +170,7 @@ def start_keras() -> None:
     """Imports Keras on TensorFlow without TensorFlow's start-up messages."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _stderr_kept_back():
+    with _capture_stderr():
         tf = need("tensorflow", "tensorflow")
 
         tf.config.list_physical_devices()  # logs its search for GPUs
@@ -182,7 +182,7 @@ def start_keras() -> None:
 
 
 @contextlib.contextmanager
-def _stderr_kept_back() -> Iterator[None]:
+def _capture_stderr() -> Iterator[None]:
     """Captures what native code writes to stderr; prints it only if an error is raised."""
     sys.stderr.flush()
     kept = os.dup(2)

@@ -111,7 +111,11 @@ def export_all(
     check_data(net, samples, evaluate)
     calibration = _per_task(net, names, calibration)
     old = manifests.read(directory)
-    manifest = manifests.empty(manifests.FILES) if tasks is None else _kept(net, directory, names)
+    manifest = (
+        manifests.empty(manifests.FILES)
+        if tasks is None
+        else _manifest_to_update(net, directory, names)
+    )
     with beside(directory) as folder:
         for name in names:
             if progress is not None:
@@ -181,7 +185,7 @@ def _per_task(
     return dict.fromkeys(names, calibration)
 
 
-def _kept(net: PackNet, directory: pathlib.Path, names: Sequence[str]) -> dict:
+def _manifest_to_update(net: PackNet, directory: pathlib.Path, names: Sequence[str]) -> dict:
     """Returns the manifest of a folder in which some tasks are to be replaced.
 
     Raises:

@@ -114,7 +114,7 @@ def train_all(plan: Plan, folders: Mapping[str, Folder] | None = None) -> list[R
         _resume(trainer)
     _check_names(plan, net, trainer.history)
     _check_reuse(plan, net)
-    _say_plan(plan, net, prunes)
+    _print_plan(plan, net, prunes)
     history = trainer.fit([job.pending() for job in jobs])
     if not chief:
         return []
@@ -215,7 +215,7 @@ def _prunes(plan: Plan, count: int) -> list:
     return named.get(plan.prune) or plan.ratios()
 
 
-def _say_plan(plan: Plan, net, prunes: list) -> None:
+def _print_plan(plan: Plan, net, prunes: list) -> None:
     """Prints the share that every task will get, and warns if it is too small."""
     if plan.claim_ratio < 1.0 or any(isinstance(prune, packnet_tf.Auto) for prune in prunes):
         return

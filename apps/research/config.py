@@ -44,7 +44,7 @@ def read_comparison(path, data=None) -> Comparison:
     content = _read(path)
     try:
         if isinstance(content, Mapping) and "base" in content:
-            content = _upon_base(content, [path])
+            content = _merge_base(content, [path])
         return parse(content, pathlib.Path(data) if data is not None else path.parent)
     except ValueError as error:
         raise ValueError(f"'{path}': {error}") from error
@@ -57,7 +57,7 @@ def _read(path: pathlib.Path):
         raise ValueError(f"'{path}' is not a readable YAML file: {error}") from error
 
 
-def _upon_base(content: Mapping, paths: list[pathlib.Path]) -> dict:
+def _merge_base(content: Mapping, paths: list[pathlib.Path]) -> dict:
     """Merges the content of a file into that of its base.
 
     Args:
@@ -71,7 +71,7 @@ def _upon_base(content: Mapping, paths: list[pathlib.Path]) -> dict:
     if not isinstance(base, Mapping):
         raise ValueError(f"its base '{content['base']}' has no names and values at the top.")
     if "base" in base:
-        base = _upon_base(base, [*paths, path])
+        base = _merge_base(base, [*paths, path])
     return {**base, **{name: value for name, value in content.items() if name != "base"}}
 
 
@@ -106,7 +106,7 @@ def parse(content: Mapping, data: pathlib.Path) -> Comparison:
         methods,
         _published(content.get("published_errors") or {}, tuple(tasks)),
     )
-    _try_out(comparison)
+    _check_combinations(comparison)
     return comparison
 
 
@@ -204,7 +204,7 @@ def _published(given, tasks: tuple[str, ...]) -> dict[str, dict[str, float]]:
     return {str(label): dict(errors) for label, errors in given.items()}
 
 
-def _try_out(comparison: Comparison) -> None:
+def _check_combinations(comparison: Comparison) -> None:
     """Finds invalid combinations of settings before hours of work begin."""
     for method in comparison.methods:
         for candidate in method.candidates():

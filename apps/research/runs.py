@@ -120,11 +120,11 @@ def entries(comparison: Comparison) -> list[Entry]:
 
 def folder_of(task: dict, seed: int) -> Folder:
     """Returns the image files of a task of a run."""
-    return _listed(task["data"], task["settings"]["validation_share"], seed)
+    return _list_folder(task["data"], task["settings"]["validation_share"], seed)
 
 
 @functools.cache
-def _listed(path: str, validation_share: float, seed: int) -> Folder:
+def _list_folder(path: str, validation_share: float, seed: int) -> Folder:
     """Lists a folder; cached, because many runs use the same large folders."""
     return read_folder(path, validation_share, seed)
 

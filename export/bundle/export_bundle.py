@@ -79,7 +79,7 @@ def export_bundle(
         if update_from is None:
             manifest, files = manifests.empty(manifests.BUNDLE), list[SharedWeights]()
         else:
-            manifest, files = _earlier(net, pathlib.Path(update_from), folder)
+            manifest, files = _read_earlier(net, pathlib.Path(update_from), folder)
         known = {task["task"]: task for task in manifest["tasks"]}
         new = [name for name in names if name not in known]
         if not new:  # check the weights all the same: the last task reads all of them
@@ -87,7 +87,7 @@ def export_bundle(
             graphs_with_references([again], files)
         files += new_files(folder, len(names), len(known))
         for graph, proto in graphs_with_references(
-            _opened(net, new, export_options, progress), files
+            _task_graphs(net, new, export_options, progress), files
         ):
             path = folder / f"model_task{graph.number}.onnx"
             task = graph.task
@@ -104,7 +104,7 @@ def export_bundle(
     return manifest
 
 
-def _opened(
+def _task_graphs(
     net: PackNet,
     names: list[str],
     options: ExportOptions,
@@ -116,7 +116,7 @@ def _opened(
         yield TaskGraph(net, name, options)
 
 
-def _earlier(
+def _read_earlier(
     net: PackNet, bundle: pathlib.Path, folder: pathlib.Path
 ) -> tuple[dict, list[SharedWeights]]:
     """Copies the shared files of an earlier bundle to `folder`; returns its manifest and them."""

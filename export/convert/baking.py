@@ -95,7 +95,7 @@ def _follow(graph: "GraphProto", opset: int, layouts: dict[str, WeightLayout]) -
         if not all(name in small for name in node.input[1:]):
             continue
         name, output = node.input[0], node.output[0]
-        step = (type(node).FromString(node.SerializeToString()), _some(small, node.input[1:]))
+        step = (type(node).FromString(node.SerializeToString()), _select(small, node.input[1:]))
         after = dataclasses.replace(layouts[name], steps=(*layouts[name].steps, step))
         graph.node.remove(node)
         if counts[name] == 1:  # no other node reads the old layout: the name can stay
@@ -106,5 +106,5 @@ def _follow(graph: "GraphProto", opset: int, layouts: dict[str, WeightLayout]) -
             counts[name] -= 1
 
 
-def _some(values: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str, np.ndarray]:
+def _select(values: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str, np.ndarray]:
     return {name: values[name] for name in names}

@@ -123,7 +123,7 @@ def to_onnx(
         state = zip(kernels.values(), tensors[len(names) :], strict=True)
         with keras.StatelessScope(state_mapping=list(state)):
             outputs = model(inputs, training=False)
-        return _named(outputs, output_name, given)
+        return _outputs_by_name(outputs, output_name, given)
 
     given = [*names, *kernels]
     # Keras wraps grouped convolutions in a tf.function, for XLA. The converter would leave it as a
@@ -160,7 +160,7 @@ def to_onnx(
     return Converted(graph, layouts, kernels)
 
 
-def _named(outputs: Tensors, name: str, taken: Sequence[str]) -> dict[str, Tensor]:
+def _outputs_by_name(outputs: Tensors, name: str, taken: Sequence[str]) -> dict[str, Tensor]:
     """Returns the outputs of a model by ONNX name; a dict of several outputs keeps its keys."""
     flat = keras.tree.flatten(outputs)
     if len(flat) == 1:

@@ -33,7 +33,7 @@ def canonicalize(graph: "GraphProto", kept: set[str]) -> None:
         if part is not graph:
             _canonicalize_copies(part)
         _order(part)
-    _rename_all(graph, kept, _telling_names)
+    _rename_all(graph, kept, _descriptive_names)
     for part in graphs(graph):
         for entry in (*part.input, *part.output):
             for axis, size in enumerate(entry.type.tensor_type.shape.dim):
@@ -55,12 +55,12 @@ def shorten_names(graph: "GraphProto") -> None:
             node.ClearField("name")
             node.ClearField("doc_string")
             if node.op_type == "Conv":
-                for attribute in [entry for entry in node.attribute if _goes_without(entry)]:
+                for attribute in [entry for entry in node.attribute if _is_redundant(entry)]:
                     node.attribute.remove(attribute)
     _rename_all(graph, set(), _short_names)
 
 
-def _goes_without(attribute: "AttributeProto") -> bool:
+def _is_redundant(attribute: "AttributeProto") -> bool:
     """Whether a Conv computes the same without an attribute."""
     defaults = {"dilations": {1}, "strides": {1}, "pads": {0}}
     return (
@@ -118,7 +118,9 @@ def _order(graph: "GraphProto") -> None:
     graph.initializer.extend(constants)
 
 
-def _telling_names(graph: "GraphProto", prefix: str = "") -> Iterator[tuple[str, Iterator[str]]]:
+def _descriptive_names(
+    graph: "GraphProto", prefix: str = ""
+) -> Iterator[tuple[str, Iterator[str]]]:
     """Yields every name that a graph and its subgraphs define, with descriptive candidates."""
     constants = {tensor.name for tensor in graph.initializer}
     for number, node in enumerate(graph.node):
@@ -131,7 +133,7 @@ def _telling_names(graph: "GraphProto", prefix: str = "") -> Iterator[tuple[str,
         for branch, inner in enumerate(within(node)):
             for place, entry in enumerate(inner.input):
                 yield entry.name, _numbered(f"{node.name}_{branch}_given{place}")
-            yield from _telling_names(inner, f"{node.name}_{branch}_")
+            yield from _descriptive_names(inner, f"{node.name}_{branch}_")
 
 
 def _numbered(name: str) -> Iterator[str]:

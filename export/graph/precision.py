@@ -73,9 +73,9 @@ def to_precision(
     if precision != "int8":
         if calibration is not None:
             raise ValueError(f"calibration is for 'int8', not for '{precision}'. Leave it out.")
-        return model if precision == "float32" else _finished(_half(model), model)
+        return model if precision == "float32" else _replace_nodes(_to_float16(model), model)
     feeds = None if calibration is None else _feeds(model, calibration)
-    return _finished(_quantized(model, feeds), model)
+    return _replace_nodes(_to_int8(model, feeds), model)
 
 
 def _feeds(model: "ModelProto", calibration: Feeds) -> list[dict[str, np.ndarray]]:
@@ -98,7 +98,7 @@ def _feeds(model: "ModelProto", calibration: Feeds) -> list[dict[str, np.ndarray
     return feeds
 
 
-def _half(model: "ModelProto") -> "ModelProto":
+def _to_float16(model: "ModelProto") -> "ModelProto":
     from onnx import ModelProto, TensorProto, numpy_helper
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -121,7 +121,7 @@ def _half(model: "ModelProto") -> "ModelProto":
         return convert_float_to_float16(half, keep_io_types=True)
 
 
-def _quantized(model: "ModelProto", feeds: Feeds | None) -> "ModelProto":
+def _to_int8(model: "ModelProto", feeds: Feeds | None) -> "ModelProto":
     import onnx
     from onnxruntime import quantization
 
@@ -178,7 +178,7 @@ def _store_as_integers(graph: "GraphProto") -> None:
     graph.node.extend(nodes)
 
 
-def _finished(made: "ModelProto", model: "ModelProto") -> "ModelProto":
+def _replace_nodes(made: "ModelProto", model: "ModelProto") -> "ModelProto":
     """Returns the original model with the new nodes and constants, in a reproducible order."""
     finished, nodes = type(model)(), made.graph.node
     finished.CopyFrom(model)

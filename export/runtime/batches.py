@@ -40,7 +40,7 @@ def as_inputs(model: keras.Model, given: Tensors) -> list[np.ndarray]:
         np.asarray(keras.ops.convert_to_numpy(array), keras.backend.standardize_dtype(entry.dtype))
         for array, entry in zip(arrays, entries, strict=True)
     ]
-    arrays = [_fitted(array, entry) for array, entry in zip(arrays, entries, strict=True)]
+    arrays = [_match_shape(array, entry) for array, entry in zip(arrays, entries, strict=True)]
     if len({len(array) for array in arrays}) > 1:
         counts = ", ".join(str(len(array)) for array in arrays)
         raise ValueError(f"The inputs have {counts} examples. Give as many for each.")
@@ -69,7 +69,7 @@ def input_batches(
     whole = _is_one(model, given) or isinstance(given, tuple)  # a tuple is inputs and labels
     for part in [given] if whole else check_ends(given, "The inputs given"):
         part = part[0] if isinstance(part, tuple) and not _is_one(model, part) else part
-        yield from _cut(as_inputs(model, part), fixed, size)
+        yield from _split(as_inputs(model, part), fixed, size)
 
 
 def labelled_batches(
@@ -105,12 +105,12 @@ def labelled_batches(
                 "labels.argmax(-1)."
             )
         at = 0
-        for batch, count in _cut(inputs, fixed, BATCH):
+        for batch, count in _split(inputs, fixed, BATCH):
             yield batch, labels[at : at + count]
             at += count
 
 
-def _fitted(array: np.ndarray, entry: keras.KerasTensor) -> np.ndarray:
+def _match_shape(array: np.ndarray, entry: keras.KerasTensor) -> np.ndarray:
     """Fits examples to the shape of an input; as in Keras, a last axis of 1 is added or removed."""
     rank = len(entry.shape)
     if array.ndim == rank - 1 and entry.shape[-1] == 1:
@@ -140,7 +140,7 @@ def _is_array(given: object) -> bool:
     return hasattr(given, "shape") and hasattr(given, "dtype")
 
 
-def _cut(
+def _split(
     arrays: list[np.ndarray], fixed: int | None, size: int
 ) -> Iterator[tuple[list[np.ndarray], int]]:
     size = fixed or size

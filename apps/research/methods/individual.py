@@ -46,8 +46,8 @@ def train_own(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> floa
     if way == "trunk":
         heads[-1] = copy_layer(linear)
     seconds = time.perf_counter() - began
-    settings, still = _way(task.settings, way)
-    with frozen(trunk, still):
+    settings, frozen_kinds = _variant(task.settings, way)
+    with frozen(trunk, frozen_kinds):
         model = with_heads(trunk, heads[-1:])
         began = time.perf_counter()
         try:
@@ -63,7 +63,7 @@ def train_own(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> floa
     return seconds
 
 
-def _way(settings: Settings, way: str) -> tuple[Settings, tuple]:
+def _variant(settings: Settings, way: str) -> tuple[Settings, tuple]:
     """Returns settings and frozen layer classes; with the trunk's statistics, as Keras's guide."""
     if way == "task":
         return settings, ()
@@ -89,9 +89,9 @@ def _chosen(job: Job, task: TaskData, batches_head, linear_head) -> str:
 
 def _try(job: Job, task: TaskData, way: str, head: keras.Model) -> float:
     """Returns the validation accuracy of a new copy of the trunk after `TRIAL_STEPS`."""
-    trunk, (settings, still) = job.trunk(), _way(task.settings, way)
+    trunk, (settings, frozen_kinds) = job.trunk(), _variant(task.settings, way)
     job.seed(task.place)
-    with frozen(trunk, still):
+    with frozen(trunk, frozen_kinds):
         model = with_heads(trunk, [head])
         optimizer = rates.optimizer(plain_optimizer(settings))(settings.learning_rate)
         return trial(model, optimizer, task.images())

@@ -70,7 +70,7 @@ class Mixture:
 
         parts, first = [], 0
         for task in job.tasks:
-            parts.append(_counted_on(task, first))
+            parts.append(_offset_labels(task, first))
             first += task.classes
         counts = np.array([len(task.folder.files["train"]) for task in job.tasks])
         mixed = tf.data.Dataset.sample_from_datasets(
@@ -82,7 +82,7 @@ class Mixture:
         return cls("all", settings, train.apply(tf.data.experimental.assert_cardinality(steps)))
 
 
-def _counted_on(task: TaskData, first: int):
+def _offset_labels(task: TaskData, first: int):
     settings = task.settings
     examples = task.pipeline.training_examples(
         task.folder.files["train"], settings.flip, settings.crop

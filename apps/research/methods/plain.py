@@ -39,7 +39,7 @@ def learn_in_sequence(job: Job, learn: Learn) -> dict:
     Returns:
         The result of the run, see `worker.py`.
     """
-    trunk, heads, state = _resumed(job)
+    trunk, heads, state = _load_progress(job)
     for task in job.tasks[len(heads) :]:
         job.seed(task.place)
         heads.append(new_head(job, task, trunk, bool(heads)))
@@ -48,7 +48,7 @@ def learn_in_sequence(job: Job, learn: Learn) -> dict:
         for split in ("validation", "test"):
             seen = zip(job.tasks, heads, strict=False)
             state[split].append([accuracy(with_heads(trunk, [head]), t, split) for t, head in seen])
-        _keep(job, trunk, heads, state)
+        _save_progress(job, trunk, heads, state)
     one, every = network_bytes(trunk, heads)
     return {
         **state,
@@ -234,7 +234,7 @@ class TwoPhases(keras.callbacks.Callback):
             checkpoint.save(self._progress, facts, checkpoint.take(self.model))
 
 
-def _resumed(job: Job):
+def _load_progress(job: Job):
     """Returns trunk, heads and measurements after the finished tasks."""
     note = job.folder / "state.json"
     if not note.exists():
@@ -247,7 +247,7 @@ def _resumed(job: Job):
     return trunk, heads, state
 
 
-def _keep(job: Job, trunk: keras.Model, heads: list, state: dict) -> None:
+def _save_progress(job: Job, trunk: keras.Model, heads: list, state: dict) -> None:
     """Saves the network first, and then the state that refers to it."""
     path = job.folder / _file(len(heads))
     with replacing(path) as temporary:

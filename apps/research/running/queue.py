@@ -76,13 +76,15 @@ def _work_off(waiting, folder, jobs: int, total: int, screen: Screen, outcome: O
                 if process.ended:
                     del busy[key]
                     screen.ended(key)
-                    _take(process, outcome, total, screen.say)
+                    _record_outcome(process, outcome, total, screen.say)
     finally:
         for process in busy.values():
             process.stop()
 
 
-def _take(process: "_Process", outcome: Outcome, total: int, say: Callable[[str], None]) -> None:
+def _record_outcome(
+    process: "_Process", outcome: Outcome, total: int, say: Callable[[str], None]
+) -> None:
     error = process.error()
     if error is None:
         outcome.done += 1
