@@ -1,1 +1,1 @@
-"""The command line, `packnet`: flags and printing; the work is done by the library."""
+"""The command line `packnet`, and the comparison of packing with other methods."""

@@ -1,4 +1,4 @@
-"""`python -m packnet_tf.apps` is `packnet`."""
+"""`python -m packnet_tf.apps` runs `packnet`."""
 
 import sys
 

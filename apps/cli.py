@@ -1,4 +1,4 @@
-"""What all commands share: flags, quiet start-up, sentences instead of tracebacks."""
+"""Shared by all commands: flags, quiet start-up, error messages instead of tracebacks."""
 
 import contextlib
 import importlib
@@ -17,11 +17,11 @@ WIDTH = 80  # columns of the help
 
 
 class UsageError(Exception):
-    """Flags or arguments that do not fit; the command ends with status 2."""
+    """Raised for wrong flags or arguments; the command ends with status 2."""
 
 
 def new_flags() -> flags.FlagValues:
-    """Flags of one command, with those that every command has."""
+    """Returns the flags of a new command, with those that every command has."""
     values = flags.FlagValues()
     values.set_gnu_getopt()  # flags may come after other arguments
     flags.DEFINE_boolean("debug", False, "Show the traceback of an error.", flag_values=values)
@@ -29,9 +29,9 @@ def new_flags() -> flags.FlagValues:
 
 
 def describe(module, command: str) -> str:
-    """The help text of a command: its module's docstring, and its flags, those of `MAIN` first."""
+    """Returns a command's help: its module's docstring, and its flags, those of `MAIN` first."""
     values = module.FLAGS
-    names = [name for name in sorted(set(values)) if values[name].name == name]  # but for aliases
+    names = [name for name in sorted(set(values)) if values[name].name == name]  # without aliases
     main = [name for name in getattr(module, "MAIN", ()) if name in names]
     others = sorted(set(names) - set(main), key=lambda name: (name == "debug", name))
     lines = [f"packnet {command}: {module.__doc__.strip()}"]
@@ -65,8 +65,8 @@ def run(module, command: str, arguments: list[str]) -> int:
     for name in values:
         values[name].unparse()  # a process may run several commands
     try:
-        rest = values([f"packnet {command}", *_spelled(arguments, values)])[1:]
-        rest = _placed(module, values, rest)
+        rest = values([f"packnet {command}", *_normalize_names(arguments, values)])[1:]
+        rest = _assign_positional(module, values, rest)
         missing = [name for name in getattr(module, "REQUIRED", ()) if values[name].value is None]
         if missing:
             raise UsageError(f"--{missing[0]} is missing")
@@ -76,7 +76,7 @@ def run(module, command: str, arguments: list[str]) -> int:
     except (flags.Error, UsageError) as error:
         print(f"packnet {command}: {error}. See packnet {command} --help.", file=sys.stderr)
         return 2
-    except SystemExit as ended:  # the trainer's, which has said how to continue
+    except SystemExit as ended:  # from the trainer, which has printed how to continue
         return ended.code
     except KeyboardInterrupt as interrupt:
         said = f" {interrupt}" if str(interrupt) else ""
@@ -93,8 +93,8 @@ def run(module, command: str, arguments: list[str]) -> int:
     return 0
 
 
-def _spelled(arguments: list[str], values: flags.FlagValues) -> list[str]:
-    """Arguments with the names of flags as they are defined: --image-size is --image_size."""
+def _normalize_names(arguments: list[str], values: flags.FlagValues) -> list[str]:
+    """Rewrites names of flags in arguments as they are defined: --image-size is --image_size."""
     found = []
     for place, argument in enumerate(arguments):
         if argument == "--":
@@ -110,8 +110,8 @@ def _spelled(arguments: list[str], values: flags.FlagValues) -> list[str]:
     return found
 
 
-def _placed(module, values: flags.FlagValues, rest: list[str]) -> list[str]:
-    """Gives arguments without a flag to the flags of `POSITIONAL` that are not set, in order."""
+def _assign_positional(module, values: flags.FlagValues, rest: list[str]) -> list[str]:
+    """Assigns positional arguments, in order, to the flags of `POSITIONAL` that are not set."""
     rest = list(rest)
     for name in getattr(module, "POSITIONAL", ()):
         if rest and not values[name].present:
@@ -120,20 +120,20 @@ def _placed(module, values: flags.FlagValues, rest: list[str]) -> list[str]:
 
 
 def need_pack(path: str) -> None:
-    """Refuses a pack that is not there, before anything heavy is imported.
+    """Checks that a pack exists, before Keras and TensorFlow are imported.
 
     Raises:
-        FileNotFoundError: the message says how one is made.
+        FileNotFoundError: it does not; the message says how to make one.
     """
     if not os.path.exists(path):
         raise FileNotFoundError(f"There is no pack '{path}'. packnet train makes one.")
 
 
 def reader_is_gone() -> bool:
-    """Whether nobody reads stdout any more, `| head` for instance; no more is written then."""
+    """Whether the reader of stdout has quit (`| head`); if so, redirects stdout to nowhere."""
     try:
         stdout, ends = sys.stdout.fileno(), select.poll()
-    except (AttributeError, OSError, ValueError):  # no file, or Windows
+    except (AttributeError, OSError, ValueError):  # stdout is no file, or the system is Windows
         return False
     ends.register(stdout, 0)
     if not any(event & select.POLLERR for _, event in ends.poll(0)):
@@ -144,7 +144,7 @@ def reader_is_gone() -> bool:
 
 @contextlib.contextmanager
 def as_usage() -> Iterator[None]:
-    """Within it, what a flag's value is refused with ends the command with status 2."""
+    """Turns errors about the values of flags into `UsageError`s, which end with status 2."""
     try:
         yield
     except ValueError as error:
@@ -155,7 +155,7 @@ def need(module: str, package: str):
     """Imports a module of the `apps` extra.
 
     Raises:
-        ImportError: it is not installed; the message says how to get it.
+        ImportError: it is not installed; the message says how to install it.
     """
     try:
         return importlib.import_module(module)
@@ -167,13 +167,13 @@ def need(module: str, package: str):
 
 
 def start_keras() -> None:
-    """Imports Keras on TensorFlow without TensorFlow's start-up chatter."""
+    """Imports Keras on TensorFlow without TensorFlow's start-up messages."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _stderr_kept_back():
+    with _capture_stderr():
         tf = need("tensorflow", "tensorflow")
 
-        tf.config.list_physical_devices()  # looks for GPUs, and says so
+        tf.config.list_physical_devices()  # logs its search for GPUs
         if "TF_CONFIG" not in os.environ:  # hosts must be known before TensorFlow starts
             tf.zeros(())
         tf.get_logger().setLevel("ERROR")  # advice on retracing, meant for developers
@@ -182,8 +182,8 @@ def start_keras() -> None:
 
 
 @contextlib.contextmanager
-def _stderr_kept_back() -> Iterator[None]:
-    """Holds back what native code writes to stderr; shows it after all when an error escapes."""
+def _capture_stderr() -> Iterator[None]:
+    """Captures what native code writes to stderr; prints it only if an error is raised."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as aside:

@@ -1,4 +1,4 @@
-"""`packnet`: the entry point, which finds the command and runs it."""
+"""The entry point of `packnet`, which finds the command and runs it."""
 
 import difflib
 import importlib
@@ -13,10 +13,10 @@ COMMANDS = {
     "train": "train a task on a folder of images and add it to a pack",
     "export": "write the tasks of a pack as ONNX files",
     "verify": "check exported files against the pack they came from",
-    "predict": "classify images with exported files, by onnxruntime alone",
+    "predict": "classify images with exported files, with onnxruntime alone",
     "evaluate": "measure the accuracy of an exported file on a folder of images",
     "compare": "compare packing with separate networks and other baselines on the same tasks",
-    "plan": "show how a trunk divides among tasks, before training any",
+    "plan": "show how tasks would divide a trunk, before training any",
     "report": "show a pack: tasks, classes, capacity, storage, picture",
 }
 
@@ -38,11 +38,11 @@ def overview() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs `packnet` with the given arguments (default: the process's); returns the status."""
-    for stream in (sys.stdout, sys.stderr):  # names of files need not be UTF-8
+    """Runs `packnet` with arguments (default: those of the process); returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):  # file names need not be UTF-8
         if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    if argv is None:  # asked to end, a process ends as after Ctrl-C, and its own processes with it
+    if argv is None:  # on SIGTERM, end as after Ctrl-C, child processes included
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = _dispatch(argv)

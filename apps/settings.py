@@ -1,4 +1,4 @@
-"""Settings declared once: fields of a dataclass, which make flags and check what a file says."""
+"""Settings declared once, as fields of a dataclass, for flags and for checking files."""
 
 import contextlib
 import dataclasses
@@ -26,26 +26,26 @@ def setting(
     least: float | None = None,
     most: float | None = None,
 ) -> typing.Any:
-    """A field of a dataclass of settings; its annotation says the type.
+    """Declares a field of a dataclass of settings; its annotation is the type of the setting.
 
     Args:
-        default: `dataclasses.MISSING` where it has to be given.
-        help: what it is, for the help of a command and for who reads the code.
-        choices: the texts that it takes; empty: any.
-        least, most: bounds of a number.
+        default: the default value; `dataclasses.MISSING` for a required setting.
+        help: help text of the flag.
+        choices: the accepted texts; empty for any.
+        least, most: bounds of a number, inclusive.
     """
     metadata = {"help": help, "choices": tuple(choices), "least": least, "most": most}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def like(kind: type, name: str, **changes: object) -> typing.Any:
-    """A copy of a field of another dataclass, but for arguments of `setting` given here."""
+    """Copies a field of another dataclass, with changed arguments of `setting`."""
     field = kind.__dataclass_fields__[name]
     return setting(**{"default": field.default, **field.metadata, **changes})
 
 
 def define_flags(kind: type, values: flags.FlagValues) -> None:
-    """Defines a flag for every field of a dataclass of settings, by its name."""
+    """Defines a flag for every field of a dataclass of settings."""
     for field in dataclasses.fields(kind):
         extra = field.metadata
         default = None if field.default is dataclasses.MISSING else field.default
@@ -62,15 +62,15 @@ def define_flags(kind: type, values: flags.FlagValues) -> None:
 
 
 def check(values: Mapping, where: str, *kinds: type) -> dict:
-    """Returns values that dataclasses of settings take.
+    """Checks values against dataclasses of settings, and returns them in the fields' types.
 
     Args:
-        values: by the names of their fields.
+        values: values by name of the field.
         where: the place in the file, for errors.
-        kinds: the dataclasses; no two have a field of one name.
+        kinds: the dataclasses; their fields have different names.
 
     Raises:
-        ValueError: a name or a value is none of theirs.
+        ValueError: a name is unknown, or a value is invalid.
     """
     if not isinstance(values, Mapping):
         raise ValueError(
@@ -82,10 +82,10 @@ def check(values: Mapping, where: str, *kinds: type) -> dict:
 
 
 def check_names(names: Iterable, known: Collection[str], where: str) -> None:
-    """Refuses a name that is not among the known ones, and suggests the nearest.
+    """Checks names against the known ones.
 
     Raises:
-        ValueError: there is one.
+        ValueError: a name is unknown; the message suggests the nearest.
     """
     for name in names:
         if name not in known:
@@ -95,11 +95,11 @@ def check_names(names: Iterable, known: Collection[str], where: str) -> None:
 
 
 def _checked(field: dataclasses.Field, value: typing.Any, where: str) -> object:
-    """A value as its field takes it."""
+    """Returns a value in the type of its field."""
     extra, taken = field.metadata, _types(field)
     if float in taken and type(value) in (int, str):
         with contextlib.suppress(ValueError):
-            value = float(value)  # of text too, which YAML 1.1 takes 1e-3 for
+            value = float(value)  # YAML 1.1 reads 1e-3 as text
     if value is None and types.NoneType in taken:
         return None
     if extra["choices"] and value not in extra["choices"]:
@@ -120,7 +120,7 @@ def _within(number: float, least: float | None, most: float | None) -> bool:
 
 
 def _types(field: dataclasses.Field) -> tuple[type, ...]:
-    """The classes that a value may be of."""
+    """Returns the classes that a value may have."""
     union = isinstance(field.type, types.UnionType)
     kinds = typing.get_args(field.type) if union else (field.type,)
     return tuple(typing.get_origin(kind) or kind for kind in kinds)

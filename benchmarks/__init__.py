@@ -1,1 +1,1 @@
-"""What we measure ourselves with, in a checkout: `python -m benchmarks` lists it."""
+"""Benchmarks of packnet_tf, run from a checkout: `python -m benchmarks` lists them."""

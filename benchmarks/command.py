@@ -1,4 +1,4 @@
-"""What all benchmarks share: the flags, the table at the end, and processes of their own."""
+"""Shared by all benchmarks: the flags, the table of results, and worker processes."""
 
 import argparse
 import concurrent.futures
@@ -19,12 +19,12 @@ PACKAGES = ("packnet_tf", "keras", "tensorflow", "onnx", "onnxruntime", "numpy")
 
 
 def run(cases: Mapping[str, object], measure: Callable[..., Iterable[Row]], repeats: int) -> None:
-    """Runs the benchmark whose module is the main one, as its flags ask for.
+    """Runs the benchmark whose module is `__main__`, with the flags of the command line.
 
     Args:
-        cases: what can be measured, by name.
-        measure: called with a case and how many turns to take; gives its rows.
-        repeats: how many turns without `--repeats`.
+        cases: cases to measure, by name.
+        measure: function from a case and a number of turns to the rows of the case.
+        repeats: default of `--repeats`, the number of turns.
     """
     main = sys.modules["__main__"]
     parser = argparse.ArgumentParser(
@@ -34,9 +34,9 @@ def run(cases: Mapping[str, object], measure: Callable[..., Iterable[Row]], repe
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     flag = parser.add_argument
-    flag("--only", default="", metavar="WORD,WORD", help="only cases with all of these words")
-    flag("--repeats", type=int, default=repeats, metavar="N", help=f"turns; {repeats} if left out")
-    flag("--json", type=pathlib.Path, metavar="FILE", help="keep rows, machine and versions there")
+    flag("--only", default="", metavar="WORD,WORD", help="only cases with all these words")
+    flag("--repeats", type=int, default=repeats, metavar="N", help=f"turns; default {repeats}")
+    flag("--json", type=pathlib.Path, metavar="FILE", help="file for rows, machine and versions")
     flags = parser.parse_args()
     wanted = [name for name in cases if all(word in name for word in flags.only.split(","))]
     if not wanted:
@@ -48,7 +48,7 @@ def run(cases: Mapping[str, object], measure: Callable[..., Iterable[Row]], repe
         for name in wanted:
             print(f"measuring {name}", file=sys.stderr, flush=True)
             rows += [(name, row) for row in measure(cases[name], flags.repeats)]
-    finally:  # an hour's rows are not lost with the last case
+    finally:  # keep an hour's rows if the last case fails
         if rows:
             print(f"{rows_table(rows)}\n\n{summary(row for _, row in rows)}")
             versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
@@ -61,7 +61,7 @@ def run(cases: Mapping[str, object], measure: Callable[..., Iterable[Row]], repe
 
 
 def machine() -> dict:
-    """What is measured on: `cpu`, `cores` (of this process), `system` and `versions`."""
+    """Describes the machine: `cpu`, `cores` (of this process), `system` and `versions`."""
     lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     found = importlib.metadata.distributions()
@@ -76,12 +76,12 @@ def machine() -> dict:
 
 
 def worker(start: Callable[[], None] | None = None) -> concurrent.futures.Executor:
-    """One new process, to be given calls; `start` is the first."""
+    """Returns an executor with one new process, whose first call is `start`."""
     spawn = multiprocessing.get_context("spawn")
     return concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn, initializer=start)
 
 
 def in_process(function: Callable, *arguments):
-    """Calls a function in a new process with Keras: nothing is warm, and memory is returned."""
+    """Calls a function in a new process with Keras: no cache is warm, and all memory is freed."""
     with worker(cli.start_keras) as process:
         return process.submit(function, *arguments).result()

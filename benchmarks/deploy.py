@@ -1,6 +1,6 @@
-"""The files of one of four packed tasks in every form: bytes, loading, memory, latency.
+"""Size, load time, memory and latency of exported files in every form, for four packed tasks.
 
-Each file runs in a process without Keras.
+Each file runs in its own process without Keras.
   never packed   the network with one head, by Keras's exporter
   baked          a file of `export_all`
   bundle         a graph of `export_bundle`, which reads the weights that all tasks share
@@ -22,17 +22,17 @@ from benchmarks.rows import Row, counted, timed
 
 CASES = sized(TinyDarknet=96, MobileNetV2=224, ResNet50=224, VGG16=96)
 TASKS = 4
-# What each form is compared with, in the same turn, and where latency has a goal.
+# The form that each form is compared with, in the same turn.
 AGAINST = {"baked": "never packed", "bundle": "baked", "float16": "baked", "int8": "baked"}
 GOALS = {"baked": 1.02, "bundle": 1.02}
 BATCHES = (1, 32)
-TURN = 0.1  # seconds of runs before the next form has its turn
-TURNS = 30  # at most, for one repeat
+TURN = 0.1  # seconds of runs in one turn of a form
+TURNS = 30  # maximum number of turns in one repeat
 BUDGET = 8.0  # seconds for the turns of one repeat
 
 
 def measure(case: tuple[str, int], repeats: int) -> list[Row]:
-    """The rows of a network; each repeat loads the files anew."""
+    """Measures a network; each repeat loads the files anew."""
     with tempfile.TemporaryDirectory() as folder:
         sizes, files = in_process(export_every_way, case, folder)
         loads, latencies = run_in_turns(files, repeats)
@@ -54,7 +54,7 @@ def export_every_way(case: tuple[str, int], folder: str) -> tuple[dict[str, int]
     """Packs tasks into a trunk and exports them.
 
     Returns:
-        Bytes of files, by what they are, and the last task's files, by form.
+        Sizes in bytes by kind of file, and paths of the last task's files by form.
     """
     import keras
 
@@ -65,7 +65,7 @@ def export_every_way(case: tuple[str, int], folder: str) -> tuple[dict[str, int]
     files = {"never packed": where / "never_packed.onnx"}
     alone = keras.Model(trunk.input, keras.layers.Dense(CLASSES)(trunk.output))
     images = np.random.default_rng(0).random((32, *trunk.input_shape[1:]), dtype=np.float32)
-    alone(images[:1])  # Keras exports what has been called
+    alone(images[:1])  # Keras exports only models that have been called
     alone.export(str(files["never packed"]), format="onnx", verbose=False)
     net = packed(trunk, TASKS)
     net.save(where / "pack.keras")
@@ -86,11 +86,11 @@ def export_every_way(case: tuple[str, int], folder: str) -> tuple[dict[str, int]
 
 
 def run_in_turns(files: dict[str, str], repeats: int) -> tuple[dict, dict]:
-    """Loads and runs files side by side, each in a process of its own.
+    """Loads and runs files in turns, each in its own process.
 
     Returns:
-        By form, what each load took (see `onnx_session.load`); by batch and form, the median
-        seconds of a run in each turn.
+        The measurements of each load by form, see `onnx_session.load`, and the median seconds of
+        a run in each turn, by batch size and form.
     """
     loads = {form: [] for form in files}
     times = {batch: {form: [] for form in files} for batch in BATCHES}

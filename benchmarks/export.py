@@ -1,4 +1,4 @@
-"""`export_onnx`, its check in onnxruntime included, beside tf2onnx on the unpacked model."""
+"""Time of `export_onnx`, including its check, against tf2onnx on the unpacked model."""
 
 import pathlib
 import tempfile
@@ -12,7 +12,7 @@ CASES = sized(TinyDarknet=96, MobileNetV2=96, ResNet50=64)
 
 
 def measure(case: tuple[str, int], turns: int) -> list[Row]:
-    """The row of a network."""
+    """Measures a network."""
     from packnet_tf.export import export_onnx
 
     net = packed(build_trunk(*case), 2)
@@ -26,7 +26,7 @@ def measure(case: tuple[str, int], turns: int) -> list[Row]:
 
 
 def by_tf2onnx(model, path) -> None:
-    """Exports a plain model as tf2onnx's documentation says."""
+    """Exports a plain model as in tf2onnx's documentation."""
     import tensorflow as tf
     import tf2onnx
 

@@ -1,7 +1,8 @@
-"""The memory that training takes, packed and plain.
+"""Memory of training, packed and plain.
 
-Counted by TensorFlow's allocator on the GPU, or on a CPU with oneDNN, at most during three steps
-and after them. What a process has resident is more: allocators keep what was freed.
+TensorFlow's allocator counts the bytes, on a GPU or on a CPU with oneDNN: the peak during three
+steps, and the bytes in use after them. Resident memory would be larger, because allocators keep
+freed memory.
 """
 
 import gc
@@ -12,7 +13,7 @@ from benchmarks.networks import Case, fit_steps
 from benchmarks.rows import Row, counted
 from benchmarks.train import CASES as TRAINED
 
-# What else an optimizer keeps, both sides have.
+# SGD is enough: the further variables of Adam are the same on both sides.
 CASES = {
     title: case
     for title, case in TRAINED.items()
@@ -22,7 +23,7 @@ PER_WEIGHT = 4 + 2  # bytes: one more float32 copy, an owner and a claim
 
 
 def measure(case: Case, turns: int) -> list[Row]:
-    """The rows of a case, trained in new processes, packed and plain in turns."""
+    """Measures a case, trained in new processes, packed and plain in turns."""
     found = {"plain": [], "packed": []}
     for _ in range(turns):
         for side, facts in found.items():
@@ -39,7 +40,7 @@ def measure(case: Case, turns: int) -> list[Row]:
 
 
 def train(case: Case, side: str) -> dict[str, int]:
-    """Bytes that some training steps take, at most (`peak`) and after them (`kept`); `weights`."""
+    """Trains some steps; returns bytes at the `peak` and after them (`kept`), and `weights`."""
     import keras
     import tensorflow as tf
 

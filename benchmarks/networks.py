@@ -1,6 +1,6 @@
-"""The networks that are measured, packs of random tasks in them, and training steps.
+"""Networks to measure, packs of random tasks, and training steps.
 
-Weights are random: neither speed nor the size of a file depends on what they are.
+Weights are random, because neither speed nor file size depends on their values.
 """
 
 import dataclasses
@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 
 CLASSES = 10
-# Tiny Darknet as published: filters of its convolutions, 3 x 3 and 1 x 1 ("P": a pooling).
+# Filters of Tiny Darknet's convolutions, 3 x 3 and 1 x 1, as published ("P" is a pooling layer).
 DARKNET_LAYERS = (
     *((16, 3), "P", (32, 3), "P"),
     *((16, 1), (128, 3), (16, 1), (128, 3), "P"),
@@ -18,15 +18,14 @@ DARKNET_LAYERS = (
 
 
 def sized(**pixels: int) -> dict[str, tuple[str, int]]:
-    """Names of networks and pixels, by title."""
+    """Returns pairs of a network's name and its image size in pixels, by title."""
     return {f"{name} {size} px": (name, size) for name, size in pixels.items()}
 
 
 def build_trunk(name: str, pixels: int):
-    """A `keras.Model` that takes images (batch, pixels, pixels, 3).
+    """Builds "TinyDarknet" or a model of keras.applications, for images (batch, pixels, pixels, 3).
 
-    It is "TinyDarknet" or a network of keras.applications. VGG16 comes with its two dense layers,
-    as in the PackNet paper, the others with a mean over the picture.
+    VGG16 keeps its two dense layers, as in the PackNet paper. The others end in average pooling.
     """
     import keras
 
@@ -41,7 +40,7 @@ def build_trunk(name: str, pixels: int):
 
 
 def tiny_darknet(shape: tuple[int, int, int]):
-    """Tiny Darknet without its ImageNet head: 15 convolutions, 128 features."""
+    """Builds Tiny Darknet without its ImageNet head: 15 convolutions, 128 features."""
     import keras
     from keras import layers
 
@@ -56,7 +55,7 @@ def tiny_darknet(shape: tuple[int, int, int]):
 
 
 def packed(trunk, tasks: int, until: int | None = None):
-    """A pack of equal tasks, or the first of them, `until`; random steps in place of training."""
+    """Packs tasks of equal shares, or the first `until` of them; trains random steps only."""
     import keras
 
     import packnet_tf
@@ -65,7 +64,7 @@ def packed(trunk, tasks: int, until: int | None = None):
     for number, ratio in enumerate(packnet_tf.equal_shares(tasks)[:until], start=1):
         model = net.add_task(f"task{number}", keras.layers.Dense(CLASSES))
         rng = np.random.default_rng(number)
-        for variable in model.trainable_variables:  # by a tenth of its spread: all tasks differ
+        for variable in model.trainable_variables:  # noise, so that tasks differ
             values = keras.ops.convert_to_numpy(variable)
             step = rng.standard_normal(values.shape, dtype=np.float32)
             variable.assign(values + step * np.float32(0.1 * values.std() + 0.01))
@@ -76,14 +75,14 @@ def packed(trunk, tasks: int, until: int | None = None):
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One network trained in one way.
+    """A network with a batch size, a mode of training and an optimizer.
 
     Attributes:
         network, pixels: see `build_trunk`.
-        batch: how many images.
+        batch: images per batch.
         mode: "graph", "XLA" or "mixed_bfloat16" (in graph mode).
         optimizer: "SGD" (with momentum 0.9) or "Adam".
-        goal: what the ratio of a packed step to a plain one shall not exceed.
+        goal: largest ratio of the time of a packed step to that of a plain one.
     """
 
     network: str
@@ -99,20 +98,20 @@ class Case:
 
     @property
     def by_xla(self) -> bool:
-        """Whether XLA compiles the steps; on JAX it does in every mode, there is no other graph."""
+        """Whether XLA compiles the steps; on JAX it always does."""
         import keras
 
         return self.mode == "XLA" or keras.backend.backend() == "jax"
 
     def new_optimizer(self, rate: float):
-        """The optimizer with a learning rate."""
+        """Returns a new optimizer with a learning rate."""
         import keras
 
         adam = self.optimizer == "Adam"
         return keras.optimizers.Adam(rate) if adam else keras.optimizers.SGD(rate, momentum=0.9)
 
     def model(self, before: int | None = None):
-        """The network with a head, compiled: plain, or the task after so many in a pack."""
+        """Returns the compiled network with a head: plain, or as the task after `before` others."""
         import keras
 
         trunk, head = build_trunk(self.network, self.pixels), keras.layers.Dense(CLASSES)
@@ -121,34 +120,34 @@ class Case:
         return self.compile(packed(trunk, before + 1, before).add_task("next", head))
 
     def compile(self, model):
-        """Compiles a model as the case says, and returns it."""
+        """Compiles a model with the settings of the case, and returns it."""
         xla = self.by_xla
         model.compile(self.new_optimizer(1e-4), loss(), metrics=["accuracy"], jit_compile=xla)
         return model
 
     def random_batch(self):
-        """Images and labels, float32 and int32."""
+        """Returns random images, float32, and labels, int32."""
         rng = np.random.default_rng(0)
         shape = (self.batch, self.pixels, self.pixels, 3)
         return rng.random(shape, np.float32), rng.integers(0, CLASSES, self.batch, np.int32)
 
 
 def loss():
-    """Of logits and whole numbers."""
+    """Returns the loss for logits and integer labels."""
     import keras
 
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def repeated(batch, steps: int):
-    """A dataset of a batch, again and again."""
+    """Returns a dataset that repeats a batch."""
     import tensorflow as tf
 
     options = tf.data.Options()
-    options.autotune.enabled = False  # an epoch would wait for the tuner at its end
+    options.autotune.enabled = False  # else the end of an epoch waits for tf.data's tuner
     return tf.data.Dataset.from_tensors(batch).repeat(steps).prefetch(2).with_options(options)
 
 
 def fit_steps(model, batch, steps: int) -> None:
-    """An epoch of so many steps."""
+    """Trains a model for one epoch of some steps."""
     model.fit(repeated(batch, steps), verbose=0, shuffle=False)

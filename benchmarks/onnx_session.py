@@ -1,6 +1,6 @@
-"""One exported file in a process, as a device would run it: onnxruntime and numpy.
+"""Runs one exported file in this process as a device would, with onnxruntime and NumPy.
 
-Imports neither Keras nor TensorFlow, so that memory is that of the file.
+Imports neither Keras nor TensorFlow, so that they do not count as memory of the file.
 """
 
 import time
@@ -8,15 +8,15 @@ import time
 from benchmarks.process_memory import memory, restart_peak
 from benchmarks.rows import seconds_of
 
-_session = None  # of this process
+_session = None  # the session of this process
 
 
 def load(path: str) -> dict[str, float]:
-    """Loads the file; what that took.
+    """Loads a file, and measures that.
 
     Returns:
-        `seconds`, and in bytes, beyond what the process had before, `resident`, its own memory
-        afterwards, and `load peak`, the most of all memory meanwhile.
+        `seconds`, and two increases of memory in bytes: `resident`, the process's own memory after
+        loading, and `load peak`, the peak of all memory while loading.
     """
     global _session
     import onnxruntime
@@ -35,7 +35,7 @@ def load(path: str) -> dict[str, float]:
 
 
 def time_runs(batch: int, seconds: float) -> list[float]:
-    """Seconds of runs of a batch, one after another until their sum is enough; at least one."""
+    """Runs a batch once, and again until the sum of the times reaches `seconds`; returns times."""
     import numpy as np
 
     [entry] = _session.get_inputs()

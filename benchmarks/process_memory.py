@@ -1,4 +1,4 @@
-"""How much memory this process takes, as Linux counts it."""
+"""Memory of this process, as Linux counts it."""
 
 import pathlib
 from typing import NamedTuple
@@ -8,9 +8,9 @@ class Memory(NamedTuple):
     """Memory of a process, in bytes.
 
     Attributes:
-        own: resident, and the process's alone: nothing that could be read from a file again.
-        resident: all that is resident, mapped files included.
-        peak: the most that was, since the start or the last `restart_peak`.
+        own: resident memory of the process alone, without mapped files.
+        resident: all resident memory, mapped files included.
+        peak: the peak of `resident` since the start or the last `restart_peak`.
     """
 
     own: int
@@ -19,12 +19,12 @@ class Memory(NamedTuple):
 
 
 def memory() -> Memory:
-    """The memory of this process now."""
+    """Returns the current memory of this process."""
     text = pathlib.Path("/proc/self/status").read_text(encoding="ascii")
     values = dict(line.split(":", 1) for line in text.splitlines())
     return Memory(*(1024 * int(values[key].split()[0]) for key in ("RssAnon", "VmRSS", "VmHWM")))
 
 
 def restart_peak() -> None:
-    """Lets `Memory.peak` count from what is resident now."""
+    """Resets `Memory.peak` to the current resident memory."""
     pathlib.Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

@@ -1,6 +1,6 @@
-"""A whole network pruned by half, beside one `numpy.partition` of every kernel.
+"""Time and memory of pruning a whole network by half, against `numpy.partition` of every kernel.
 
-Ends with an error if a layer releases another number of weights than exactly half.
+Fails unless every layer releases exactly half of its weights.
 """
 
 from functools import partial
@@ -17,7 +17,7 @@ RATIO = 0.5
 
 
 def measure(case: tuple[str, int], turns: int) -> list[Row]:
-    """The rows of a network."""
+    """Measures a network."""
     import keras
 
     import packnet_tf
@@ -32,7 +32,7 @@ def measure(case: tuple[str, int], turns: int) -> list[Row]:
         restart_peak()
         before = memory().resident
         ours = seconds_of(lambda released=released: released.update(net.prune(RATIO)))
-        if turn:  # the first one meets cold memory
+        if turn:  # the first turn is a warm-up
             times["numpy.partition"].append(reference)
             times["net.prune"].append(ours)
             grown.append(memory().peak - before)
@@ -49,7 +49,7 @@ def measure(case: tuple[str, int], turns: int) -> list[Row]:
 
 
 def partition(variables) -> None:
-    """Finds each kernel's threshold; biases and norms have one dimension."""
+    """Finds each kernel's threshold; skips biases and norms, which have one dimension."""
     import keras
 
     for variable in variables:

@@ -1,4 +1,4 @@
-"""Rows that compare two sides, and the turns in which sides are timed, A B A B."""
+"""Rows of results that compare two sides, and timing of sides in turns, A B A B."""
 
 import collections
 import dataclasses
@@ -15,18 +15,18 @@ HEAD = ["case", "what", "against", "", "", "ratio", "quartiles", "goal", ""]
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One comparison.
+    """The comparison of two sides.
 
     Attributes:
-        what: our side.
-        value: of it, in the unit.
+        what: name of our side.
+        value: its value, in the unit.
         unit: "s", "bytes", or "" for a count.
-        against: the other side.
-        base: its value.
-        ratio: of value and base. Of times it is the median of the ratios of all turns.
-        low, high: the quartiles of these ratios; None where nothing was timed.
-        goal: what the ratio shall not exceed; None without one.
-        note: what else there is to say.
+        against: name of the other side.
+        base: the other side's value.
+        ratio: value / base; for times, the median of the ratios of all turns.
+        low, high: quartiles of these ratios; None if nothing was timed.
+        goal: largest ratio to reach; None for no goal.
+        note: a remark for the last column.
     """
 
     what: str
@@ -42,7 +42,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """Of the goal: "reached", "within noise" where the quartiles reach it, "MISSED" or ""."""
+        """ "reached", "within noise" (a quartile reaches the goal), "MISSED", or "" for no goal."""
         if self.goal is None:
             return ""
         if self.ratio <= self.goal:
@@ -51,9 +51,9 @@ class Row:
 
 
 def in_turns(sides: Mapping[str, Callable[[], object]], turns: int, warm_up: int = 1) -> Times:
-    """Calls and times each side once a turn: what else the machine does meets all of them.
+    """Times each side once per turn, so that other load on the machine affects all sides.
 
-    Before that each is called `warm_up` times, which do not count.
+    Each side is first called `warm_up` times without timing.
     """
     for _ in range(warm_up):
         for call in sides.values():
@@ -67,14 +67,14 @@ def in_turns(sides: Mapping[str, Callable[[], object]], turns: int, warm_up: int
 
 
 def seconds_of(call: Callable[[], object]) -> float:
-    """How long one call takes."""
+    """Returns the seconds of one call."""
     began = time.perf_counter()
     call()
     return time.perf_counter() - began
 
 
 def timed(times: Times, what: str, against: str, goal: float | None = None, note: str = "") -> Row:
-    """The row of two sides that were timed in turns.
+    """Returns the row of two sides that were timed in turns.
 
     Example:
         >>> timed({"plain": [1.0, 2.0], "packed": [1.1, 2.2]}, "packed", "plain").ratio
@@ -92,7 +92,7 @@ def counted(
     what: str, value: float, unit: str, against: str, base: float,
     goal: float | None = None, note: str = "",
 ) -> Row:  # fmt: skip
-    """The row of two numbers that are what they are: bytes, say."""
+    """Returns the row of two numbers that are exact, such as bytes."""
     return Row(what, value, unit, against, base, value / base, goal=goal, note=note)
 
 
@@ -102,7 +102,7 @@ def rows_table(rows: Sequence[tuple[str, Row]]) -> str:
 
 
 def summary(rows: Iterable[Row]) -> str:
-    """How many goals are reached, in a line."""
+    """Returns a line with the number of goals that are reached and missed."""
     count = collections.Counter(row.verdict for row in rows)
     return (
         f"{count.total()} comparisons; of their goals {count['reached']} reached, "
@@ -125,7 +125,7 @@ def _cells(case: str, row: Row) -> list[str]:
 
 
 def show(value: float, unit: str) -> str:
-    """A number with its unit, as people write it."""
+    """Formats a number with its unit."""
     if unit == "bytes":
         return ("-" if value < 0 else "") + count_bytes(abs(round(value)))
     if unit == "s":

@@ -1,4 +1,4 @@
-"""What grows with the number of tasks: many on one trunk, Tiny Darknet, beside one."""
+"""Costs that could grow with the number of tasks: many tasks on Tiny Darknet against one."""
 
 import pathlib
 import tempfile
@@ -14,7 +14,7 @@ CASE = Case("TinyDarknet", 96, 32)
 
 
 def measure(tasks: int, turns: int) -> list[Row]:
-    """What is done with the last of so many tasks beside a pack of one task."""
+    """Measures a pack of `tasks` tasks, on its last one, against a pack of one task."""
     import packnet_tf
     from packnet_tf.export import export_onnx
 
@@ -22,7 +22,7 @@ def measure(tasks: int, turns: int) -> list[Row]:
     image, batch = CASE.random_batch()[0][:1], CASE.random_batch()
     with tempfile.TemporaryDirectory() as folder:
         file = {net: pathlib.Path(folder) / f"{len(net.tasks)}.keras" for net in (many, one)}
-        # What is measured, in this order: loading needs the file.
+        # Measured in this order, because loading needs the saved file.
         parts = {
             "task_model (a view)": lambda net: partial(net.task_model, net.tasks[-1]),
             "save": lambda net: partial(net.save, file[net]),
@@ -43,7 +43,7 @@ def measure(tasks: int, turns: int) -> list[Row]:
 
 
 def switching(net, image):
-    """Calls the first and the last task's view in turn, ten times."""
+    """Returns a function that calls the first and the last task's view in turn, ten times."""
     first, last = (net.task_model(task) for task in (net.tasks[0], net.tasks[-1]))
 
     def switch():
@@ -55,7 +55,7 @@ def switching(net, image):
 
 
 def stepping(net, batch):
-    """Training steps of one more task."""
+    """Returns a function that trains one more task for some steps."""
     import keras
 
     model = CASE.compile(net.add_task("next", keras.layers.Dense(CLASSES)))
@@ -63,9 +63,9 @@ def stepping(net, batch):
 
 
 def bytes_row(net, size: int) -> Row:
-    """The file beside what it must hold: float32 weights, owners in bits, what tasks have alone."""
+    """Compares the file with what it must hold: weights, bit-packed owners, per-task values."""
     use = net.storage()
-    owner_bits = len(net.tasks).bit_length()  # of the numbers from 0 to that of the last
+    owner_bits = len(net.tasks).bit_length()  # owners are 0 to the number of tasks
     own = sum(use["tasks"].values())
     needed = use["packed"] / 4 * (4 + owner_bits / 8) + use["trunk"] + own
     note = f"{owner_bits} bits an owner, {own / len(net.tasks) / 1000:.1f} kB a task"
@@ -73,7 +73,7 @@ def bytes_row(net, size: int) -> Row:
 
 
 def traces_row(net, batch) -> Row:
-    """How often Python runs a task's step, its prune and retraining included, and a plain one's."""
+    """Compares how often Python runs a task's step, prune included, with a plain model's."""
     import keras
 
     import packnet_tf
@@ -85,7 +85,7 @@ def traces_row(net, batch) -> Row:
 
 
 def runs_in_python(model, batch, callbacks: list) -> int:
-    """How often the loss is called in four epochs: whenever Keras builds or traces the step."""
+    """Counts the Python calls of the loss in four epochs: once per build or trace of the step."""
     import keras
 
     count = 0

@@ -1,6 +1,6 @@
-"""A pack of four tasks saved and loaded, beside Keras's file of the plain trunk.
+"""Saving and loading a pack of four tasks, against Keras's file of the plain trunk.
 
-`net.save` returns when the pack is on the disk, so Keras is timed with and without a flush.
+`net.save` returns when the pack is on the disk, so Keras is timed both with and without a flush.
 """
 
 import os
@@ -17,7 +17,7 @@ TASKS = 4
 
 
 def measure(case: tuple[str, int], turns: int) -> list[Row]:
-    """The rows of a network."""
+    """Measures a network."""
     import keras
 
     import packnet_tf
@@ -48,7 +48,7 @@ def measure(case: tuple[str, int], turns: int) -> list[Row]:
 
 
 def flushed(model, path) -> None:
-    """Saves a model as `net.save` does a pack: on the disk when it returns."""
+    """Saves a model and flushes it to the disk, as `net.save` does."""
     model.save(path)
     with open(path, "rb") as file:
         os.fsync(file.fileno())

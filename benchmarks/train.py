@@ -1,8 +1,8 @@
-"""A training step, packed and in plain Keras; an epoch of `PackTrainer` and of `fit`.
+"""Time of a training step, packed and plain, and of an epoch of `PackTrainer` and of `fit`.
 
 Tasks 1 and 3 of a pack and the same network in plain Keras take one step each in turns. Plain
-Keras against itself shows what is noise. On Keras's JAX backend (KERAS_BACKEND=jax) the steps
-alone are measured.
+Keras against itself shows the noise. On Keras's JAX backend (KERAS_BACKEND=jax) only steps are
+measured.
 """
 
 import statistics
@@ -13,7 +13,7 @@ from benchmarks.command import in_process, run
 from benchmarks.networks import CLASSES, Case, build_trunk, fit_steps, loss, repeated
 from benchmarks.rows import Row, Times, in_turns, seconds_of, timed
 
-# Network, pixels, batch size, and what a packed step may cost.
+# Network, pixels, batch size, and goal for the ratio of a packed step to a plain one.
 NETWORKS = (
     ("TinyDarknet", 96, 32, 1.02),
     ("MobileNetV2", 96, 32, 1.02),
@@ -28,12 +28,12 @@ CASES = {
     for optimizer in ("SGD", "Adam")
     for case in [Case(*network, mode, optimizer, goal)]
 }
-STEPS = 8  # single steps of each model, in turns, for one repeat
-EPOCH = 4.0  # seconds that an epoch of the trainer takes, about: its ends should not weigh much
+STEPS = 8  # turns of one step per model, for one repeat
+EPOCH = 4.0  # approximate seconds of an epoch, long enough that its start and end hardly count
 
 
 def measure(case: Case, turns: int) -> list[Row]:
-    """The rows of a case; `PackTrainer` needs Keras on TensorFlow."""
+    """Measures a case; `PackTrainer` only if Keras runs on TensorFlow."""
     import keras
 
     keras.utils.set_random_seed(1)
@@ -61,7 +61,7 @@ def measure(case: Case, turns: int) -> list[Row]:
 
 
 def trainer_in_turns(case: Case, fitted, batch, steps: int, turns: int) -> Times:
-    """Seconds of an epoch of `PackTrainer`, one of `fit`, and so on."""
+    """Times epochs of `PackTrainer` and of `fit` in turns."""
     import keras
 
     import packnet_tf
@@ -71,9 +71,9 @@ def trainer_in_turns(case: Case, fitted, batch, steps: int, turns: int) -> Times
     fit_steps(fitted, batch, steps)
 
     def data_of(epoch: int):
-        """Asked for at the beginning of an epoch, which is when the last one has ended."""
+        """Called at the start of an epoch, so it also marks the end of the one before."""
         nonlocal began
-        if epoch > 2:  # the first traces, the second finds out how many steps are one call
+        if epoch > 2:  # the first traces; the second chooses the steps per call
             times["PackTrainer"].append(time.perf_counter() - began)
             times["fit"].append(seconds_of(partial(fit_steps, fitted, batch, steps)))
         data = repeated(batch, steps)

@@ -1,6 +1,7 @@
-"""ONNX export of packs: one graph per task, its masked weights baked in.
+"""ONNX export of packs: one graph per task, with the task's masked weights baked in.
 
-Imported on first use, as in `packnet_tf`: `runtime` serves programs without Keras too.
+The public names are imported on first use, as in `packnet_tf`, so that a program without Keras can
+import `runtime`.
 """
 
 import importlib

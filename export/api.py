@@ -22,29 +22,31 @@ def export_onnx(
     calibration: AnyData = None,
     **options: Any,
 ) -> float:
-    """Writes one committed task as an ONNX file, its masked weights baked in as constants.
+    """Writes one committed task to an ONNX file, with its masked weights baked in as constants.
 
-    No mask or owner is left in the graph; weights that are released or of another task are
-    exactly 0. The file's metadata names the task and its classes. The graph is checked by
-    `onnx.checker` and compared with the Keras view through onnxruntime before the file appears.
+    The graph holds no masks and no owners. Weights that the task does not see are exactly 0. The
+    file's metadata names the task and its classes. Before the file is put in its place,
+    `onnx.checker` checks the graph, and onnxruntime's outputs are compared with those of the Keras
+    view.
 
     Args:
         net: the pack.
         task: name of a committed task.
-        path: the `.onnx` file to write. Weights above 2 GiB go to `NAME.onnx.data` beside it.
-        samples: inputs to compare on besides random ones: an array, or a list of one array per
-            input, or a dict as the model takes it, shape (n, ...).
-        calibration: inputs that `precision="int8"` finds the ranges of activations on: as
-            `samples`, or an iterable of batches, with labels or without. Without it ranges are
-            found as the file runs.
+        path: the `.onnx` file to write. If the weights exceed 2 GiB, they go to `NAME.onnx.data`
+            beside it.
+        samples: inputs to compare on, in addition to random ones: an array (n, ...), a list of one
+            array per input, or a dict by input name.
+        calibration: inputs for calibrating the activation ranges of `precision="int8"`: as
+            `samples`, or an iterable of batches, with or without labels. Without it, the ranges
+            are computed at run time.
         **options: the fields of `ExportOptions`.
 
     Returns:
-        The largest difference to the Keras view, relative to the largest output.
+        The largest difference from the Keras view, relative to the largest output.
 
     Raises:
-        ValueError: there is no such task, or an option does not fit it, or the graph differs from
-            Keras by more than the tolerance; then no file is left.
+        ValueError: there is no such task, an option does not fit it, or the graph differs from
+            Keras by more than the tolerance. No file is written.
         OSError: the file cannot be written.
 
     Example:
@@ -75,34 +77,45 @@ def export_all(
     progress: Callable[[str], None] | None = None,
     **options: Any,
 ) -> dict:
-    """Writes every committed task: `model_task1.onnx`, `model_task2.onnx`, ... and a manifest.
+    """Writes every committed task to `model_task1.onnx`, `model_task2.onnx`, ... and a manifest.
 
     Args:
         net: the pack.
-        directory: folder to write to; made if need be.
-        samples: by task name, inputs to compare on besides random ones.
-        calibration: as for `export_onnx`, the same for all tasks or, in a dict, by task name.
+        directory: folder to write to; created if it does not exist.
+        samples: by task name, inputs to compare on, in addition to random ones.
+        calibration: as for `export_onnx`: the same for all tasks, or a dict by task name.
         evaluate: by task name, labelled inputs to measure accuracy on.
-        tasks: only these tasks; the manifest keeps the entries of the others.
+        tasks: names of the tasks to export; default all. The manifest keeps the entries of the
+            others.
         progress: called with each task's name before it is exported.
         **options: as for `export_onnx`.
 
     Returns:
-        The manifest, as written to `manifest.json`: a dict whose `tasks` have name, number, file,
-        bytes, sha256, inputs, outputs, classes, opset, preprocessing, precision, and the
-        differences to Keras; see docs/export.md.
+        The manifest, as written to `manifest.json`: a dict whose `tasks` list the name, number,
+        file, bytes, sha256, inputs, outputs, classes, opset, preprocessing, precision and
+        differences from Keras of each task; see docs/export.md.
 
     Raises:
         ValueError: there is nothing to export, an option does not fit, or a graph differs from
-            Keras.
+            Keras by more than the tolerance.
         OSError: the folder cannot be written to.
+
+    Example:
+        >>> model = net.add_task("birds", head)
+        >>> net.commit()
+        >>> [task["file"] for task in export_all(net, "onnx/")["tasks"]]
+        ['model_task1.onnx']
     """
     names = chosen(net, tasks)
     directory, export_options = pathlib.Path(directory), ExportOptions(**options)
     check_data(net, samples, evaluate)
     calibration = _per_task(net, names, calibration)
     old = manifests.read(directory)
-    manifest = manifests.empty(manifests.FILES) if tasks is None else _kept(net, directory, names)
+    manifest = (
+        manifests.empty(manifests.FILES)
+        if tasks is None
+        else _manifest_to_update(net, directory, names)
+    )
     with beside(directory) as folder:
         for name in names:
             if progress is not None:
@@ -121,10 +134,10 @@ def export_all(
 
 
 def chosen(net: PackNet, tasks: Sequence[str] | None) -> list[str]:
-    """The tasks to export.
+    """Returns the names of the tasks to export.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no committed task, or a name is unknown.
     """
     if isinstance(tasks, str):
         raise ValueError(f"tasks is a list of names; got {tasks!r}. Write tasks=[{tasks!r}].")
@@ -134,7 +147,7 @@ def chosen(net: PackNet, tasks: Sequence[str] | None) -> list[str]:
             "There is no committed task to export. Train one and call net.commit() first."
         )
     for name in names:
-        net.classes(name)  # refuses a name that is not known, before anything is done
+        net.classes(name)  # raises for an unknown name, before any work is done
     return names
 
 
@@ -143,10 +156,10 @@ def check_data(
     samples: Mapping[str, Tensors] | None,
     evaluate: Mapping[str, Iterable] | None,
 ) -> None:
-    """Refuses samples and labelled inputs that are not by the names of tasks.
+    """Checks that samples and labelled inputs are dicts by task name.
 
     Raises:
-        ValueError: they are not.
+        ValueError: one is not a dict, or has a key that is not a task.
     """
     check_by_task("samples", samples, net.tasks, "images")
     check_by_task("evaluate", evaluate, net.tasks, "(images, labels)")
@@ -155,7 +168,7 @@ def check_data(
 def _per_task(
     net: PackNet, names: Sequence[str], calibration: AnyData | Mapping[str, AnyData]
 ) -> dict[str, AnyData]:
-    """The calibration of each task: its own, or the same for all."""
+    """Returns the calibration inputs by task name."""
     if calibration is None:
         return {}
     if isinstance(calibration, Mapping) and set(calibration) & set(net.tasks):
@@ -167,16 +180,16 @@ def _per_task(
                 "that is exported, or the same for all of them."
             )
         return dict(calibration)
-    if isinstance(calibration, Iterator):  # every task goes over it again
+    if isinstance(calibration, Iterator):  # every task iterates over it
         calibration = list(calibration)
     return dict.fromkeys(names, calibration)
 
 
-def _kept(net: PackNet, directory: pathlib.Path, names: Sequence[str]) -> dict:
-    """The manifest of a folder that some tasks of the pack are exported to again.
+def _manifest_to_update(net: PackNet, directory: pathlib.Path, names: Sequence[str]) -> dict:
+    """Returns the manifest of a folder in which some tasks are to be replaced.
 
     Raises:
-        ValueError: the folder holds a bundle, or another pack's tasks.
+        ValueError: the folder holds a bundle, or tasks of another pack.
     """
     manifest = manifests.read(directory)
     others = {task["number"]: task["task"] for task in manifest["tasks"]}

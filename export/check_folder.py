@@ -1,4 +1,4 @@
-"""Whether a folder of exported files still is what a pack says."""
+"""`verify`: checks a folder of exported files against its pack."""
 
 import dataclasses
 import pathlib
@@ -24,15 +24,16 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass
 class Verdict:
-    """What was found of one task's file.
+    """The result of checking one task's file.
 
     Attributes:
-        task, file: which.
-        problems: what is wrong, a sentence each; empty where all is well.
-        relative_difference: the largest difference to Keras found; None where it was not run.
-        compared_inputs: on how many inputs.
-        zeros: how many weights were looked at that must be 0; None in bundles, whose weights are
-            looked at masked, and where precision leaves no weight in its place.
+        task, file: names of the task and of its file.
+        problems: a sentence per problem; empty if there is none.
+        relative_difference: the largest difference from Keras, relative to the largest output;
+            None if the file was not run.
+        compared_inputs: the number of inputs that were compared.
+        zeros: the number of checked weights that must be 0. None for a bundle, where the masked
+            weights are checked instead, and for float16 and int8, which change the weights.
     """
 
     task: str
@@ -52,24 +53,33 @@ def verify(
 ) -> list[Verdict]:
     """Checks every file of a manifest against the pack.
 
-    Checked are: that all files are there, whole and unchanged (size and SHA-256); that each is a
-    valid ONNX model of its task and classes, with the operator set, inputs and outputs of the
-    manifest; that weights which its task does not see (free ones, those of later tasks) are exactly
-    0; and that its answers are Keras's, on random inputs and samples, as far apart as at the export
-    at most.
+    It checks that
+
+    - all files exist and have the size and the SHA-256 of the manifest,
+    - each is a valid ONNX model of its task and classes, with the operator set, inputs and outputs
+      of the manifest,
+    - weights that the task does not see (free weights, those of later tasks) are exactly 0,
+    - its outputs on random inputs and on samples differ from Keras by no more than at the export.
 
     Args:
         net: the pack.
         directory: folder that `export_all` or `export_bundle` has written.
-        samples: by task name, inputs to compare on besides random ones.
+        samples: by task name, inputs to compare on, in addition to random ones.
         progress: called with each task's name before it is checked.
 
     Returns:
-        A verdict per task of the manifest.
+        A `Verdict` per task of the manifest.
 
     Raises:
         FileNotFoundError: there is no manifest.
         ValueError: the manifest is damaged, or lists no task.
+
+    Example:
+        >>> model = net.add_task("birds", head)
+        >>> net.commit()
+        >>> manifest = packnet_tf.export.export_all(net, "onnx/")
+        >>> [verdict.problems for verdict in verify(net, "onnx/")]
+        [[]]
     """
     directory = pathlib.Path(directory)
     if not (directory / manifests.NAME).exists():
@@ -116,7 +126,7 @@ def _check(
         onnx.checker.check_model(str(path))
         proto = onnx.load(str(path), load_external_data=False)
         onnx_session = session(path)
-    except Exception as error:  # of protobuf, onnx and onnxruntime; they have no common class
+    except Exception as error:  # protobuf, onnx and onnxruntime share no base class
         text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         verdict.problems.append(f"it is no model that can be loaded: {text}")
         return
@@ -148,8 +158,8 @@ def _check(
         verdict.zeros = _zeros(onnx.load(str(path)), graph, verdict)
     compared = graph.comparison
     try:
-        # The first batch is that of the export. What half and int8 files answer to others may
-        # differ by any amount: that is measured, not judged.
+        # The first batch is the one that the export compared. On others float16 and int8 files
+        # may differ by any amount, so that difference is reported but not judged.
         batches = compared.batches(samples)
         found = judged = compared.difference(onnx_session, batches)
         if options.precision != "float32":
@@ -157,13 +167,13 @@ def _check(
     except ValueError as error:
         verdict.problems.append(str(error))
         return
-    except Exception as error:  # onnxruntime's own kinds, none of them public
+    except Exception as error:  # onnxruntime's exception classes are not public
         verdict.problems.append(f"it does not take what the pack does: {error}")
         return
     verdict.relative_difference, verdict.compared_inputs = found.relative, found.samples
     allowed = options.tolerance
     if options.precision != "float32":
-        allowed += 1.5 * entry["relative_difference"]  # other processors round otherwise
+        allowed += 1.5 * entry["relative_difference"]  # other processors round differently
     if not judged.relative <= allowed:
         verdict.problems.append(
             f"its answers differ from Keras by {judged.relative:.1e} of the largest, more than "
@@ -172,7 +182,7 @@ def _check(
 
 
 def _check_shared(path: pathlib.Path, graph: TaskGraph, verdict: Verdict) -> None:
-    """Checks that a graph reads the pack's weights, masked as its task sees them."""
+    """Checks that the masked weights in a bundle's graph are those that the task sees."""
     found = {digest(array) for array in calculated_constants(path)}
     for name, layout in graph.converted.layouts.items():
         weight = graph.packed.get(layout.source)
@@ -189,7 +199,7 @@ def _check_shared(path: pathlib.Path, graph: TaskGraph, verdict: Verdict) -> Non
 
 
 def _zeros(proto: "ModelProto", graph: TaskGraph, verdict: Verdict) -> int:
-    """Checks weights that a task does not see; returns how many there are."""
+    """Checks that weights which a task does not see are 0; returns their number."""
     from onnx import numpy_helper
 
     held = {tensor.name: tensor for tensor in proto.graph.initializer}

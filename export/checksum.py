@@ -8,7 +8,7 @@ from packnet_tf.packing.weight import values_of
 
 
 def task_digest(net: PackNet, task: str) -> str:
-    """Hexadecimal SHA-256 of a task's head, classes, weights that are not packed, and reuse.
+    """Returns the SHA-256 of a task's head, classes, unpacked weights and reuse, in hexadecimal.
 
     Args:
         net: the pack.
@@ -22,9 +22,9 @@ def task_digest(net: PackNet, task: str) -> str:
         if place not in mine
     )
     facts: list = [record.head.config, record.head_weights, record.own_places, record.classes]
-    if record.sees != tuple(range(1, record.number + 1)):  # else as bundles of old say it
+    if record.sees != tuple(range(1, record.number + 1)):  # old digests lack it
         facts.append(record.sees)
-    facts = json.loads(json.dumps(facts))  # as they come back from a file
+    facts = json.loads(json.dumps(facts))  # tuples become lists, as in a pack read from a file
     found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for part in (record.values, *shared):
         found.update(part)  # type: ignore[arg-type]  # arrays are buffers

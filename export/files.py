@@ -1,4 +1,4 @@
-"""Files of an export: written beside the old ones, and put in their place together."""
+"""Writing the files of an export so that they all appear together."""
 
 import contextlib
 import errno
@@ -14,14 +14,14 @@ from packnet_tf.backend.types import AnyPath
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-# Protocol buffers end at 2 GiB; the graph itself needs some of it.
+# A protocol buffer holds 2 GiB at most, of which the graph itself needs a part.
 EXTERNAL_ABOVE = 2**31 - 2**24
 SMALL = 1024  # bytes; smaller weights stay in the model
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 def is_large(proto: "ModelProto") -> bool:
-    """Whether what an ONNX model holds itself is too large for one file."""
+    """Whether an ONNX model, external data aside, is too large for one file."""
     return sum(len(tensor.raw_data) for tensor in proto.graph.initializer) > EXTERNAL_ABOVE
 
 
@@ -29,19 +29,19 @@ def save(proto: "ModelProto", path: pathlib.Path) -> list[pathlib.Path]:
     """Writes an ONNX model and checks it.
 
     Args:
-        proto: an `onnx.ModelProto`; what it holds itself may be larger than 2 GiB: then its large
-            weights go into a file of their own, `NAME.onnx.data`.
+        proto: an `onnx.ModelProto`. If it is larger than 2 GiB, its large weights go to a second
+            file, `NAME.onnx.data`.
         path: the `.onnx` file.
 
     Returns:
-        The files written, the model first.
+        The files that were written, the model first.
     """
     import onnx
 
     files = [path]
     if is_large(proto):
         data = path.with_name(f"{path.name}.data")
-        data.unlink(missing_ok=True)  # onnx appends
+        data.unlink(missing_ok=True)  # onnx would append to it
         onnx.external_data_helper.convert_model_to_external_data(
             proto, all_tensors_to_one_file=True, location=data.name, size_threshold=SMALL
         )
@@ -53,12 +53,12 @@ def save(proto: "ModelProto", path: pathlib.Path) -> list[pathlib.Path]:
 
 @contextlib.contextmanager
 def beside(directory: AnyPath) -> Iterator[pathlib.Path]:
-    """Yields an empty folder within `directory`; on success its files move into `directory`.
+    """Yields an empty folder within `directory`; its files move to `directory` on success.
 
-    When the block raises, they are gone, and `directory` is as it was.
+    If the block raises, they are deleted, and `directory` is as it was before.
 
     Raises:
-        OSError: the folder cannot be written to, or the disk is full; in one sentence.
+        OSError: the folder cannot be written to, or the disk is full.
     """
     directory = pathlib.Path(directory)
     made = _missing(directory)
@@ -81,7 +81,7 @@ def beside(directory: AnyPath) -> Iterator[pathlib.Path]:
 
 
 def _rank(path: pathlib.Path) -> int:
-    """What refers to other files comes after them: models, and the manifest at last."""
+    """Sort key that places a file after those it refers to: models late, the manifest last."""
     return (path.suffix == ".onnx") + 2 * (path.suffix == ".json")
 
 
@@ -99,7 +99,7 @@ def _move(files: list[pathlib.Path], directory: pathlib.Path) -> None:
 
 
 def _is_about(directory: pathlib.Path, error: OSError) -> bool:
-    """Whether an error says that the folder cannot be written to; else it is of a user's data."""
+    """Whether an error is about writing to the folder, and not about reading the user's data."""
     if error.errno in FULL:
         return True
     where = pathlib.Path(error.filename or directory)
@@ -108,7 +108,7 @@ def _is_about(directory: pathlib.Path, error: OSError) -> bool:
 
 
 def _missing(directory: pathlib.Path) -> list[pathlib.Path]:
-    """The folders that will be made, the innermost first."""
+    """Returns the folders that have to be created, the innermost first."""
     return [folder for folder in (directory, *directory.parents) if not folder.exists()]
 
 

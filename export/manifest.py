@@ -1,4 +1,4 @@
-"""manifest.json: what lies in a folder of exported tasks."""
+"""`manifest.json`, the list of files in a folder of exported tasks."""
 
 import hashlib
 import importlib.metadata
@@ -15,7 +15,7 @@ FILES, BUNDLE = "files", "bundle"
 TOOLS = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime")
 
 
-# What is relied on of a task, and of a file that several share.
+# Required keys of a task's entry, and of a shared file's.
 TASK = (
     *("task", "number", "file", "bytes", "sha256", "external", "inputs", "outputs", "classes"),
     *("own_sha256", "opset", "options", "relative_difference", "made_by"),
@@ -24,7 +24,7 @@ SHARED = ("file", "bytes", "sha256", "tasks", "bits", "tensors")
 
 
 def empty(kind: str) -> dict:
-    """The manifest of a folder without tasks.
+    """Returns a manifest without tasks.
 
     Args:
         kind: `FILES` for a file per task, `BUNDLE` for tasks that share their weights.
@@ -38,12 +38,12 @@ def empty(kind: str) -> dict:
 
 
 def made_by() -> dict[str, str | None]:
-    """The versions of packnet_tf and of the packages that decide what is written."""
+    """Returns the versions of packnet_tf and of the packages that write the files."""
     return {"packnet_tf": packnet_tf.__version__, **{name: _version(name) for name in TOOLS}}
 
 
 def read(directory: AnyPath) -> dict:
-    """The manifest of a folder; an empty one where there is none yet.
+    """Reads the manifest of a folder; returns an empty one if there is none.
 
     Raises:
         ValueError: the file is not a manifest.
@@ -65,11 +65,11 @@ def read(directory: AnyPath) -> dict:
 
 
 def _check(manifest: dict) -> None:
-    """Looks at the parts that we rely on.
+    """Checks the required keys and the file names.
 
     Raises:
-        KeyError, TypeError: one is missing.
-        ValueError: a file lies elsewhere.
+        KeyError, TypeError: a key is missing.
+        ValueError: a file is not in the manifest's folder.
     """
     for entry in manifest["tasks"]:
         [entry[key] for key in TASK]
@@ -87,7 +87,7 @@ def write(directory: AnyPath, manifest: dict) -> None:
 
 
 def with_task(manifest: dict, entry: dict) -> dict:
-    """The manifest with a task's entry added or replaced, in the order of packing."""
+    """Returns the manifest with a task's entry added or replaced, in the order of packing."""
     others = [task for task in manifest["tasks"] if task["file"] != entry["file"]]
     tasks = sorted([*others, entry], key=lambda task: task["number"])
     fresh = {key: value for key, value in empty(manifest["kind"]).items() if key != "tasks"}
@@ -95,19 +95,19 @@ def with_task(manifest: dict, entry: dict) -> dict:
 
 
 def described_files(manifest: dict) -> list[dict]:
-    """All files that a manifest describes: dicts with `file`, `bytes` and `sha256`."""
+    """Returns the files of a manifest as dicts with `file`, `bytes` and `sha256`."""
     return [
         entry for task in manifest["tasks"] for entry in (task, *task["external"])
     ] + manifest.get("shared", [])
 
 
 def remove_stale(directory: AnyPath, old: dict, new: dict, written: Iterable[str]) -> None:
-    """Removes the files of a folder's old manifest that the new one does not mean.
+    """Removes the files of a folder's old manifest that the new one does not list.
 
     Args:
         directory: the folder.
         old, new: the manifests.
-        written: names of files that are new.
+        written: names of files that were just written; they stay.
     """
     meant = {(entry["file"], entry["sha256"]) for entry in described_files(new)}
     for entry in described_files(old):
@@ -116,11 +116,11 @@ def remove_stale(directory: AnyPath, old: dict, new: dict, written: Iterable[str
 
 
 def damage(directory: AnyPath, described: Iterable[dict]) -> dict[str, str]:
-    """What is wrong with files of a folder, by their names: missing, cut off or changed.
+    """Finds files that are missing, cut off or changed; returns the problem by file name.
 
     Args:
         directory: the folder.
-        described: entries as of `described_files`.
+        described: entries as returned by `described_files`.
     """
     found = {}
     for entry in described:
@@ -136,12 +136,12 @@ def damage(directory: AnyPath, described: Iterable[dict]) -> dict[str, str]:
 
 
 def describe_file(path: pathlib.Path) -> dict:
-    """A file's entry: its name, size and checksum."""
+    """Returns a file's entry: its name, size in bytes and checksum."""
     return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def sha256(path: AnyPath) -> str:
-    """Hexadecimal SHA-256 of a file."""
+    """Returns the SHA-256 of a file in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

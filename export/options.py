@@ -1,4 +1,4 @@
-"""How tasks are exported; neither Keras nor TensorFlow is imported."""
+"""The options of an export. Imports neither Keras nor TensorFlow."""
 
 import dataclasses
 import math
@@ -14,35 +14,34 @@ from packnet_tf.export.graph.preprocessing import OPSET as RESIZE_OPSET
 from packnet_tf.export.graph.preprocessing import ORDERS, PREPROCESSINGS
 
 DEFAULT_OPSET = 17
-# Softmax and Split mean what they mean here from 13 on; the converter knows them up to 18.
+# Softmax and Split have the meaning used here from 13 on; the converter supports up to 18.
 OPSETS = (13, 18)
-# What the metadata of a file says of itself, and no note may say otherwise.
+# Metadata keys that the export sets itself; notes and options cannot override them.
 FACTS = ("task", "task_number", "classes", "channel_order", "precision")
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportOptions:
-    """How tasks are exported.
+    """The options of an export.
 
     Attributes:
         softmax: the same as `outputs="probabilities"`.
         opset: ONNX operator set version, 13 to 18; default 17, or 18 with `preprocessing="uint8"`.
-        batch_size: a fixed batch, or None for any.
+        batch_size: a fixed batch size, or None for any.
         input_names: names of the ONNX inputs, one per input; default `image` for a single image,
             else the names of the trunk's inputs.
-        tolerance: largest difference to Keras that is accepted, relative to the largest output.
-        metadata: strings for the model's metadata, besides the pack's notes.
-        preprocessing: "trained": the file takes what the trunk takes; "uint8": it takes images as
-            they are decoded, uint8 (batch, height, width, channels) of any size.
-        channel_order: with "uint8", the order of the channels given to the file, "rgb" or "bgr".
+        tolerance: largest accepted difference from Keras, relative to the largest output.
+        metadata: strings for the model's metadata, in addition to the pack's notes.
+        preprocessing: "trained": the file takes the trunk's input; "uint8": it takes decoded
+            images, uint8 (batch, height, width, channels) of any size.
+        channel_order: with "uint8", the channel order of these images, "rgb" or "bgr".
         pixel_range: with "uint8", the lowest and highest pixel value that the trunk takes; default
             the pack's note `pixel_range`.
-        mean, std: with "uint8", subtracted from and divided by after that, a number or one per
-            channel.
-        outputs: "logits" (what the head gives), "probabilities" (a softmax over the last axis,
-            where the head has none), or "top_k": the classes of the largest probabilities, and
-            these.
-        top_k: with "top_k", how many; default 5.
+        mean, std: with "uint8", subtracted from the scaled pixels, then divided by; a number, or
+            one per channel.
+        outputs: "logits" (the head's output), "probabilities" (with a softmax over the last axis
+            if the head has none), or "top_k": the most probable classes and their probabilities.
+        top_k: with "top_k", the number of classes; default 5.
         precision: "float32", "float16" or "int8".
     """
 
@@ -62,7 +61,7 @@ class ExportOptions:
     precision: str = "float32"
 
     def changed(self) -> dict:
-        """Those that are not the default, without the metadata: the graph does not depend on it."""
+        """Returns the options that differ from their default and affect the graph."""
         return {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
@@ -137,7 +136,7 @@ class ExportOptions:
         self._set("input_names", [str(name) for name in names])
 
     def _check_pixels(self) -> None:
-        """Brings the numbers of the preprocessing into plain Python, and checks them."""
+        """Converts the numbers of the preprocessing to plain Python, and checks them."""
         for name in ("mean", "std"):
             values = np.asarray(getattr(self, name), np.float64).reshape(-1)
             zero = " and not 0, because it divides" if name == "std" else ""

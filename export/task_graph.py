@@ -1,4 +1,4 @@
-"""One committed task on its way from Keras to a file."""
+"""Exports one committed task from Keras to a checked file."""
 
 import contextlib
 import dataclasses
@@ -43,9 +43,9 @@ class Data:
     """Inputs of one task, as its Keras model takes them.
 
     Attributes:
-        samples: to compare on besides random ones.
-        calibration: to find the ranges of int8 activations on: an array, or batches.
-        evaluate: pairs (inputs, labels), to measure accuracy on.
+        samples: inputs to compare on, in addition to random ones.
+        calibration: inputs for calibrating int8 activation ranges: an array, or batches.
+        evaluate: pairs (inputs, labels) to measure accuracy on.
     """
 
     samples: Tensors = None
@@ -54,18 +54,18 @@ class Data:
 
 
 class TaskGraph:
-    """A task in ONNX, its weights still to be given.
+    """A task converted to ONNX, without its weights.
 
     Args:
         net: the pack.
         task: name of a committed task.
-        options: how to export it.
+        options: the options of the export.
 
     Attributes:
-        converted: the graph and the weights that it lacks.
-        packed: by the names of those weights, the packed ones among them.
+        converted: the graph, and the weights that it lacks.
+        packed: the packed weights among these, by name.
         sees: numbers of the tasks whose weights it sees, ascending.
-        number: the last of these, its own: its place in the order of packing, from 1.
+        number: its own number, the last of `sees`: its 1-based place in the order of packing.
 
     Raises:
         ValueError: there is no such task, or an option does not fit its model.
@@ -80,7 +80,8 @@ class TaskGraph:
             check_inputs(self.model)
         dtypes = {x.compute_dtype for x in all_layers(self.model)}
         if dtypes & {"float16", "bfloat16", "float64"}:
-            # Other floats are for training; devices get, and are compared with, float32.
+            # Mixed and half precision are for training. Exported files compute in float32, and
+            # they are compared with a float32 model.
             self.model = self.view = full_precision(self.model)
         self.pixels = None
         if options.preprocessing == "uint8":
@@ -93,8 +94,8 @@ class TaskGraph:
                 self.model, names=self.names, opset=options.opset, batch_size=options.batch_size
             )
         features = type(head) is keras.layers.Identity and not net.classes(task)  # adopted
-        # With the view, not with the unpacked model that the graph is made from: this checks the
-        # unpacking too.
+        # Compare with the view and not with the unpacked model that the graph is made from: this
+        # checks the unpacking too.
         values = noted_range(net.notes.get("pixel_range")) or (0.0, 1.0)
         proto = self.converted.proto
         self.comparison = Comparison(
@@ -107,7 +108,7 @@ class TaskGraph:
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
-        """Within it, what is wrong with the model is said of the task."""
+        """Prefixes ValueErrors about the model with the task's name."""
         try:
             yield
         except ValueError as error:
@@ -124,22 +125,22 @@ class TaskGraph:
         }
 
     def drop_model(self) -> None:
-        """Forgets the plain model, once its weights are in the graph."""
+        """Drops the plain model, once its weights are in the graph."""
         del self.model, self.converted
 
     def finish(
         self, proto: "ModelProto", path: AnyPath, data: Data, optimized: bool = False
     ) -> dict:
-        """Makes of a graph with weights what the options ask for, writes it and checks it.
+        """Applies the options to a graph with weights, writes it and checks it.
 
         Args:
             proto: the `onnx.ModelProto`; it may refer to files in the folder of `path`.
-            path: the file to write; the caller puts it in its place when all is well.
+            path: the file to write, in a temporary folder of the caller.
             data: inputs to compare, calibrate and evaluate on.
-            optimized: also write and check the file as ONNX Runtime optimizes it, `NAME.ort`.
+            optimized: also write and check `NAME.ort`, optimized by ONNX Runtime.
 
         Returns:
-            The task's entry of the manifest.
+            The task's entry in the manifest.
 
         Raises:
             ValueError: the graph differs from Keras by more than the tolerance.
@@ -171,7 +172,7 @@ class TaskGraph:
         return {**self._entry(proto, files, found), **entry}
 
     def finalize_graph(self, proto: "ModelProto") -> "ModelProto":
-        """Gives a graph the inputs, outputs and metadata that the options ask for."""
+        """Gives a graph the inputs, outputs and metadata that the options request."""
         if self.pixels is not None:
             self.pixels.prepend(proto)
         append_outputs(proto, self.options.outputs, self.options.top_k, self.gives_probabilities)
@@ -181,7 +182,7 @@ class TaskGraph:
     def _check_plain(
         self, proto: "ModelProto", batches: list[tuple[list[np.ndarray], int]]
     ) -> None:
-        """Checks a graph before its precision changes."""
+        """Checks a float32 graph before its precision is changed."""
         plain = dataclasses.replace(self.options, outputs="logits", softmax=False, top_k=None)
         comparison = Comparison(self.view, plain, None, self.gives_probabilities)
         if self.pixels is not None:
@@ -202,14 +203,14 @@ class TaskGraph:
             )
 
     def _feeds(self, calibration: AnyData) -> list[Mapping[str, np.ndarray]] | None:
-        """Batches for the calibration, by the names of the ONNX inputs."""
+        """Returns batches for the calibration, as dicts by ONNX input name."""
         if calibration is None:
             return None
         batches = input_batches(self.view, calibration, self.options.batch_size)
         return [dict(zip(self.names, batch, strict=True)) for batch, _ in batches]
 
     def _describe(self, proto: "ModelProto") -> None:
-        """Names the task and its classes in the file's metadata."""
+        """Writes the task's name, its classes and other facts to the file's metadata."""
         import onnx
 
         options, classes = self.options, self.net.classes(self.task)
@@ -256,7 +257,7 @@ class TaskGraph:
 
 
 def described(proto: "ModelProto") -> dict:
-    """The inputs and outputs of a model: names, shapes (None: any) and dtypes."""
+    """Returns the inputs and outputs of a model: names, shapes (None: any size) and dtypes."""
     return {
         "inputs": [_describe_value(value) for value in proto.graph.input],
         "outputs": [_describe_value(value) for value in proto.graph.output],

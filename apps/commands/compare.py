@@ -2,11 +2,11 @@
 
 FILE is a YAML file with a trunk, tasks (folders of images) and methods: packnet in any variant,
 individual networks, classifier_only, fine_tuning, lwf (learning without forgetting), joint. Every
-method starts from the same trunk and gets the same images, schedule and seeds. Validation images
-choose, where there is a choice; test images decide nothing. Interrupted, the same command
-continues; runs that are done are not repeated. Results: report.html, results.json, results.csv.
+method starts from the same trunk and gets the same images, schedule and seeds. All choices are made
+on validation images, never on test images. To continue an interrupted comparison, repeat the
+command; finished runs are not repeated. Results: report.html, results.json, results.csv.
 
-Recipes of the paper stand for a file by their name, for instance paper/vgg16; --recipes lists them.
+The name of a recipe of the paper, such as paper/vgg16, can replace the file; --recipes lists them.
 
 Example:
   packnet compare --file=tasks.yaml --output=runs/compare --dry_run
@@ -26,8 +26,8 @@ flags.DEFINE_string("file", None, "The YAML file, or the name of a recipe.", fla
 flags.DEFINE_string(
     "data",
     None,
-    "Folder that relative paths in the file start from; default: the file's own, for a recipe the "
-    "current one.",
+    "Folder that relative paths in the file start from; default: the file's folder, or the current "
+    "one for a recipe.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
@@ -46,7 +46,7 @@ flags.DEFINE_boolean("recipes", False, "List the recipes and leave.", flag_value
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
-    for module, package in NEEDS:  # now, and not when the report is due
+    for module, package in NEEDS:  # fail now, and not hours later at the report
         cli.need(module, package)
     from packnet_tf.apps.research.config import read_comparison
     from packnet_tf.apps.research.recipes import find_file, recipes_table

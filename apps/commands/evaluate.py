@@ -1,7 +1,7 @@
-"""measure the accuracy of an exported model on a folder of images, by onnxruntime alone.
+"""measure the accuracy of an exported model on a folder of images, with onnxruntime alone.
 
-Needs onnxruntime, numpy and pillow; TensorFlow is not imported. The folder is that of a task,
-{train,validation,test}/<class>/<image>, or has the class folders in it.
+Needs onnxruntime, numpy and pillow; TensorFlow is not imported. The folder is a task's folder,
+{train,validation,test}/<class>/<image>, or holds the class folders itself.
 
 Example:
   packnet evaluate onnx/model_task2.onnx leaves/
@@ -35,7 +35,7 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "split",
     None,
-    "Which of the folders in --data; default test where there is one, else validation.",
+    "Which split of --data to use; default test, or validation if there is no test.",
     flag_values=FLAGS,
 )
 define_flags(FLAGS)
@@ -47,14 +47,14 @@ TOP = 5
 
 @dataclasses.dataclass(frozen=True)
 class ClassScore:
-    """How one class fared.
+    """The results of one class.
 
     Attributes:
-        name: of the class.
-        images: how many of its images were shown.
-        right: how many were put into the right class.
-        in_top: how many had the right class among the first five; None where that was not asked.
-        taken_for: the wrong class that was answered most often and how often, or None.
+        name: name of the class.
+        images: number of its images.
+        right: number of its images that were classified correctly.
+        in_top: number of its images with the right class among the top five; None if not counted.
+        taken_for: the most frequent wrong prediction and its count, or None.
     """
 
     name: str
@@ -67,16 +67,16 @@ class ClassScore:
 def score(
     labels: Sequence[int], answers: Sequence[Sequence[int]], classes: Sequence[str], top: bool
 ) -> list[ClassScore]:
-    """Counts per class.
+    """Counts right and wrong predictions per class.
 
     Args:
         labels: the right class of every image.
-        answers: for every image the classes answered, the likeliest first.
-        classes: their names.
-        top: whether to look for the right class among all the answers too.
+        answers: the predicted classes of every image, the most probable first.
+        classes: names of the classes.
+        top: whether to count the right class among all predicted ones too.
 
     Returns:
-        One entry per class that has images, in the order of `classes`.
+        A `ClassScore` per class that has images, in the order of `classes`.
 
     Example:
         >>> score([0, 0, 1], [[0], [1], [1]], ["cat", "dog"], top=False)[0]
@@ -89,7 +89,7 @@ def score(
             continue
         wrong = Counter(found[0] for found in mine if found[0] != label)
         taken_for = None
-        if wrong:  # the first class of those that are as frequent
+        if wrong:  # the first of equally frequent classes
             often = min(wrong, key=lambda index: (-wrong[index], index))
             taken_for = (classes[often], wrong[often])
         in_top = sum(label in found for found in mine) if top else None
@@ -125,15 +125,15 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def answer(model: Classifier, files: Sequence[tuple[str, int]]):
-    """Shows all images to a model, decoding some ahead.
+    """Classifies images, decoding some ahead.
 
     Args:
         model: the classifier.
         files: pairs (path, label).
 
     Returns:
-        The labels of the images that could be read, for each the first classes answered, and why
-        the others could not be read.
+        The labels of the images that could be read, their most probable classes, and for each
+        other image the reason why it could not be read.
     """
 
     def load(pair):
@@ -142,7 +142,7 @@ def answer(model: Classifier, files: Sequence[tuple[str, int]]):
         except OSError as error:
             return str(error)
 
-    step = BATCH if model.size is not None else os.cpu_count() or 1  # whole pictures are large
+    step = BATCH if model.size is not None else os.cpu_count() or 1  # unresized images are large
     labels, answers, failed = [], [], []
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for at in counted(range(0, len(files), step), f"batches of {step} images"):
@@ -161,7 +161,7 @@ def answer(model: Classifier, files: Sequence[tuple[str, int]]):
 
 
 def summary(scores: Sequence[ClassScore]) -> dict[str, float | None]:
-    """Accuracy over all images, its mean over the classes, and the share within the first five."""
+    """Returns the accuracy over all images, its mean over classes, and the top-5 accuracy."""
     images = sum(one.images for one in scores)
     in_top = [one.in_top for one in scores]
     return {
@@ -172,7 +172,7 @@ def summary(scores: Sequence[ClassScore]) -> dict[str, float | None]:
 
 
 def as_json(scores: Sequence[ClassScore]) -> dict:
-    """The scores as a dict for JSON; shares are 0 to 1."""
+    """Returns the scores as a dict for JSON; accuracies are 0 to 1."""
     classes = [
         {
             "name": one.name,
@@ -191,7 +191,7 @@ def as_json(scores: Sequence[ClassScore]) -> dict:
 
 
 def as_table(scores: Sequence[ClassScore]) -> str:
-    """The scores as a table: a row per class, then all images and the mean of the classes."""
+    """Lays out the scores as a table: a row per class, one for all images, one for the mean."""
     total = summary(scores)
     top = total["top5_accuracy"] is not None
     rows = [

@@ -1,6 +1,6 @@
 """write the tasks of a pack as ONNX files, with a manifest.
 
-A file per task, or with --bundle small graphs that share one file of weights.
+Writes a file per task or, with --bundle, small graphs that share one file of weights.
 
 Example:
   packnet export garden.keras onnx/
@@ -29,46 +29,46 @@ flags.DEFINE_enum(
     "outputs",
     "logits",
     ["logits", "probabilities", "top_k"],
-    "What the files answer with; top_k: the leading classes and their probabilities.",
+    "Outputs of the files; top_k: the most probable classes and their probabilities.",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
-    "top_k", None, "With --outputs=top_k, how many; default 5.", 1, flag_values=FLAGS
+    "top_k", None, "With --outputs=top_k, the number of classes; default 5.", 1, flag_values=FLAGS
 )
 flags.DEFINE_enum(
     "preprocessing",
     "trained",
     ["trained", "uint8"],
-    "uint8: the files take decoded pictures of any size, and resize and scale them.",
+    "uint8: the files take decoded images of any size, and resize and scale them.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "channel_order",
     "rgb",
     ["rgb", "bgr"],
-    "With --preprocessing=uint8, the order of the channels that the files are given.",
+    "With --preprocessing=uint8, the channel order of the images.",
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
     "precision",
     "float32",
     ["float32", "float16", "int8"],
-    "Of the weights, and of the calculation.",
+    "Precision of weights and computation.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "calibration",
     None,
-    "With --precision=int8, a folder of typical images, by which the ranges of activations are "
-    "found; without it they are found as the files run.",
+    "With --precision=int8, a folder of typical images for calibrating the ranges of activations; "
+    "without it the ranges are computed at run time.",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("calibration_images", 200, "How many of them to take.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("calibration_images", 200, "How many of them to use.", 1, flag_values=FLAGS)
 flags.DEFINE_list(
     "evaluate",
     [],
     "Folder of a task's labelled images, to measure accuracy on; for several tasks TASK:FOLDER, "
-    "separated by commas. Taken are its test images, else those of validation.",
+    "separated by commas. Uses the test images, or the validation images if there are none.",
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean("bundle", False, "Share the weights between the tasks.", flag_values=FLAGS)
@@ -81,13 +81,13 @@ flags.DEFINE_string(
 flags.DEFINE_boolean(
     "optimized",
     False,
-    "With --bundle, also write a .ort file per task, as ONNX Runtime optimizes it.",
+    "With --bundle, also write a .ort file per task, optimized by ONNX Runtime.",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer("opset", None, "ONNX operator set; default 17 or 18.", flag_values=FLAGS)
-flags.DEFINE_integer("batch_size", None, "A fixed batch; default any.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("batch_size", None, "A fixed batch size; default any.", 1, flag_values=FLAGS)
 flags.DEFINE_float(
-    "tolerance", 1e-4, "Largest relative difference to Keras accepted.", flag_values=FLAGS
+    "tolerance", 1e-4, "Largest accepted relative difference from Keras.", flag_values=FLAGS
 )
 OPTIONS = (
     *("softmax", "outputs", "top_k", "preprocessing", "channel_order", "precision"),
@@ -149,7 +149,7 @@ def _options(values: flags.FlagValues) -> dict:
 
 
 def files_table(manifest: dict) -> str:
-    """One row per exported file, with what was measured of it, and what they have in common."""
+    """Lays out the measurements of exported files, a row per file, and of their shared files."""
     columns = {
         "file": lambda task: task["file"],
         "task": lambda task: task["task"],

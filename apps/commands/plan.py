@@ -1,4 +1,4 @@
-"""show how a trunk divides among tasks, before training any.
+"""show how tasks would divide a trunk, before training any.
 
 Example:
   packnet plan --tasks=6
@@ -15,16 +15,16 @@ from packnet_tf.planning import equal_shares, plan, plan_table, too_little
 FLAGS = cli.new_flags()
 POSITIONAL = ("pack",)
 flags.DEFINE_integer(
-    "tasks", None, "How many tasks are to come; they get equal shares.", 1, flag_values=FLAGS
+    "tasks", None, "Number of tasks to come; they get equal shares.", 1, flag_values=FLAGS
 )
 flags.DEFINE_list(
     "ratios",
     None,
-    "The prune_ratio of each task instead, separated by commas.",
+    "Instead of --tasks, the prune_ratio of each task, separated by commas.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
-    "pack", None, "Divide what is free in this pack, not a whole trunk.", flag_values=FLAGS
+    "pack", None, "Divide the free weights of this pack, not a whole trunk.", flag_values=FLAGS
 )
 
 

@@ -1,7 +1,7 @@
-"""classify images with exported models, by onnxruntime alone.
+"""classify images with exported models, with onnxruntime alone.
 
-Needs onnxruntime, numpy and pillow; TensorFlow is not imported. Folders stand for all images in
-them. With several models every image is shown to each.
+Needs onnxruntime, numpy and pillow; TensorFlow is not imported. A folder stands for all images in
+it. With several models, each classifies every image.
 
 Example:
   packnet predict onnx/model_task3.onnx photo1.jpg photo2.jpg
@@ -33,7 +33,7 @@ flags.DEFINE_multi_string(
     flag_values=FLAGS,
 )
 flags.DEFINE_list(
-    "task", None, "Of a folder, only these tasks, separated by commas.", flag_values=FLAGS
+    "task", None, "Only these tasks of a folder, separated by commas.", flag_values=FLAGS
 )
 flags.DEFINE_integer(
     "top", 3, "How many classes to print per image.", lower_bound=1, flag_values=FLAGS
@@ -51,7 +51,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         for model in open_models(path, values.pixel_range, values.image_size, values.task)
     ]
     images = expand(arguments)
-    # Where the answers themselves scroll by, they show how far it is.
+    # Predictions that scroll by on a terminal show the progress themselves.
     shown = sys.stderr.isatty() and (values.json or not sys.stdout.isatty())
     entries, failed = [], []
     for image in counted(images, "images", shown):
@@ -71,13 +71,13 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 def open_models(
     path: str, pixel_range: str | None, image_size: int, tasks: Sequence[str] | None = None
 ) -> list[Classifier]:
-    """The classifier of a file, or those of a folder with a manifest, of all tasks or of some.
+    """Opens the classifier of a file, or those of a folder with a manifest.
 
-    Tasks of the folder that do not classify are left out, which is said on stderr.
+    Tasks of the folder that do not classify are skipped, with a message on stderr.
 
     Raises:
         FileNotFoundError: there is no such file, or no manifest in the folder.
-        OSError: a file, of whichever task, is not the one that the manifest describes.
+        OSError: a file of the folder, of any task, does not match the manifest.
         ValueError: the folder has no such task.
         NotAClassifierError: the file, or every one in the folder, does not classify.
     """
@@ -117,7 +117,7 @@ def open_models(
 
 
 def expand(paths: Iterable[str]) -> list[str]:
-    """Files as they are, folders as the images in them.
+    """Replaces folders by the images in them; files stay as they are.
 
     Raises:
         FileNotFoundError: a folder has no images.
@@ -128,12 +128,12 @@ def expand(paths: Iterable[str]) -> list[str]:
 
 
 def classify(image: str, models: Sequence[Classifier], k: int) -> dict:
-    """What the models say of one image.
+    """Classifies one image with several models.
 
     Args:
-        image: an image file; it is decoded once for every size that the models want.
-        models: the models to ask.
-        k: how many classes.
+        image: an image file; it is decoded once for each input size.
+        models: the models.
+        k: number of classes to return.
 
     Returns:
         A dict for JSON: `image`, `models` (for each `task`, `file`, and `top`, a list of `index`,
@@ -161,9 +161,9 @@ def classify(image: str, models: Sequence[Classifier], k: int) -> dict:
 
 
 def lines(entry: dict) -> list[str]:
-    """What `classify` found, a line per model; none for an image that cannot be read.
+    """Formats a result of `classify`, a line per model; empty if the image cannot be read.
 
-    The task is named where there are several, and its file where several have the same task.
+    The task is named if there are several models, and its file if several have the same task.
     """
     answers = entry["models"]
     tasks = [answer["task"] for answer in answers]

@@ -1,4 +1,4 @@
-"""show a pack: its tasks, their accuracies and shares, storage, and a picture.
+"""show a pack: its tasks, their accuracies and shares, its storage, and a picture.
 
 Example:
   packnet report garden.keras --picture=garden.png
@@ -20,8 +20,8 @@ flags.DEFINE_string("pack", None, "The pack, a .keras file.", flag_values=FLAGS)
 flags.DEFINE_string(
     "picture",
     None,
-    "Picture of who owns which share of every layer (.png, .svg or .pdf); default: beside the "
-    "pack, with the suffix .png. 'none' draws nothing.",
+    "File for a picture of the share of every layer that each task owns (.png, .svg or .pdf); "
+    "default: beside the pack, with the suffix .png. 'none' draws nothing.",
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean("layers", False, "Also show who owns how much per layer.", flag_values=FLAGS)
@@ -65,7 +65,7 @@ MOMENTS = ("linear_head", "before_prune", "retrained", "test")
 
 
 def tasks_table(net) -> str:
-    """One row per task: its classes, accuracies, share of the packed weights, and bytes."""
+    """Lays out the tasks, a row each: classes, accuracies, share of packed weights, and bytes."""
     whole, sizes = net.capacity().sum(), net.storage()["tasks"]
     rows = []
     for number, name in enumerate(net.tasks, start=1):
@@ -85,7 +85,7 @@ def tasks_table(net) -> str:
 
 
 def as_json(net, path: pathlib.Path) -> dict:
-    """The same and more as `json.dumps` takes it; shares and accuracies are 0 to 1."""
+    """Returns the report as a dict for JSON; shares and accuracies are 0 to 1."""
     from packnet_tf.apps.packs import shortfalls
 
     whole, storage = net.capacity().sum(), net.storage()
@@ -116,7 +116,7 @@ def as_json(net, path: pathlib.Path) -> dict:
 
 
 def storage_table(net, file_bytes: int) -> str:
-    """What the numbers of the pack take, against one network and one per task."""
+    """Lays out the storage of the pack, against one network and one network per task."""
     storage = net.storage()
     rows = [
         ["packed weights, shared by all tasks", count_bytes(storage["packed"])],

@@ -2,7 +2,8 @@
 
 The first call makes the pack from a trunk; later calls add tasks to it. A task's folder is
 {train,validation,test}/<class>/<image>, of which validation and test are optional, or
-<class>/<image>. What is left out of it is said. Interrupted, the same command continues.
+<class>/<image>. Files that are skipped are reported. To continue an interrupted run, repeat the
+command.
 
 Example:
   packnet train garden.keras --task=flowers --data=flowers/ --trunk=MobileNetV2 \\
@@ -27,7 +28,8 @@ flags.DEFINE_enum(
     "strategy",
     "none",
     ["none", "mirrored", "multi_worker"],
-    "Devices: one; all GPUs here; or the hosts that the TF_CONFIG of each names.",
+    "Devices: none: one device; mirrored: all GPUs of this host; multi_worker: the hosts of "
+    "TF_CONFIG.",
     flag_values=FLAGS,
 )
 
@@ -54,7 +56,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def _pairs(values: flags.FlagValues) -> tuple[tuple[str, str], ...]:
-    """The pairs of --tasks; empty where --task and --data say it."""
+    """Returns the pairs of --tasks; empty if --task and --data are used."""
     if not values.tasks:
         for name in ("task", "data"):
             if values[name].value is None:

@@ -1,7 +1,7 @@
 """check exported files against the pack they came from.
 
-Checksums, inputs and outputs, classes, weights that must be 0, and answers on random images and
-on those of a folder. Ends with status 1 when something is wrong.
+Checks checksums, inputs and outputs, classes, weights that must be 0, and outputs on random images
+and on those of a folder. Ends with status 1 if something is wrong.
 
 Example:
   packnet verify garden.keras onnx/
@@ -22,10 +22,10 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "images",
     None,
-    "Folder of images to compare answers on, besides random ones.",
+    "Folder of images to compare outputs on, in addition to random ones.",
     flag_values=FLAGS,
 )
-flags.DEFINE_integer("count", 32, "How many of them to take.", 1, flag_values=FLAGS)
+flags.DEFINE_integer("count", 32, "How many of these images to use.", 1, flag_values=FLAGS)
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -64,7 +64,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def verdicts_table(verdicts) -> str:
-    """One row per task."""
+    """Lays out verdicts, a row per task."""
     rows = [
         [
             verdict.file,

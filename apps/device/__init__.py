@@ -1,1 +1,1 @@
-"""What runs where there is no Keras."""
+"""Code for devices: it runs without Keras and TensorFlow."""

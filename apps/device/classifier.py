@@ -1,4 +1,4 @@
-"""An exported task, ready to classify images. Neither Keras nor TensorFlow is imported."""
+"""Classifies images with an exported task. Imports neither Keras nor TensorFlow."""
 
 import json
 import os
@@ -22,37 +22,35 @@ _DTYPES = {
 
 
 class NotAClassifierError(ValueError):
-    """The file takes or gives something else than images and classes."""
+    """Raised for a file that does not take images or does not give classes."""
 
 
 class Classifier:
-    """An exported task, ready to classify image files.
+    """An exported task that classifies image files.
 
-    Files with a float input get the picture resized to the size they want, in their range of pixel
-    values. Files with a uint8 input of any height and width do that themselves: they get the
-    picture as it is, upright.
+    For a float input, images are resized to the input's size and scaled to its pixel range. A file
+    with a uint8 input of any size does both itself: it gets the image at its own size, upright.
 
     Args:
         path: the `.onnx` file.
-        pixel_range: "low,high", the lowest and the highest pixel value that a float input wants;
-            None for what the file says.
-        image_size: height and width in pixels where a float input takes any.
+        pixel_range: "low,high", the lowest and the highest pixel value of a float input; default
+            from the file's metadata.
+        image_size: height and width in pixels, for a float input of any size.
 
     Attributes:
         path: the file, as given.
-        task: the task's name; "?" where the file does not say.
-        classes: the names of the classes, in the order of their indices; None where the file has
-            none.
-        count: how many classes there are; None where the file does not say.
-        precision: as the file says it, "float32" for instance, or None.
-        size: (height, width) that pictures are resized to; None for files that take any.
+        task: the task's name; "?" if the file does not name it.
+        classes: names of the classes, by index; None if the file has none.
+        count: number of classes; None if unknown.
+        precision: precision by the file's metadata, "float32" for instance; None if unknown.
+        size: (height, width) that images are resized to; None for files that take any size.
         channels: 3 for RGB, 1 for grey.
 
     Raises:
-        FileNotFoundError: the file is missing, or one that holds its weights.
+        FileNotFoundError: the file, or a file with its weights, is missing.
         NotAClassifierError: it does not classify images.
         ValueError: onnxruntime cannot read it.
-        UsageError: the range of pixel values is not known.
+        UsageError: the pixel range is not known.
 
     Example:
         >>> classifier = Classifier("model_task1.onnx")
@@ -91,14 +89,14 @@ class Classifier:
             self.count = len(self.classes)
 
     def top(self, path, k: int) -> list[tuple[int, float]]:
-        """The likeliest classes of an image file.
+        """Returns the most probable classes of an image file.
 
         Args:
             path: an image file.
-            k: how many classes; there are fewer where the file gives fewer.
+            k: number of classes to return; fewer if the file gives fewer.
 
         Returns:
-            Pairs (index of the class, probability), the likeliest first.
+            Pairs (index of the class, probability), the most probable first.
 
         Raises:
             OSError: the image cannot be read.
@@ -106,7 +104,7 @@ class Classifier:
         return self.top_of([self.load(path)], k)[0]
 
     def load(self, path) -> np.ndarray:
-        """Reads an image file for `top_of`: uint8 (height, width, channels).
+        """Reads an image file for `top_of`, as uint8 (height, width, channels).
 
         Raises:
             OSError: the image cannot be read.
@@ -116,9 +114,9 @@ class Classifier:
         return read_image(path, *self.size, self.channels)
 
     def top_of(self, images: Sequence[np.ndarray], k: int) -> list[list[tuple[int, float]]]:
-        """As `top`, for a batch of images that `load` gave.
+        """Returns the same as `top` for images read by `load`.
 
-        Images of any size go through the network one by one, others together.
+        Images at their own size go through the network one by one, resized ones as a batch.
         """
         step = 1 if self.size is None else self._batch or max(1, len(images))
         answers = []
@@ -133,7 +131,7 @@ class Classifier:
         if self._range is not None:
             low, high = self._range
             batch = batch.astype(np.float32) / 255.0 * (high - low) + low
-        if self._batch is not None:  # a fixed batch wants to be full
+        if self._batch is not None:  # fill a fixed batch
             batch = np.concatenate([batch, batch[-1:].repeat(self._batch - len(batch), axis=0)])
         batch = np.ascontiguousarray(batch, self._dtype)
         answers = self._session.run(self._outputs, {self._input: batch})
@@ -158,7 +156,7 @@ class Classifier:
 
 
 def _open(path: str):
-    """The session of a file, or an error that says which file to look at."""
+    """Opens a file in onnxruntime; an error names the file that is at fault."""
     if os.path.isdir(path):
         raise IsADirectoryError(
             f"'{path}' is a folder. Name the file of one task, for instance "
@@ -170,7 +168,7 @@ def _open(path: str):
         raise ValueError(f"'{path}' has weights in '{file}', which does not fit: {what}. {COPY}")
     try:
         return session(path)
-    except Exception as error:  # onnxruntime's own kinds, none of them public
+    except Exception as error:  # onnxruntime's exception classes are not public
         beside = weight_files(path)
         for file in beside:
             if not file.is_file():
@@ -189,7 +187,7 @@ def _open(path: str):
 
 
 def _only_input(entries, path: str):
-    """The input of a file, which must take images."""
+    """Returns the only input of a file, and checks that it takes images."""
     images = "one input of shape (batch, height, width, 3 or 1), float or uint8"
     if len(entries) != 1:
         names = ", ".join(f"'{entry.name}'" for entry in entries)
@@ -206,7 +204,7 @@ def _only_input(entries, path: str):
 
 
 def _outputs(entries, path: str) -> tuple[list[str], int | None]:
-    """The names of the outputs to ask for, and how many classes there are where that is known."""
+    """Returns the names of the outputs to compute, and the number of classes if it is known."""
     shapes = {entry.name: entry.shape for entry in entries}
     if set(TOP) <= set(shapes):
         return TOP, None
@@ -249,14 +247,14 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Adds the flags `pixel_range` and `image_size` to those of a command."""
+    """Defines the flags `pixel_range` and `image_size` for a command."""
     flags.DEFINE_string(
         "pixel_range",
         None,
-        "Lowest and highest pixel value that a model with a float input wants, for instance 0,1. "
-        "Read from its metadata where it was trained by packnet train.",
+        "Lowest and highest pixel value of a model's float input, for instance 0,1. Models trained "
+        "by packnet train have it in their metadata.",
         flag_values=values,
     )
     flags.DEFINE_integer(
-        "image_size", 224, "Size in pixels where a float input takes any.", 1, flag_values=values
+        "image_size", 224, "Size in pixels for a float input of any size.", 1, flag_values=values
     )

@@ -1,4 +1,4 @@
-"""How far a long run is, on one line of a terminal."""
+"""Shows the progress of a long run on one line of a terminal."""
 
 import sys
 import time
@@ -8,12 +8,12 @@ PATIENCE = 2.0  # seconds before anything is shown: short runs stay quiet
 
 
 def counted(items: Sequence, of: str, shown: bool | None = None) -> Iterator:
-    """Yields the items; what takes long is counted on stderr, where that is a terminal.
+    """Yields items, and counts them on stderr if that takes long.
 
     Args:
-        items: what to go through.
-        of: what they are, "images" for instance.
-        shown: whether to count; default where stderr is a terminal.
+        items: the items.
+        of: their plural noun, "images" for instance.
+        shown: whether to show the count; default: if stderr is a terminal.
     """
     shown = sys.stderr.isatty() if shown is None else shown
     return _counted(items, len(items), of) if shown else iter(items)

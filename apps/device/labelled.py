@@ -1,4 +1,4 @@
-"""Which class every image of a folder is of, by the names that an exported file has for them."""
+"""Labels for a folder of images, by the class names of an exported file."""
 
 import dataclasses
 import pathlib
@@ -9,13 +9,13 @@ from packnet_tf.apps.images.listing import LAYOUT, classes_in, composed, split_f
 
 @dataclasses.dataclass(frozen=True)
 class Labelled:
-    """Images with their classes.
+    """Image files with their classes.
 
     Attributes:
-        folder: the folder of the class folders.
-        classes: names of the classes; their order is that of the labels.
+        folder: the folder that holds the class folders.
+        classes: names of the classes, by label.
         files: pairs (path, label), sorted by label and path.
-        notes: what was left out, a sentence each.
+        notes: a sentence for everything that was skipped.
     """
 
     folder: pathlib.Path
@@ -30,16 +30,16 @@ def labelled_images(
     """Lists the images of a folder, class by class.
 
     Args:
-        directory: a task's folder, `DIR/{train,validation,test}/<class>/<image>`, or one that has
-            the class folders in it.
-        split: which of them; None for `test` where there is one, else `validation`.
-        classes: the file's names of its classes; None where it has none: then the class folders
-            are taken in the order of their names.
-        count: how many classes the file has, where that is known.
+        directory: a task's folder, `DIR/{train,validation,test}/<class>/<image>`, or a folder of
+            class folders.
+        split: which split; None for `test`, or `validation` if there is no `test`.
+        classes: names of the classes in the exported file; None if it has none. Then the class
+            folders are labelled in the order of their names.
+        count: number of classes in the exported file; None if unknown.
 
     Raises:
         FileNotFoundError: the folder, the split, or all images are missing.
-        ValueError: the class folders are not the file's classes.
+        ValueError: the class folders do not match the classes of the exported file.
     """
     folder = _split_folder(pathlib.Path(directory), split)
     listed = classes_in(folder)

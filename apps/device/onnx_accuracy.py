@@ -1,6 +1,6 @@
-"""Accuracy of an exported task on arrays, by onnxruntime alone.
+"""Accuracy of an exported task on arrays, with onnxruntime alone.
 
-For folders of images there is `packnet evaluate`.
+For folders of images, use `packnet evaluate`.
 """
 
 from collections.abc import Iterable
@@ -11,10 +11,10 @@ from packnet_tf.export.runtime.session import session
 
 
 def onnx_accuracy(path, batches: Iterable) -> float:
-    """The share of images that an ONNX file puts into the right class.
+    """Measures the accuracy of an ONNX file.
 
     Args:
-        path: a `.onnx` file with one float input, that answers with logits, probabilities or its
+        path: a `.onnx` file with one float input, whose outputs are logits, probabilities or its
             top classes.
         batches: pairs (inputs (n, ...), labels (n,)) of arrays, as the network takes them.
 

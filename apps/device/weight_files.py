@@ -1,7 +1,7 @@
-"""The files beside an .onnx file that hold its weights (ONNX calls them external data).
+"""Finds the files beside an .onnx file that hold its weights (ONNX's external data).
 
-onnxruntime says of a file that is cut short how many bytes it lacks, but not which file it is. So
-the names are read here, without the onnx package: devices do not have it.
+For a truncated file, onnxruntime reports how many bytes are missing, but not which file it is. So
+the names are read here, without the onnx package, which devices do not have.
 """
 
 import mmap
@@ -17,13 +17,13 @@ _LOCATION = re.compile(rb"\x0a\x08location\x12([\x80-\xff]?[\x00-\x7f])")
 
 
 def weight_files(path) -> list[pathlib.Path]:
-    """The files that a model keeps its weights in, besides its own, in the order of their names.
+    """Returns the external weight files of a model, sorted by name.
 
     Args:
         path: a `.onnx` file.
 
     Returns:
-        Their paths; empty where all weights are in the file itself.
+        Their paths; empty if all weights are in the `.onnx` file.
 
     Example:
         >>> weight_files("onnx/model_task1.onnx")
@@ -42,30 +42,30 @@ def weight_files(path) -> list[pathlib.Path]:
 
 
 def changed_weights(path) -> dict[pathlib.Path, str]:
-    """What is wrong with the weight files of a model, as far as the manifest beside it tells.
+    """Checks the weight files of a model against the manifest beside it.
 
-    A file of the right size with other bytes in it can be told by its checksum only. onnxruntime
-    would take it, and answer nonsense.
+    Only the checksum reveals a changed file of the right size. onnxruntime would load it and give
+    wrong outputs.
 
     Args:
         path: a `.onnx` file.
 
     Returns:
-        By file, what is wrong; empty where nothing is, or where there is no manifest.
+        The problem by file; empty if there is none, or no manifest.
     """
     folder = pathlib.Path(path).parent
     if not (folder / manifests.NAME).is_file():
         return {}
     try:
         manifest = manifests.read(folder)
-    except ValueError:  # a file of somebody else's
+    except ValueError:  # a manifest.json of another program
         return {}
     described = [
         entry
         for entry in manifests.described_files(manifest)
         if not entry["file"].endswith((".onnx", ".ort"))
     ]
-    # Looking through a large model takes time: only where there are weights beside some.
+    # Scanning a large model takes time, so do it only if the manifest lists shared files.
     used = {file.name for file in weight_files(path)} if described else set()
     found = manifests.damage(folder, [entry for entry in described if entry["file"] in used])
     return {folder / name: what for name, what in found.items()}

@@ -1,1 +1,1 @@
-"""Folders of images, their pixels, and the networks that take them."""
+"""Folders of images, decoding and augmentation, and trunks and heads for images."""

@@ -1,4 +1,4 @@
-"""Folders of images, with or without `train`, `validation` and `test`: what is in them, checked."""
+"""Lists and checks folders of images, with or without `train`, `validation` and `test`."""
 
 import concurrent.futures
 import dataclasses
@@ -16,11 +16,11 @@ class Folder:
     """The image files of one task.
 
     Attributes:
-        classes: names of the classes, sorted; their order is that of the labels.
-        files: by split, the pairs (path, label); `validation` is there always, `test` may not be.
+        classes: names of the classes, sorted, by label.
+        files: pairs (path, label) by split; `validation` always exists, `test` may not.
         validation_from_train: whether validation was split off the training images.
-        unreadable: by path, why an image was left out; see `readable`.
-        notes: what else was left out, a sentence each.
+        unreadable: by path, why an image was skipped; see `readable`.
+        notes: a sentence for everything else that was skipped.
     """
 
     classes: list[str]
@@ -31,7 +31,7 @@ class Folder:
 
 
 def shuffled(files: list, seed: int) -> list:
-    """The pairs (path, label) in an order that mixes the classes, the same for a seed."""
+    """Returns the pairs (path, label) in a random order, the same for the same seed."""
     return random.Random(seed).sample(files, len(files))
 
 
@@ -40,11 +40,11 @@ def read_folder(directory, validation_share: float = 0.1, seed: int = 0) -> Fold
 
     Args:
         directory: folder with `train/<class>/<image>` and, optionally, `validation/` and `test/`
-            (`val`, `Train` and the like are taken for what they are); or with the class folders
-            in it, all of whose images are then for training.
-        validation_share: the share of the training images of every class to validate on where
+            (variants such as `val` and `Train` are recognized); or a folder of class folders,
+            whose images are all for training.
+        validation_share: the share of the training images of every class to validate on if
             there is no `validation/`.
-        seed: decides which.
+        seed: seed of the choice of validation images.
 
     Raises:
         FileNotFoundError: the folder or its `train/` is missing.
@@ -84,7 +84,7 @@ def read_folder(directory, validation_share: float = 0.1, seed: int = 0) -> Fold
 def read_folders(
     tasks: Iterable[tuple[str, str]], validation_share: float, seed: int
 ) -> dict[str, Folder]:
-    """The images of several tasks, by name; says what is left out of each.
+    """Lists the images of several tasks, by name; prints what is skipped.
 
     Args:
         tasks: pairs of a name and a folder.
@@ -99,7 +99,7 @@ def read_folders(
 
 
 def readable(folder: Folder) -> Folder:
-    """The folder without the images that cannot be read, all of them tried.
+    """Tries all images of a folder; returns it without those that cannot be read.
 
     Raises:
         ValueError: a class has no readable image left in one split.
@@ -120,13 +120,13 @@ def readable(folder: Folder) -> Folder:
 
 
 def readable_files(pairs: Sequence[tuple[str, int]]) -> tuple[list[tuple[str, int]], dict]:
-    """Tries image files.
+    """Tries to read image files.
 
     Args:
-        pairs: of a path and a label.
+        pairs: pairs (path, label).
 
     Returns:
-        The pairs whose image can be read, and by path why the others cannot.
+        The pairs whose image can be read, and by path the reason why the others cannot.
     """
 
     def complaint(path: str) -> str | None:
@@ -162,7 +162,7 @@ def _check_classes(found: Classes, classes: list[str]) -> None:
 
 
 def _split_off(train, share: float, seed: int):
-    """Moves a share of every class from train to validation; each keeps one image at least."""
+    """Splits a share of every class off for validation; both parts get at least one image."""
     by_label: dict[int, list] = {}
     for pair in train:
         by_label.setdefault(pair[1], []).append(pair)

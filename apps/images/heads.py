@@ -1,4 +1,4 @@
-"""The head that a task of images begins with, where the trunk has learnt nothing yet."""
+"""The head of an image task on a trunk that is not trained yet."""
 
 from collections.abc import Callable
 
@@ -8,15 +8,17 @@ from packnet_tf.training.heads import collect, scaled_head
 
 
 def calibrated_head(features_of: Callable, images, classes: int, factor: float = 1.0):
-    """A random linear head on features of one size; see `packnet_tf.training.heads.scaled_head`.
+    """Returns a random linear head on features that are scaled to a common size.
+
+    See `packnet_tf.training.heads.scaled_head`.
 
     Args:
-        features_of: from images to features, as the task begins with them.
-        images: dataset of (images, labels), of which the first 8 batches are looked at.
+        features_of: function from images to features, as at the start of the task.
+        images: dataset of batches (images, labels); the first 8 batches are used.
         classes: number of outputs.
-        factor: what the rate of the training is multiplied by, see `rates.factors`. The head
-            begins with values that much smaller: random ones would push the trunk that much
-            harder before they have learnt anything.
+        factor: the factor on the learning rate, see `rates.factors`. The initial weights are
+            divided by it: at a higher rate, random weights push the trunk harder before they
+            have learnt anything.
     """
     features, _ = collect(features_of, images.take(8))
     begin = keras.initializers.VarianceScaling(factor**-2, "fan_avg", "uniform")  # Glorot's at 1

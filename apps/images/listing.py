@@ -1,7 +1,7 @@
-"""What is listed of folders of images, the same in training and on the device.
+"""Lists folders of images, in the same way in training and on the device.
 
-People's folders are taken as they are: links are followed, hidden files and what archives leave
-behind are passed over, and whatever else is left out is said.
+Links are followed. Hidden files and the remains of archivers are ignored. Everything else that is
+skipped is reported.
 """
 
 import collections
@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from packnet_tf.apps import cli
 
 LAYOUT = "Expected DIR/{train,validation,test}/<class>/<image>, or DIR/<class>/<image>."
-SPLITS = {  # and what else their folders are called
+SPLITS = {  # with the accepted names of their folders
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid", "dev"),
     "test": ("test", "testing"),
 }
 LEFT_BY_ARCHIVES = "__MACOSX"
-KNOWN_BUT_NOT_DECODED = ("EPS", "MPEG")  # films, and what asks for another program
-MOST_SUFFIXES = 5  # to name of files that are left out
+KNOWN_BUT_NOT_DECODED = ("EPS", "MPEG")  # videos, and a format that needs another program
+MOST_SUFFIXES = 5  # to name for skipped files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +31,8 @@ class Classes:
 
     Attributes:
         folder: the folder.
-        files: by name of a class, in Unicode's composed form and sorted, its image files; some
-            classes may have none.
-        notes: what was left out, a sentence each.
+        files: image files by class name (sorted, in Unicode's composed form); may be empty.
+        notes: a sentence for everything that was skipped.
     """
 
     folder: pathlib.Path
@@ -41,23 +40,23 @@ class Classes:
     notes: list[str]
 
     def pairs(self, names: Sequence[str]) -> list[tuple[str, int]]:
-        """The images of some classes that there are, (path, label), the label a class's place."""
+        """Returns the images of these classes as pairs (path, position of the class)."""
         return [(path, place) for place, n in enumerate(names) for path in self.files[composed(n)]]
 
     def lacks(self, names: Sequence[str]) -> list[str]:
-        """A sentence for each of these classes that has no image."""
+        """Returns a sentence for each of these classes that has no image."""
         empty = [name for name in names if not self.files[composed(name)]]
         return [f"'{self.folder}' has no image of class '{name}'." for name in empty]
 
 
 @functools.cache
 def suffixes() -> frozenset[str]:
-    """Suffixes of the files that Pillow decodes, in lower case with their dot."""
+    """Returns the suffixes of files that Pillow decodes, in lower case with their dot."""
     cli.need("PIL", "pillow")
     from PIL import Image, ImageFile
 
     def decodes(kind: str) -> bool:
-        # What reads JPEG reads MPO, several pictures in one JPEG file, and is not listed for it.
+        # MPO (several images in one JPEG file) has no entry: Pillow's JPEG reader opens it.
         opener = Image.OPEN.get("JPEG" if kind == "MPO" else kind, (None,))[0]
         stub = isinstance(opener, type) and issubclass(opener, ImageFile.StubImageFile)
         return opener is not None and not stub and kind not in KNOWN_BUT_NOT_DECODED
@@ -66,17 +65,17 @@ def suffixes() -> frozenset[str]:
 
 
 def composed(name: str) -> str:
-    """A name in Unicode's composed form (NFC): macOS and others write one name in two ways."""
+    """Returns a name in Unicode's composed form (NFC); macOS may write the decomposed form."""
     return unicodedata.normalize("NFC", name)
 
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """The folders of a task.
+    """The folders of a task's splits.
 
     Attributes:
-        folders: by `train`, `validation` and `test`, as far as there are any.
-        notes: folders beside them that are left out, a sentence each.
+        folders: by `train`, `validation` and `test`; missing splits have no entry.
+        notes: a sentence for every other folder, which is skipped.
     """
 
     folders: dict[str, pathlib.Path]
@@ -84,13 +83,13 @@ class Splits:
 
 
 def split_folders(root: pathlib.Path) -> Splits:
-    """The folders of a task's splits.
+    """Finds the folders of a task's splits.
 
-    A folder counts as a split by its name, in capitals or not, if it has folders in it: a class
-    may be called `train` too.
+    A folder is a split if it has the name of one, in upper or lower case, and contains folders: a
+    class may be called `train` too.
 
     Raises:
-        ValueError: two folders are the same split, or there are several and none has classes.
+        ValueError: two folders are the same split, or there are several splits without classes.
     """
     found: dict[str, pathlib.Path] = {}
     flat, others = [], []
@@ -119,7 +118,7 @@ def split_folders(root: pathlib.Path) -> Splits:
 
 
 def classes_in(folder) -> Classes:
-    """The images of the class folders in a folder."""
+    """Lists the images of the class folders in a folder."""
     folder = pathlib.Path(folder)
     files: dict[str, list[str]] = {}
     left: collections.Counter[str] = collections.Counter()
@@ -144,9 +143,9 @@ def classes_in(folder) -> Classes:
 
 
 def images_in(folder) -> list[str]:
-    """The image files of a folder and the folders in it, by suffix, sorted by path.
+    """Lists the image files of a folder and its subfolders, sorted by path.
 
-    What is hidden (its name begins with a dot) is left out.
+    Images are recognized by their suffix. Hidden files and folders are skipped.
 
     Raises:
         FileNotFoundError: there is none.
@@ -162,14 +161,14 @@ def images_in(folder) -> list[str]:
 
 
 def _folders(folder: pathlib.Path) -> list[str]:
-    """The names of the folders in a folder, sorted; not the hidden ones."""
+    """Returns the names of the folders in a folder, sorted, without hidden ones."""
     return sorted(e.name for e in folder.iterdir() if e.is_dir() and e.name[0] != ".")
 
 
 def _walk(folder) -> tuple[list[str], collections.Counter]:
-    """Image files, sorted, and how many files of other suffixes there are."""
+    """Returns the image files, sorted, and the number of other files by suffix."""
     found, others = [], collections.Counter()
-    been = {os.path.realpath(folder)}  # links may lead back
+    been = {os.path.realpath(folder)}  # links may form cycles
     for parent, folders, files in os.walk(folder, followlinks=True):
         kept = []
         for name in folders:

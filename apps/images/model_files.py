@@ -1,4 +1,4 @@
-"""Files of Keras models, those of Keras 2 among them, or a sentence on why not."""
+"""Reads model files of Keras 3 and Keras 2, with clear errors."""
 
 import contextlib
 import json
@@ -8,15 +8,15 @@ import tempfile
 import zipfile
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
-HDF5 = b"\x89HDF"  # what such a file begins with
+HDF5 = b"\x89HDF"  # the first bytes of an HDF5 file
 
 
 def read_model(source: str):
-    """What Keras reads a model file as.
+    """Reads a model file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it does not; the message names the Keras that wrote the file.
+        ValueError: Keras cannot read it; the message names the Keras version that wrote it.
     """
     import keras
 
@@ -29,12 +29,12 @@ def read_model(source: str):
     with contextlib.ExitStack() as stack:
         with path.open("rb") as file:
             is_hdf5 = file.read(len(HDF5)) == HDF5
-        if is_hdf5 and path.suffix == ".keras":  # as tf.keras 2 wrote them
+        if is_hdf5 and path.suffix == ".keras":  # tf.keras 2 wrote HDF5 under this suffix
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             path = pathlib.Path(shutil.copy(path, pathlib.Path(folder) / "trunk.h5"))
         try:
             return keras.saving.load_model(path, compile=False)
-        except Exception as error:  # Keras raises many kinds
+        except Exception as error:  # Keras raises many classes
             text = (str(error) or type(error).__name__).split("\n")[0]
             raise ValueError(
                 f"Cannot read the trunk '{source}', which {_writer(path)} wrote, with Keras "
@@ -45,7 +45,7 @@ def read_model(source: str):
 
 
 def _writer(path: pathlib.Path) -> str:
-    """Which Keras a model file says that it is of."""
+    """Returns the Keras version that a model file names as its writer."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as file:
@@ -55,5 +55,5 @@ def _writer(path: pathlib.Path) -> str:
         with h5py.File(path) as file:
             version = file.attrs["keras_version"]
             return f"Keras {version.decode() if isinstance(version, bytes) else version}"
-    except Exception:  # it is damaged, or says nothing
+    except Exception:  # it is damaged, or names no version
         return "an unknown program"

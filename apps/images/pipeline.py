@@ -1,4 +1,4 @@
-"""Image files as `tf.data`: decoded once, cached, shuffled, augmented."""
+"""`tf.data` pipelines of image files: decoded once, cached, shuffled, augmented."""
 
 import os
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from packnet_tf.apps.images.pixels import read_image, read_proportional_image
 
-# Of the area and of the proportions of an image: what a random part of it may have.
+# Ranges of the relative area and of the aspect ratio of random crops.
 AREAS, PROPORTIONS = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
@@ -16,12 +16,12 @@ class Pipeline:
     Args:
         shape: (height, width, channels) of the images.
         batch_size: images per batch.
-        seed: of shuffling and augmentation.
+        seed: seed of shuffling and augmentation.
         cache: whether to keep decoded images in memory.
         pixel_range: lowest and highest pixel value of the batches.
-        shorter_side: None stretches images to the shape. A number resizes them to this shorter
-            side, keeping proportions, and cuts the shape out of that: the centre to evaluate on, a
-            random part to train on.
+        shorter_side: None resizes images to the shape, regardless of their proportions. A number
+            resizes their shorter side to it, in pixels, and crops the shape: the centre for
+            evaluation, a random part for training.
     """
 
     def __init__(
@@ -41,13 +41,13 @@ class Pipeline:
             )
 
     def images(self, files, shuffled: bool = False):
-        """Decoded images with labels: uint8 (height, width, channels) and int32.
+        """Returns a dataset of decoded images, uint8 (height, width, channels), and int32 labels.
 
-        Their size is the shape's; with `shorter_side` their own.
+        Images have the size of the shape or, with `shorter_side`, one of their own.
 
         Args:
             files: pairs (path, label).
-            shuffled: in another order in every pass.
+            shuffled: whether to shuffle them anew in every pass.
         """
         import tensorflow as tf
 
@@ -62,14 +62,15 @@ class Pipeline:
             return tf.ensure_shape(image, shape), label
 
         def shuffle(data):
-            # All of them: files come class by class, and a smaller buffer would keep them so.
+            # The buffer holds all files. They are sorted by class, so a smaller one would not mix
+            # the classes.
             return data.shuffle(len(files), seed=self.seed, reshuffle_each_iteration=True)
 
         shape = self.shape if self.shorter_side is None else (None, None, self.shape[-1])
         paths, labels = zip(*files, strict=True)
-        paths = list(map(os.fsencode, paths))  # names of files need not be UTF-8
+        paths = list(map(os.fsencode, paths))  # file names need not be UTF-8
         data = tf.data.Dataset.from_tensor_slices((paths, np.array(labels, np.int32)))
-        if shuffled and not self.cache:  # paths, before they become images
+        if shuffled and not self.cache:  # shuffle paths, which are smaller than images
             data = shuffle(data)
         data = data.map(load, num_parallel_calls=tf.data.AUTOTUNE)
         if not self.cache:
@@ -78,14 +79,14 @@ class Pipeline:
         return shuffle(data) if shuffled else data
 
     def evaluation(self, files):
-        """Batches in the order of the files: float32 (n, h, w, c) of the range, int32 (n,)."""
+        """Returns batches in file order: float32 (n, h, w, c) in the pixel range, int32 (n,)."""
         data = self.images(files)
         if self.shorter_side is not None:
             data = data.map(lambda image, label: (self._centre(image), label))
         return self.batches(data)
 
     def batches(self, data):
-        """Batches of examples whose images have the shape: uint8 to float32 of the range."""
+        """Batches examples, and scales their uint8 images to float32 in the pixel range."""
         import tensorflow as tf
 
         from packnet_tf.trainer.data import untuned
@@ -101,18 +102,18 @@ class Pipeline:
         return untuned(data.batch(self.batch_size).map(scale).prefetch(tf.data.AUTOTUNE))
 
     def training(self, files, flip: bool, crop: bool):
-        """Shuffled, augmented batches, one pass over the files per epoch.
+        """Returns shuffled, augmented batches, one pass over the files per epoch.
 
         Args:
             files: pairs (path, label).
-            flip: mirror half of the images left to right.
-            crop: pad by a sixteenth on every side and crop at random to the old size; with
-                `shorter_side`, cut out a random part and resize it.
+            flip: whether to mirror half of the images left to right.
+            crop: whether to pad by a sixteenth on every side and crop at random to the old size;
+                with `shorter_side`, to crop a random part and resize it.
         """
         return self.batches(self.training_examples(files, flip, crop))
 
     def training_examples(self, files, flip: bool, crop: bool):
-        """The same before batching: images of the shape, labels."""
+        """Returns the examples of `training` before they are batched."""
         import tensorflow as tf
 
         def augment(image, seed):
@@ -147,13 +148,13 @@ class Pipeline:
         return tf.ensure_shape(image, self.shape)
 
     def _random_part(self, image, seed):
-        """A random part of the image, resized: what torchvision calls a random resized crop."""
+        """Returns a random resized crop of the image, as in torchvision."""
         import tensorflow as tf
 
         begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
             tf.shape(image),
             tf.zeros((1, 0, 4)),
-            tf.bitwise.invert(seed),  # the flip draws from the seed: not the same numbers
+            tf.bitwise.invert(seed),  # the flip uses the seed itself, so draw other numbers here
             min_object_covered=0.0,
             aspect_ratio_range=PROPORTIONS,
             area_range=AREAS,

@@ -1,10 +1,10 @@
-"""Which pixel values a network wants: known of keras.applications, in files of them too."""
+"""The pixel values that a network expects, known for models of keras.applications."""
 
 import numpy as np
 
-# What keras.ops calls what `preprocess_input` does within a graph.
+# The class names of the operations that `preprocess_input` leaves in a graph.
 ARITHMETIC = ("Multiply", "TrueDivide", "Divide", "Subtract", "Add")
-# What keras.applications' own preprocess_input does, by the start of the model's name.
+# The scale of keras.applications' preprocess_input, by the start of the model's name.
 _SCALES = {
     "caffe": ("VGG", "ResNet50", "ResNet101", "ResNet152"),
     "torch": ("DenseNet", "VGG16_BN"),
@@ -15,7 +15,7 @@ SCALES = ("unit", "bytes", "symmetric", "torch", "caffe")
 
 
 def application_scale(name: str) -> str:
-    """Which pixel values a network by name wants; see `scale_pixels`."""
+    """Returns the pixel scale of a keras.applications model by name; see `scale_pixels`."""
     if name.endswith("V2") and name.startswith("ResNet"):
         return "symmetric"
     fits = [
@@ -28,11 +28,13 @@ def application_scale(name: str) -> str:
 
 
 def scale_of(network) -> tuple[str, str] | None:
-    """The pixel values that a network from a file wants, and what tells so; None: nothing does.
+    """Returns the pixel scale of a network from a file and the reason, or None if unknown.
+
+    The operations between the input and the first weights decide, or else the name that
+    keras.applications gave to the network or to a model within it.
 
     Args:
-        network: a Keras model. What it does to its inputs before its first weights tells; else the
-            name that keras.applications gave it, or a model within it.
+        network: a Keras model.
     """
     import keras
 
@@ -58,7 +60,7 @@ def scale_of(network) -> tuple[str, str] | None:
 
 
 def _steps(network):
-    """What a network does to its inputs, in order, that of models within it too."""
+    """Yields the layers of a network and of its nested models, in order from the input."""
     import keras
 
     for step in network.layers if isinstance(network, keras.Sequential) else network.operations:
@@ -69,7 +71,7 @@ def _steps(network):
 
 
 def _by_name(name: str) -> str | None:
-    """What a network of keras.applications wants that does not scale its pixels itself."""
+    """Returns the scale for a keras.applications name, if the network does not scale pixels."""
     plain = _plain(name)
     fits = [
         (len(start), start, scale)
@@ -82,7 +84,7 @@ def _by_name(name: str) -> str | None:
     _, start, scale = max(fits)
     if start.startswith("ResNet") and plain.startswith(f"{_plain(start)}v2"):
         return "symmetric"
-    if scale == "bytes":  # made without the layers that scale
+    if scale == "bytes":  # built without its layers that scale
         return "torch" if start == "ConvNeXt" else "symmetric"
     return scale
 
@@ -96,8 +98,9 @@ def scale_pixels(pixels, scale: str):
 
     Args:
         pixels: KerasTensor (batch, height, width, channels), float32.
-        scale: "unit" (0 to 1), "bytes" (as they are), "symmetric" (-1 to 1), "torch" (0 to 1,
-            then ImageNet's mean and deviation), "caffe" (BGR, ImageNet's mean subtracted).
+        scale: "unit" (0 to 1), "bytes" (unchanged), "symmetric" (-1 to 1), "torch" (0 to 1, then
+            normalised by ImageNet's mean and standard deviation), "caffe" (BGR, ImageNet's mean
+            subtracted).
     """
     import keras
 

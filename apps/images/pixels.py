@@ -1,6 +1,6 @@
-"""Image files as arrays: the same decoding and resizing in training and on the device.
+"""Reads image files as arrays, with the same decoding and resizing in training and on the device.
 
-Pillow and NumPy only, so that `packnet predict` needs no Keras.
+Uses Pillow and NumPy only, so that `packnet predict` needs no Keras.
 """
 
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from packnet_tf.apps import cli
 def read_image(path, height: int, width: int, channels: int) -> np.ndarray:
     """Reads an image file.
 
-    The picture is turned upright, converted to RGB (or grey), and resized to the given size
-    (Pillow's bilinear filter, which averages when it shrinks); proportions are not kept.
+    The image is turned upright, converted to RGB (or grey), and resized to the given size
+    regardless of its proportions, by Pillow's bilinear filter, which averages when it shrinks.
 
     Args:
         path: an image file.
@@ -35,7 +35,7 @@ def read_proportional_image(path, shorter_side: int, channels: int) -> np.ndarra
 
     Args:
         path: an image file.
-        shorter_side: its height or its width in pixels, whichever is less.
+        shorter_side: the smaller of height and width after resizing, in pixels.
         channels: 3 for RGB, 1 for grey.
 
     Returns:
@@ -71,7 +71,7 @@ def _with_shorter_side(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def _read(path, channels: int, resized: Callable) -> np.ndarray:
-    """Decodes a file; `resized` says from its (width, height) what they become."""
+    """Decodes a file; `resized` maps its (width, height) to those of the result."""
     cli.need("PIL", "pillow")
     from PIL import Image
 
@@ -90,10 +90,10 @@ def _read(path, channels: int, resized: Callable) -> np.ndarray:
 
 
 def _upright(image):
-    """The picture turned as its EXIF data say, of which nothing else is looked at.
+    """Rotates an image by the orientation in its EXIF data, and ignores all other tags.
 
-    Cameras and editors write all kinds of odd tags into sound photographs, and Pillow's own way
-    of turning a picture writes them anew, which fails.
+    Cameras and editors write invalid tags into valid photographs. Pillow's `exif_transpose`
+    rewrites all tags, and fails on these.
     """
     from PIL import ExifTags, Image
 
@@ -107,19 +107,19 @@ def _upright(image):
         7: turn.TRANSVERSE,
         8: turn.ROTATE_90,
     }
-    image.load()  # some formats turn the picture themselves here, and drop the tag
+    image.load()  # some formats rotate the image here, and drop the tag
     try:
         method = transposes.get(image.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # whatever unreadable EXIF data raise: the pixels are sound
+    except Exception:  # unreadable EXIF data raise anything; the pixels are valid
         method = None
     return image if method is None else image.transpose(method)
 
 
 def _in_bytes(image, kind: str):
-    """A picture of whole bytes: what is beyond them Pillow would cut off, not scale.
+    """Scales an image to 8 bits per channel, where Pillow would clip it.
 
     Raises:
-        ValueError: it is not known what its numbers mean.
+        ValueError: the range of its pixel values is unknown.
     """
     from PIL import Image
 

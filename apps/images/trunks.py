@@ -1,22 +1,22 @@
-"""Trunks for image tasks: from a .keras file, from keras.applications, or VGG-16 of our own.
+"""Trunks for image tasks: from a model file, from keras.applications, or our own VGG-16.
 
-The trunk takes RGB (or grey) pixels of 0 to 255, scales them as its backbone wants them, and
-ends in one feature vector per image, so that every model exported from it takes raw pixels.
+The trunk takes RGB (or grey) pixels of 0 to 255, scales them for its backbone, and gives one
+feature vector per image. So every model exported from it takes raw pixels.
 """
 
 from packnet_tf.apps.images.model_files import SUFFIXES, read_model
 from packnet_tf.apps.images.pixel_scales import application_scale, scale_of, scale_pixels
 from packnet_tf.backend.keras_internals import all_layers, operation_of
 
-# By name, what `vgg.vgg16` is given.
+# Arguments for `vgg.vgg16`, by name of the trunk.
 OWN = {"VGG16_FC": {"batch_norm": False}, "VGG16_BN": {"batch_norm": True}}
 
 
 def is_trained(trunk) -> bool:
-    """Whether a trunk's weights are more than its initializers gave.
+    """Whether a trunk's weights differ from their initial values.
 
-    Training moves biases, gains and statistics away from the constants that they begin with. A
-    trunk that has none of them is taken for trained.
+    Training moves biases, gains and moving statistics away from their constant initial values. A
+    trunk without any of these counts as trained.
     """
     found = False
     for layer in all_layers(trunk):
@@ -40,19 +40,19 @@ def load_trunk(
     scale: str | None = None,
     weights: str = "imagenet",
 ):
-    """Makes a trunk that takes pixels of 0 to 255 and gives a feature vector.
+    """Builds a trunk from pixels of 0 to 255 to a feature vector.
 
     Args:
         source: path of a `.keras` or `.h5` model, or the name of a keras.applications model, or
             VGG16_FC or VGG16_BN, see `vgg.vgg16`.
-        image_size: height and width in pixels; default what the model takes, or 224.
-        output: name of the layer whose output are the features, to leave out a model's own head;
-            default the last one of a file; of an application, its last feature map.
-        scale: see `scale_pixels`; default what the application wants, in a file too, or "unit".
+        image_size: height and width in pixels; default the model's input size, or 224.
+        output: name of the layer whose output is the features, to leave out a model's own head;
+            default the last layer of a file, or the last feature map of an application.
+        scale: see `scale_pixels`; default as the application expects, also in a file, or "unit".
         weights: for applications: "imagenet", "none" (random), or a path.
 
     Returns:
-        A functional `keras.Model`.
+        A Functional `keras.Model`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -108,7 +108,7 @@ def _known_scale(source: str, backbone) -> str:
 
 
 def _before_classifier(network) -> str | None:
-    """The layer before the Dense that a softmax at a network's end is of; None without one."""
+    """Returns the layer before a network's final softmax classifier; None if it has none."""
     import keras
 
     last, soft = network.layers[-1], False
@@ -125,11 +125,11 @@ def _before_classifier(network) -> str | None:
 def pretrained_head(
     source: str, output: str, image_size: int | None = None, weights: str = "imagenet"
 ):
-    """The classifier that a network came with, to be the head of the task it was trained on.
+    """Returns the classifier of a pretrained network, as the head of the task it was trained on.
 
     Args:
         source, image_size, weights: as for `load_trunk`.
-        output: the layer that the trunk ends at; the classifier must be the Dense after it.
+        output: name of the trunk's last layer; the classifier must be the Dense after it.
 
     Returns:
         A built `keras.layers.Dense` that gives logits.
@@ -157,7 +157,7 @@ def pretrained_head(
 
 
 def _network(source: str, image_size: int | None, weights: str, output: str | None):
-    """The network by its file or name; with its classifier where the output is within that."""
+    """Loads a network by file or name, with its classifier if `output` is a layer of that."""
     import keras
 
     if not source.endswith(SUFFIXES):
@@ -198,7 +198,7 @@ def _application(name: str, image_size: int | None, weights: str, output: str | 
 
 
 def _is_within(build, output: str, size: int) -> bool:
-    """Whether an application without its classifier has that layer."""
+    """Whether an application without its classifier has the layer `output`."""
     layers = build(include_top=False, weights=None, input_shape=(size, size, 3)).layers
     return output in [layer.name for layer in layers]
 

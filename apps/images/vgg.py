@@ -1,4 +1,4 @@
-"""VGG-16 with its fully connected layers and dropout, with or without batch normalisation."""
+"""VGG-16 with dropout in its fully connected layers, with or without batch normalisation."""
 
 import keras
 from keras import layers
@@ -8,22 +8,22 @@ DROPOUT = 0.5
 
 
 def vgg16(size: int, batch_norm: bool = False, weights: str | None = None) -> keras.Model:
-    """Builds VGG-16 as the PackNet paper trains it, its ImageNet classifier on top.
+    """Builds VGG-16 as the PackNet paper trains it, with its ImageNet classifier.
 
-    keras.applications has it too, but without dropout and without batch normalisation.
+    The VGG-16 of keras.applications has neither dropout nor batch normalisation.
 
     Args:
-        size: height and width of the images; weights of ImageNet are for 224.
+        size: height and width of the images in pixels; ImageNet weights are for 224.
         batch_norm: a BatchNormalization after every convolution (VGG-16-BN).
-        weights: None for random ones; "imagenet" for those of keras.applications, which has none
-            with batch normalisation; or the path of a Keras weights file of this model.
+        weights: None for random weights; "imagenet" for those of keras.applications, which has
+            none with batch normalisation; or the path of a Keras weights file of this model.
 
     Returns:
-        A functional model from pixels, scaled as the weights want them, to 1000 probabilities;
-        layers are named as in keras.applications, with `fc1`, `fc2` and `predictions` at the end.
+        A Functional model from pixels, scaled as the weights expect, to 1000 probabilities.
+        Layers are named as in keras.applications, ending in `fc1`, `fc2` and `predictions`.
 
     Raises:
-        ValueError: there are no ImageNet weights to be had for it.
+        ValueError: there are no ImageNet weights for it.
 
     Source: Simonyan & Zisserman 2015, table 1 column D; dropout of the fully connected layers as
         in section 3.1. With batch normalisation: Mallya & Lazebnik 2018, section 4.
@@ -40,7 +40,7 @@ def vgg16(size: int, batch_norm: bool = False, weights: str | None = None) -> ke
             activation = None if batch_norm else "relu"
             x = layers.Conv2D(filters, 3, padding="same", activation=activation, name=name)(x)
             if batch_norm:
-                # torchvision's momentum and epsilon: weights of this network come from there.
+                # torchvision's momentum and epsilon, since pretrained weights come from there.
                 x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
                 x = layers.ReLU(name=f"{name}_relu")(x)
         x = layers.MaxPooling2D(2, name=f"block{number}_pool")(x)

@@ -1,1 +1,1 @@
-"""Packs of tasks on folders of images."""
+"""Packs of image tasks: what `packnet train` and `packnet demo` do."""

@@ -1,20 +1,20 @@
-"""The base of a pack: its pretrained trunk, kept for all tasks, and pruned a little for them."""
+"""The base of a pack: its pretrained trunk, slightly pruned and kept for all tasks."""
 
 import packnet_tf
 
-BASE = "base"  # its name where nobody gives one, and the note by which a new pack is to get one
-BASE_IMAGES = 2000  # that it is repaired on; more take longer than they gain
+BASE = "base"  # the default name, and the key of the note that a new pack is to get a base
+BASE_IMAGES = 2000  # images to repair it on; more cost more time than they gain
 
 
 def adopt(net: packnet_tf.PackNet, name: str, batches, ratio: float, epochs: int) -> None:
-    """Makes the trunk of a new pack its base, and prints what that did.
+    """Makes the trunk of a new pack its base, and prints the result.
 
     Args:
         net: a pack without tasks.
-        name: of the base, as the first task.
-        batches: dataset of (images, labels) to repair it on.
-        ratio: share of its packed weights to release.
-        epochs: of the repair.
+        name: name of the base, which is the first task.
+        batches: dataset of batches (images, labels) to repair it on.
+        ratio: share of its packed weights to release, 0 to 1.
+        epochs: epochs of the repair.
     """
     ratios = packnet_tf.erk_ratios(net, ratio)
     print(f"Keeping the pretrained trunk as task {name} ...", flush=True)
@@ -23,26 +23,26 @@ def adopt(net: packnet_tf.PackNet, name: str, batches, ratio: float, epochs: int
 
 
 def coming_base(net: packnet_tf.PackNet) -> str | None:
-    """Name of the base that a pack without tasks is to get; else None."""
+    """Returns the name of the base that a pack without tasks is to get, or None."""
     return None if net.tasks else net.notes.get(BASE)
 
 
 def default_restart(has_base: bool) -> str:
-    """What freed weights restart from, see `PackNet`, where nobody has chosen it.
+    """Returns the default of `restart`, see `PackNet`.
 
-    The base is repaired to be whole without what it released. Weights that start from 0 beside it
-    change nothing until they have learnt something, and what has learnt least is pruned.
+    The base is repaired to work without the weights that it released. Beside it, weights that start
+    from 0 have no effect until they have learnt something, and those that learnt least are pruned.
     """
     return "zero" if has_base else "trunk"
 
 
 def reused(net: packnet_tf.PackNet, reuse: str) -> str | list[str]:
-    """What a setting means for the next task of a pack, as `PackNet.add_task` takes it.
+    """Converts the setting `reuse` to the argument of `PackNet.add_task`.
 
     Args:
         net: the pack.
-        reuse: "auto" is the base alone, where there is one, and else all earlier tasks; "all",
-            "none", or names with commas between them.
+        reuse: "all", "none", names separated by commas, or "auto": the base if there is one, else
+            all earlier tasks.
     """
     if reuse == "auto":
         return [net.base] if net.base else "all"
@@ -50,7 +50,7 @@ def reused(net: packnet_tf.PackNet, reuse: str) -> str | list[str]:
 
 
 def optimizer_name(net: packnet_tf.PackNet, name: str) -> str:
-    """The optimizer that a setting means: "auto" is "adam" beside an adopted trunk, else "sgd"."""
+    """Resolves the setting `optimizer`: "auto" is "adam" beside an adopted trunk, else "sgd"."""
     if name != "auto":
         return name
     return "adam" if net.base or coming_base(net) else "sgd"

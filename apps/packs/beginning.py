@@ -1,10 +1,10 @@
-"""What a task of images begins with: its head, and the statistics that it normalises by.
+"""Chooses the initial head of an image task, and the statistics that it normalises by.
 
-A trunk that has learnt something gives a linear head that has converged before training begins. And
-beside a base there is a choice. By the trunk's own statistics a task starts exactly as the frozen
-trunk, which suits photographs like those it was trained on; by the statistics of the task's batches
-it can move further, which suits other images. No figure was found that tells beforehand, so both
-are tried for some steps, and validation images choose.
+On a trained trunk, the head is a linear one that is trained to convergence beforehand. Beside a
+base there are two choices of statistics. With the trunk's statistics, a task starts exactly as the
+frozen trunk, which suits images like those it was trained on. With the statistics of the task's own
+batches, it can move further, which suits other images. We found no measure that predicts the better
+one, so both are tried for some steps and compared on validation images.
 """
 
 import dataclasses
@@ -20,9 +20,10 @@ from packnet_tf.normalization.statistics import moves_statistics, update_statist
 from packnet_tf.tasks.reuse import seen_numbers
 from packnet_tf.training.heads import collect, fitted_head, linear_accuracy, next_features
 
-STATISTICS_STEPS = 16  # that statistics are measured on after a trial
-TRIAL_STEPS = 100  # of a trial; in fewer, batches' statistics have not caught up yet
-# Without the batches' statistics, which hold back steps that are too large.
+STATISTICS_STEPS = 16  # batches to measure statistics on after a trial
+TRIAL_STEPS = 100  # with fewer, a task with batch statistics has not caught up yet
+# The factor on the learning rate with the trunk's statistics: batch statistics, which dampen steps
+# that are too large, are missing then.
 TRUNK_RATE = 1 / 3
 
 
@@ -31,10 +32,10 @@ class Images:
     """Datasets of batches (images, labels) of one task.
 
     Attributes:
-        fitting: training images, not augmented, in an order that mixes the classes.
-        training: the same as training sees them.
-        validation: validation images, mixed too.
-        classes: how many there are.
+        fitting: training images, shuffled, not augmented.
+        training: training images, shuffled and augmented.
+        validation: validation images, shuffled.
+        classes: number of classes.
     """
 
     fitting: object
@@ -45,15 +46,15 @@ class Images:
 
 @dataclasses.dataclass(frozen=True)
 class Beginning:
-    """What a task begins with.
+    """The initial head and statistics of a task.
 
     Attributes:
-        head: built, or to be built.
+        head: the head, built or not.
         statistics: see `PackNet.add_task`.
-        reference: accuracies on validation images: `chance`, and of a linear head on the frozen
-            trunk `linear_head`, where it is trained.
-        kept_head: that of a linear head on what the task sees, which is what can be packed instead;
-            0 where the pack has no base.
+        reference: accuracies on validation images: `chance` and, on a trained trunk,
+            `linear_head`, a linear head on the frozen trunk.
+        kept_head: accuracy of a linear head on the frozen weights that the task sees, which can be
+            packed instead; 0 if the pack has no base.
     """
 
     head: keras.layers.Layer
@@ -63,7 +64,7 @@ class Beginning:
 
     @property
     def rate_factor(self) -> float:
-        """What to multiply learning rates by."""
+        """The factor on the learning rates."""
         return TRUNK_RATE if self.statistics == "trunk" else 1.0
 
 
@@ -71,17 +72,17 @@ def begin(
     net, name: str, images: Images, new_optimizer: Callable, rate: float, factor: float,
     reuse: str | Sequence[str] = "all", statistics: str | None = None,
 ) -> Beginning:  # fmt: skip
-    """The beginning of the next task of a pack, which is left as it was.
+    """Chooses the initial head and statistics of a pack's next task; the pack does not change.
 
     Args:
         net: the pack.
-        name: of the task, for the screen.
+        name: name of the task, for messages.
         images: its data.
-        new_optimizer: makes an optimizer of a learning rate.
-        rate: of the training.
+        new_optimizer: function from a learning rate to an optimizer.
+        rate: learning rate of the training.
         factor: see `heads.calibrated_head`.
         reuse: see `PackNet.add_task`.
-        statistics: what was chosen before, in a run that was interrupted.
+        statistics: the choice that an interrupted run made; default: choose now.
     """
     labels = np.concatenate([labels.numpy() for _, labels in images.validation])
     reference = {"chance": float(np.bincount(labels).max() / len(labels))}
@@ -97,7 +98,7 @@ def begin(
     heads["trunk"], kept = _fitted(net, images, "trunk", reuse)
     reference["linear_head"] = kept
     if seen_numbers(reuse, net.tasks) != seen_numbers([net.base], net.tasks):
-        # Earlier tasks may have made worse what this one sees: the base alone is the floor.
+        # Weights of earlier tasks may have made the features worse, so try the base alone as well.
         reference["linear_head"] = max(kept, _fitted(net, images, "trunk", [net.base])[1])
     heads["task"], _ = _fitted(net, images, "task", reuse)
     print(
@@ -111,7 +112,7 @@ def begin(
             for kind, head in heads.items():
                 begun = Beginning(head, kind, reference)
                 tried[kind] = _try(net, name, begun, images, new_optimizer, rate, reuse)
-        statistics = max(tried, key=tried.get)  # of equals the trunk's
+        statistics = max(tried, key=tried.get)  # a tie goes to the trunk's
         print(
             f"{name}: {TRIAL_STEPS} steps by the trunk's statistics get {tried['trunk']:.1%}, by "
             f"those of batches {tried['task']:.1%}: going on with the {_NAMES[statistics]}",
@@ -126,13 +127,13 @@ _NAMES = {"trunk": "trunk's", "task": "batches'"}
 def keep_linear_head(
     net, name: str, images: Images, classes: list[str], reuse: str | Sequence[str] = "all"
 ) -> float:
-    """Packs a task anew as a linear head on what the pack has; it takes no weights.
+    """Replaces a task by a linear head on the committed weights; it claims no weights.
 
     Args:
         net: the pack; the task is its last one.
-        name: of the task.
+        name: name of the task.
         images: its data.
-        classes: their names.
+        classes: names of its classes.
         reuse: see `PackNet.add_task`.
 
     Returns:
@@ -146,7 +147,7 @@ def keep_linear_head(
 
 
 def _fitted(net, images: Images, *given, **more) -> tuple[keras.Model, float]:
-    """A converged head on `next_features(net, ...)`, and its accuracy on validation images."""
+    """Returns a converged head on `next_features(net, ...)`, and its validation accuracy."""
     features_of = next_features(net, *given, **more)
     head = fitted_head(*collect(features_of, images.fitting), images.classes)
     return head, linear_accuracy(head, *collect(features_of, images.validation))
@@ -155,7 +156,7 @@ def _fitted(net, images: Images, *given, **more) -> tuple[keras.Model, float]:
 def _try(
     net, name: str, begun: Beginning, images: Images, new_optimizer, rate: float, reuse
 ) -> float:
-    """Accuracy on validation images after some steps of training."""
+    """Returns the validation accuracy of a task after `TRIAL_STEPS` of training."""
     model = net.add_task(name, begun.head, statistics=begun.statistics, reuse=reuse)
     try:
         return trial(model, new_optimizer(rate * begun.rate_factor), images)
@@ -164,14 +165,14 @@ def _try(
 
 
 def trial(model: keras.Model, optimizer: keras.optimizers.Optimizer, images: Images) -> float:
-    """Accuracy of any model on validation images after `TRIAL_STEPS` of training."""
+    """Returns the validation accuracy of a model after `TRIAL_STEPS` of training."""
     model.compile(
         optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=False,
     )
-    optimizer.build(model.trainable_variables)  # within a trace it takes as long again
+    optimizer.build(model.trainable_variables)  # built within a trace, it would double its time
     data = images.training.repeat()
     keras.Model.fit(model, data.take(TRIAL_STEPS), verbose=0, shuffle=False)
     update_statistics(model, data.take(STATISTICS_STEPS))

@@ -1,4 +1,4 @@
-"""What `packnet demo` does: three tasks of digits, packed, exported, and checked."""
+"""`packnet demo`: packs, exports and checks three tasks of digits."""
 
 import dataclasses
 import pathlib
@@ -15,7 +15,7 @@ from packnet_tf.reporting.tables import count_bytes, text_table
 
 @dataclasses.dataclass(frozen=True)
 class Digits:
-    """One task: the images of some digits, float32 (n, 8, 8, 1) of 0 to 1, and their labels."""
+    """One task: images of some digits, float32 (n, 8, 8, 1) in 0 to 1, and their labels."""
 
     name: str
     prune_ratio: float
@@ -25,7 +25,7 @@ class Digits:
     test: tuple[np.ndarray, np.ndarray]
 
 
-# The ratios of equal shares: a third of the network each.
+# Equal shares: these ratios give each task a third of the network.
 TASKS = (
     ("digits_0_to_3", (0, 1, 2, 3), 2 / 3),
     ("digits_4_to_6", (4, 5, 6), 1 / 2),
@@ -52,7 +52,7 @@ def load_tasks() -> list[Digits]:
 
 
 def small_trunk() -> keras.Model:
-    """A convolutional network of some 6,000 weights for 8 x 8 pixels."""
+    """Builds a convolutional network of about 6,000 weights for 8 x 8 pixels."""
     layers = [keras.Input((8, 8, 1), name="image")]
     for filters, strides in ((8, 1), (16, 2), (24, 2)):
         layers += [
@@ -68,7 +68,7 @@ def pack_digits(output, epochs: int, prune_epoch: int, seed: int) -> str:
     """Packs, exports and checks the three tasks; returns the closing summary.
 
     Raises:
-        RuntimeError: a task's answers changed after it was committed, which must never happen.
+        RuntimeError: a task's logits changed after its commit, which must never happen.
     """
     began = time.monotonic()
     output = pathlib.Path(output)
@@ -126,7 +126,7 @@ def _train(net, task: Digits, epochs: int, prune_epoch: int) -> packnet_tf.PackN
 
 
 class _Line(keras.callbacks.Callback):
-    """One short line per epoch."""
+    """Prints one short line per epoch."""
 
     def __init__(self, epochs: int, prune_epoch: int):
         super().__init__()

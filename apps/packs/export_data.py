@@ -1,4 +1,4 @@
-"""Images for an export: to find int8 ranges on, and to measure accuracy on."""
+"""Images for an export: to calibrate int8 ranges, and to measure accuracy."""
 
 import random
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from packnet_tf.apps.packs.opening import check_shapes, pixel_range
 
 
 def calibration_images(net, pack: str, folder: str, count: int) -> np.ndarray:
-    """Images of a folder as the trunk takes them, float32 (n, height, width, channels).
+    """Reads images of a folder as trunk inputs, float32 (n, height, width, channels).
 
     Args:
         net: the pack.
         pack: its file, for messages.
-        folder: holds images, also in folders within it.
-        count: how many to take, chosen by a fixed seed.
+        folder: folder of images, searched with its subfolders.
+        count: number of images, chosen with a fixed seed.
     """
     check_shapes(net.state.trunk, pack)
     files = images_in(folder)
@@ -29,10 +29,10 @@ def calibration_images(net, pack: str, folder: str, count: int) -> np.ndarray:
 
 
 def labelled_images(net, pack: str, tasks: Sequence[str], given: Sequence[str]) -> dict:
-    """By task, batches (images, labels) of what `--evaluate` names.
+    """Returns the batches (images, labels) of the folders in `--evaluate`, by task.
 
     Raises:
-        ValueError: it is not clear which folder is which task's.
+        ValueError: a folder does not name its task, or names an unknown one.
     """
     check_shapes(net.state.trunk, pack)
     folders = dict(entry.split(":", 1) for entry in given if ":" in entry)
@@ -60,7 +60,7 @@ def labelled_images(net, pack: str, tasks: Sequence[str], given: Sequence[str]) 
 
 
 def _readable(files: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
-    """The files that can be read; says which cannot."""
+    """Returns the files that can be read; prints those that cannot."""
     kept, unreadable = readable_files(files)
     if not kept:
         raise OSError(f"No image can be read: {next(iter(unreadable.values()))}.")

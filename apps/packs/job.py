@@ -1,4 +1,4 @@
-"""One task of `packnet train`: from a folder of images to what `PackTrainer` packs."""
+"""One task of `packnet train`: turns a folder of images into a task for `PackTrainer`."""
 
 import dataclasses
 
@@ -20,9 +20,9 @@ class Job:
 
     Attributes:
         plan: the settings of the command.
-        name: of the task.
+        name: name of the task.
         folder: its images.
-        prune: what it prunes by, see `rates.pruning`.
+        prune: its ratio or `Auto`, see `rates.pruning`.
     """
 
     plan: Plan
@@ -31,11 +31,11 @@ class Job:
     prune: object
 
     def pending(self) -> packnet_tf.PendingTask:
-        """What `PackTrainer` is given."""
+        """Returns the task in the form that `PackTrainer` takes."""
         return packnet_tf.PendingTask(self.name, self.prepare, self.finish)
 
     def prepare(self, net, memory: dict) -> packnet_tf.Task:
-        """Reads the images, adopts the base where the pack is to get one, and fits the head."""
+        """Reads the images, adopts the base if the pack is to get one, and fits the head."""
         plan, folder = self.plan, self.folder
         pipeline = Pipeline(
             net.state.trunk.input_shape[1:],
@@ -44,7 +44,7 @@ class Job:
             plan.cache,
             pixel_range(net, plan.pack),
         )
-        # Shuffled: batches that are normalised must not be of one class each.
+        # Shuffled: batches of a single class would give useless statistics for normalisation.
         files = {split: shuffled(found, plan.seed) for split, found in folder.files.items()}
         sets = {split: pipeline.evaluation(found) for split, found in files.items()}
         training = pipeline.training(folder.files["train"], plan.flip, plan.crop)
@@ -55,7 +55,8 @@ class Job:
         factors = rates.factors(
             net, optimizer, self.prune, plan.gradual, plan.claim_ratio, plan.scale_rate
         )
-        # Not the same dataset as the training's, whose order a resumed run must find again.
+        # A second dataset: a pass over the training's would change the order of its epochs, which
+        # a resumed run must reproduce.
         self._images = Images(
             sets["train"],
             pipeline.training(folder.files["train"], plan.flip, plan.crop),
@@ -76,7 +77,7 @@ class Job:
         )  # fmt: skip
 
     def finish(self, net, entry: dict) -> None:
-        """Gives a task that came out below a linear head that head, and says so."""
+        """Replaces a task that came out below a linear head by that head, and warns about it."""
         trained = net.results(self.name).get("retrained", 1.0)
         if trained >= self._floor:
             return
@@ -94,6 +95,6 @@ class Job:
 
 
 def accuracy_on(model, data) -> float:
-    """The share of a dataset's examples that a model gets right."""
+    """Returns the accuracy of a model on a dataset, 0 to 1."""
     labels = np.concatenate([labels.numpy() for _, labels in data])
     return float(np.mean(model.predict(data, verbose=0).argmax(-1) == labels))

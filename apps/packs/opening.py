@@ -1,4 +1,4 @@
-"""The pack that `packnet train` works on: opened or made, and whether it takes images."""
+"""Opens or makes the pack that `packnet train` works on, and checks that it takes images."""
 
 import pathlib
 
@@ -15,12 +15,12 @@ POLICIES = ("biases", "norms", "restart")
 
 
 def open_pack(plan: Plan) -> packnet_tf.PackNet:
-    """The pack of a plan; a new one, of the plan's trunk, where there is no file.
+    """Opens the pack of a plan, or makes a new one from the plan's trunk.
 
-    What is made afterwards, heads above all, computes as its trunk does.
+    Sets the dtype policy of the trunk globally, so that heads built afterwards use it too.
 
     Raises:
-        ValueError: there is neither, or the pack is not what the plan says.
+        ValueError: there is neither a pack nor a trunk, or the pack does not fit the plan.
     """
     keras.config.set_dtype_policy(plan.precision or "float32")
     net = _opened(plan)
@@ -51,7 +51,7 @@ def _opened(plan: Plan) -> packnet_tf.PackNet:
         plan.trunk, plan.image_size, plan.trunk_output, plan.pixel_scale, plan.trunk_weights
     )
     if plan.precision not in (None, "float32"):
-        trunk = computing_in(trunk, plan.precision)  # a file has policies of its own
+        trunk = computing_in(trunk, plan.precision)  # layers of a file have their own policies
     chosen = {name: getattr(plan, name) for name in POLICIES if getattr(plan, name) is not None}
     base = BASE if plan.adopt == "auto" and is_trained(trunk) else plan.adopt
     has_base = base not in ("auto", "none")
@@ -86,7 +86,7 @@ def _check_fits(net, plan: Plan) -> None:
 
 
 def check_shapes(trunk, pack: str) -> None:
-    """Refuses a pack made in Python whose trunk does not take images, or gives no features."""
+    """Checks that the trunk of a pack takes images and gives feature vectors."""
     shape, features = trunk.input_shape, trunk.output_shape
     images = isinstance(shape, tuple) and len(shape) == 4 and None not in shape[1:]
     if not (images and shape[-1] in (1, 3) and isinstance(features, tuple) and len(features) == 2):
@@ -98,7 +98,7 @@ def check_shapes(trunk, pack: str) -> None:
 
 
 def pixel_range(net, pack: str) -> tuple[float, float]:
-    """Lowest and highest pixel value that the trunk of a pack takes."""
+    """Returns the lowest and highest pixel value that the trunk of a pack takes."""
     found = noted_range(net.notes.get("pixel_range"))
     if found is None:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The settings of `packnet train`; `research.settings` makes those of `packnet compare` of them."""
+"""The settings of `packnet train`, from which `research.settings` derives `packnet compare`'s."""
 
 import dataclasses
 
@@ -6,24 +6,24 @@ from packnet_tf.apps.images.pixel_scales import SCALES
 from packnet_tf.apps.settings import setting
 from packnet_tf.packing.pruning import check_ratio
 
-WAYS = ("ratio", "auto", "equal_shares")  # to prune, besides a list of ratios
+WAYS = ("ratio", "auto", "equal_shares")  # values of `prune` other than a list of ratios
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Learning:
-    """How a task is learnt, by both commands alike."""
+    """The training settings that both commands share."""
 
     epochs: int = setting(15, "All epochs, those after the prune included.", least=1)
     prune_epoch: int = setting(
         None,  # `Plan` computes it
-        "The epoch whose start ends the pruning and begins the retraining; default two thirds of "
+        "Prune by the start of this epoch, and retrain from there on; default two thirds of "
         "--epochs.",
         least=0,
     )
     batch_size: int = setting(32, "Images per step.", least=1)
     learning_rate: float = setting(0.003, "At the start of training; see --scale_rate.", least=0)
     retrain_learning_rate: float | None = setting(
-        None, "After the prune; default a tenth of --learning_rate.", least=0
+        None, "Rate after the prune; default a tenth of --learning_rate.", least=0
     )
     optimizer: str = setting(
         "auto",
@@ -35,7 +35,7 @@ class Learning:
     crop: bool = setting(True, "Augment by padding and random crops.")
     validation_share: float = setting(
         0.1,
-        "Share of the training images to validate on where there is no validation folder.",
+        "Share of the training images to validate on if there is no validation folder.",
         least=0.001,
         most=0.9,
     )
@@ -50,14 +50,14 @@ class Learning:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan(Learning):
-    """The settings of a command `packnet train`, a flag each.
+    """The settings of `packnet train`, one flag each.
 
-    `tasks` are pairs (task, folder), packed in this order, in place of `task` and `data`. See also
-    `opening.open_pack` of `adopt`, `base.reused` of `reuse`, `rates.pruning` of `gradual` and
-    `rates.factors` of `scale_rate`.
+    `tasks` are pairs (task, folder), packed in this order, in place of `task` and `data`. For
+    `adopt` see `opening.open_pack`, for `reuse` `base.reused`, for `gradual` `rates.pruning`, and
+    for `scale_rate` `rates.factors`.
 
     Raises:
-        ValueError: some do not go together.
+        ValueError: some settings contradict each other.
     """
 
     pack: str = setting(dataclasses.MISSING, "The pack, a .keras file; made if missing.")
@@ -72,7 +72,7 @@ class Plan(Learning):
     )
     trunk_output: str | None = setting(
         None,
-        "For a new pack: the layer whose output are the features, to leave out the model's own "
+        "For a new pack: the layer whose output is the features, to leave out the model's own "
         "head.",
     )
     trunk_weights: str = setting(
@@ -80,10 +80,10 @@ class Plan(Learning):
     )
     pixel_scale: str | None = setting(
         None,
-        "For a new pack: which pixel values the trunk wants: unit 0 to 1, bytes 0 to 255, "
-        "symmetric -1 to 1, torch or caffe as for ImageNet models from there. Known for "
-        "keras.applications, in files too, and for networks that scale them themselves; default "
-        "for other files: unit.",
+        "For a new pack: the pixel values that the trunk takes: unit 0 to 1, bytes 0 to 255, "
+        "symmetric -1 to 1, torch or caffe as for ImageNet models of that framework. Detected for "
+        "models of keras.applications, also in files, and for networks that scale pixels "
+        "themselves; default for other files: unit.",
         choices=SCALES,
     )
     image_size: int | None = setting(None, "For a new pack: height and width in pixels.", least=8)
@@ -94,7 +94,7 @@ class Plan(Learning):
     )
     norms: str | None = setting(
         None,
-        "For a new pack: the same for normalisation; default per_task.",
+        "For a new pack: the same for normalisation layers; default per_task.",
         choices=("shared", "per_task"),
     )
     restart: str | None = setting(
@@ -105,8 +105,8 @@ class Plan(Learning):
     )
     precision: str | None = setting(
         None,
-        "For a new pack: what layers compute in; weights are float32. Default: float32, for a "
-        ".keras trunk what it computes in.",
+        "For a new pack: the dtype policy of its layers; weights stay float32. Default: float32, "
+        "or that of a .keras trunk.",
         choices=("float32", "mixed_bfloat16", "mixed_float16"),
     )
     adopt: str = setting(
@@ -118,12 +118,11 @@ class Plan(Learning):
     adopt_ratio: float = setting(
         0.3, "Fraction of the adopted trunk to release for tasks.", least=0, most=1
     )
-    adopt_epochs: int = setting(2, "Epochs of its repair.", least=0)
+    adopt_epochs: int = setting(2, "Epochs to repair the adopted trunk.", least=0)
     reuse: str = setting(
         "auto",
-        "Which earlier tasks' weights a task sees: all, none, or names with commas between them. "
-        "auto: the adopted trunk's alone, so that no task depends on another; all where there is "
-        "none.",
+        "Earlier tasks whose weights a task sees: all, none, or names separated by commas. auto: "
+        "the adopted trunk alone, so that no task depends on another; all if there is none.",
     )
     prune_ratio: float = setting(0.75, "Fraction of the claim to release, 0 to 1.", least=0, most=1)
     prune: str = setting(
@@ -133,18 +132,19 @@ class Plan(Learning):
     )
     gradual: bool = setting(
         True,
-        "Prune a little at a time, from an eighth to three quarters of the way to --prune_epoch, "
-        "which keeps more accuracy; --nogradual prunes at once at --prune_epoch, as in the paper.",
+        "Prune in small steps, from an eighth to three quarters of the way to --prune_epoch, which "
+        "keeps more accuracy; --nogradual prunes once, at --prune_epoch, as in the paper.",
     )
     scale_rate: bool = setting(
         True,
-        "With norms per task: raise both rates where a task trains a part of the weights, so that "
-        "it learns as fast as a whole network; by twice beside an adopted trunk, and with SGD for "
-        "half of the weights or less. A random head begins that much smaller.",
+        "With norms per task: raise both rates of a task that trains a part of the weights, so "
+        "that it learns as fast as a whole network: with SGD in inverse proportion to that part, "
+        "at most to twice; with others to twice beside an adopted trunk. A random head starts with "
+        "weights that are smaller by the same factor.",
     )
     max_drop: float = setting(
         0.01,
-        "For --prune=auto: how far validation accuracy may fall; 0.01 is one percent point.",
+        "For --prune=auto: largest accepted drop of validation accuracy; 0.01 is one point.",
         least=0,
         most=1,
     )
@@ -154,7 +154,7 @@ class Plan(Learning):
     decay: bool = setting(True, "Lower both rates to a tenth, along a cosine.")
     accumulation: int = setting(1, "Batches whose gradients make one update.", least=1)
     jit_compile: str = setting("auto", "XLA; auto: with a GPU only.", choices=("auto", "on", "off"))
-    seed: int = setting(0, "Of weights, shuffling and augmentation.")
+    seed: int = setting(0, "Seed of weights, shuffling and augmentation.")
     fresh: bool = setting(False, "Start over instead of continuing an interrupted run.")
 
     def __post_init__(self) -> None:
@@ -175,11 +175,11 @@ class Plan(Learning):
             raise ValueError(f"--prune has {len(ratios)} ratios for {count} tasks; give one each.")
 
     def pairs(self) -> list[tuple[str, str]]:
-        """The tasks and their folders, in order."""
+        """Returns the tasks and their folders, in order."""
         return list(self.tasks) or [(self.task, self.data)]
 
     def ratios(self) -> list[float] | None:
-        """The ratios that `prune` lists; None where it is one of `WAYS`."""
+        """Returns the ratios that `prune` lists; None if it is one of `WAYS`."""
         if self.prune in WAYS:
             return None
         try:

@@ -1,4 +1,4 @@
-"""Optimizers, learning rates and pruning schedules, from what a command line or a file says."""
+"""Optimizers, learning rates and pruning schedules for the settings of a task."""
 
 import math
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from packnet_tf.apps.packs.plan import Learning
 from packnet_tf.planning import rate_for_share
 from packnet_tf.training.schedules import Schedule
 
-BESIDE_BASE = 2.0  # what few weights that start from 0 bear, on both trunks of docs/comparison.md
-GRADUAL = (0.125, 0.75)  # shares of the training between which gradual pruning goes on
+BESIDE_BASE = 2.0  # few weights that start from 0 tolerate this: see docs/comparison.md
+GRADUAL = (0.125, 0.75)  # start and end of gradual pruning, as shares of the training
 
 
 def optimizer(name: str, accumulation: int = 1) -> Callable[[float], keras.optimizers.Optimizer]:
-    """What makes an optimizer from a learning rate.
+    """Returns a function from a learning rate to an optimizer.
 
     Args:
         name: "sgd" (with momentum 0.9), "adam" or "adamw".
@@ -30,24 +30,24 @@ def optimizer(name: str, accumulation: int = 1) -> Callable[[float], keras.optim
 
 
 def cosine(epoch: int, epochs: int, rate: float) -> float:
-    """The rate of an epoch: from `rate` down to a tenth of it, along half a cosine."""
+    """Returns the rate of an epoch, decayed from `rate` to a tenth of it along half a cosine."""
     share = epoch / max(1, epochs - 1)
     return rate * (0.1 + 0.9 * (1 + math.cos(math.pi * share)) / 2)
 
 
 def step(epoch: int, every: int, rate: float) -> float:
-    """The rate of an epoch: a tenth of what it was after every so many epochs."""
+    """Returns the rate of an epoch, divided by ten after every `every` epochs."""
     return rate * 0.1 ** (epoch // every)
 
 
 def decayed(
     rate: float, epochs: int, decay: str = "cosine", every: int = 10
 ) -> Callable[[int], float]:
-    """The rate of every epoch of a phase, as a function.
+    """Returns a function from the epoch of a phase to its learning rate.
 
     Args:
-        rate: of the first epoch.
-        epochs: how many the phase has.
+        rate: rate of the first epoch.
+        epochs: number of epochs of the phase.
         decay: "cosine", "step" or "none".
         every: for "step", see `step`.
     """
@@ -64,11 +64,11 @@ def of_phases(
     decay: str = "cosine",
     every: int = 10,
 ) -> tuple[Callable[[int], float], Callable[[int], float]]:
-    """The rates of every epoch of a task's training and of its retraining, see `decayed`.
+    """Returns the learning rates of a task's training and of its retraining, see `decayed`.
 
     Args:
-        settings: of the task.
-        factors: what to multiply the two by.
+        settings: the settings of the task.
+        factors: the factors on the two rates.
         decay, every: see `decayed`.
     """
     first, then = settings.learning_rate * factors[0], settings.rate_after * factors[1]
@@ -84,19 +84,19 @@ def factors(
     claim_ratio: float = 1.0,
     scale_rate: bool = True,
 ) -> tuple[float, float]:
-    """What to multiply the rates of the next task of a pack by, in training and in retraining.
+    """Returns the factors on the rates of a pack's next task, in training and in retraining.
 
-    Of SGD see `packnet_tf.planning.rate_for_share`; of Adam beside a base they are `BESIDE_BASE`.
-    Where neither holds, they are 1.
+    For SGD see `packnet_tf.planning.rate_for_share`. For Adam beside a base both are `BESIDE_BASE`.
+    In other cases both are 1.
 
     Args:
         net: the pack.
         optimizer: as for `optimizer`.
-        way: the ratio of its claim that the task will release; of `Auto`, which has yet to find its
-            own, nothing is counted on.
-        gradual: whether it does so during the training.
-        claim_ratio: of the free weights that it claims.
-        scale_rate: False: they are 1 in any case.
+        way: the ratio of its claim that the task will release; `Auto`, whose ratio is not known
+            yet, counts as 0.
+        gradual: whether it is pruned during the training.
+        claim_ratio: fraction of the free weights that it claims.
+        scale_rate: False makes both 1.
     """
     if not scale_rate or net.policy.norms == "shared":
         return 1.0, 1.0
@@ -110,14 +110,14 @@ def factors(
 def pruning(
     way: float | packnet_tf.Auto, epochs: int, steps: int, gradual: bool
 ) -> float | packnet_tf.Auto | Schedule:
-    """How a task comes to its ratio, as `PackTrainer` takes it.
+    """Returns the `prune` argument of `PackTrainer` for a task.
 
     Args:
-        way: the ratio of the claim that is released in the end; `Auto` stays as it is.
-        epochs: of the training, before the retraining.
-        steps: of one epoch.
-        gradual: at once where the retraining begins, or in 20 prunes from an eighth of the training
-            to three quarters of it; see docs/comparison.md for what that gains.
+        way: the ratio of the claim to release in the end, or `Auto`, which is returned as it is.
+        epochs: epochs of the training, before the retraining.
+        steps: steps per epoch.
+        gradual: whether to prune in 20 steps, from an eighth of the training to three quarters of
+            it, and not once before the retraining. docs/comparison.md has the gain.
     """
     begin, end = (int(epochs * steps * share) for share in GRADUAL)
     if isinstance(way, packnet_tf.Auto) or not gradual or way == 0 or begin == end:

@@ -4,7 +4,7 @@ import contextlib
 
 
 def chosen_strategy(name: str) -> contextlib.AbstractContextManager:
-    """Within it packs are made for these devices.
+    """Returns the scope in which a pack is made for these devices.
 
     Args:
         name: "none", "mirrored" (all GPUs of this host) or "multi_worker" (the hosts of TF_CONFIG).

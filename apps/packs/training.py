@@ -1,4 +1,4 @@
-"""What `packnet train` does: tasks, from folders of images into a pack."""
+"""`packnet train`: packs tasks from folders of images."""
 
 import dataclasses
 import json
@@ -24,18 +24,24 @@ from packnet_tf.tasks.reuse import seen_numbers
 from packnet_tf.trainer.history import MOMENTS
 from packnet_tf.trainer.run import ChangedSetting
 
-# What may differ in the command that goes on: one that diverged does at another rate.
+# Settings that may change when a run is resumed: one that diverged needs another learning rate.
 FREE = ("pack", "fresh", "learning_rate", "retrain_learning_rate")
 
 
 @dataclasses.dataclass
 class Report:
-    """What came of a task; prints as a summary.
+    """The results of a task; prints as a summary.
 
     Attributes:
-        accuracy: by moment, "of a linear head" where the trunk was trained, "before the prune",
-            "after it", "retrained" (validation images) and "test", 0 to 1.
-        prune_ratio: share of its claim that the task released.
+        task: name of the task.
+        pack: file of the pack.
+        classes: names of the classes.
+        images: number of images by split.
+        accuracy: 0 to 1, by moment: on validation images "of a linear head" (on a trained trunk),
+            "before the prune", "after it" and "retrained", and on test images "test".
+        prune_ratio: share of its claim that the task released, 0 to 1.
+        capacity: the free fraction of the pack, 0 to 1.
+        pack_bytes: size of the pack's file.
         unreadable: by path, why an image was skipped.
     """
 
@@ -76,11 +82,11 @@ def train_all(plan: Plan, folders: Mapping[str, Folder] | None = None) -> list[R
     Progress is kept in a folder beside the pack; the same plan continues from there.
 
     Args:
-        plan: what to do.
-        folders: the images of its tasks, where they have been listed already.
+        plan: the settings.
+        folders: the images of its tasks by name; default: list them now.
 
     Returns:
-        A report per task; none in a process that works for another one, which has them.
+        A report per task. With several workers, only the chief returns reports.
 
     Raises:
         FileNotFoundError, ValueError: something is missing or does not fit; the message says what.
@@ -95,7 +101,7 @@ def train_all(plan: Plan, folders: Mapping[str, Folder] | None = None) -> list[R
     keras.utils.set_random_seed(plan.seed)
     net = open_pack(plan)
     check_shapes(net.state.trunk, plan.pack)
-    pixel_range(net, plan.pack)  # refused before anything is kept
+    pixel_range(net, plan.pack)  # raises before any progress is saved
     prunes = _prunes(plan, len(pairs))
     jobs = [
         Job(plan, task, readable(folders[task]), prune)
@@ -108,11 +114,11 @@ def train_all(plan: Plan, folders: Mapping[str, Folder] | None = None) -> list[R
         _resume(trainer)
     _check_names(plan, net, trainer.history)
     _check_reuse(plan, net)
-    _say_plan(plan, net, prunes)
+    _print_plan(plan, net, prunes)
     history = trainer.fit([job.pending() for job in jobs])
     if not chief:
         return []
-    net.save(plan.pack)  # of a command that was stopped after its last task
+    net.save(plan.pack)  # a command may have been stopped after its last task
     shutil.rmtree(directory)
     size = pathlib.Path(plan.pack).stat().st_size
     return [_report(plan, net, job, history[job.name], size) for job in jobs]
@@ -154,7 +160,7 @@ def _resume(trainer: packnet_tf.PackTrainer) -> None:
 
 
 def _check_names(plan: Plan, net, begun: Mapping) -> None:
-    """Refuses names that the pack has already, but for those that this command has packed."""
+    """Checks that the pack has no tasks of these names, except those that this run packed."""
     for task, _ in plan.pairs():
         if task in net.tasks and task not in begun:
             raise ValueError(
@@ -168,7 +174,7 @@ def _check_names(plan: Plan, net, begun: Mapping) -> None:
 
 
 def _check_reuse(plan: Plan, net) -> None:
-    """Refuses names in --reuse that will be of no earlier task, before hours of work."""
+    """Checks the names in --reuse before hours of work: each must be an earlier task."""
     known = list(net.tasks) or [name for name in [coming_base(net)] if name]
     for task, _ in plan.pairs():
         if task not in known:
@@ -194,13 +200,13 @@ def _report(plan: Plan, net, job: Job, entry: dict, pack_bytes: int) -> Report:
 
 
 def _rates(plan: Plan) -> dict:
-    """The learning rates of the two phases of a task, as `PackTrainer` takes them."""
+    """Returns the learning rates of the two phases of a task, as arguments of `PackTrainer`."""
     first, then = rates.of_phases(plan, decay="cosine" if plan.decay else "none")
     return {"learning_rate": first, "retrain_learning_rate": then}
 
 
 def _prunes(plan: Plan, count: int) -> list:
-    """What each of the tasks prunes by."""
+    """Returns the ratio, or `Auto`, of each task."""
     named = {
         "ratio": [plan.prune_ratio] * count,
         "auto": [packnet_tf.Auto(plan.max_drop)] * count,
@@ -209,8 +215,8 @@ def _prunes(plan: Plan, count: int) -> list:
     return named.get(plan.prune) or plan.ratios()
 
 
-def _say_plan(plan: Plan, net, prunes: list) -> None:
-    """Prints what every task will get, and warns where that is less than it can live with."""
+def _print_plan(plan: Plan, net, prunes: list) -> None:
+    """Prints the share that every task will get, and warns if it is too small."""
     if plan.claim_ratio < 1.0 or any(isinstance(prune, packnet_tf.Auto) for prune in prunes):
         return
     coming = coming_base(net) is not None

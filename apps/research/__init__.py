@@ -1,1 +1,1 @@
-"""Packing and its baselines on the same tasks: what `packnet compare` runs, measures and draws."""
+"""`packnet compare`: runs packing and its baselines on the same tasks, and reports the results."""

@@ -1,4 +1,4 @@
-"""The file that says what to compare: YAML in, a checked `Comparison` out."""
+"""Reads the YAML file of `packnet compare` and checks it."""
 
 import dataclasses
 import pathlib
@@ -25,15 +25,15 @@ TOP = ("trunk", "image_size", "tasks", "orders", "seeds", "settings", "methods",
 def read_comparison(path, data=None) -> Comparison:
     """Reads a file of `packnet compare`.
 
-    With `base: FILE` at its top, what it does not say itself is taken from that file beside it.
+    With `base: FILE` at its top, missing settings are taken from that file, relative to its folder.
 
     Args:
         path: the YAML file.
-        data: folder that relative paths in it start from; None: the file's own.
+        data: folder that relative paths in it start from; default the file's folder.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: something in it is not as it must be; the message says what and where.
+        ValueError: an entry is invalid; the message names it.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -44,7 +44,7 @@ def read_comparison(path, data=None) -> Comparison:
     content = _read(path)
     try:
         if isinstance(content, Mapping) and "base" in content:
-            content = _upon_base(content, [path])
+            content = _merge_base(content, [path])
         return parse(content, pathlib.Path(data) if data is not None else path.parent)
     except ValueError as error:
         raise ValueError(f"'{path}': {error}") from error
@@ -57,12 +57,12 @@ def _read(path: pathlib.Path):
         raise ValueError(f"'{path}' is not a readable YAML file: {error}") from error
 
 
-def _upon_base(content: Mapping, paths: list[pathlib.Path]) -> dict:
-    """What the last of some files says, and from its base what it does not say.
+def _merge_base(content: Mapping, paths: list[pathlib.Path]) -> dict:
+    """Merges the content of a file into that of its base.
 
     Args:
-        content: of that file.
-        paths: it, and before it those whose base it is.
+        content: content of the last file of `paths`.
+        paths: a chain of files, each of which is the base of the one before it.
     """
     path = paths[-1].parent / str(content["base"])
     if path.resolve() in [other.resolve() for other in paths]:
@@ -71,15 +71,15 @@ def _upon_base(content: Mapping, paths: list[pathlib.Path]) -> dict:
     if not isinstance(base, Mapping):
         raise ValueError(f"its base '{content['base']}' has no names and values at the top.")
     if "base" in base:
-        base = _upon_base(base, [*paths, path])
+        base = _merge_base(base, [*paths, path])
     return {**base, **{name: value for name, value in content.items() if name != "base"}}
 
 
 def parse(content: Mapping, data: pathlib.Path) -> Comparison:
-    """Checks what a file says; `data` is the folder that relative paths start from.
+    """Checks the content of a file; `data` is the folder that relative paths start from.
 
     Raises:
-        ValueError: something in it is not as it must be.
+        ValueError: an entry is invalid.
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"expected names and values at the top: {', '.join(TOP)}.")
@@ -106,7 +106,7 @@ def parse(content: Mapping, data: pathlib.Path) -> Comparison:
         methods,
         _published(content.get("published_errors") or {}, tuple(tasks)),
     )
-    _try_out(comparison)
+    _check_combinations(comparison)
     return comparison
 
 
@@ -204,8 +204,8 @@ def _published(given, tasks: tuple[str, ...]) -> dict[str, dict[str, float]]:
     return {str(label): dict(errors) for label, errors in given.items()}
 
 
-def _try_out(comparison: Comparison) -> None:
-    """Finds combinations that do not fit before hours of work begin."""
+def _check_combinations(comparison: Comparison) -> None:
+    """Finds invalid combinations of settings before hours of work begin."""
     for method in comparison.methods:
         for candidate in method.candidates():
             for order in method.orders or comparison.orders:

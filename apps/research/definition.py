@@ -1,11 +1,11 @@
-"""What a comparison is: the trunk, the tasks, and the methods with their options."""
+"""The definition of a comparison: trunk, tasks, and methods with their options."""
 
 import dataclasses
 import itertools
 
 from packnet_tf.apps.research.settings import Distillation, NoOptions, Packing, Settings, Trunk
 
-# By the name of a method, what it takes besides the settings that all take.
+# The methods, each with the dataclass of its own options, beyond the settings common to all.
 METHODS = {
     "packnet": Packing,
     "individual": NoOptions,
@@ -15,21 +15,21 @@ METHODS = {
     "lwf": Distillation,
     "joint": NoOptions,
 }
-# Methods that learn every task alone, or all at once.
+# Methods for which the order of tasks does not matter: they learn each task alone, or all at once.
 UNORDERED = ("individual", "classifier_only", "guide", "joint")
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A method as one line of the report: how to learn, and with which options.
+    """A method with its settings: one line of the report.
 
     Attributes:
         label: its name in the report.
         kind: a key of `METHODS`.
-        settings: that differ from the others', for all tasks; of the dataclass in `METHODS` too.
-        later: that differ for every task but the first of an order.
-        choose: by the name of a setting or an option, several values; validation data choose.
-        orders: of tasks; None: those of the comparison.
+        settings: its own settings and options, for all tasks.
+        later: its own settings for every task but the first of an order.
+        choose: several values by setting or option; the best on validation images is chosen.
+        orders: orders of the tasks; None for those of the comparison.
     """
 
     label: str
@@ -40,24 +40,24 @@ class Method:
     orders: tuple[tuple[str, ...], ...] | None
 
     def candidates(self) -> list[dict]:
-        """Every combination of the values to choose from; one, empty, where there is no choice."""
+        """Returns every combination of the values in `choose`; one empty dict if it is empty."""
         lists = [[(name, value) for value in values] for name, values in self.choose.items()]
         return [dict(combination) for combination in itertools.product(*lists)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What to compare, on what.
+    """Methods to compare, and the tasks to compare them on.
 
     Attributes:
-        trunk: where all start from.
-        image_size: height and width in pixels; None: what the trunk takes.
-        tasks: by name, the folder of its images and the settings of its own.
-        orders: in which tasks are learnt, each a tuple of all names.
-        seeds: of weights, shuffling and augmentation; every method runs with each.
-        settings: of all tasks.
+        trunk: the network that all methods start from.
+        image_size: height and width in pixels; None for the trunk's input size.
+        tasks: by name, the folder of the task's images, and its own settings.
+        orders: orders in which to learn the tasks, each a tuple of all names.
+        seeds: seeds of weights, shuffling and augmentation; every method runs with each.
+        settings: settings for all tasks.
         methods: the lines of the report.
-        published_errors: top-1 errors in % that others found, by label and task, to stand beside.
+        published_errors: published top-1 errors in %, by label and task, shown in the report.
     """
 
     trunk: Trunk
@@ -71,7 +71,7 @@ class Comparison:
 
 
 def task_settings(comparison: Comparison, method: Method, candidate: dict, task: str, place: int):
-    """The `Settings` of a task, at its place in an order; the most particular ones win."""
+    """Returns the `Settings` of a task at its place in an order; specific ones override general."""
     _, own = comparison.tasks[task]
     later = method.later if place else {}
     values = {**comparison.settings, **own, **method.settings, **later, **candidate}
@@ -79,11 +79,11 @@ def task_settings(comparison: Comparison, method: Method, candidate: dict, task:
 
 
 def method_options(method: Method, candidate: dict) -> dict:
-    """The options of a method, defaults included."""
+    """Returns the options of a method, with defaults."""
     kind = METHODS[method.kind]
     return dataclasses.asdict(kind(**_of(kind, {**method.settings, **candidate})))
 
 
 def _of(kind: type, values: dict) -> dict:
-    """The values that are of a dataclass."""
+    """Returns the values that are fields of a dataclass."""
     return {name: value for name, value in values.items() if name in kind.__dataclass_fields__}

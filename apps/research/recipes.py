@@ -1,4 +1,4 @@
-"""The recipes that come with the package: files of `packnet compare` by name."""
+"""The recipes in the package: files for `packnet compare`, found by name."""
 
 import pathlib
 
@@ -6,20 +6,20 @@ FOLDER = pathlib.Path(__file__).parent / "recipes"
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes, `paper/vgg16` for instance."""
+    """Returns the names of the recipes, `paper/vgg16` for instance."""
     files = [path for path in FOLDER.rglob("*.yaml") if not path.name.startswith("_")]
     return sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in files)
 
 
 def find_file(name: str) -> tuple[pathlib.Path, pathlib.Path]:
-    """A file by its path, or a recipe by its name.
+    """Finds a file by its path, or a recipe by its name.
 
     Returns:
-        The file, and the folder that relative paths in it start from: the file's own, or, for a
-        recipe, the current one.
+        The file, and the folder that relative paths in it start from: the file's folder, or the
+        current folder for a recipe.
 
     Raises:
-        FileNotFoundError: it is neither.
+        FileNotFoundError: there is no such file or recipe.
     """
     path = pathlib.Path(name)
     if path.suffix in (".yaml", ".yml") or path.is_file():
@@ -33,7 +33,7 @@ def find_file(name: str) -> tuple[pathlib.Path, pathlib.Path]:
 
 
 def recipes_table() -> str:
-    """The recipes, each with the first comment of its file."""
+    """Lays out the recipes, each with the first comment of its file."""
     rows = []
     for name in recipe_names():
         first = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]

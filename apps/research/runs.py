@@ -1,4 +1,4 @@
-"""What there is to run: every method with every seed and order, each run once, known by a hash."""
+"""The runs of a comparison: every method with every seed and order, identified by a hash."""
 
 import dataclasses
 import functools
@@ -19,21 +19,21 @@ from packnet_tf.apps.research.definition import (
 )
 from packnet_tf.apps.research.settings import Settings
 
-ALONE = ("individual", "classifier_only", "guide")  # a run per task
+ALONE = ("individual", "classifier_only", "guide")  # methods with a run per task
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training from the trunk to its last task; what its result depends on, and no more.
+    """One training from the trunk to its last task. Holds exactly what its result depends on.
 
     Attributes:
         kind: a key of `METHODS`.
-        options: of the method.
-        trunk: of the comparison, as a dict, with the digest of its file.
-        image_size: in pixels.
-        seed: of weights, shuffling and augmentation.
-        tasks: dicts in the order of learning: `name`, `data`, `digest` of what the folder holds,
-            and `settings`.
+        options: options of the method.
+        trunk: the trunk of the comparison as a dict, with the digest of its files.
+        image_size: height and width in pixels; None for the trunk's input size.
+        seed: seed of weights, shuffling and augmentation.
+        tasks: dicts in the order of learning, with `name`, `data` (the folder), `digest` (of the
+            folder's files) and `settings`.
     """
 
     kind: str
@@ -45,23 +45,23 @@ class Run:
 
     @property
     def key(self) -> str:
-        """A hash of the run: the same for the same work, wherever its files lie.
+        """A hash of the run that does not depend on the location of its files.
 
-        The version of packnet_tf is part of it: a table that mixed two would compare these too.
+        The version of packnet_tf is part of it, so that one table never mixes two versions.
         """
         content = dataclasses.asdict(self) | {"version": packnet_tf.__version__}
         for task in content["tasks"]:
             del task["data"]
-            task["settings"].pop("cache", None)  # how, and not what
+            task["settings"].pop("cache", None)  # caching does not change the result
         trunk = content["trunk"]
-        if trunk["digest"]:  # of the files that these name
+        if trunk["digest"]:  # the digest identifies these files
             trunk |= {"network": None, "weights": None}
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def title(self) -> str:
-        """What is said of it on a screen."""
+        """The title of the run in messages."""
         names = [task["name"] for task in self.tasks]
         return f"{self.kind}: {', '.join(names)}; seed {self.seed}"
 
@@ -76,14 +76,14 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A place in the report that a run fills.
+    """An entry of the report, filled by one run or several.
 
     Attributes:
-        label: of the method.
-        candidate: which values of a choice it was run with.
-        order: names of the tasks; None for methods that know none.
-        seed: of the run.
-        runs: the run, or one per task for methods that learn each alone.
+        label: label of the method.
+        candidate: the values of its settings in `choose`.
+        order: names of the tasks; None for methods without an order.
+        seed: seed of the runs.
+        runs: the run, or one run per task for methods that learn each task alone.
     """
 
     label: str
@@ -94,10 +94,10 @@ class Entry:
 
 
 def entries(comparison: Comparison) -> list[Entry]:
-    """Everything that the report of a comparison is made of.
+    """Returns the entries of the report of a comparison.
 
     Raises:
-        FileNotFoundError, ValueError: a folder or a file is not as it must be.
+        FileNotFoundError, ValueError: a folder or a file is missing or invalid.
     """
     digests = {
         name: folder_digest(_folder(comparison, name, path), path)
@@ -119,22 +119,22 @@ def entries(comparison: Comparison) -> list[Entry]:
 
 
 def folder_of(task: dict, seed: int) -> Folder:
-    """The image files of a task of a run."""
-    return _listed(task["data"], task["settings"]["validation_share"], seed)
+    """Returns the image files of a task of a run."""
+    return _list_folder(task["data"], task["settings"]["validation_share"], seed)
 
 
 @functools.cache
-def _listed(path: str, validation_share: float, seed: int) -> Folder:
-    """Large folders take a while to list, and many runs ask for the same."""
+def _list_folder(path: str, validation_share: float, seed: int) -> Folder:
+    """Lists a folder; cached, because many runs use the same large folders."""
     return read_folder(path, validation_share, seed)
 
 
 def folder_digest(folder: Folder, root) -> str:
-    """A hash of the names and sizes of a task's files; their contents are not read.
+    """Returns a hash of the names and sizes of a task's files, without reading them.
 
     Args:
         folder: the files.
-        root: the folder that they lie in.
+        root: the folder that contains them.
     """
     found = hashlib.sha256()
     for split, files in sorted(folder.files.items()):
@@ -145,7 +145,7 @@ def folder_digest(folder: Folder, root) -> str:
 
 
 def file_digest(trunk) -> str:
-    """A hash of a trunk's files; empty where it is made by name."""
+    """Returns a hash of a trunk's files; empty if it has none."""
     paths = [path for path in (trunk.network, trunk.weights) if pathlib.Path(path).suffix]
     if not paths:
         return ""
@@ -172,7 +172,7 @@ class _Maker:
     seed: int
 
     def run(self, names) -> Run:
-        """The run that learns these tasks in turn."""
+        """Returns the run that learns these tasks in this order."""
         options = method_options(self.method, self.candidate)
         alone = self.method.kind in ALONE
         tasks = [self._task(name, 0 if alone else place) for place, name in enumerate(names)]

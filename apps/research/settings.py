@@ -1,15 +1,14 @@
-"""Settings of `packnet compare`: those of `packnet train`, but for what differs on purpose.
+"""Settings of `packnet compare`: those of `packnet train`, with intended differences.
 
 All differences are in this file:
 
 - Names: `network`, `output` and `weights` are --trunk, --trunk_output and --trunk_weights; `base`
-  is --adopt with --adopt_ratio, and `base_epochs` --adopt_epochs.
-- `prune` says in one value what --prune and --prune_ratio say; the last task of an order keeps all
-  it claims.
-- No default depends on other values (`prune_epoch`) or on a pack that exists (`biases`, `norms`,
-  `restart`), for the hash of a run is made of what is written here.
-- `reuse` takes no names: tasks come in several orders.
-- `decay`, `decay_every`, `shorter_side` and `head` also offer what the paper does.
+  is --adopt with --adopt_ratio, and `base_epochs` is --adopt_epochs.
+- `prune` combines --prune and --prune_ratio; the last task of an order keeps all it claims.
+- No default depends on other values (`prune_epoch`) or on an existing pack (`biases`, `norms`,
+  `restart`), because a run is identified by a hash of these values.
+- `reuse` takes no names, because tasks come in several orders.
+- `decay`, `decay_every`, `shorter_side` and `head` also offer the paper's choices.
 """
 
 import dataclasses
@@ -32,35 +31,34 @@ class Trunk:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(Learning):
-    """How one task is learnt, by every method alike."""
+    """The training settings of one task, the same for every method."""
 
     prune_epoch: int = like(
         Learning,
         "prune_epoch",
         default=10,
-        help="The epoch whose start prunes. Methods that do not prune go on with a fresh optimizer "
-        "at the rate of the retraining, so that all have the same schedule.",
+        help="Prune at the start of this epoch. Methods that do not prune continue with a fresh "
+        "optimizer at the retraining rate, so that all methods have the same schedule.",
     )
     decay: str = setting(
         "cosine",
-        "Of both rates, to a tenth: along half a cosine, in steps after every decay_every epochs, "
-        "or none.",
+        "Decay of both rates: to a tenth along half a cosine, to a tenth after every decay_every "
+        "epochs, or none.",
         choices=("cosine", "step", "none"),
     )
-    decay_every: int = setting(10, "Epochs from step to step.", least=1)
+    decay_every: int = setting(10, "Epochs between steps.", least=1)
     shorter_side: int | None = setting(
         None,
-        "Resize images to this shorter side, keeping proportions, cut crops of 8 to 100 % of them, "
-        "and evaluate on the centre; null: stretch them to the size of the network.",
+        "Resize images to this shorter side, keeping proportions, train on crops of 8 to 100 % of "
+        "them, and evaluate on the centre; null: stretch them to the network's input size.",
         least=8,
     )
     head: str = setting(
         "new",
         "new, as in packnet train: a linear layer on features scaled to a common size, which "
-        "begins converged where the trunk is trained; linear, a random one on the features as they "
-        "are, as in the paper; or pretrained, the network's own classifier for the task that it "
-        "was trained on. Such a network is trained no further, but for the retraining after a "
-        "prune.",
+        "starts converged on a trained trunk; linear, as in the paper: a random one on unscaled "
+        "features; or pretrained: the network's own classifier, for the task that it was trained "
+        "on. Such a network is trained no further, except for the retraining after a prune.",
         choices=("new", "linear", "pretrained"),
     )
 
@@ -74,7 +72,7 @@ class Settings(Learning):
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
-    """What the method packnet takes besides."""
+    """The options of the method packnet."""
 
     prune: str | float | list[float] = setting(  # noqa: RUF009
         0.75,
@@ -91,7 +89,7 @@ class Packing:
     base: float | None = like(
         Plan,
         "adopt_ratio",
-        help="Fraction of a pretrained trunk to release for tasks, the rest being kept for all; "
+        help="Fraction of a pretrained trunk to release for tasks; the rest is kept for all tasks. "
         "null: the first task may change the whole trunk.",
     )
     base_epochs: int = like(Plan, "adopt_epochs")
@@ -100,21 +98,21 @@ class Packing:
 
 @dataclasses.dataclass(frozen=True)
 class Distillation:
-    """What the method lwf takes besides."""
+    """The options of the method lwf."""
 
     norms: str = setting(
         "frozen",
-        "frozen: normalisation stays that of the first task; trained: it goes with every task, and "
-        "old heads then see features normalised for the newest.",
+        "frozen: normalisation stays as after the first task; trained: it trains with every task, "
+        "so old heads get features normalised for the newest task.",
         choices=("frozen", "trained"),
     )
-    temperature: float = setting(2.0, "Of the softmax of old tasks' answers.", least=0.001)
-    weight: float = setting(1.0, "Of their loss against the new task's.", least=0)
+    temperature: float = setting(2.0, "Temperature of the softmax of old heads.", least=0.001)
+    weight: float = setting(1.0, "Weight of their loss relative to the new task's.", least=0)
     warm_up: int = setting(
-        2, "Epochs before the others in which the new head trains alone.", least=0
+        2, "Additional epochs at the start in which the new head trains alone.", least=0
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class NoOptions:
-    """Of the methods that take nothing besides."""
+    """The options of methods that have none."""

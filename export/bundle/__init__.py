@@ -1,1 +1,1 @@
-"""Files of several tasks that share their weights."""
+"""Exports whose tasks share one file of weights."""

@@ -1,4 +1,4 @@
-"""`export_bundle`: T tasks in the space of one."""
+"""`export_bundle`: many tasks in about the disk space of one."""
 
 import pathlib
 import shutil
@@ -33,34 +33,36 @@ def export_bundle(
     progress: Callable[[str], None] | None = None,
     **options: Any,
 ) -> dict:
-    """Writes all tasks with their weights shared: a small graph per task, and `shared.data`.
+    """Writes all tasks with shared weights: a small graph per task, and `shared.data`.
 
-    `shared.data` holds the trunk's packed weights once, with their owners in 2 bits a weight for
-    up to four tasks (4 for up to 16, 8 beyond), and what else several graphs have in common. The
-    graphs, `model_task1.onnx`, ..., refer to it (ONNX external data), and mask the weights with
-    standard operators that ONNX Runtime computes once, when it loads the file.
+    `shared.data` holds the trunk's packed weights once, their owners, and the constants that
+    several graphs have in common. An owner takes 2 bits for up to four tasks, 4 for up to 16, and
+    8 beyond. The graphs, `model_task1.onnx`, ..., refer to this file as ONNX external data. They
+    mask the weights with standard operators, which ONNX Runtime computes once, when it loads the
+    file.
 
     Args:
         net: the pack.
-        directory: folder to write to; made if need be. What it held of an export is replaced.
-        samples: by task name, inputs to compare on besides random ones.
+        directory: folder to write to; created if it does not exist. An earlier export in it is
+            replaced.
+        samples: by task name, inputs to compare on, in addition to random ones.
         evaluate: by task name, labelled inputs to measure accuracy on.
-        update_from: the folder of an earlier bundle of this pack, to be updated: only what it
-            lacks is written, a graph and a `shared_taskK.data` per new task, and the manifest.
-            Copied over the earlier bundle they make the new one; `directory` may be that folder.
-        optimized: also write `model_task1.ort`, ...: whole networks, optimized and in ONNX
+        update_from: the folder of an earlier bundle of this pack. Only new files are written: a
+            graph and a `shared_taskK.data` per new task, and the manifest. Copy them over the
+            earlier bundle to update it; `directory` may be the same folder.
+        optimized: also write `model_task1.ort`, ...: complete networks, optimized and in ONNX
             Runtime's own format, for devices that cannot afford masking at load.
         progress: called with each task's name before it is exported.
-        **options: as for `export_onnx`; weights are shared as they are, so `precision` cannot be
-            set.
+        **options: as for `export_onnx`, except `precision`: the tasks share float32 weights.
 
     Returns:
-        The manifest, as written to `manifest.json`: as `export_all`'s, and `shared`, the files of
-        shared numbers, and `changed`, the files that were written.
+        The manifest, as written to `manifest.json`: that of `export_all`, with `shared`, the
+        files of shared weights, and `changed`, the files that were written.
 
     Raises:
         ValueError: there is nothing to export, an option does not fit, a graph differs from
-            Keras, or the earlier bundle is damaged or of another pack.
+            Keras by more than the tolerance, or the earlier bundle is damaged or belongs to
+            another pack.
         OSError: the folder cannot be written to.
 
     Example:
@@ -77,15 +79,15 @@ def export_bundle(
         if update_from is None:
             manifest, files = manifests.empty(manifests.BUNDLE), list[SharedWeights]()
         else:
-            manifest, files = _earlier(net, pathlib.Path(update_from), folder)
+            manifest, files = _read_earlier(net, pathlib.Path(update_from), folder)
         known = {task["task"]: task for task in manifest["tasks"]}
         new = [name for name in names if name not in known]
-        if not new:  # nothing else looks at the weights; the last task reads all of them
+        if not new:  # check the weights all the same: the last task reads all of them
             again = TaskGraph(net, names[-1], ExportOptions(**known[names[-1]]["options"]))
             graphs_with_references([again], files)
         files += new_files(folder, len(names), len(known))
         for graph, proto in graphs_with_references(
-            _opened(net, new, export_options, progress), files
+            _task_graphs(net, new, export_options, progress), files
         ):
             path = folder / f"model_task{graph.number}.onnx"
             task = graph.task
@@ -93,7 +95,7 @@ def export_bundle(
             entry = graph.finish(proto, path, data, optimized)
             manifest = manifests.with_task(manifest, entry)
         manifest["shared"] = [_describe(file) for file in files if file.index]
-        for file in files:  # those of the earlier bundle lie there, or are sent already
+        for file in files:  # files of the earlier bundle are already in place
             if file.complete:
                 file.path.unlink()
         manifest["changed"] = sorted([*(path.name for path in folder.iterdir()), manifests.NAME])
@@ -102,7 +104,7 @@ def export_bundle(
     return manifest
 
 
-def _opened(
+def _task_graphs(
     net: PackNet,
     names: list[str],
     options: ExportOptions,
@@ -114,10 +116,10 @@ def _opened(
         yield TaskGraph(net, name, options)
 
 
-def _earlier(
+def _read_earlier(
     net: PackNet, bundle: pathlib.Path, folder: pathlib.Path
 ) -> tuple[dict, list[SharedWeights]]:
-    """The manifest of an earlier bundle, and its shared files, put into `folder` for a while."""
+    """Copies the shared files of an earlier bundle to `folder`; returns its manifest and them."""
     manifest = manifests.read(bundle)
     if manifest["kind"] != manifests.BUNDLE or not manifest["tasks"]:
         raise ValueError(
@@ -142,7 +144,7 @@ def _earlier(
         if entry["own_sha256"] != task_digest(net, entry["task"]):
             raise another_pack(entry["file"])
     for entry in manifest["shared"]:
-        # A copy: the checker refuses links.
+        # Copied, because the ONNX checker refuses links.
         shutil.copyfile(bundle / entry["file"], folder / entry["file"])
     return manifest, opened_files(folder, manifest)
 

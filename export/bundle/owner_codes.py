@@ -1,8 +1,8 @@
-"""Owners of weights in a few bits each, and the ONNX nodes that mask weights with them.
+"""Bit-packed owners of weights, and the ONNX nodes that mask weights with them.
 
 The nodes are standard operators on constants, so ONNX Runtime computes them once, when it loads
-the file: a byte of codes is looked up in a table of 256 rows that says for each code in it whether
-the task sees the weight. The table is all that differs between the tasks.
+the file. Each byte of codes is an index into a table of 256 rows. A row tells, for each code in the
+byte, whether the task sees the weight. Only this table differs between tasks.
 """
 
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from packnet_tf.export.graph.builder import GraphBuilder
 
 
 def width(tasks: int) -> int:
-    """Bits per weight: 2 for up to four tasks, 4 for up to 16, 8 beyond."""
+    """Returns the bits per weight: 2 for up to four tasks, 4 for up to 16, 8 beyond."""
     return 2 if tasks <= 4 else 4 if tasks <= 16 else 8
 
 
 def codes_of(owner: np.ndarray, tasks: int) -> np.ndarray:
-    """Codes of owners 1 to `tasks`: 0 for the first; free weights are 0 too, and their value is."""
+    """Returns owner - 1 for owners 1 to `tasks`, else 0: a free weight has code 0 and value 0."""
     return np.where((owner >= 1) & (owner <= tasks), owner - 1, 0).astype(np.uint8)
 
 
 def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
-    """Packs codes into bytes, the first one in the lowest bits.
+    """Packs codes into bytes, with the first code in the lowest bits.
 
     Args:
         codes: uint8 or bool array of any shape, below 2 ** bits.
@@ -46,7 +46,7 @@ def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
 
 
 def table(bits: int, chosen: Sequence[int]) -> np.ndarray:
-    """By the value of a byte, which of its codes are chosen ones: bool (256, 8 // bits)."""
+    """Tells for each byte value which of its codes are chosen, as bool (256, 8 // bits)."""
     shifts = bits * np.arange(8 // bits)
     codes = (np.arange(256)[:, None] >> shifts) & (2**bits - 1)
     return np.isin(codes, chosen)
@@ -59,17 +59,18 @@ def masks(
     shapes: Sequence[tuple[int, ...]],
     chosen: Sequence[int],
 ) -> list[str]:
-    """Adds the nodes that tell which weights have chosen codes.
+    """Adds the nodes that compute which weights have one of the chosen codes.
 
     Args:
-        builder: a `GraphBuilder`.
-        packed: name of the packed codes of all kernels, each beginning with a byte of its own.
-        bits: per code.
-        shapes: of the kernels.
-        chosen: the codes.
+        builder: the `GraphBuilder` of the task's graph.
+        packed: name of the tensor with the packed codes of all kernels; each kernel starts a new
+            byte.
+        bits: bits per code.
+        shapes: shapes of the kernels.
+        chosen: the codes to select.
 
     Returns:
-        The names of the masks, bool of these shapes.
+        The names of the masks, bool tensors of these shapes.
     """
     from onnx import TensorProto
 
@@ -89,21 +90,21 @@ def masks(
 
 
 def masked(builder: GraphBuilder, values: str, seen: str, dtype: np.dtype) -> str:
-    """Adds the node that shows values where a mask is set, and 0 elsewhere; returns its name."""
+    """Adds the node `where(seen, values, 0)`; returns the name of its output."""
     return builder.node("Where", seen, values, builder.constant(np.zeros((), dtype)))
 
 
 def filled_in(
     builder: GraphBuilder, kernel: str, values: str, seen: str, shape: tuple[int, ...]
 ) -> str:
-    """Adds the nodes that put values, given one after another, where a mask is set.
+    """Adds the nodes that fill the positions of a mask with consecutive values.
 
     Args:
-        builder: a `GraphBuilder`.
-        kernel: name of what is kept elsewhere.
-        values: name of a flat array, as many values as the mask is set, and one more.
-        seen: name of the mask, bool of that shape.
-        shape: of the kernel.
+        builder: the `GraphBuilder` of the task's graph.
+        kernel: name of the kernel whose values stay where the mask is False.
+        values: name of a flat array with one value per True in the mask, and one more.
+        seen: name of the mask, a bool tensor of shape `shape`.
+        shape: shape of the kernel.
 
     Returns:
         The name of the filled kernel.

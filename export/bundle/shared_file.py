@@ -1,4 +1,4 @@
-"""`shared.data`: numbers that several graphs read, each kept once."""
+"""`shared.data`: arrays that several graphs read, each stored once."""
 
 import hashlib
 import pathlib
@@ -8,11 +8,11 @@ import numpy as np
 
 from packnet_tf.backend.types import AnyPath
 
-ALIGNMENT = 64  # ONNX Runtime reads weights in place where they lie on such a boundary
+ALIGNMENT = 64  # bytes; ONNX Runtime reads aligned weights in place
 
 
 def digest(array: np.ndarray) -> str:
-    """A name for what an array holds: 16 hexadecimal digits."""
+    """Returns a hash of an array's contents, 16 hexadecimal digits."""
     head = f"{array.dtype.str}{array.shape}".encode()
     return hashlib.blake2b(
         np.ascontiguousarray(array).view(np.uint8).reshape(-1).data, digest_size=8, key=head[:64]
@@ -20,11 +20,11 @@ def digest(array: np.ndarray) -> str:
 
 
 class SharedFile:
-    """A file of arrays, found again by what they hold.
+    """A file of arrays that are addressed by a digest of their contents.
 
     Args:
-        path: the file; made when the first array is put into it.
-        index: by digest, the offsets of the arrays that are in it already; it is then complete.
+        path: the file; created when the first array is put into it.
+        index: offsets by digest, if the file exists already. Nothing can then be added to it.
     """
 
     def __init__(self, path: AnyPath, index: Mapping[str, int] | None = None) -> None:
@@ -37,14 +37,14 @@ class SharedFile:
         return self.path.name
 
     def put(self, array: np.ndarray, key: str | None = None) -> int:
-        """The offset of an array, which is written where it is not there yet.
+        """Returns the offset of an array in bytes; appends the array if it is new.
 
         Args:
-            array: what to keep.
-            key: its digest, where it is known.
+            array: the array to store.
+            key: its digest; computed by default.
 
         Raises:
-            KeyError: the file is complete and does not hold it.
+            KeyError: the array is new, and nothing can be added to the file.
         """
         key = key or digest(array)
         if key not in self.index:

@@ -1,4 +1,4 @@
-"""Packed weights in files that the graphs of several tasks read."""
+"""Packed weights in files that the graphs of several tasks share."""
 
 import collections
 import pathlib
@@ -21,17 +21,19 @@ if TYPE_CHECKING:
 
 SHARED = "shared.data"
 SMALL = 256  # bytes; smaller constants stay in the graphs
-# A task, and its graph.
+# A task and its ONNX model.
 Graph: TypeAlias = "tuple[TaskGraph, ModelProto]"
 
 
 class SharedWeights(SharedFile):
-    """A shared file of weights, and which tasks brought it.
+    """A shared file with the weights of consecutive tasks.
+
+    The first file of a bundle has `first` 1. It holds whole kernels, 0 where none of its tasks owns
+    the weight. Each later file holds only the weights of its own tasks.
 
     Attributes:
-        first, last: numbers of the tasks whose weights it holds; the first file of a bundle has
-            `first` 1, and holds the weights as a whole, 0 where they are of no such task.
-        bits: of a code.
+        first, last: numbers of the first and the last task whose weights it holds.
+        bits: bits per owner code.
     """
 
     def __init__(
@@ -53,16 +55,16 @@ class SharedWeights(SharedFile):
         owners: list[np.ndarray],
         sees: Sequence[int],
     ) -> list[str]:
-        """Adds the packed weights as a task sees them; returns their names.
+        """Adds the nodes for the packed weights as a task sees them; returns their names.
 
         Args:
-            builder: of the task's graph.
-            kernels: names of what earlier files gave; the first file needs none.
-            values, owners: of the weights, in the graph's layout.
+            builder: the `GraphBuilder` of the task's graph.
+            kernels: names of the kernels as built from the earlier files; empty for the first.
+            values, owners: values and owners of the weights, in the graph's layout.
             sees: numbers of the tasks whose weights the task sees.
 
         Raises:
-            KeyError: the file is complete, and does not hold them.
+            KeyError: the weights are new, and nothing can be added to the file.
         """
         here = [(owner >= self.first) & (owner <= self.last) for owner in owners]
         shapes = [owner.shape for owner in owners]
@@ -100,7 +102,7 @@ class SharedWeights(SharedFile):
 
 
 def new_files(folder: pathlib.Path, tasks: int, known: int) -> list[SharedWeights]:
-    """The files to write: one for all tasks, or one per task that an earlier bundle lacks."""
+    """Returns the files to write: one for all tasks, or one per task new to the bundle."""
     if not known:
         return [SharedWeights(folder / SHARED, 1, tasks, owner_codes.width(tasks))]
     return [
@@ -110,7 +112,7 @@ def new_files(folder: pathlib.Path, tasks: int, known: int) -> list[SharedWeight
 
 
 def opened_files(folder: pathlib.Path, manifest: dict) -> list[SharedWeights]:
-    """The shared files that a manifest lists, in a folder where they lie."""
+    """Returns the shared files that a manifest lists, located in `folder`."""
     return [
         SharedWeights(folder / e["file"], first, last, e["bits"], e["tensors"])
         for e in manifest["shared"]
@@ -119,19 +121,19 @@ def opened_files(folder: pathlib.Path, manifest: dict) -> list[SharedWeights]:
 
 
 def graphs_with_references(tasks: Iterable[TaskGraph], files: list[SharedWeights]) -> list[Graph]:
-    """The graphs of some tasks, with references to shared files instead of weights.
+    """Builds the graphs of tasks with references to shared files in place of weights.
 
     Args:
-        tasks: the tasks; their plain models are let go.
-        files: the shared files of the bundle, those to write among them.
+        tasks: the tasks; their plain models are dropped.
+        files: the shared files of the bundle, both existing ones and those to write.
 
     Returns:
         Pairs of a task and its `onnx.ModelProto`.
 
     Raises:
-        ValueError: a complete file does not hold the weights of the pack.
+        ValueError: an existing file does not hold the weights of the pack.
     """
-    # One at a time: a plain model is as large as the network.
+    # One task at a time: each plain model takes the memory of a whole network.
     pairs = [(task, _share_weights(task, files)) for task in tasks]
     _share_constants(pairs, files)
     for _, proto in pairs:
@@ -140,12 +142,12 @@ def graphs_with_references(tasks: Iterable[TaskGraph], files: list[SharedWeights
 
 
 def _share_weights(task: TaskGraph, files: list[SharedWeights]) -> "ModelProto":
-    """Gives a task's graph its weights: packed ones by reference, its own ones within."""
+    """Adds a task's weights to its graph: packed weights by reference, others as constants."""
     proto, layouts = task.converted.proto, task.converted.layouts
     shared = {name: layout for name, layout in layouts.items() if layout.source in task.packed}
     weights = [(layout, task.packed[layout.source]) for layout in shared.values()]
     arrays = [(layout, ops.convert_to_numpy(weight.packed)) for layout, weight in weights]
-    # Half precision is for training: the graph computes in float32.
+    # Half precision is used in training only; the graph computes in float32.
     values = [layout(array.astype(np.float32, copy=False)) for layout, array in arrays]
     owners = [layout(ops.convert_to_numpy(weight.owner)) for layout, weight in weights]
     builder, kernels = GraphBuilder(proto.graph), list[str]()
@@ -165,18 +167,18 @@ def _share_weights(task: TaskGraph, files: list[SharedWeights]) -> "ModelProto":
 
 
 def _share_constants(pairs: list[Graph], files: list[SharedWeights]) -> None:
-    """Moves constants that several graphs have, shared biases and norms, to a shared file."""
+    """Moves constants that several graphs have, such as shared biases, to a shared file."""
     from onnx import TensorProto, numpy_helper
 
     held = []
     for task, proto in pairs:
-        # A graph never reads a file that came after it.
+        # A graph never reads a file that was written for a later task.
         theirs = [file for file in files if file.first <= task.number]
         for tensor in proto.graph.initializer:
             if tensor.data_location != TensorProto.EXTERNAL:
                 array = numpy_helper.to_array(tensor)
-                # Whole numbers are sizes and places, which ONNX Runtime wants to see before it
-                # reads files.
+                # Integers are shapes and indices. ONNX Runtime needs them for shape inference,
+                # before it reads external data.
                 if array.nbytes >= SMALL and array.dtype.kind == "f":
                     held.append((tensor, array, digest(array), theirs))
     counts = collections.Counter(key for _, _, key, _ in held)
@@ -191,7 +193,7 @@ def _share_constants(pairs: list[Graph], files: list[SharedWeights]) -> None:
 
 
 def another_pack(file: str) -> ValueError:
-    """The error of an earlier bundle one of whose files is not this pack's."""
+    """Returns the error for a file of an earlier bundle that does not belong to this pack."""
     return ValueError(
         f"'{file}' of the earlier bundle does not hold what the pack's earlier tasks own: it was "
         "made from another pack, or exported otherwise, or a task was released and packed again "

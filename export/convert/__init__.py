@@ -1,1 +1,1 @@
-"""From a Keras model to an ONNX graph."""
+"""Converting a Keras model to an ONNX graph."""

@@ -1,4 +1,4 @@
-"""Values for the inputs of an ONNX graph that are weights."""
+"""Weights as constants of an ONNX graph, in place of graph inputs."""
 
 import collections
 import dataclasses
@@ -12,18 +12,18 @@ from packnet_tf.export.graph.walk import read_instead, reads
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto
 
-# What the converter does to bring a kernel into ONNX's layout.
+# The operators with which the converter brings a kernel into ONNX's layout.
 LAYOUT = ("Transpose", "Reshape", "Squeeze", "Unsqueeze")
 
 
 @dataclasses.dataclass(frozen=True)
 class WeightLayout:
-    """A weight as a graph wants it: the transposes and reshapes that were taken out of the graph.
+    """The transposes and reshapes that bring a weight into a graph's layout.
 
     Attributes:
         source: name of the weight.
-        steps: pairs (node, its further inputs by name), in order.
         opset: the ONNX operator set of the nodes.
+        steps: pairs of a node and its other inputs by name, in the order in which they apply.
     """
 
     source: str
@@ -44,7 +44,7 @@ class WeightLayout:
 def extract_weights(
     graph: "GraphProto", opset: int, weights: Iterable[str]
 ) -> dict[str, WeightLayout]:
-    """Takes weights out of the inputs of a graph, and the nodes that only bring them into shape.
+    """Removes weights from the inputs of a graph, and the nodes that only change their layout.
 
     Args:
         graph: an `onnx.GraphProto`, changed in place.
@@ -52,7 +52,7 @@ def extract_weights(
         weights: names of the inputs that are weights.
 
     Returns:
-        By the names that the graph reads now, which constants it lacks.
+        The layouts of the constants that the graph now lacks, by the names that it reads.
     """
     layouts = {name: WeightLayout(name, opset) for name in weights}
     for entry in [entry for entry in graph.input if entry.name in layouts]:
@@ -67,12 +67,12 @@ def extract_weights(
 def bake(
     graph: "GraphProto", layouts: Mapping[str, WeightLayout], weights: Mapping[str, np.ndarray]
 ) -> None:
-    """Gives a graph the constants that it lacks.
+    """Adds the missing constants to a graph.
 
     Args:
         graph: an `onnx.GraphProto`, changed in place.
-        layouts: what `extract_weights` returned for it.
-        weights: values by the names of the weights.
+        layouts: the layouts that `extract_weights` returned.
+        weights: values by name of the weight.
     """
     from onnx import numpy_helper
 
@@ -83,22 +83,22 @@ def bake(
 
 
 def _follow(graph: "GraphProto", opset: int, layouts: dict[str, WeightLayout]) -> None:
-    """Moves what transposes and reshapes weights from the graph into `layouts`."""
+    """Moves the nodes that transpose and reshape weights from the graph into `layouts`."""
     from onnx import numpy_helper
 
-    # Shapes and axes are small.
+    # The nodes' other inputs are shapes and axes, which have one dimension at most.
     small = {t.name: numpy_helper.to_array(t) for t in graph.initializer if len(t.dims) <= 1}
     counts = collections.Counter(reads(graph))
-    for node in list(graph.node):  # in topological order, so that chains are followed
+    for node in list(graph.node):  # in topological order, so chains of nodes are moved as well
         if node.op_type not in LAYOUT or node.input[0] not in layouts:
             continue
         if not all(name in small for name in node.input[1:]):
             continue
         name, output = node.input[0], node.output[0]
-        step = (type(node).FromString(node.SerializeToString()), _some(small, node.input[1:]))
+        step = (type(node).FromString(node.SerializeToString()), _select(small, node.input[1:]))
         after = dataclasses.replace(layouts[name], steps=(*layouts[name].steps, step))
         graph.node.remove(node)
-        if counts[name] == 1:  # nobody else wants it as it was: it keeps its name
+        if counts[name] == 1:  # no other node reads the old layout: the name can stay
             layouts[name], counts[name] = after, counts[output]
             read_instead(graph, output, name)
         else:
@@ -106,5 +106,5 @@ def _follow(graph: "GraphProto", opset: int, layouts: dict[str, WeightLayout]) -
             counts[name] -= 1
 
 
-def _some(values: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str, np.ndarray]:
+def _select(values: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str, np.ndarray]:
     return {name: values[name] for name in names}

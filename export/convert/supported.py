@@ -1,4 +1,4 @@
-"""Operators that ONNX lacks, said in terms of the Keras layer that needs them."""
+"""Checks for operators and inputs that ONNX lacks; the errors name the Keras layer."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def check_operators(proto: "ModelProto", model: keras.Model, opset: int) -> None:
-    """Refuses a converted graph with operators that no ONNX runtime knows.
+    """Checks that a converted graph uses ONNX operators only.
 
     Args:
         proto: an `onnx.ModelProto`, its nodes named as the converter names them.
@@ -21,7 +21,7 @@ def check_operators(proto: "ModelProto", model: keras.Model, opset: int) -> None
         opset: ONNX operator set version.
 
     Raises:
-        ValueError: there is one; the message names the layer and the remedy.
+        ValueError: an operator is unknown to ONNX; the message names the layer and the remedy.
     """
     import onnx
 

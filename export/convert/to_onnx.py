@@ -1,4 +1,4 @@
-"""From a plain Keras model to an ONNX graph."""
+"""Converts a plain Keras model to an ONNX graph."""
 
 import contextlib
 import dataclasses
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 def input_names(model: keras.Model, names: Sequence[str] | None = None) -> list[str]:
-    """Names of the ONNX inputs: `image` for a single image, else the names of the Keras inputs.
+    """Returns the names of the ONNX inputs: `image` for a single image, else Keras's names.
 
     Args:
-        model: a functional or sequential model.
+        model: a Functional or Sequential model.
         names: names to use instead, one per input.
 
     Raises:
-        ValueError: their number is not that of the inputs.
+        ValueError: there is not one name per input.
     """
     inputs = keras.tree.flatten(model.inputs)
     if names is not None:
@@ -51,12 +51,12 @@ def input_names(model: keras.Model, names: Sequence[str] | None = None) -> list[
 
 @dataclasses.dataclass(frozen=True)
 class Converted:
-    """A model in ONNX whose weights are still to be given.
+    """An ONNX model without its weights, and the Keras variables that hold them.
 
     Attributes:
         proto: the `onnx.ModelProto`.
-        layouts: the constants that its graph lacks, by name.
-        weights: the variables of the Keras model whose values these are, by name.
+        layouts: the layouts of the constants that its graph lacks, by name.
+        weights: the variables of the Keras model that hold their values, by name.
     """
 
     proto: "ModelProto"
@@ -64,12 +64,12 @@ class Converted:
     weights: dict[str, keras.Variable]
 
     def bake(self) -> "ModelProto":
-        """Gives the graph the values of the Keras model; returns the `onnx.ModelProto`."""
+        """Adds the weights of the Keras model to the graph; returns the `onnx.ModelProto`."""
         bake(self.proto.graph, self.layouts, self.values(self.layouts))
         return self.proto
 
     def values(self, layouts: Mapping[str, WeightLayout]) -> dict[str, np.ndarray]:
-        """What the weights that some constants are made of hold."""
+        """Returns the values of the weights that some layouts start from, by name."""
         names = {layout.source for layout in layouts.values()}
         return {name: ops.convert_to_numpy(self.weights[name]) for name in names}
 
@@ -82,21 +82,21 @@ def to_onnx(
     opset: int = DEFAULT_OPSET,
     batch_size: int | None = None,
 ) -> Converted:
-    """Converts a Keras model, in inference mode, to ONNX.
+    """Converts a Keras model in inference mode to ONNX.
 
     Args:
         model: a model of plain Keras layers; inputs of shape (batch, ...) and any dtype.
         names: one ONNX name per input.
-        output_name: name of the output; several outputs get `_0`, `_1`, ... appended, and a dict
-            of outputs keeps its names.
+        output_name: name of the output. Several outputs are named `NAME_0`, `NAME_1`, ...; a dict
+            of outputs keeps its keys.
         opset: ONNX operator set version.
-        batch_size: a fixed batch, or None for any.
+        batch_size: a fixed batch size, or None for any.
 
     Returns:
-        The graph, and the weights of two and more axes that it still lacks; see `Converted.bake`.
+        The graph, without its weights of two or more axes; see `Converted.bake`.
 
     Raises:
-        RuntimeError: Keras does not run on TensorFlow, which the conversion needs.
+        RuntimeError: Keras does not run on TensorFlow.
         ValueError: the model computes with an operator that ONNX lacks.
     """
     if keras.backend.backend() != "tensorflow":
@@ -115,7 +115,7 @@ def to_onnx(
         tf.TensorSpec((batch_size, *tensor.shape[1:]), tensor.dtype, name)
         for tensor, name in zip(keras.tree.flatten(model.inputs), names, strict=True)
     ]
-    # The converter copies constants dozens of times: kernels stay outside, as further inputs.
+    # The converter copies constants dozens of times, so kernels are passed as inputs instead.
     signature += [tf.TensorSpec(kernel.shape, kernel.dtype) for kernel in kernels.values()]
 
     def answer(*tensors: Tensor) -> dict[str, Tensor]:
@@ -123,19 +123,19 @@ def to_onnx(
         state = zip(kernels.values(), tensors[len(names) :], strict=True)
         with keras.StatelessScope(state_mapping=list(state)):
             outputs = model(inputs, training=False)
-        return _named(outputs, output_name, given)
+        return _outputs_by_name(outputs, output_name, given)
 
     given = [*names, *kernels]
-    # Keras wraps grouped convolutions in functions of their own, for XLA, which the converter
-    # would leave as calls: run "eagerly" they are traced into the graph like everything else.
+    # Keras wraps grouped convolutions in a tf.function, for XLA. The converter would leave it as a
+    # function call. With functions run eagerly its operations are traced into our graph.
     eagerly = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)
     try:
         function = tf.function(answer, autograph=False).get_concrete_function(*signature)
     finally:
         tf.config.run_functions_eagerly(eagerly)
-    # The function's own list of inputs has the constants that it captured too (the statistics of
-    # a Normalization layer); ours are the first.
+    # The function's inputs end with the constants that it captured (the statistics of a
+    # Normalization layer). Ours come first.
     inputs = [tensor.name for tensor in function.inputs[: len(signature)]]
     outputs = {tensor.name: name for name, tensor in function.structured_outputs.items()}
     convert = functools.partial(
@@ -151,7 +151,7 @@ def to_onnx(
     try:
         with _without_copies():
             graph, _ = convert()
-    except Exception:  # an optimization that fails is left out only where there are copies
+    except Exception:  # with copies, the converter skips an optimization that fails
         graph, _ = convert()
     check_operators(graph, model, opset)
     layouts = extract_weights(graph.graph, opset, kernels)
@@ -160,13 +160,13 @@ def to_onnx(
     return Converted(graph, layouts, kernels)
 
 
-def _named(outputs: Tensors, name: str, taken: Sequence[str]) -> dict[str, Tensor]:
-    """The outputs of a model by their names in ONNX; a dict of several keeps its own."""
+def _outputs_by_name(outputs: Tensors, name: str, taken: Sequence[str]) -> dict[str, Tensor]:
+    """Returns the outputs of a model by ONNX name; a dict of several outputs keeps its keys."""
     flat = keras.tree.flatten(outputs)
     if len(flat) == 1:
         return {name: flat[0]}
     if isinstance(outputs, Mapping) and len(outputs) == len(flat):
-        # As they are flattened: a plain dict by its keys, an OrderedDict as it is.
+        # In the order in which Keras flattens them: a dict sorted by key, an OrderedDict as it is.
         names = {id(value): key for key, value in outputs.items()}
         own = [names[id(value)] for value in flat]
         return {f"{n}_output" if n in taken else n: x for n, x in zip(own, flat, strict=True)}
@@ -175,10 +175,10 @@ def _named(outputs: Tensors, name: str, taken: Sequence[str]) -> dict[str, Tenso
 
 @contextlib.contextmanager
 def _without_copies() -> Iterator[None]:
-    """Keeps the converter from copying the graph before each of its optimizations.
+    """Keeps the converter from copying the graph before each optimization.
 
-    The copies, to go back to where an optimization fails, take almost half of its time. It makes
-    none where this variable is set, whatever to.
+    It copies the graph so that it can undo an optimization that fails. The copies take almost half
+    of its time. It makes none if this environment variable is set, to any value.
     """
     name = "TF2ONNX_CATCH_ERRORS"
     before = os.environ.get(name)
@@ -193,8 +193,8 @@ def _without_copies() -> Iterator[None]:
 
 
 def _kernels(model: keras.Model) -> dict[str, keras.Variable]:
-    """The weights of two and more axes, recurrent ones apart, by names that no other has."""
-    # The converter knows a recurrent layer by its constants.
+    """Returns the weights of two or more axes outside recurrent layers, by unique names."""
+    # The converter recognizes a recurrent layer by its constants, so those must stay constants.
     layers = [layer for layer in all_layers(model) if isinstance(layer, keras.layers.RNN)]
     recurrent = {id(variable) for layer in layers for variable in layer.weights}
     kernels = {}
@@ -208,7 +208,7 @@ def _kernels(model: keras.Model) -> dict[str, keras.Variable]:
 
 
 def _erfc(context: "Graph", node: "Node", name: str, args: list) -> None:
-    """Erfc, which exact GELU uses and ONNX lacks, as 1 - Erf."""
+    """Converts Erfc, which exact GELU uses and ONNX lacks, to 1 - Erf."""
     import onnx
     from tf2onnx import utils
 
@@ -221,7 +221,7 @@ def _erfc(context: "Graph", node: "Node", name: str, args: list) -> None:
 
 
 def _expm1(context: "Graph", node: "Node", name: str, args: list) -> None:
-    """Expm1, which celu uses and ONNX lacks, as Exp - 1."""
+    """Converts Expm1, which celu uses and ONNX lacks, to Exp - 1."""
     import onnx
     from tf2onnx import utils
 

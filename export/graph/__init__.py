@@ -1,1 +1,1 @@
-"""ONNX graphs: going through them, building and changing them."""
+"""Traversing, building and changing ONNX graphs."""

@@ -1,4 +1,4 @@
-"""Nodes and constants added to an ONNX graph, in as few bytes as it takes."""
+"""Adds nodes and constants to an ONNX graph in as few bytes as possible."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class GraphBuilder:
-    """Adds nodes before those of a graph.
+    """Adds nodes in front of the existing nodes of a graph.
 
     Args:
-        graph: an `onnx.GraphProto`, changed in place; see `close`.
+        graph: an `onnx.GraphProto`; `close` changes it in place.
     """
 
     def __init__(self, graph: "GraphProto") -> None:
@@ -34,7 +34,7 @@ class GraphBuilder:
         return output
 
     def split(self, source: str, sizes: Sequence[int]) -> list[str]:
-        """Adds a node that cuts a tensor along its first axis into parts; returns their names."""
+        """Adds a node that splits a tensor along its first axis; returns the parts' names."""
         from onnx import helper
 
         if len(sizes) == 1:
@@ -45,7 +45,7 @@ class GraphBuilder:
         return outputs
 
     def constant(self, value: np.ndarray) -> str:
-        """Adds a constant; the same one again is not added twice."""
+        """Adds a constant unless an equal one was added before; returns its name."""
         from onnx import numpy_helper
 
         key = (value.dtype.str, value.shape, value.tobytes())
@@ -55,7 +55,7 @@ class GraphBuilder:
         return self._constants[key]
 
     def external(self, file: str, offset: int, value: np.ndarray) -> str:
-        """Adds a constant that lies in a file, at an offset in bytes; returns its name."""
+        """Adds a constant stored in a file at an offset in bytes; returns its name."""
         name = self._name()
         self._graph.initializer.append(external(name, file, offset, value.dtype, value.shape))
         return name
@@ -65,7 +65,7 @@ class GraphBuilder:
         read_instead(self._graph, name, source)
 
     def close(self) -> None:
-        """Puts the nodes into the graph."""
+        """Inserts the nodes into the graph."""
         others = list(self._graph.node)
         del self._graph.node[:]
         self._graph.node.extend([*self._nodes, *others])
@@ -78,7 +78,7 @@ class GraphBuilder:
 def external(
     name: str, file: str, offset: int, dtype: np.dtype, shape: Sequence[int]
 ) -> "TensorProto":
-    """A constant that lies in a file, an `onnx.TensorProto`."""
+    """Returns an `onnx.TensorProto` whose values are stored in a file, at an offset in bytes."""
     from onnx import TensorProto, helper
 
     tensor = TensorProto(

@@ -1,7 +1,7 @@
-"""One order and one set of names for equal graphs: the same pack gives the same files.
+"""Canonical names and order of nodes, so that the same pack always gives the same files.
 
-The converter numbers what it makes with a counter of the process, and goes through sets, so that
-two conversions of one model differ in names and in the order of nodes.
+The converter numbers nodes with a counter per process and iterates over sets, so two conversions of
+one model differ in names and in the order of nodes.
 """
 
 import itertools
@@ -14,26 +14,26 @@ from packnet_tf.export.graph.walk import graphs, node_reads, rename, within
 if TYPE_CHECKING:
     from onnx import AttributeProto, GraphProto
 
-# Names in a graph, each with new ones to choose from.
+# Yields the names in a graph, each with an iterator of candidates for its new name.
 Namer: TypeAlias = "Callable[[GraphProto], Iterator[tuple[str, Iterator[str]]]]"
 
 
 def canonicalize(graph: "GraphProto", kept: set[str]) -> None:
-    """Brings nodes and constants into the order in which the answers need them, and renames them.
+    """Sorts nodes and constants in the order in which the outputs need them, and renames them.
 
-    What a node makes is named after its operator and its place, a constant after the node that
-    reads it first, an unknown size after its axis, `batch` for the first. Nodes that no answer
-    needs go.
+    The output of a node is named after its operator and its position, a constant after the first
+    node that reads it, and an unknown dimension after its axis (`batch` for the first). Nodes that
+    no output needs are removed.
 
     Args:
         graph: an `onnx.GraphProto`, changed in place.
-        kept: names that stay, besides those of inputs and outputs: the weights'.
+        kept: names of weights; they stay, as do the names of inputs and outputs.
     """
     for part in graphs(graph):
         if part is not graph:
             _canonicalize_copies(part)
         _order(part)
-    _rename_all(graph, kept, _telling_names)
+    _rename_all(graph, kept, _descriptive_names)
     for part in graphs(graph):
         for entry in (*part.input, *part.output):
             for axis, size in enumerate(entry.type.tensor_type.shape.dim):
@@ -45,23 +45,23 @@ def canonicalize(graph: "GraphProto", kept: set[str]) -> None:
 
 
 def shorten_names(graph: "GraphProto") -> None:
-    """Gives everything within a graph the shortest names there are; inputs and outputs keep theirs.
+    """Gives everything in a graph except inputs and outputs the shortest possible name.
 
-    Names are half of a file whose weights lie elsewhere. What convolutions say of themselves goes
-    as well where it is the default, or the shape of their kernel.
+    Names take half of a file whose weights are external. Attributes of convolutions that have their
+    default value or repeat the kernel's shape are removed too.
     """
     for part in graphs(graph):
         for node in part.node:
             node.ClearField("name")
             node.ClearField("doc_string")
             if node.op_type == "Conv":
-                for attribute in [entry for entry in node.attribute if _goes_without(entry)]:
+                for attribute in [entry for entry in node.attribute if _is_redundant(entry)]:
                     node.attribute.remove(attribute)
     _rename_all(graph, set(), _short_names)
 
 
-def _goes_without(attribute: "AttributeProto") -> bool:
-    """Whether a Conv means the same without an attribute."""
+def _is_redundant(attribute: "AttributeProto") -> bool:
+    """Whether a Conv computes the same without an attribute."""
     defaults = {"dilations": {1}, "strides": {1}, "pads": {0}}
     return (
         attribute.name == "kernel_shape"
@@ -81,7 +81,7 @@ def _rename_all(graph: "GraphProto", kept: set[str], namer: Namer) -> None:
 
 
 def _canonicalize_copies(graph: "GraphProto") -> None:
-    """Of two outputs that are the same, the first is the original and the second its Identity."""
+    """Makes the second of two equal outputs an Identity of the first, never the reverse."""
     entries = {entry.name: (place, entry) for place, entry in enumerate(graph.output)}
     for node in graph.node:
         if node.op_type == "Identity" and {node.input[0], node.output[0]} <= entries.keys():
@@ -91,7 +91,7 @@ def _canonicalize_copies(graph: "GraphProto") -> None:
 
 
 def _order(graph: "GraphProto") -> None:
-    """Sorts nodes as a walk from the outputs back to the inputs finds them, constants as read."""
+    """Sorts nodes by a depth-first search from the outputs, and constants by their first use."""
     makers = {output: place for place, node in enumerate(graph.node) for output in node.output}
     nodes, order, done = list(graph.node), [], set()
     stack = [(makers.get(entry.name), False) for entry in reversed(graph.output)]
@@ -99,7 +99,7 @@ def _order(graph: "GraphProto") -> None:
         place, ready = stack.pop()
         if place is None or place in done:
             continue
-        if ready:  # all that it reads is in its place
+        if ready:  # all its inputs are placed
             done.add(place)
             order.append(nodes[place])
             continue
@@ -109,7 +109,7 @@ def _order(graph: "GraphProto") -> None:
     graph.node.extend(order)
     for node in graph.node:
         if not node.domain:
-            node.ClearField("domain")  # said or not, it is the same one
+            node.ClearField("domain")  # an empty domain and an unset one mean the same
     first: dict[str, int] = {}
     for name in [name for node in graph.node for name in node_reads(node)]:
         first.setdefault(name, len(first))
@@ -118,8 +118,10 @@ def _order(graph: "GraphProto") -> None:
     graph.initializer.extend(constants)
 
 
-def _telling_names(graph: "GraphProto", prefix: str = "") -> Iterator[tuple[str, Iterator[str]]]:
-    """Every name that a graph and those within it make, with new ones to choose from."""
+def _descriptive_names(
+    graph: "GraphProto", prefix: str = ""
+) -> Iterator[tuple[str, Iterator[str]]]:
+    """Yields every name that a graph and its subgraphs define, with descriptive candidates."""
     constants = {tensor.name for tensor in graph.initializer}
     for number, node in enumerate(graph.node):
         node.name = f"{prefix}{node.op_type}_{number}"
@@ -131,7 +133,7 @@ def _telling_names(graph: "GraphProto", prefix: str = "") -> Iterator[tuple[str,
         for branch, inner in enumerate(within(node)):
             for place, entry in enumerate(inner.input):
                 yield entry.name, _numbered(f"{node.name}_{branch}_given{place}")
-            yield from _telling_names(inner, f"{node.name}_{branch}_")
+            yield from _descriptive_names(inner, f"{node.name}_{branch}_")
 
 
 def _numbered(name: str) -> Iterator[str]:
@@ -140,7 +142,7 @@ def _numbered(name: str) -> Iterator[str]:
 
 
 def _short_names(graph: "GraphProto") -> Iterator[tuple[str, Iterator[str]]]:
-    """Every name in a graph, with a supply of short ones."""
+    """Yields every name in a graph, with short candidates."""
     digits = string.ascii_letters + string.digits
     supply = (
         "".join(letters)

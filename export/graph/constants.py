@@ -1,4 +1,4 @@
-"""What a graph makes of its constants alone: weights put together and masked when it is loaded."""
+"""Constant folding: the masked weights that a graph computes when it is loaded."""
 
 import os
 import pathlib
@@ -10,10 +10,10 @@ from packnet_tf.export.graph.walk import within
 
 
 def calculated_constants(path: AnyPath) -> list[np.ndarray]:
-    """Every float32 array that a graph calculates from what it holds, whatever its inputs are.
+    """Returns every float32 array that a graph computes from its constants alone.
 
     Args:
-        path: a `.onnx` file, its weights in files beside it or not.
+        path: a `.onnx` file, with or without external data.
     """
     import onnx
     import onnxruntime

@@ -1,4 +1,4 @@
-"""What an exported file answers with: logits, probabilities, or the classes that lead."""
+"""Outputs of exported files: logits, probabilities, or the most probable classes."""
 
 import re
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ NAMES = ("logits", "probabilities", "top_classes", "top_probabilities")
 
 
 def ends_in_probabilities(proto: "ModelProto") -> list[bool]:
-    """Of each output of a model, whether it ends in a softmax or a sigmoid."""
+    """Tells for each output of a model whether it ends in a softmax or a sigmoid."""
     made_by = {name: node for node in proto.graph.node for name in node.output}
 
     def ends(name: str) -> bool:
@@ -27,10 +27,10 @@ def ends_in_probabilities(proto: "ModelProto") -> list[bool]:
 
 
 def are_probabilities(answer: np.ndarray) -> bool:
-    """Whether the numbers of an output are, row by row, the probabilities of classes.
+    """Whether each row of an output holds probabilities: none below 0, with the sum 1.
 
-    However a model comes to them (an average of two softmaxes, one that is clipped or reshaped),
-    they are not below 0 and add up to 1, which logits of random inputs never do.
+    This holds however a model computes them (an average of two softmaxes, a clipped or reshaped
+    one). Logits of random inputs never add up to 1.
     """
     several = answer.ndim > 1 and answer.shape[-1] > 1
     if not several or not np.issubdtype(answer.dtype, np.floating):
@@ -40,18 +40,18 @@ def are_probabilities(answer: np.ndarray) -> bool:
 
 
 def name_outputs(proto: "ModelProto", features: bool, gives_probabilities: list[bool]) -> None:
-    """Names the outputs of a model after what they are, where they are no logits.
+    """Renames outputs that are features or probabilities and not logits.
 
     Args:
         proto: an `onnx.ModelProto` whose outputs are named as logits, changed in place.
-        features: whether it has no head, and answers with its trunk's features.
-        gives_probabilities: of each output, whether it answers with probabilities already.
+        features: whether the model has no head, so that its outputs are the trunk's features.
+        gives_probabilities: for each output, whether it holds probabilities.
     """
     features = features and "features" not in [entry.name for entry in proto.graph.input]
     otherwise = "features" if features else "logits"
     names = {}
     for output, given in zip(proto.graph.output, gives_probabilities, strict=True):
-        if re.fullmatch(r"logits(_\d+)?", output.name):  # else it is the head's own
+        if re.fullmatch(r"logits(_\d+)?", output.name):  # other names come from the head
             kind = "probabilities" if given else otherwise
             names[output.name] = output.name.replace("logits", kind)
     final = [names.get(output.name, output.name) for output in proto.graph.output]
@@ -62,15 +62,15 @@ def name_outputs(proto: "ModelProto", features: bool, gives_probabilities: list[
 def check_outputs(
     proto: "ModelProto", kind: str, top_k: int | None, gives_probabilities: list[bool]
 ) -> None:
-    """Refuses answers that a model cannot give.
+    """Checks that a model can give the requested outputs.
 
     Args:
         proto: the model.
-        kind, top_k: what is asked for.
-        gives_probabilities: of each output, whether it answers with probabilities already.
+        kind, top_k: the options `outputs` and `top_k`.
+        gives_probabilities: for each output, whether it holds probabilities.
 
     Raises:
-        ValueError: the model does not classify, or has fewer classes.
+        ValueError: the model does not classify, or has too few classes.
     """
     if kind == "logits" or (kind == "probabilities" and all(gives_probabilities)):
         return
@@ -94,15 +94,15 @@ def check_outputs(
 def append_outputs(
     proto: "ModelProto", kind: str, top_k: int | None, gives_probabilities: list[bool]
 ) -> None:
-    """Changes the end of an ONNX model to what is asked for.
+    """Changes the outputs of an ONNX model to the requested kind.
 
     Args:
         proto: an `onnx.ModelProto`, changed in place.
-        kind: one of `OUTPUTS`. "probabilities" are a softmax over the last axis of logits; "top_k"
-            are two outputs, `top_classes` int64 (batch, k) and `top_probabilities` float32
-            (batch, k).
-        top_k: how many.
-        gives_probabilities: of each output, whether it answers with probabilities already.
+        kind: one of `OUTPUTS`. "probabilities" adds a softmax over the last axis of the logits;
+            "top_k" gives two outputs, `top_classes` int64 (batch, k) and `top_probabilities`
+            float32 (batch, k).
+        top_k: the number of classes, k.
+        gives_probabilities: for each output, whether it holds probabilities.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -136,13 +136,13 @@ def append_outputs(
 def expected_and_found(
     kind: str, ours: list[np.ndarray], answers: list[np.ndarray], gives_probabilities: list[bool]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of arrays that are equal where a file answers as Keras.
+    """Returns pairs of arrays that are equal if the outputs of a file are those of Keras.
 
     Args:
         kind: one of `OUTPUTS`.
-        ours: Keras's answers, one array per output.
-        answers: the file's.
-        gives_probabilities: of each output, whether Keras's are probabilities.
+        ours: the outputs of the Keras model, one array per output.
+        answers: the outputs of the file.
+        gives_probabilities: for each output of the Keras model, whether it holds probabilities.
     """
     if kind == "logits":
         return list(zip(ours, answers, strict=True))
@@ -154,12 +154,12 @@ def expected_and_found(
         return list(zip(chances, answers, strict=True))
     [chance], (classes, top) = chances, answers
     leading = -np.sort(-chance, axis=-1)[:, : top.shape[-1]]
-    # Two classes may be as probable as each other: compared is how probable the named ones are.
+    # Classes with equal probabilities may swap places, so compare probabilities, not classes.
     return [(leading, top), (np.take_along_axis(chance, classes, -1), top)]
 
 
 def top_classes(kind: str, answers: list[np.ndarray]) -> np.ndarray | None:
-    """The leading class of every example, int64 (n,); None where the model does not classify."""
+    """Returns the most probable class of each example, int64 (n,), or None for no classifier."""
     if kind == "top_k":
         return answers[0][:, 0]
     if len(answers) != 1 or answers[0].ndim != 2 or answers[0].shape[-1] < 2:
@@ -168,7 +168,7 @@ def top_classes(kind: str, answers: list[np.ndarray]) -> np.ndarray | None:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities over the last axis, float64."""
+    """Computes the softmax over the last axis in float64."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     return shifted / shifted.sum(axis=-1, keepdims=True)
 

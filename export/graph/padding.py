@@ -1,4 +1,4 @@
-"""Zero padding before maximum pooling, kept as it is by onnxruntime."""
+"""A workaround for onnxruntime's fusion of zero padding and maximum pooling."""
 
 from typing import TYPE_CHECKING
 
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
 
 def keep_zero_padding(graph: "GraphProto") -> None:
-    """Puts a node that changes nothing between Pad and MaxPool, where the input may be negative.
+    """Inserts a node that changes nothing between Pad and MaxPool if the input may be negative.
 
-    onnxruntime (1.31, from its basic optimization level on) merges the two, and pads with the
-    lowest number instead of 0 from then on: ResNetV2 pools a convolution that is padded so.
+    From its basic optimization level on, onnxruntime 1.31 fuses the two and then pads with the
+    lowest number instead of 0. ResNetV2 has this pair after a convolution.
 
     Args:
         graph: an `onnx.GraphProto`, changed in place.

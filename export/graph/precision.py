@@ -1,4 +1,4 @@
-"""An exported graph in another precision, and a half or a quarter of its size."""
+"""Converts an exported graph to float16 or int8, a half or a quarter of its size."""
 
 import contextlib
 import logging
@@ -19,16 +19,17 @@ if TYPE_CHECKING:
 Feeds = Sequence[Mapping[str, np.ndarray]]
 PRECISIONS = ("float32", "float16", "int8")
 
-# What calculates with integers after calibration, or passes them on. Sums, products and softmaxes
-# do not: in normalisations and attention that costs accuracy, among convolutions it saves no time.
+# Operators that compute on integers after calibration, or pass them on. Sums, products and softmax
+# are left out: in normalisation and attention that costs accuracy, between convolutions it saves no
+# time.
 CALIBRATED = [
     *("AveragePool", "Clip", "Concat", "Conv", "ConvTranspose", "Flatten", "Gather", "Gemm"),
     *("GlobalAveragePool", "MatMul", "MaxPool", "Pad", "Relu", "Reshape", "Slice", "Split"),
     *("Squeeze", "Transpose", "Unsqueeze"),
 ]
-# Where weights that are still float are stored as integers, and the axis that has a scale for each
-# of its places: that of output channels, of a table's rows. A
-# Loop is what tf2onnx makes of layers that ONNX has no operator for, like Keras's GRU.
+# Operators whose remaining float weights are stored as integers, and the axis with one scale per
+# index: output channels, or the rows of a table. tf2onnx makes a Loop of layers that ONNX has no
+# operator for, such as Keras's GRU.
 STORED = {"Conv": 0, "ConvTranspose": 1, "Gather": 0, "GRU": 1, "LSTM": 1, "RNN": 1}
 STORED |= {"Einsum": -1, "Loop": -1, "MatMul": -1}
 
@@ -36,25 +37,27 @@ STORED |= {"Einsum": -1, "Loop": -1, "MatMul": -1}
 def to_precision(
     model: "ModelProto", precision: str, calibration: Feeds | None = None
 ) -> "ModelProto":
-    """A graph with the same inputs, outputs and metadata, in another precision.
+    """Converts a graph to another precision, with the same inputs, outputs and metadata.
 
-    Weights that are 0 stay exactly 0, and the same graph gives the same bytes each time.
+    Weights that are 0 stay exactly 0. The same graph always gives the same bytes.
 
     - `float16`: half precision inside. For GPUs. Numbers beyond 65504 become 65504.
-    - `int8`, calibrated: 8-bit weights with a scale per channel, and activations in the ranges that
-      calibration shows. For CPUs. Weights use 7 of their bits: x86 without VNNI overflows with 8.
-    - `int8`, not calibrated: matrix products take the range of the batch at hand, so an answer
-      depends a little on the rest of the batch. Convolutions and recurrent layers only store 8 bits
-      and calculate in float: onnxruntime 1.31 is several times slower otherwise. So do embeddings
-      in a graph with loops.
+    - `int8`, calibrated: 8-bit weights with a scale per channel, and 8-bit activations in the
+      ranges found by calibration. For CPUs. Weights use 7 of the 8 bits, because x86 without VNNI
+      overflows with 8.
+    - `int8`, not calibrated: matrix products use the range of the current batch, so an output
+      depends slightly on the rest of the batch. Convolutions and recurrent layers store 8-bit
+      weights but compute in float, because onnxruntime 1.31 is several times slower with integers.
+      The same holds for embeddings in a graph with loops.
 
     Args:
-        model: an `onnx.ModelProto` of float32 that holds its weights, so of less than 2 GB.
-        precision: one of `PRECISIONS`; "float32" returns the graph itself.
-        calibration: for "int8", some hundred typical inputs: by input name, shape (batch, ...).
+        model: an `onnx.ModelProto` in float32 that holds its weights (less than 2 GB).
+        precision: one of `PRECISIONS`; "float32" returns the graph unchanged.
+        calibration: for "int8", a few hundred typical inputs: dicts of arrays (batch, ...) by
+            input name.
 
     Returns:
-        Another `onnx.ModelProto`; its inputs and outputs have the types they had.
+        A new `onnx.ModelProto`; its inputs and outputs keep their types.
 
     Raises:
         ValueError: the precision is unknown, or the calibration does not fit.
@@ -70,13 +73,13 @@ def to_precision(
     if precision != "int8":
         if calibration is not None:
             raise ValueError(f"calibration is for 'int8', not for '{precision}'. Leave it out.")
-        return model if precision == "float32" else _finished(_half(model), model)
+        return model if precision == "float32" else _replace_nodes(_to_float16(model), model)
     feeds = None if calibration is None else _feeds(model, calibration)
-    return _finished(_quantized(model, feeds), model)
+    return _replace_nodes(_to_int8(model, feeds), model)
 
 
 def _feeds(model: "ModelProto", calibration: Feeds) -> list[dict[str, np.ndarray]]:
-    """The feeds in the dtypes of the inputs, known to fit."""
+    """Checks calibration feeds, and casts them to the dtypes of the inputs."""
     from onnx.helper import tensor_dtype_to_np_dtype as dtype_of
 
     if not len(calibration):
@@ -95,21 +98,21 @@ def _feeds(model: "ModelProto", calibration: Feeds) -> list[dict[str, np.ndarray
     return feeds
 
 
-def _half(model: "ModelProto") -> "ModelProto":
+def _to_float16(model: "ModelProto") -> "ModelProto":
     from onnx import ModelProto, TensorProto, numpy_helper
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     half = ModelProto.FromString(model.SerializeToString())  # the converter works in place
     for tensor in half.graph.initializer:
-        # The converter raises what is too small to the smallest number, 2**-24. An epsilon, which
-        # divides, needs that. A weight must not grow: it is rounded here.
+        # The converter raises smaller magnitudes to 2**-24, the smallest float16. An epsilon needs
+        # that, because it is a divisor. A weight must not grow, so it is rounded here first.
         if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1:
             values = numpy_helper.to_array(tensor)
             values = np.where(np.abs(values) <= 2.0**-25, np.float32(0), values)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     empty = {tensor.name for tensor in half.graph.initializer if 0 in tensor.dims}
     for node in (node for part in graphs(half.graph) for node in part.node):
-        if node.op_type == "Resize":  # a cast of no scales is taken for scales
+        if node.op_type == "Resize":  # the converter's cast of empty scales would count as scales
             node.input[:] = ["" if name in empty else name for name in node.input]
     unread = empty - set(reads(half.graph))
     for tensor in [tensor for tensor in half.graph.initializer if tensor.name in unread]:
@@ -118,7 +121,7 @@ def _half(model: "ModelProto") -> "ModelProto":
         return convert_float_to_float16(half, keep_io_types=True)
 
 
-def _quantized(model: "ModelProto", feeds: Feeds | None) -> "ModelProto":
+def _to_int8(model: "ModelProto", feeds: Feeds | None) -> "ModelProto":
     import onnx
     from onnxruntime import quantization
 
@@ -131,11 +134,11 @@ def _quantized(model: "ModelProto", feeds: Feeds | None) -> "ModelProto":
     with tempfile.TemporaryDirectory() as folder, _quiet():
         source, folded, written = (str(pathlib.Path(folder) / name) for name in "abc")
         onnx.save(model, source)
-        # Folds normalisations into the convolutions before them. Symbolic shapes would need sympy.
+        # Fold normalisations into the convolutions before them. Symbolic shapes would need sympy.
         quantization.quant_pre_process(source, folded, skip_symbolic_shape=True)
         options: dict[str, Any] = {"per_channel": True, "reduce_range": True}
         if feeds is None:  # a Gemm counts as a MatMul
-            # Where what an integer Gather gives is read within a Loop, onnxruntime 1.31 aborts.
+            # onnxruntime 1.31 aborts if a Loop reads the output of an integer Gather.
             bodies = any(within(node) for node in onnx.load(folded).graph.node)
             kinds = ["MatMul"] if bodies else ["MatMul", "Gather"]
             quantization.quantize_dynamic(folded, written, kinds, **options)
@@ -150,9 +153,10 @@ def _quantized(model: "ModelProto", feeds: Feeds | None) -> "ModelProto":
 
 
 def _store_as_integers(graph: "GraphProto") -> None:
-    """Makes integers of weights that the tools left in float; a cast and a product undo it.
+    """Stores the remaining float weights as integers, restored by a Cast and a Mul.
 
-    onnxruntime does both once, when it loads the graph. A DequantizeLinear it repeats each batch.
+    onnxruntime computes both once, when it loads the graph. It would compute a DequantizeLinear
+    for each batch.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -174,12 +178,12 @@ def _store_as_integers(graph: "GraphProto") -> None:
     graph.node.extend(nodes)
 
 
-def _finished(made: "ModelProto", model: "ModelProto") -> "ModelProto":
-    """The new graph with what the old one says of itself, and nothing that the tools say."""
+def _replace_nodes(made: "ModelProto", model: "ModelProto") -> "ModelProto":
+    """Returns the original model with the new nodes and constants, in a reproducible order."""
     finished, nodes = type(model)(), made.graph.node
     finished.CopyFrom(model)
     del finished.graph.node[:], finished.graph.initializer[:], finished.graph.value_info[:]
-    # The tools put casts at the end, and constants in the order of onnxruntime's hash tables.
+    # The tools append casts at the end, and order constants by onnxruntime's hash tables.
     makers = {name: at for at, node in enumerate(nodes) for name in node.output if name}
     needs = {
         at: [makers[name] for name in node_reads(node) if name in makers]
@@ -192,13 +196,13 @@ def _finished(made: "ModelProto", model: "ModelProto") -> "ModelProto":
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences the tools' notices, and raises what they would log as an error and go on from."""
+    """Silences the tools' warnings, and raises errors that they would only log."""
 
     def stop(record: logging.LogRecord) -> NoReturn:
         raise RuntimeError(f"onnxruntime cannot convert the graph: {sys.exc_info()[1] or record}")
 
     handler, disabled = logging.Handler(logging.ERROR), logging.root.manager.disable
-    handler.emit = stop  # type: ignore[method-assign]  # a handler of this block alone
+    handler.emit = stop  # type: ignore[method-assign]  # this handler is local to the block
     handler.addFilter(logging.Filter("onnxruntime"))
     logging.root.addHandler(handler)
     logging.disable(max(disabled, logging.WARNING))

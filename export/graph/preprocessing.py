@@ -1,4 +1,4 @@
-"""Decoded pictures as they are, to the pixels a trunk takes: within the file."""
+"""Preprocessing within the file: decoded images to the trunk's input."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ WANTED = "(batch, height, width, channels) with height and width known, and 1 or
 
 @dataclasses.dataclass(frozen=True)
 class Pixels:
-    """What becomes of a picture, uint8 (batch, any height, any width, channels).
+    """The preprocessing of images, uint8 (batch, any height, any width, channels).
 
     Attributes:
-        height, width, channels: what the trunk takes.
-        low, high: what its pixels of 0 and 255 become.
-        mean, std: subtracted and divided by after that, one per channel.
-        order: of the channels that come in, "rgb" or "bgr"; the trunk takes RGB.
+        height, width, channels: size of the trunk's input.
+        low, high: the values that pixels of 0 and 255 are scaled to.
+        mean, std: subtracted from the scaled pixels, then divided by; one per channel.
+        order: channel order of the images, "rgb" or "bgr"; the trunk takes RGB.
     """
 
     height: int
@@ -44,15 +44,15 @@ class Pixels:
     def of(
         cls, inputs: Sequence["KerasTensor"], noted: str | None, options: "ExportOptions"
     ) -> "Pixels":
-        """What the inputs of a Keras model need.
+        """Returns the preprocessing for the inputs of a Keras model.
 
         Args:
-            inputs: its KerasTensors.
+            inputs: the model's KerasTensors.
             noted: the pack's note `pixel_range`, "low,high".
             options: the `ExportOptions`.
 
         Raises:
-            ValueError: it takes something other than one image, or an option is missing or wrong.
+            ValueError: the input is not one image, or an option is missing or wrong.
         """
         shape = tuple(inputs[0].shape)
         images = len(inputs) == 1 and len(shape) == 4 and None not in shape[1:]
@@ -70,13 +70,13 @@ class Pixels:
         return cls(height, width, channels, low, high, mean, std, options.channel_order)
 
     def gain_and_offset(self) -> tuple[np.ndarray, np.ndarray]:
-        """What a pixel of 0 to 255 is multiplied with, and what is added, float32 (channels,)."""
+        """Returns the factor and the offset for pixels of 0 to 255, float32 (channels,) each."""
         mean, std = np.array(self.mean), np.array(self.std)
         gain = (self.high - self.low) / 255.0 / std
         return gain.astype(np.float32), ((self.low - mean) / std).astype(np.float32)
 
     def prepend(self, proto: "ModelProto") -> None:
-        """Puts it before the input of an ONNX model, which is changed in place."""
+        """Inserts the preprocessing at the input of an ONNX model, which is changed in place."""
         from onnx import TensorProto, helper, numpy_helper
 
         [entry] = proto.graph.input
@@ -87,7 +87,7 @@ class Pixels:
         gain, offset = self.gain_and_offset()
         size = np.array([self.height, self.width], np.int64)
         constants = {"scaled_size": size, "pixel_gain": gain, "pixel_offset": offset}
-        # On uint8, as Pillow does: it rounds to whole grey levels. Without `exclude_outside`
+        # Resize uint8 as Pillow does, which rounds to whole grey levels. Without `exclude_outside`
         # the border would be darker than Pillow's.
         resize: dict[str, Any] = {
             "mode": "linear",
@@ -120,28 +120,28 @@ class Pixels:
         )
 
     def images(self, pixels: np.ndarray) -> np.ndarray:
-        """The nearest pictures to what the trunk takes: uint8, in the order the file takes."""
+        """Inverts `pixels`, rounded to uint8, with the channels in the file's order."""
         gain, offset = self.gain_and_offset()
         images = np.clip(np.rint((pixels - offset) / gain), 0, 255).astype(np.uint8)
         return images[..., ::-1] if self.order == "bgr" else images
 
     def pixels(self, images: np.ndarray) -> np.ndarray:
-        """What the trunk is given for pictures of its size, float32."""
+        """Returns the trunk's input, float32, for uint8 images of the trunk's size."""
         gain, offset = self.gain_and_offset()
         images = images[..., ::-1] if self.order == "bgr" else images
         return images.astype(np.float32) * gain + offset
 
     def rounded(self, pixels: np.ndarray) -> np.ndarray:
-        """What the trunk is given for the nearest pictures."""
+        """Rounds a trunk's input to the nearest values that uint8 images can give."""
         return self.pixels(self.images(pixels))
 
     def facts(self) -> dict:
-        """For the manifest."""
+        """Returns the manifest's entry `preprocessing`."""
         return {"preprocessing": "uint8", **dataclasses.asdict(self)}
 
 
 def noted_range(noted: str | None) -> tuple[float, float] | None:
-    """The lowest and highest pixel value that a note says, "low,high"; None where it says none."""
+    """Parses a note "low,high", the lowest and highest pixel value; None if it is missing."""
     try:
         low, high = map(float, (noted or "").split(","))
     except ValueError:

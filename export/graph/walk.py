@@ -1,4 +1,4 @@
-"""Going through an ONNX graph, and through those of the loops and branches within it."""
+"""Traversal of an ONNX graph and its subgraphs (bodies of loops and branches)."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def within(node: "NodeProto") -> list["GraphProto"]:
-    """The graphs that a node holds."""
+    """Returns the subgraphs of a node."""
     return [
         graph
         for attribute in node.attribute
@@ -17,7 +17,7 @@ def within(node: "NodeProto") -> list["GraphProto"]:
 
 
 def graphs(graph: "GraphProto") -> Iterator["GraphProto"]:
-    """A graph, and all within it."""
+    """Yields a graph and all its subgraphs."""
     yield graph
     for node in graph.node:
         for inner in within(node):
@@ -25,7 +25,7 @@ def graphs(graph: "GraphProto") -> Iterator["GraphProto"]:
 
 
 def reads(graph: "GraphProto") -> Iterator[str]:
-    """Every name that a graph reads, as often as it does, those within it included."""
+    """Yields every name that a graph and its subgraphs read, once per use."""
     for part in graphs(graph):
         yield from (output.name for output in part.output)
         for node in part.node:
@@ -33,7 +33,7 @@ def reads(graph: "GraphProto") -> Iterator[str]:
 
 
 def node_reads(node: "NodeProto") -> list[str]:
-    """Every name that a node reads, the graphs that it holds included."""
+    """Returns every name that a node and its subgraphs read."""
     return [*node.input, *(name for graph in within(node) for name in reads(graph))]
 
 
@@ -46,7 +46,7 @@ def read_instead(graph: "GraphProto", old: str, new: str) -> None:
 
 
 def rename(graph: "GraphProto", names: Mapping[str, str]) -> None:
-    """Renames what a graph reads, makes and holds; names that are not listed stay."""
+    """Renames inputs, outputs, constants and values in a graph; names not listed stay."""
     for part in graphs(graph):
         for tensor in part.initializer:
             tensor.name = names.get(tensor.name, tensor.name)

@@ -1,1 +1,1 @@
-"""Running exported files and comparing their answers."""
+"""Running exported files and comparing their outputs with Keras."""

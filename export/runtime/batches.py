@@ -1,4 +1,4 @@
-"""Inputs that users give, in whatever form Keras takes them, as batches of arrays."""
+"""Converts inputs in any form that Keras takes to batches of arrays."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -12,11 +12,11 @@ BATCH = 32
 
 
 def as_inputs(model: keras.Model, given: Tensors) -> list[np.ndarray]:
-    """Inputs as Keras would take them: one array per input of the model, of the input's dtype.
+    """Returns one array per input of the model, in the input's dtype.
 
     Args:
-        model: a functional model.
-        given: an array or tensor, a list of one per input, or a dict by the names of the inputs.
+        model: a Functional model.
+        given: an array or tensor, a list of one per input, or a dict by input name.
 
     Raises:
         ValueError: their number, names, shapes or lengths do not fit the model.
@@ -40,7 +40,7 @@ def as_inputs(model: keras.Model, given: Tensors) -> list[np.ndarray]:
         np.asarray(keras.ops.convert_to_numpy(array), keras.backend.standardize_dtype(entry.dtype))
         for array, entry in zip(arrays, entries, strict=True)
     ]
-    arrays = [_fitted(array, entry) for array, entry in zip(arrays, entries, strict=True)]
+    arrays = [_match_shape(array, entry) for array, entry in zip(arrays, entries, strict=True)]
     if len({len(array) for array in arrays}) > 1:
         counts = ", ".join(str(len(array)) for array in arrays)
         raise ValueError(f"The inputs have {counts} examples. Give as many for each.")
@@ -50,18 +50,18 @@ def as_inputs(model: keras.Model, given: Tensors) -> list[np.ndarray]:
 def input_batches(
     model: keras.Model, given: AnyData, fixed: int | None, size: int = BATCH
 ) -> Iterator[tuple[list[np.ndarray], int]]:
-    """Cuts inputs into batches.
+    """Splits inputs into batches.
 
     Args:
-        model: a functional model.
-        given: what `as_inputs` takes; or an iterable of such, with labels or without, such as a
+        model: a Functional model.
+        given: inputs as for `as_inputs`, or an iterable of them, with or without labels, such as a
             dataset of batches.
         fixed: a batch size that every batch must have, or None.
-        size: the batch size otherwise, at most.
+        size: the largest batch size, if none is fixed.
 
     Yields:
-        One array per input, and how many examples count: with a fixed batch size the last one is
-        repeated to fill the batch.
+        One array per input, and the number of examples that count: with a fixed batch size, the
+        last example is repeated to fill the batch.
 
     Raises:
         ValueError: they do not fit the model.
@@ -69,24 +69,24 @@ def input_batches(
     whole = _is_one(model, given) or isinstance(given, tuple)  # a tuple is inputs and labels
     for part in [given] if whole else check_ends(given, "The inputs given"):
         part = part[0] if isinstance(part, tuple) and not _is_one(model, part) else part
-        yield from _cut(as_inputs(model, part), fixed, size)
+        yield from _split(as_inputs(model, part), fixed, size)
 
 
 def labelled_batches(
     model: keras.Model, given: AnyData, fixed: int | None
 ) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
-    """Cuts inputs with labels into batches.
+    """Splits inputs with labels into batches.
 
     Args:
-        model: a functional model.
+        model: a Functional model.
         given: a pair (inputs, labels (n,) or (n, 1)), or an iterable of such pairs.
         fixed: as for `input_batches`.
 
     Yields:
-        One array per input, and the labels of those examples that count.
+        One array per input, and the labels of the examples that count.
 
     Raises:
-        ValueError: they are no such pairs.
+        ValueError: `given` is something else, or does not fit the model.
     """
     is_pair = isinstance(given, tuple) and len(given) in (2, 3) and not isinstance(given[0], tuple)
     for pair in [given] if is_pair else check_ends(given, "The inputs and labels to evaluate on"):
@@ -105,13 +105,13 @@ def labelled_batches(
                 "labels.argmax(-1)."
             )
         at = 0
-        for batch, count in _cut(inputs, fixed, BATCH):
+        for batch, count in _split(inputs, fixed, BATCH):
             yield batch, labels[at : at + count]
             at += count
 
 
-def _fitted(array: np.ndarray, entry: keras.KerasTensor) -> np.ndarray:
-    """Examples in the shape of an input; as Keras does, an axis of 1 at the end comes or goes."""
+def _match_shape(array: np.ndarray, entry: keras.KerasTensor) -> np.ndarray:
+    """Fits examples to the shape of an input; as in Keras, a last axis of 1 is added or removed."""
     rank = len(entry.shape)
     if array.ndim == rank - 1 and entry.shape[-1] == 1:
         array = array[..., None]
@@ -129,7 +129,7 @@ def _fitted(array: np.ndarray, entry: keras.KerasTensor) -> np.ndarray:
 
 
 def _is_one(model: keras.Model, given: AnyData) -> bool:
-    """Whether something is inputs, and not batches of them, or inputs with labels."""
+    """Whether `given` is one set of inputs: no iterable of batches, no inputs with labels."""
     if isinstance(given, Mapping) or _is_array(given):
         return True
     several = isinstance(given, (list, tuple)) and all(map(_is_array, given))
@@ -140,7 +140,7 @@ def _is_array(given: object) -> bool:
     return hasattr(given, "shape") and hasattr(given, "dtype")
 
 
-def _cut(
+def _split(
     arrays: list[np.ndarray], fixed: int | None, size: int
 ) -> Iterator[tuple[list[np.ndarray], int]]:
     size = fixed or size
@@ -153,16 +153,16 @@ def _cut(
 
 
 def check_by_task(what: str, data: AnyData, tasks: Iterable[str], example: str) -> None:
-    """Refuses data that are not by the names of tasks.
+    """Checks that an argument is None or a dict by task name.
 
     Args:
         what: the argument's name.
         data: the argument.
         tasks: the pack's tasks.
-        example: what to write for a task.
+        example: an example of a value, for the message.
 
     Raises:
-        ValueError: they are no dict, or name something else.
+        ValueError: it is not a dict, or a key is not a task.
     """
     known = list(tasks)
     if data is None or (isinstance(data, Mapping) and set(data) <= set(known)):

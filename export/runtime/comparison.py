@@ -1,4 +1,4 @@
-"""Whether an ONNX file answers as the Keras model it was made from."""
+"""Compares the outputs of an ONNX file with those of its Keras model."""
 
 import dataclasses
 import functools
@@ -18,18 +18,19 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 RANDOM_BATCH = 4
-LENGTHS = (32, 64, 128, 256, 512, 1024, 16, 8)  # tried where a model takes any
+LENGTHS = (32, 64, 128, 256, 512, 1024, 16, 8)  # sizes to try for unknown dimensions, in this order
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """The largest difference found between two answers.
+    """The largest difference between the outputs of a file and of Keras.
 
     Attributes:
         absolute: largest absolute difference of any output.
         relative: the same, divided by the largest magnitude of the Keras outputs.
-        samples: how many inputs were compared.
-        agreement: share of them for which both name the same class; None where none is named.
+        samples: the number of inputs that were compared.
+        agreement: fraction of them with the same most probable class, 0 to 1; None if the model
+            does not classify.
     """
 
     absolute: float
@@ -43,9 +44,9 @@ class Comparison:
 
     Args:
         model: the Keras model, called in inference mode.
-        options: how the files were exported.
-        pixels: what they do to pictures, where they take pictures.
-        in_graph: of each output, whether its graph ends in probabilities.
+        options: the options of the export.
+        pixels: the preprocessing in the files; None if there is none.
+        in_graph: for each output, whether its graph ends in a softmax or a sigmoid.
         pixel_range: lowest and highest value of random images.
     """
 
@@ -62,10 +63,10 @@ class Comparison:
 
     @functools.cached_property
     def gives_probabilities(self) -> list[bool]:
-        """Of each output, whether the model answers with probabilities."""
+        """For each output, whether it holds probabilities."""
         try:
             answers = self._keras(self._random(self._shapes()))
-        except ValueError:  # it takes inputs of no length that is tried: its graph alone tells
+        except ValueError:  # no size that was tried fits: only the graph can tell
             return list(self._in_graph)
         return [
             known or are_probabilities(answer)
@@ -73,14 +74,14 @@ class Comparison:
         ]
 
     def batches(self, samples: Tensors = None) -> list[tuple[list[np.ndarray], int]]:
-        """Random inputs, and samples, as batches; see `input_batches`.
+        """Returns random inputs and samples as batches; see `input_batches`.
 
         Args:
-            samples: an array, a list of one per input, or a dict, as Keras takes it. Random ones
-                have their sizes where the model takes any.
+            samples: an array, a list of one per input, or a dict by input name. Random inputs take
+                the sizes of unknown dimensions from them.
 
         Raises:
-            ValueError: no size was found that the model takes.
+            ValueError: the model takes none of the sizes that were tried.
         """
         fixed, given = self.options.batch_size, []
         if samples is not None:
@@ -95,7 +96,7 @@ class Comparison:
         return random_inputs(self.model, shapes, self.pixels, self.pixel_range)
 
     def _shapes(self) -> list[tuple]:
-        """Those of the inputs; unknown lengths are the first that the model takes."""
+        """Returns the input shapes, with the first size that works for unknown dimensions."""
         shapes = [tuple(tensor.shape) for tensor in keras.tree.flatten(self.model.inputs)]
         if all(None not in shape[1:] for shape in shapes):
             return shapes
@@ -104,7 +105,7 @@ class Comparison:
             tried = [tuple(size or length for size in shape) for shape in shapes]
             try:
                 self._keras(self._random(tried))
-            except Exception as error:  # Keras's and TensorFlow's own, of many kinds
+            except Exception as error:  # Keras and TensorFlow raise many classes
                 why = why or error
             else:
                 return tried
@@ -115,14 +116,14 @@ class Comparison:
         ) from why
 
     def _keras(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
-        """What Keras answers to a batch, an array per output."""
+        """Returns the outputs of the Keras model for a batch, an array per output."""
         found = self.model(keras.tree.pack_sequence_as(self.model.input, inputs), training=False)
         return [keras.ops.convert_to_numpy(array) for array in keras.tree.flatten(found)]
 
     def answers(
         self, onnx_session: "InferenceSession", inputs: list[np.ndarray]
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Keras's logits for a batch, and the file's answers, lists of an array per output."""
+        """Returns the outputs of Keras and of the file for a batch, each an array per output."""
         if self.pixels is not None:
             pictures = self.pixels.images(inputs[0])
             given, inputs = [pictures], [self.pixels.pixels(pictures)]
@@ -135,10 +136,10 @@ class Comparison:
     def difference(
         self, onnx_session: "InferenceSession", batches: Iterable[tuple[list[np.ndarray], int]]
     ) -> Difference:
-        """The largest difference over some batches.
+        """Returns the largest difference over batches.
 
         Raises:
-            ValueError: an answer is NaN or infinite.
+            ValueError: an output is NaN or infinite.
         """
         absolute = relative = 0.0
         samples = same = 0
@@ -163,14 +164,14 @@ class Comparison:
         return Difference(absolute, relative, samples, same / samples if named else None)
 
     def accuracy(self, onnx_session: "InferenceSession", labelled: Iterable) -> dict:
-        """How often a file is right, and how often it names the class that Keras names.
+        """Measures a file's accuracy, and how often its class is that of Keras.
 
         Args:
             onnx_session: a session of the file.
-            labelled: pairs (inputs, labels), or one; see `labelled_batches`.
+            labelled: one pair (inputs, labels), or several; see `labelled_batches`.
 
         Returns:
-            A dict: `accuracy` and `agreement`, 0 to 1, and `images`.
+            A dict: `accuracy` and `agreement`, both 0 to 1, and `images`, their number.
 
         Raises:
             ValueError: the model does not classify, or the labels do not fit.
@@ -201,18 +202,18 @@ def random_inputs(
     pixel_range: tuple[float, float],
     seed: int = 0,
 ) -> list[np.ndarray]:
-    """Random inputs of a model's dtypes.
+    """Returns random inputs in a model's dtypes.
 
-    Images are uniform in the range of pixel values, or random pictures where the file takes
-    pictures; other floats in 0 to 1. Integers are small enough to be indices of any embedding, 0 or
-    1, but for pictures of uint8.
+    Float images are uniform in the pixel range, or preprocessed uint8 images if the file has
+    preprocessing. Other floats are uniform in 0 to 1. uint8 images are uniform in 0 to 255. Other
+    integers are 0 or 1, which are valid indices of any embedding.
 
     Args:
         model: the model.
-        shapes: of its inputs, batch included.
-        pixels: what a file does to pictures that it takes.
+        shapes: shapes of its inputs, batch included.
+        pixels: the preprocessing in the file; None if there is none.
         pixel_range: lowest and highest value of images.
-        seed: of the numbers.
+        seed: random seed.
     """
     generator = np.random.default_rng(seed)
     arrays, tensors = [], keras.tree.flatten(model.inputs)

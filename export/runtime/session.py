@@ -1,4 +1,4 @@
-"""onnxruntime, quiet and on the CPU. Imports neither Keras nor TensorFlow: devices have neither."""
+"""onnxruntime sessions on the CPU. Devices have no Keras and no TensorFlow: import neither."""
 
 import os
 from typing import TYPE_CHECKING
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 def optimize(path: AnyPath, target: AnyPath) -> None:
-    """Writes a model as ONNX Runtime has optimized it, in its own format (`.ort`).
+    """Optimizes a model, and writes it in ONNX Runtime's own format (`.ort`).
 
-    The optimizations are those that hold for every CPU.
+    Only optimizations that are valid on every CPU are applied.
 
     Args:
         path: a `.onnx` file.
@@ -29,10 +29,10 @@ def optimize(path: AnyPath, target: AnyPath) -> None:
 
 
 def session(path: AnyPath) -> "InferenceSession":
-    """An onnxruntime session of a model file.
+    """Opens a model file in onnxruntime.
 
     Args:
-        path: a `.onnx` file.
+        path: a `.onnx` or `.ort` file.
 
     Returns:
         An `onnxruntime.InferenceSession`.

@@ -1,1 +1,1 @@
-"""The methods that are compared: packing, and the baselines."""
+"""The methods to compare: packing and the baselines."""

@@ -1,4 +1,4 @@
-"""Learning without forgetting: old heads keep answering as they did, on the new task's images."""
+"""Learning without Forgetting: old heads keep their outputs on the new task's images."""
 
 import dataclasses
 import time
@@ -23,10 +23,11 @@ from packnet_tf.packing.policy import NORMS
 
 
 def distil(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> float:
-    """Trains the network on a task without its old heads drifting; all weights train.
+    """Trains all weights on a task, while old heads are held to their former outputs.
 
-    First the new head alone, then everything, but for normalisation, unless asked for. What the old
-    heads should answer is what the network answered before the task, on the same augmented images.
+    The new head trains first, alone. Then all weights train, those of normalisation only if the
+    options say so. The targets of the old heads are the outputs of the network before the task, on
+    the same augmented images.
 
     Returns:
         Seconds of training.
@@ -38,7 +39,7 @@ def distil(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> float:
     options = Distillation(**job.run.options)
     path = job.folder / "teacher.keras"
     seconds = 0.0
-    if not progress_of(task, job.folder).exists():  # else it was stopped after the warm-up
+    if not progress_of(task, job.folder).exists():  # otherwise it was interrupted after the warm-up
         with_heads(trunk, heads[:-1]).save(path)
         seconds = _warm_up(task, trunk, heads[-1], options.warm_up)
     teacher = keras.saving.load_model(path, compile=False)
@@ -51,10 +52,10 @@ def distil(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> float:
 
 
 class Student(keras.Model):
-    """A network whose last output learns from labels, and the others from a teacher."""
+    """A network whose last output learns from labels, and whose others learn from a teacher."""
 
     def learn_from(self, teacher: Callable, options: Distillation) -> None:
-        """Sets the teacher, a function: Keras would train a model along with this one."""
+        """Sets the teacher. It is a function, because Keras would train a model as a sublayer."""
         self._teacher, self._options = teacher, options
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
@@ -68,14 +69,14 @@ class Student(keras.Model):
 
 
 def distance(target, answer, temperature: float):
-    """Cross-entropy of two answers, both softened: divided by the temperature before the softmax.
+    """Computes the cross-entropy of two softmaxes of logits divided by a temperature.
 
     Args:
         target, answer: logits (n, classes); no gradient goes through the target.
-        temperature: above 1 gives small probabilities more weight.
+        temperature: a value above 1 gives small probabilities more weight.
 
     Returns:
-        The mean over n.
+        The mean over n, a scalar.
 
     Source: Li & Hoiem 2016, equations 2 to 4.
     """
@@ -84,7 +85,7 @@ def distance(target, answer, temperature: float):
 
 
 def _warm_up(task: TaskData, trunk: keras.Model, head, epochs: int) -> float:
-    data = dataclasses.replace(task).train  # of its own: the task's begins with its first epoch
+    data = dataclasses.replace(task).train  # a new dataset: the task's own must start at epoch 0
     settings = task.settings
     with frozen(trunk):
         model = with_heads(trunk, [head])

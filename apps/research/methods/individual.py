@@ -1,7 +1,7 @@
-"""The best network of its own that a task gets for the same epochs: what packing is held against.
+"""The individual network of a task, trained as well as the same epochs allow: packing's baseline.
 
-It has what a packed task has: a converged head to begin with, a choice between the statistics of
-batches and those of the trunk by the same trial, and a linear head to fall back on.
+It gets everything that a packed task gets: a converged initial head, a choice between batch
+statistics and those of the trunk by the same trial, and a linear head to fall back on.
 """
 
 import dataclasses
@@ -30,10 +30,10 @@ from packnet_tf.packing.policy import NORMS
 
 
 def train_own(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> float:
-    """Trains all weights for one task, the way that validation images prefer.
+    """Trains all weights on one task, with the statistics that are better on validation images.
 
-    A linear head on the trunk as it came is kept where that is better in the end: whoever trains
-    a network of their own would see it. Returns seconds, those of the trial included.
+    If a linear head on the original trunk is better in the end, it is kept, as anybody would do.
+    Returns the seconds of training and of the trial.
     """
     came = job.trunk()
     if task.settings.head != "new" or not is_trained(came):
@@ -46,8 +46,8 @@ def train_own(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> floa
     if way == "trunk":
         heads[-1] = copy_layer(linear)
     seconds = time.perf_counter() - began
-    settings, still = _way(task.settings, way)
-    with frozen(trunk, still):
+    settings, frozen_kinds = _variant(task.settings, way)
+    with frozen(trunk, frozen_kinds):
         model = with_heads(trunk, heads[-1:])
         began = time.perf_counter()
         try:
@@ -63,8 +63,8 @@ def train_own(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> floa
     return seconds
 
 
-def _way(settings: Settings, way: str) -> tuple[Settings, tuple]:
-    """Settings, and what stands still: by the trunk's statistics it is Keras's guide's way."""
+def _variant(settings: Settings, way: str) -> tuple[Settings, tuple]:
+    """Returns settings and frozen layer classes; with the trunk's statistics, as Keras's guide."""
     if way == "task":
         return settings, ()
     guide = {"optimizer": "adam", "learning_rate": GUIDE_RATE, "retrain_learning_rate": None}
@@ -72,7 +72,7 @@ def _way(settings: Settings, way: str) -> tuple[Settings, tuple]:
 
 
 def _chosen(job: Job, task: TaskData, batches_head, linear_head) -> str:
-    """The statistics that are better after some steps; kept for a run that goes on."""
+    """Returns the statistics that are better after a trial, and saves the choice for a resume."""
     kept = job.folder / f"statistics_{task.place}.json"
     if kept.exists():
         return json.loads(kept.read_text(encoding="utf-8"))
@@ -81,17 +81,17 @@ def _chosen(job: Job, task: TaskData, batches_head, linear_head) -> str:
         for way, head in (("trunk", linear_head), ("task", batches_head))
     }
     print(f"{task.name}: after {TRIAL_STEPS} steps, by statistics: {tried}", flush=True)
-    way = max(tried, key=tried.get)  # of equals the trunk's, as in packing
+    way = max(tried, key=tried.get)  # a tie goes to the trunk's, as in packing
     with replacing(kept) as temporary:
         temporary.write_text(json.dumps(way), encoding="utf-8")
     return way
 
 
 def _try(job: Job, task: TaskData, way: str, head: keras.Model) -> float:
-    """Accuracy on validation images after some steps of training a new copy of the trunk."""
-    trunk, (settings, still) = job.trunk(), _way(task.settings, way)
+    """Returns the validation accuracy of a new copy of the trunk after `TRIAL_STEPS`."""
+    trunk, (settings, frozen_kinds) = job.trunk(), _variant(task.settings, way)
     job.seed(task.place)
-    with frozen(trunk, still):
+    with frozen(trunk, frozen_kinds):
         model = with_heads(trunk, [head])
         optimizer = rates.optimizer(plain_optimizer(settings))(settings.learning_rate)
         return trial(model, optimizer, task.images())

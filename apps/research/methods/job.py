@@ -1,4 +1,4 @@
-"""What a run works with: the trunk, the images of its tasks, heads; the same for every method."""
+"""The trunk, images and heads of a run, the same for every method."""
 
 import dataclasses
 import functools
@@ -27,11 +27,11 @@ class TaskData:
     """A task of a run.
 
     Attributes:
-        name: of the task.
-        place: in the order of learning, from 0.
-        settings: how it is learnt.
+        name: name of the task.
+        place: 0-based place in the order of learning.
+        settings: its training settings.
         folder: its classes and image files.
-        pipeline: that makes datasets of them.
+        pipeline: the pipeline for these files.
     """
 
     name: str
@@ -46,32 +46,32 @@ class TaskData:
 
     @property
     def steps(self) -> int:
-        """Training steps of an epoch."""
+        """The number of training steps per epoch."""
         return math.ceil(len(self.folder.files["train"]) / self.settings.batch_size)
 
     @functools.cached_property
     def train(self):
-        """Batches of (images, labels), shuffled and augmented anew in every epoch."""
+        """Training batches (images, labels), shuffled and augmented anew in every epoch."""
         settings = self.settings
         return self.pipeline.training(self.folder.files["train"], settings.flip, settings.crop)
 
     @functools.cached_property
     def validation(self):
-        """Batches of (images, labels), as they are, in the order of the files."""
+        """Validation batches (images, labels), not augmented, in file order."""
         return self.pipeline.evaluation(self.folder.files["validation"])
 
     @functools.cached_property
     def test(self):
-        """The same of the test images."""
+        """Test batches (images, labels), not augmented, in file order."""
         return self.pipeline.evaluation(self.folder.files["test"])
 
     @functools.cached_property
     def plain(self):
-        """The training images, not augmented, in an order that mixes the classes."""
+        """Training batches (images, labels), shuffled once, not augmented."""
         return self.pipeline.evaluation(shuffled(self.folder.files["train"], self.pipeline.seed))
 
     def images(self) -> Images:
-        """The data that the task begins with; augmented anew, not as `train` is."""
+        """Returns the data for `begin`; its training dataset is separate from `train`."""
         files, settings = self.folder.files, self.settings
         return Images(
             self.plain,
@@ -81,26 +81,26 @@ class TaskData:
         )
 
     def repair_images(self):
-        """Training images for the repair of a base, as `plain`."""
+        """Returns training batches for the repair of a base, not augmented."""
         files = shuffled(self.folder.files["train"], self.pipeline.seed)
         return self.pipeline.evaluation(files[:BASE_IMAGES])
 
 
 class Job:
-    """A run at work in its folder.
+    """A run and its folder.
 
     Args:
-        run: what to do.
-        folder: where it keeps what it needs to continue, and its result.
+        run: the run.
+        folder: folder for its progress and its result.
     """
 
     def __init__(self, run: Run, folder: pathlib.Path):
         self.run, self.folder = run, folder
 
     def trunk(self) -> keras.Model:
-        """A new copy of the trunk: pixels of 0 to 255 in, one feature vector out.
+        """Builds the trunk, from pixels of 0 to 255 to one feature vector.
 
-        Random weights are those of the run's seed.
+        Random weights are drawn from the run's seed.
         """
         keras.utils.set_random_seed(self.run.seed)
         given = self.run.trunk
@@ -111,12 +111,12 @@ class Job:
 
     @functools.cached_property
     def shape(self) -> tuple[int, int, int]:
-        """Of the images."""
+        """The shape (height, width, channels) of the images."""
         return self.trunk().input_shape[1:]
 
     @functools.cached_property
     def tasks(self) -> list[TaskData]:
-        """The tasks in their order."""
+        """The tasks, in order."""
         tasks = []
         for place, task in enumerate(self.run.tasks):
             settings = Settings(**task["settings"])
@@ -133,18 +133,18 @@ class Job:
         return tasks
 
     def seed(self, place: int) -> None:
-        """The random numbers that the task at a place begins with."""
+        """Seeds the random numbers for the task at a place in the order."""
         keras.utils.set_random_seed(self.run.seed + place)
 
     def head(
         self, task: TaskData, features_of: Callable, trained: bool, factor: float = 1.0
     ) -> keras.layers.Layer:
-        """A head for a task, of the kind that its settings say.
+        """Returns a head for a task, of the kind in its settings.
 
         Args:
             task: the task.
-            features_of: from images to the features that the head is trained on.
-            trained: whether these are of a trunk that has learnt something.
+            features_of: function from images to the features that the head is trained on.
+            trained: whether these features come from a trained trunk.
             factor: see `calibrated_head`.
         """
         if task.settings.head == "pretrained":
@@ -167,14 +167,14 @@ class Job:
 
 
 def accuracy(model: keras.Model, task: TaskData, split: str) -> float:
-    """The share of a split's images whose largest output is that of their label, 0 to 1."""
+    """Returns the accuracy of a model on a split of a task, 0 to 1."""
     labels = [label for _, label in task.folder.files[split]]
     outputs = model.predict(getattr(task, split), verbose=0)
     return float(np.mean(outputs.argmax(-1) == np.array(labels)))
 
 
 def saved_bytes(model: keras.Model) -> int:
-    """The size of a model's `.keras` file."""
+    """Returns the size of a model's `.keras` file in bytes."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "model.keras"
         model.save(path)
@@ -182,6 +182,6 @@ def saved_bytes(model: keras.Model) -> int:
 
 
 def network_bytes(trunk: keras.Model, heads) -> tuple[int, int]:
-    """Bytes on disk of one network with the first head, and of one network per head."""
+    """Returns the bytes on disk of one network with the first head, and of one per head."""
     sizes = [saved_bytes(attach(trunk, head, "network")[0]) for head in heads]
     return sizes[0], sum(sizes)

@@ -1,4 +1,4 @@
-"""Joint training: one network on the images of all tasks at once, a head for each."""
+"""Joint training: one network with a head per task, trained on all tasks at once."""
 
 import dataclasses
 
@@ -11,14 +11,13 @@ from packnet_tf.apps.research.methods.plain import fit, new_head, with_heads
 
 
 def learn_together(job: Job) -> dict:
-    """Trains on batches that mix the tasks, as many epochs as each would have alone.
+    """Trains on batches that mix the tasks, for as many epochs as one task alone.
 
-    Every image trains the head of its own task only. What settings there are for all tasks are
-    taken from the first.
+    Each image trains the head of its own task only. The settings are those of the first task.
 
     Returns:
-        The result of the run, see `worker.py`; it has one row of accuracies: there is no
-        order.
+        The result of the run, see `worker.py`, with a single row of accuracies, because there is
+        no order.
     """
     job.seed(0)
     trunk = job.trunk()
@@ -50,14 +49,14 @@ def learn_together(job: Job) -> dict:
 
 @dataclasses.dataclass
 class Mixture:
-    """The training images of several tasks as one, in the place of a `TaskData`.
+    """The training images of several tasks as one, used in place of a `TaskData`.
 
     Attributes:
-        name: for the screen.
+        name: name in messages.
         place: 0.
-        settings: those of the first task.
-        train: batches of images and labels; those of task t are counted on from the classes of
-            the tasks before it.
+        settings: settings of the first task.
+        train: batches (images, labels); the labels of a task are offset by the number of classes
+            of the tasks before it.
     """
 
     name: str
@@ -71,7 +70,7 @@ class Mixture:
 
         parts, first = [], 0
         for task in job.tasks:
-            parts.append(_counted_on(task, first))
+            parts.append(_offset_labels(task, first))
             first += task.classes
         counts = np.array([len(task.folder.files["train"]) for task in job.tasks])
         mixed = tf.data.Dataset.sample_from_datasets(
@@ -83,7 +82,7 @@ class Mixture:
         return cls("all", settings, train.apply(tf.data.experimental.assert_cardinality(steps)))
 
 
-def _counted_on(task: TaskData, first: int):
+def _offset_labels(task: TaskData, first: int):
     settings = task.settings
     examples = task.pipeline.training_examples(
         task.folder.files["train"], settings.flip, settings.crop
@@ -92,10 +91,10 @@ def _counted_on(task: TaskData, first: int):
 
 
 class OwnHead(keras.losses.Loss):
-    """Cross-entropy over the classes of an example's own task; other heads do not count.
+    """Cross-entropy over the classes of an example's own task, ignoring other heads.
 
     Args:
-        sizes: how many classes each task has; labels are counted on from task to task.
+        sizes: number of classes of each task; labels are offset by those of earlier tasks.
     """
 
     def __init__(self, sizes: list[int]):
@@ -108,7 +107,7 @@ class OwnHead(keras.losses.Loss):
         )[:, 0]
 
     def accuracy(self, y_true, y_pred):
-        """The share of examples whose largest output within their task is the right one."""
+        """Returns the accuracy when only the classes of an example's own task are compared."""
         found = ops.argmax(self._own(y_true, y_pred), axis=-1)
         return ops.cast(ops.equal(found, _column(y_true)[:, 0]), "float32")
 

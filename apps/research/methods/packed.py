@@ -1,4 +1,4 @@
-"""PackNet itself, by `PackTrainer`."""
+"""PackNet itself, run by `PackTrainer`."""
 
 import json
 import time
@@ -18,20 +18,22 @@ from packnet_tf.trainer.history import History
 from packnet_tf.trainer.run import HISTORY, PACK
 from packnet_tf.training.heads import next_features
 
-SECONDS = "base_seconds"  # a note: what the base took
+SECONDS = "base_seconds"  # key of the pack's note with the time that the base took
 
 
 def pack_tasks(job: Job) -> dict:
-    """Packs the tasks in their order; continues where it was stopped.
+    """Packs the tasks in order; resumes an interrupted run.
+
+    Also writes `filters.npz`, the first filters as every task sees them.
 
     Returns:
-        The result of the run, see `worker.py`, with the accuracies around the prune, who owns
-        how much of every layer, and, in `filters.npz` beside it, the first filters of every task.
+        The result of the run, see `worker.py`, with the accuracies around the prune, and each
+        task's share of every layer.
     """
     directory = job.folder / "progress"
     net, options = _open(job, directory), Packing(**job.run.options)
     filters = {"trunk": _first_filters(net)}
-    state, views = _read(job), {}  # views answer for their task whatever is packed later
+    state, views = _read(job), {}  # later tasks do not change the outputs of a view
     for task, way in zip(job.tasks, _prunes(options, len(job.tasks)), strict=True):
         if task.name not in net.tasks:
             job.seed(task.place)
@@ -72,7 +74,7 @@ def _open(job: Job, directory) -> packnet_tf.PackNet:
 
 
 def _prunes(options: Packing, count: int) -> list:
-    """What each task prunes by: a ratio, or `Auto`."""
+    """Returns the ratio, or `Auto`, of each task."""
     prune = options.prune
     if prune == "auto":
         return [packnet_tf.Auto(options.max_drop)] * count
@@ -87,10 +89,10 @@ def _prunes(options: Packing, count: int) -> list:
 def _learn(
     net, job: Job, task: TaskData, way, options: Packing, optimizer: str, factors, directory
 ) -> None:
-    """Trains and commits a task; one that comes out below a linear head becomes that."""
+    """Trains and commits a task; if it ends below a linear head, that head replaces it."""
     kept, began = directory / f"{task.name}.json", time.perf_counter()
     begun = {"statistics": None}
-    if kept.exists():  # the run was interrupted
+    if kept.exists():  # resume an interrupted run
         begun = json.loads(kept.read_text(encoding="utf-8"))
     images, reuse = task.images(), reused(net, options.reuse)
     if task.settings.head == "new":
@@ -174,13 +176,13 @@ def _measured(net, job: Job, directory) -> dict:
 
 
 def _seconds(entry: dict, directory, name: str) -> float:
-    """Of a task's epochs, and of what came before them."""
+    """Returns the seconds of a task's epochs, and of the work before them."""
     begun = json.loads((directory / f"{name}.json").read_text(encoding="utf-8"))
     return begun["seconds"] + sum(epoch["seconds"] for epoch in entry["epochs"])
 
 
 def _first_filters(net, task: str | None = None) -> np.ndarray:
-    """The first packed weight as a task sees it; without one what the trunk came with."""
+    """Returns the first packed weight as a task sees it, or by default that of the trunk."""
     weight = next(iter(net.state.trunk.packed_weights().values()))
     return ops.convert_to_numpy(weight.view(net.state.record(task).sees) if task else weight.packed)
 

@@ -1,4 +1,4 @@
-"""Methods that train plain Keras networks: each task alone, or one network task after task."""
+"""Methods that train plain Keras networks, one per task or one for a sequence of tasks."""
 
 import contextlib
 import json
@@ -24,22 +24,22 @@ from packnet_tf.training.heads import as_in_training
 
 GUIDE_RATE = 1e-4
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-# Trains a network on a task: the job, the task, the trunk, the heads so far, its own the last. The
-# answer is how many seconds that took.
+# A function that trains a network on a task and returns the seconds that took. Its arguments are
+# the job, the task, the trunk, and the heads so far, of which the last is the task's own.
 Learn = Callable[[Job, TaskData, keras.Model, list], float]
 
 
 def learn_in_sequence(job: Job, learn: Learn) -> dict:
-    """Trains one network on task after task, a head for each; continues where it was stopped.
+    """Trains one network with a head per task on a sequence of tasks; resumes if interrupted.
 
     Args:
         job: the run.
-        learn: trains the network on one task; a task whose head is pretrained has been learnt.
+        learn: trains the network on one task; a task with a pretrained head is not trained.
 
     Returns:
         The result of the run, see `worker.py`.
     """
-    trunk, heads, state = _resumed(job)
+    trunk, heads, state = _load_progress(job)
     for task in job.tasks[len(heads) :]:
         job.seed(task.place)
         heads.append(new_head(job, task, trunk, bool(heads)))
@@ -48,7 +48,7 @@ def learn_in_sequence(job: Job, learn: Learn) -> dict:
         for split in ("validation", "test"):
             seen = zip(job.tasks, heads, strict=False)
             state[split].append([accuracy(with_heads(trunk, [head]), t, split) for t, head in seen])
-        _keep(job, trunk, heads, state)
+        _save_progress(job, trunk, heads, state)
     one, every = network_bytes(trunk, heads)
     return {
         **state,
@@ -62,9 +62,9 @@ def learn_in_sequence(job: Job, learn: Learn) -> dict:
 def new_head(
     job: Job, task: TaskData, trunk: keras.Model, learnt: bool = False
 ) -> keras.layers.Layer:
-    """The head of a task, under a name that no other head of the network has.
+    """Returns the head of a task, with a unique name.
 
-    It begins on the features that its training sees; `learnt` says that the trunk has had a task.
+    Its features are computed as in training. `learnt` tells whether the trunk has learnt a task.
     """
     frozen_trunk = job.run.kind in ("classifier_only", "guide")
     moves = moves_statistics(trunk) and not frozen_trunk
@@ -75,12 +75,12 @@ def new_head(
 
 
 def train_everything(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> float:
-    """Trains all weights of the trunk and the task's head; those of earlier tasks stand still."""
+    """Trains all weights of the trunk and the task's head; heads of earlier tasks are frozen."""
     return fit(with_heads(trunk, heads[-1:]), task, job.folder)
 
 
 def train_head(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> float:
-    """Trains the head on a frozen trunk; one that began converged is trained already."""
+    """Trains the head on a frozen trunk, unless it is a converged head already."""
     if task.settings.head == "new" and is_trained(trunk):
         return 0.0
     with frozen(trunk):
@@ -88,12 +88,12 @@ def train_head(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> flo
 
 
 def follow_guide(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> float:
-    """Keras's guide to transfer learning: the head first, then everything at a low rate.
+    """Follows Keras's guide to transfer learning: trains the head, then all at a low rate.
 
-    A third of the epochs for a new head on the frozen trunk with Adam, the others for all weights
-    at `GUIDE_RATE`, normalisation in inference mode throughout.
+    A third of the epochs trains a new head on the frozen trunk with Adam. The others train all
+    weights at `GUIDE_RATE`. Normalisation stays in inference mode throughout.
 
-    Source: https://keras.io/guides/transfer_learning/, whose rate of 1e-5 does worse here.
+    Source: https://keras.io/guides/transfer_learning/. Its rate of 1e-5 gives worse results here.
     """
     dense = heads[-1].layers[-1] if isinstance(heads[-1], keras.Sequential) else heads[-1]
     dense.set_weights([keras.initializers.GlorotUniform()(dense.kernel.shape), dense.bias * 0])
@@ -113,7 +113,7 @@ def follow_guide(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> f
 
 @contextlib.contextmanager
 def frozen(trunk: keras.Model, kinds=keras.layers.Layer) -> Iterator[None]:
-    """Within it no layer of these kinds trains in the trunk; afterwards those that did before."""
+    """Freezes the trunk's layers of these classes, and restores `trainable` on exit."""
     layers = [part for part in all_layers(trunk) if isinstance(part, kinds)]
     before = [(layer, layer.trainable) for layer in layers]
     for layer in layers:
@@ -126,7 +126,7 @@ def frozen(trunk: keras.Model, kinds=keras.layers.Layer) -> Iterator[None]:
 
 
 def with_heads(trunk: keras.Model, heads: list, model_class: type = keras.Model) -> keras.Model:
-    """The model from pixels to the outputs of heads; the layers are those given, not copies."""
+    """Returns the model from pixels to the outputs of heads, built from the given layers."""
     pixels = keras.Input(trunk.input_shape[1:])
     features = trunk(pixels)
     outputs = [head(features) for head in heads]
@@ -134,21 +134,21 @@ def with_heads(trunk: keras.Model, heads: list, model_class: type = keras.Model)
 
 
 def fit(model: keras.Model, task: TaskData, folder, loss=LOSS, metrics=("accuracy",)) -> float:
-    """Trains a model on a task by its settings, in the two phases that packing has.
+    """Trains a model on a task, in the same two phases as packing.
 
-    Stopped, it continues after the last finished epoch, in the order that it would have had.
+    An interrupted training resumes after the last finished epoch, with the same order of data.
 
     Args:
-        model: from pixels to logits.
+        model: model from pixels to logits.
         task: its data and settings.
-        folder: where its progress is kept; None keeps nothing.
+        folder: folder for its progress; None saves none.
         loss, metrics: as for `compile`.
 
     Returns:
-        Seconds of training, those before a stop included.
+        Seconds of training, including those before an interruption.
 
     Raises:
-        FloatingPointError: the loss has become NaN or infinite.
+        FloatingPointError: the loss is NaN or infinite.
     """
     settings = task.settings
     model.compile(
@@ -161,8 +161,8 @@ def fit(model: keras.Model, task: TaskData, folder, loss=LOSS, metrics=("accurac
     phases = TwoPhases(settings, task.name, folder and progress_of(task, folder))
     first = phases.resume(model)
     data = task.train
-    # Every iterator of the data draws new random numbers, and Keras makes two an epoch: one at its
-    # beginning, one at its end, where the number of batches is known.
+    # Every iterator over the data draws new random numbers. If the number of batches is known,
+    # Keras makes two per epoch: one at its start and one at its end.
     for _ in range(first * (2 if data.cardinality() >= 0 else 1)):
         iter(data)
     model.fit(
@@ -175,22 +175,22 @@ def fit(model: keras.Model, task: TaskData, folder, loss=LOSS, metrics=("accurac
 
 
 def plain_optimizer(settings: Settings) -> str:
-    """The optimizer of methods that train whole networks."""
+    """Returns the name of the optimizer for methods that train whole networks."""
     return "sgd" if settings.optimizer == "auto" else settings.optimizer
 
 
 def progress_of(task: TaskData, folder: pathlib.Path) -> pathlib.Path:
-    """The file that `fit` keeps its progress on a task in; whoever called it removes it."""
+    """Returns the file with the progress of `fit` on a task; the caller of `fit` removes it."""
     return folder / f"training_{task.place}.npz"
 
 
 class TwoPhases(keras.callbacks.Callback):
-    """Sets the learning rate of every epoch, and makes the optimizer fresh at `prune_epoch`.
+    """Sets the learning rate of every epoch, and resets the optimizer at `prune_epoch`.
 
     Args:
-        settings: of the task.
-        name: of the task, for the screen.
-        progress: file that the state is kept in after every epoch; None: nowhere.
+        settings: settings of the task.
+        name: name of the task, for messages.
+        progress: file to save the state to after every epoch, or None.
     """
 
     def __init__(self, settings: Settings, name: str, progress: pathlib.Path | None):
@@ -202,7 +202,7 @@ class TwoPhases(keras.callbacks.Callback):
         )
 
     def resume(self, model: keras.Model) -> int:
-        """Puts back the state that was kept; returns the epoch to go on with."""
+        """Restores the saved state; returns the next epoch."""
         if self._progress is None or not self._progress.exists():
             return 0
         facts, values = checkpoint.load(self._progress)
@@ -234,8 +234,8 @@ class TwoPhases(keras.callbacks.Callback):
             checkpoint.save(self._progress, facts, checkpoint.take(self.model))
 
 
-def _resumed(job: Job):
-    """Trunk, heads and measurements after the tasks that are done."""
+def _load_progress(job: Job):
+    """Returns trunk, heads and measurements after the finished tasks."""
     note = job.folder / "state.json"
     if not note.exists():
         return job.trunk(), [], {"validation": [], "test": [], "seconds": {}}
@@ -247,8 +247,8 @@ def _resumed(job: Job):
     return trunk, heads, state
 
 
-def _keep(job: Job, trunk: keras.Model, heads: list, state: dict) -> None:
-    """First the network, then the note that counts it in."""
+def _save_progress(job: Job, trunk: keras.Model, heads: list, state: dict) -> None:
+    """Saves the network first, and then the state that refers to it."""
     path = job.folder / _file(len(heads))
     with replacing(path) as temporary:
         with_heads(trunk, heads).save(temporary)

@@ -1,1 +1,1 @@
-"""From the results of runs to the report."""
+"""Turns the results of runs into the report."""

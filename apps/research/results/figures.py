@@ -1,4 +1,4 @@
-"""The pictures of the report."""
+"""The figures of the report."""
 
 import io
 import pathlib
@@ -12,21 +12,22 @@ from packnet_tf.apps.research.results.summary import Line
 from packnet_tf.reporting.capacity import Capacity
 from packnet_tf.reporting.plotting import plot_capacity
 
-# Colours that stay apart for colour-blind readers (Okabe and Ito, 2008).
+# Colours that colour-blind readers can tell apart (Okabe and Ito, 2008).
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 MARKERS = "osD^vP*X<>"
-FILTERS = 16  # shown of the first layer
+FILTERS = 16  # number of filters of the first layer to show
 
 
 def draw_all(report: Sequence[tuple[str, Line]], filters: dict[str, np.ndarray] | None) -> dict:
-    """Every picture that there is something to draw for.
+    """Draws every figure that there are data for.
 
     Args:
         report: the lines with their titles.
-        filters: by "task NAME", the first filters as it sees them; "trunk" before the first.
+        filters: the first filters as a task sees them, by "task NAME"; those of the trunk come
+            first, by "trunk".
 
     Returns:
-        By name, pairs of a `matplotlib.figure.Figure` and what is to be seen on it.
+        By name, pairs of a `matplotlib.figure.Figure` and its caption.
     """
     pictures = {"accuracy": (draw_tasks(report), "Test accuracy of every task at the end.")}
     ordered = [(title, line) for title, line in report if line.measured[0].ordered]
@@ -63,7 +64,7 @@ def draw_all(report: Sequence[tuple[str, Line]], filters: dict[str, np.ndarray] 
 
 
 def draw_tasks(report: Sequence[tuple[str, Line]]) -> Figure:
-    """Bars of accuracy: a group per method, a bar per task."""
+    """Draws bars of accuracy, a group per method and a bar per task."""
     tasks = list(report[0][1].tasks)
     figure, axes = _figure(width=max(7.0, 1.1 * len(report) + 2), height=4.2)
     width = 0.8 / len(tasks)
@@ -85,7 +86,7 @@ def draw_tasks(report: Sequence[tuple[str, Line]]) -> Figure:
 
 
 def draw_matrices(report: Sequence[tuple[str, Line]]) -> Figure:
-    """Heat maps of A[i, j], a mean over seeds for every method and order."""
+    """Draws heat maps of A[i, j], a mean over seeds, one per method and order."""
     columns = min(3, len(report))
     rows = -(-len(report) // columns)
     size = 1.3 + 0.55 * len(report[0][1].tasks)
@@ -110,7 +111,7 @@ def draw_matrices(report: Sequence[tuple[str, Line]]) -> Figure:
 
 
 def draw_storage(report: Sequence[tuple[str, Line]]) -> Figure:
-    """Mean accuracy against storage."""
+    """Draws mean accuracy against storage."""
     figure, axes = _figure(width=8.5, height=4.6)
     for number, (title, line) in enumerate(report):
         axes.errorbar(
@@ -127,7 +128,7 @@ def draw_storage(report: Sequence[tuple[str, Line]]) -> Figure:
 
 
 def draw_ratios(report: Sequence[tuple[str, Line]]) -> Figure:
-    """Accuracy against pruning ratio: a colour per task, a marker per method."""
+    """Draws accuracy against pruning ratio, a colour per task and a marker per method."""
     figure, axes = _figure(width=8.5, height=4.8)
     tasks = list(report[0][1].tasks)
     for number, (_, line) in enumerate(report):
@@ -135,7 +136,7 @@ def draw_ratios(report: Sequence[tuple[str, Line]]) -> Figure:
         for m in line.measured:
             for name, ratio in m.result["ratios"].items():
                 moments = m.result["moments"][name]
-                if "after_prune" not in moments:  # nothing was released
+                if "after_prune" not in moments:  # the task was not pruned
                     continue
                 colour = COLOURS[tasks.index(name) % len(COLOURS)]
                 after, retrained = (100 * moments[k] for k in ("after_prune", "retrained"))
@@ -156,13 +157,13 @@ def draw_ratios(report: Sequence[tuple[str, Line]]) -> Figure:
 
 
 def drawable(filters: dict[str, np.ndarray]) -> bool:
-    """Whether filters can be shown as pictures: (height, width, 1 or 3, filters)."""
+    """Whether filters can be drawn as images, with the shape (height, width, 1 or 3, filters)."""
     first = filters["trunk"]
     return first.ndim == 4 and first.shape[2] in (1, 3) and first.shape[0] > 1
 
 
 def draw_filters(filters: dict[str, np.ndarray]) -> Figure:
-    """A row per task, a column per filter; weights of 0 are grey."""
+    """Draws filters, a row per task and a column per filter; weights of 0 are grey."""
     count = min(FILTERS, filters["trunk"].shape[-1])
     figure = Figure(figsize=(0.55 * count + 1.6, 0.62 * len(filters) + 0.2), layout="constrained")
     axes = figure.subplots(len(filters), count, squeeze=False)
@@ -182,7 +183,7 @@ def draw_filters(filters: dict[str, np.ndarray]) -> Figure:
 
 
 def svg(figure: Figure) -> str:
-    """A figure as SVG text, the same for the same figure."""
+    """Returns a figure as SVG text, always the same for the same figure."""
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "packnet"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
@@ -190,7 +191,7 @@ def svg(figure: Figure) -> str:
 
 
 def write_figures(pictures: dict, folder: pathlib.Path) -> dict[str, str]:
-    """Writes every picture as an SVG file; returns their texts by name."""
+    """Writes every figure to an SVG file; returns their texts by name."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {name: svg(figure) for name, (figure, _) in pictures.items()}
     for name, text in texts.items():

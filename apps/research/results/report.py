@@ -1,4 +1,4 @@
-"""The report: a table on the screen, JSON, CSV, pictures, and one page that holds them all."""
+"""The report of a comparison: a printed table, JSON, CSV, figures, and an HTML page."""
 
 import base64
 import dataclasses
@@ -34,9 +34,9 @@ def write_report(comparison: Comparison, entries: Sequence[Entry], output: pathl
     """Writes results.json, results.csv, figures/ and report.html; returns the closing summary.
 
     Args:
-        comparison: what was compared.
-        entries: the places of the report; those whose runs failed are left out.
-        output: the folder; the runs are in `runs/` there.
+        comparison: the comparison.
+        entries: the entries of the report; those with failed runs are skipped.
+        output: the folder to write to; its folder `runs/` holds the runs.
     """
     found = lines(comparison, collect(entries, output / "runs"))
     if not found:
@@ -74,9 +74,9 @@ def write_report(comparison: Comparison, entries: Sequence[Entry], output: pathl
 
 
 def below_the_floor(comparison: Comparison, titled: Sequence[tuple[str, Line]]) -> list[str]:
-    """A sentence for every line of packed or individual networks that a linear head beats.
+    """Returns a warning for every packed or individual network that a linear head beats.
 
-    Individual networks that are too weak flatter everything that is held against them.
+    Individual networks that are too weak make everything compared with them look better.
     """
     kinds = {method.label: method.kind for method in comparison.methods}
     heads = [line for _, line in titled if kinds[line.label] == "classifier_only"]
@@ -99,7 +99,7 @@ def below_the_floor(comparison: Comparison, titled: Sequence[tuple[str, Line]]) 
 
 
 def title_of(line: Line, comparison: Comparison) -> str:
-    """The name of a line: its method, its order where it is not the file's, seeds it lacks."""
+    """Returns a line's title: its method, its order unless it is the file's, and missing seeds."""
     given, title = tuple(comparison.tasks), line.label
     if line.order == given[::-1] and len(given) > 1:
         title += ", reverse"
@@ -111,7 +111,7 @@ def title_of(line: Line, comparison: Comparison) -> str:
 
 
 def table(comparison: Comparison, titled: Sequence[tuple[str, Line]]):
-    """Head and rows of the main table."""
+    """Returns the head and the rows of the main table."""
     names = list(comparison.tasks)
     head = [
         "method",
@@ -145,7 +145,7 @@ def table(comparison: Comparison, titled: Sequence[tuple[str, Line]]):
 
 
 def around_prune(titled: Sequence[tuple[str, Line]]) -> tuple[list[str], list[list[str]]]:
-    """Accuracies before a prune, after it and after retraining, on validation images."""
+    """Returns a table of validation accuracies before a prune, after it and after retraining."""
     head = ["method, task", "released", "before the prune", "after it", "retrained"]
     rows = []
     for title, line in titled:
@@ -161,7 +161,7 @@ def around_prune(titled: Sequence[tuple[str, Line]]) -> tuple[list[str], list[li
 
 
 def missing(entries: Sequence[Entry], folder: pathlib.Path) -> list[str]:
-    """A sentence per run that has no result."""
+    """Returns a sentence per run without a result."""
     runs = {run.key: (e.label, run) for e in entries for run in e.runs}
     return [
         f"{label}: the run {key} has no result ({run.title})."
@@ -171,13 +171,13 @@ def missing(entries: Sequence[Entry], folder: pathlib.Path) -> list[str]:
 
 
 def machine() -> dict:
-    """Where this was measured, and with which versions."""
+    """Returns the machine and the versions that the runs used."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {"python": platform.python_version(), "processor": platform.machine(), **versions}
 
 
 def page(comparison: Comparison, head, rows, moments, said, pictures: dict, texts: dict) -> str:
-    """The whole report as one HTML page, pictures within it."""
+    """Returns the report as one HTML page, with its figures embedded."""
     figures = "".join(
         f'<figure><img alt="{html.escape(name)}" src="data:image/svg+xml;base64,'
         f'{base64.b64encode(texts[name].encode()).decode()}">'
@@ -230,7 +230,7 @@ figcaption, .notes {{ color: #555; max-width: 60em }}
 
 
 def _name(comparison: Comparison) -> str:
-    """The trunk's name, without the folder that it happens to lie in."""
+    """Returns the trunk's name, without the folder of its file."""
     return pathlib.Path(comparison.trunk.network).name
 
 
@@ -256,7 +256,7 @@ def _pictures(titled, output: pathlib.Path):
 
 
 def _chosen(titled) -> list[str]:
-    """What validation data chose, a sentence per method that had a choice."""
+    """Returns a sentence per method with `choose`, on what validation images chose."""
     said = dict.fromkeys(
         f"{line.label}: validation images chose "
         + ", ".join(f"{name} {value}" for name, value in line.chosen.items())

@@ -1,4 +1,4 @@
-"""From the results of runs to the lines of the report: what validation chose, means over seeds."""
+"""Summarizes results as lines of the report: candidates by validation, means over seeds."""
 
 import csv
 import dataclasses
@@ -21,18 +21,18 @@ from packnet_tf.metrics import (
 
 @dataclasses.dataclass
 class Measured:
-    """An entry of the report with what was measured.
+    """An entry of the report with its measurements.
 
     Attributes:
         entry: method, order and seed.
-        names: the tasks, in the order of learning.
-        matrix: accuracies (T, T) on test images, NaN above the diagonal; one row where the method
-            knows no order.
+        names: names of the tasks, in the order of learning.
+        matrix: test accuracies (T, T), 0 to 1, NaN above the diagonal; shape (1, T) for methods
+            without an order.
         validation: the same on validation images.
-        bytes: on disk for all tasks.
-        one_network, network_per_task: bytes of plain networks.
-        seconds: of training, all tasks together.
-        result: of the run, for what packing alone has; of the first run, where there are several.
+        bytes: bytes on disk for all tasks.
+        one_network, network_per_task: bytes on disk of one plain network, and of one per task.
+        seconds: seconds of training, for all tasks together.
+        result: the result of the (first) run, for values that only packing has.
     """
 
     entry: Entry
@@ -47,39 +47,39 @@ class Measured:
 
     @property
     def ordered(self) -> bool:
-        """Whether it has a matrix: accuracies after every task."""
+        """Whether the method learns tasks in an order, so that the matrix is square."""
         return self.entry.order is not None
 
     @property
     def final(self) -> dict[str, float]:
-        """Test accuracy of every task at the end."""
+        """The test accuracy of every task at the end."""
         return dict(zip(self.names, self.matrix[-1], strict=True))
 
     @property
     def learnt(self) -> dict[str, float]:
-        """Test accuracy of every task when it had been learnt."""
+        """The test accuracy of every task right after it was learnt."""
         row = np.diag(self.matrix) if self.ordered else self.matrix[-1]
         return dict(zip(self.names, row, strict=True))
 
 
 @dataclasses.dataclass
 class Line:
-    """A method in one order, over all seeds; each figure is a pair (mean, standard deviation).
+    """A method in one order, over all seeds; each value is a pair (mean, standard deviation).
 
     Attributes:
-        label: of the method.
-        chosen: what validation data chose, where there was a choice.
-        order: names of the tasks; None for methods that know none.
-        seeds: that have a result.
+        label: label of the method.
+        chosen: the values that validation images chose; empty without a choice.
+        order: names of the tasks; None for methods without an order.
+        seeds: the seeds that have a result.
         tasks: test accuracy at the end, by task.
-        acc, bwt, forgetting, gap: see `packnet_tf.metrics`; the gap is a mean over the tasks,
-            forgetting over all but the last, which nothing came after. None where they do not
-            apply, or nothing is there to compare with.
-        gaps: by task.
-        bytes: on disk for all tasks.
-        of_one, of_all: the same as a share of one network's, and of one network per task.
-        seconds: of training.
-        measured: what it was made of.
+        acc, bwt, forgetting, gap: see `packnet_tf.metrics`; the gap is a mean over all tasks,
+            forgetting over all but the last, which cannot be forgotten. None if they do not apply,
+            or the individual networks are missing.
+        gaps: gap by task.
+        bytes: bytes on disk for all tasks.
+        of_one, of_all: bytes divided by those of one network, and of one network per task.
+        seconds: seconds of training.
+        measured: the entries that it summarizes.
     """
 
     label: str
@@ -99,7 +99,7 @@ class Line:
     measured: list[Measured]
 
     def to_dict(self) -> dict:
-        """Plain numbers for JSON, the runs' own included."""
+        """Returns the line and its runs as plain numbers for JSON."""
         plain = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
@@ -122,7 +122,7 @@ class Line:
 
 
 def collect(entries: Sequence[Entry], folder: pathlib.Path) -> list[Measured]:
-    """Reads the results that are there; entries with a run that failed are left out."""
+    """Reads the results of entries; skips entries without a complete result."""
     found = []
     for entry in entries:
         paths = [folder / run.key / RESULT for run in entry.runs]
@@ -133,7 +133,7 @@ def collect(entries: Sequence[Entry], folder: pathlib.Path) -> list[Measured]:
 
 
 def lines(comparison: Comparison, measured: Sequence[Measured]) -> list[Line]:
-    """The report's lines: for every method and order the candidate that validation data chose."""
+    """Returns a line for every method and order, with the candidate that is best in validation."""
     chosen = {
         method.label: choose([m for m in measured if m.entry.label == method.label])
         for method in comparison.methods
@@ -152,10 +152,10 @@ def lines(comparison: Comparison, measured: Sequence[Measured]) -> list[Line]:
 
 
 def choose(measured: Sequence[Measured]) -> list[Measured]:
-    """Those of the candidate whose mean accuracy on validation images is the highest.
+    """Returns the entries of the candidate with the highest mean validation accuracy.
 
-    Test accuracies are not looked at. What counts are the seeds and orders that every candidate
-    with a result has; where they have none in common, those with the most results.
+    Test accuracies are not used. Candidates are compared on the seeds and orders for which all of
+    them have results. If there are none, those with the most results are compared.
     """
     groups: dict[str, dict] = {}
     for m in measured:
@@ -172,7 +172,7 @@ def choose(measured: Sequence[Measured]) -> list[Measured]:
 
 
 def write_csv(path: pathlib.Path, report: Sequence[Line]) -> None:
-    """One row per method, order, seed and task."""
+    """Writes a CSV file with a row per method, order, seed and task."""
     head = ["method", "order", "seed", "task", "place", "test_when_learnt", "test_at_the_end"]
     moments = ["before_prune", "after_prune", "retrained"]
     head += ["prune_ratio", *(f"validation_{m}" for m in moments), "bytes", "seconds"]
@@ -204,7 +204,7 @@ def _measured(entry: Entry, results: list[dict]) -> Measured:
     per_task = len(entry.runs) > 1
     kind = entry.runs[0].kind
     size = sum(r["bytes"] for r in results)
-    if kind == "classifier_only" and per_task:  # one trunk, and what the heads add to it
+    if kind == "classifier_only" and per_task:  # one trunk, and one more head per task
         size = results[0]["bytes"] + sum(r["head_bytes"] for r in results[1:])
     return Measured(
         entry, names, test, validation, size,

@@ -1,1 +1,1 @@
-"""The runs of a comparison, each in a process of its own."""
+"""Executes the runs of a comparison, each in its own process."""

@@ -1,4 +1,4 @@
-"""What a comparison would run, and about how long, from a step that is timed here."""
+"""The dry run: lists the runs of a comparison, and estimates their time from a timed step."""
 
 import pathlib
 import statistics
@@ -21,21 +21,21 @@ from packnet_tf.apps.research.settings import Settings
 from packnet_tf.backend.distribution import has_accelerator
 from packnet_tf.reporting.tables import text_table
 
-STEPS = 3  # that are timed, after one that traces
+STEPS = 3  # steps to time, after one that traces
 
 
 def estimate(
     comparison: Comparison, entries: Sequence[Entry], runs: Sequence[Run], folder: pathlib.Path,
     jobs: int,
 ) -> str:  # fmt: skip
-    """A table of what would run; nothing is trained, and nothing downloaded.
+    """Returns a table of the runs; trains nothing and downloads nothing.
 
     Args:
-        comparison: what to compare.
-        entries: the places of its report.
-        runs: those to do, each once.
-        folder: of all runs, where some may be done already.
-        jobs: runs at once.
+        comparison: the comparison.
+        entries: the entries of its report.
+        runs: the runs, without duplicates.
+        folder: folder of all runs, some of which may be finished.
+        jobs: number of runs at once.
     """
     batch = runs[0].tasks[0]["settings"]["batch_size"]
     given = comparison.trunk
@@ -80,7 +80,7 @@ def estimate(
 
 
 def time_steps(trunk: keras.Model, batch: int) -> tuple[float, float]:
-    """Seconds of a training step, and of answering, for a batch of random pixels; medians."""
+    """Returns the median seconds of a training step and of inference, on a random batch."""
     model = with_heads(trunk, [keras.layers.Dense(10)])
     model.compile(rates.optimizer("sgd")(1e-6), LOSS, jit_compile=has_accelerator())
     pixels = np.random.default_rng(0).uniform(0, 255, (batch, *trunk.input_shape[1:]))
@@ -92,7 +92,7 @@ def time_steps(trunk: keras.Model, batch: int) -> tuple[float, float]:
 
 
 def time_images(run: Run, shape: tuple[int, int, int], batch: int) -> float:
-    """Seconds to read and augment a batch of the images of a run's first task."""
+    """Returns the seconds to read and augment a batch of images of a run's first task."""
     task = run.tasks[0]
     settings, files = Settings(**task["settings"]), folder_of(task, run.seed).files["train"]
     files = files[:: max(1, len(files) // (4 * batch))][: 4 * batch]
@@ -108,13 +108,13 @@ def time_images(run: Run, shape: tuple[int, int, int], batch: int) -> float:
 
 
 def seconds_of(run: Run, train: float, answer: float, read: float) -> float:
-    """How long a run takes.
+    """Estimates the seconds of a run.
 
     Args:
         run: the run.
-        train: seconds to train everything on an image.
-        answer: seconds to answer for an image.
-        read: seconds to read one, which goes on beside training.
+        train: seconds per image to train all weights.
+        answer: seconds per image for inference.
+        read: seconds per image to read and augment it, which overlaps with training.
     """
     total, images_before = 0.0, 0
     for place, task in enumerate(run.tasks):
@@ -135,7 +135,7 @@ def seconds_of(run: Run, train: float, answer: float, read: float) -> float:
 
 
 def hours(seconds: float) -> str:
-    """A duration as people say it."""
+    """Formats a duration in hours and minutes."""
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
 

@@ -1,4 +1,4 @@
-"""Runs in processes of their own: some at once, what is done kept, one that fails alone."""
+"""Executes runs in processes, several at once; skips finished runs and survives failed ones."""
 
 import collections
 import dataclasses
@@ -16,17 +16,17 @@ from packnet_tf.backend.atomic import replacing
 
 LOG = "log.txt"
 POLL = 0.5  # seconds
-KILLED = -9  # what a process that the system killed ends with
+KILLED = -9  # exit status of a process that the system killed
 
 
 @dataclasses.dataclass
 class Outcome:
-    """What became of the runs.
+    """The outcome of the runs.
 
     Attributes:
-        done: how many have a result.
-        cached: how many of these had one before.
-        failed: by key of a run, what it said.
+        done: number of runs with a result.
+        cached: number of these that had one before.
+        failed: error messages by key of the run.
     """
 
     done: int = 0
@@ -35,18 +35,18 @@ class Outcome:
 
 
 def work_off(runs: Sequence[Run], folder: pathlib.Path, jobs: int) -> Outcome:
-    """Does every run that has no result yet; each has the folder of its key.
+    """Executes every run that has no result yet, each in the folder of its key.
 
     Args:
-        runs: what to do, each once.
-        folder: of all runs.
-        jobs: processes at once; they share the processors.
+        runs: the runs, without duplicates.
+        folder: folder of all runs.
+        jobs: number of processes at once; they share the processors.
 
     Returns:
-        What is done and what failed; a run that fails does not stop the others.
+        The outcome; a run that fails does not stop the others.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, once the processes have ended; the next call continues.
+        KeyboardInterrupt: after Ctrl-C, once the processes have ended; the next call continues.
     """
     outcome, waiting = Outcome(), collections.deque()
     for run in runs:
@@ -76,13 +76,15 @@ def _work_off(waiting, folder, jobs: int, total: int, screen: Screen, outcome: O
                 if process.ended:
                     del busy[key]
                     screen.ended(key)
-                    _take(process, outcome, total, screen.say)
+                    _record_outcome(process, outcome, total, screen.say)
     finally:
         for process in busy.values():
             process.stop()
 
 
-def _take(process: "_Process", outcome: Outcome, total: int, say: Callable[[str], None]) -> None:
+def _record_outcome(
+    process: "_Process", outcome: Outcome, total: int, say: Callable[[str], None]
+) -> None:
     error = process.error()
     if error is None:
         outcome.done += 1
@@ -96,7 +98,7 @@ def _take(process: "_Process", outcome: Outcome, total: int, say: Callable[[str]
 
 
 class _Process:
-    """A run in a process of its own, writing to a log in its folder."""
+    """A run in its own process, which writes to a log in its folder."""
 
     def __init__(self, run: Run, folder: pathlib.Path, jobs: int):
         self.run, self.folder = run, folder
@@ -120,7 +122,7 @@ class _Process:
         return time.monotonic() - self._began
 
     def error(self) -> str | None:
-        """Why there is no result; None if there is one."""
+        """Returns why there is no result, or None if there is one."""
         if (self.folder / RESULT).exists():
             return None
         if (self.folder / ERROR).exists():
@@ -139,7 +141,7 @@ class _Process:
 
 
 def _environment(jobs: int) -> dict[str, str]:
-    """The processors are divided among the processes; on a GPU each takes the memory it needs."""
+    """Returns variables that divide processors among processes, and let GPU memory grow."""
     if jobs == 1:
         return dict(os.environ)
     threads = str(max(1, (os.cpu_count() or 1) // jobs))

@@ -1,4 +1,4 @@
-"""What is seen of the runs while they go on: a bar, and where each is; in a file lines alone."""
+"""The progress display of the runs: bars in a terminal, plain lines in a file or a pipe."""
 
 import contextlib
 import pathlib
@@ -7,16 +7,16 @@ from collections.abc import Iterator
 import rich.console
 import rich.progress
 
-TAIL = 4096  # bytes of a log that its last line is looked for in
-WIDTH = 60  # characters of it that are shown
+TAIL = 4096  # bytes at the end of a log to search for its last line
+WIDTH = 60  # characters of this line to show
 
 
 class Screen:
-    """Prints to a terminal with bars, or to a file or a pipe without.
+    """Prints messages, with progress bars in a terminal.
 
     Args:
-        total: how many runs there are.
-        done: how many have a result.
+        total: number of runs.
+        done: number of runs with a result.
     """
 
     def __init__(self, total: int, done: int):
@@ -36,12 +36,12 @@ class Screen:
 
     @contextlib.contextmanager
     def open(self) -> Iterator["Screen"]:
-        """Within it bars are drawn, in terminals."""
+        """Draws progress bars within the block, in a terminal."""
         with self._bars:
             yield self
 
     def say(self, text: str) -> None:
-        """Prints a line, above the bars where there are some."""
+        """Prints a line, above the bars if there are any."""
         self._console.print(text, markup=False)
 
     def began(self, key: str, title: str) -> None:
@@ -50,19 +50,19 @@ class Screen:
         self._busy[key] = self._bars.add_task(title, total=None, state="")
 
     def at(self, key: str, log: pathlib.Path) -> None:
-        """Shows where a run is: the last line of its log."""
+        """Shows the progress of a run, which is the last line of its log."""
         if not self._bars.disable:
             self._bars.update(self._busy[key], state=last_line(log)[:WIDTH])
 
     def ended(self, key: str) -> None:
-        """Takes a run off the screen."""
+        """Removes a run from the display."""
         self._done += 1
         self._bars.remove_task(self._busy.pop(key))
         self._bars.update(self._all, completed=self._done, state=f"{self._done}/{self._total}")
 
 
 def last_line(log: pathlib.Path) -> str:
-    """The last line that a log has whole, without reading all of it; empty where there is none."""
+    """Returns the last complete line of a log, or an empty text; reads only the log's end."""
     with open(log, "rb") as file:
         file.seek(0, 2)
         file.seek(max(0, file.tell() - TAIL))

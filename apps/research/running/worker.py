@@ -1,17 +1,17 @@
-"""One run in a process of its own: `python -m packnet_tf.apps.research.running.worker FOLDER`.
+"""Executes one run: `python -m packnet_tf.apps.research.running.worker FOLDER`.
 
-FOLDER holds `run.json`; the result is `result.json` beside it, a dict of
+FOLDER holds `run.json`. The result is written to `result.json` beside it, a dict of
 
-  validation, test     accuracies 0 to 1, a row per task learnt, in each those of the tasks so far;
-                       a single row of all tasks from methods that know no order
-  seconds              of training, by task
-  bytes                on disk, of what the method needs to answer for all tasks
-  head_bytes           of these, what the heads of methods without packing take
+  validation, test     accuracies, 0 to 1; after each task, a row for the tasks so far; a single
+                       row for methods without an order
+  seconds              seconds of training, by task
+  bytes                bytes on disk that the method needs for all tasks
+  head_bytes           the part of these for heads, for methods without packing
   one_network_bytes, network_per_task_bytes
-                       of one plain network, and of one for every task
+                       bytes on disk of one plain network, and of one per task
   ratios, moments, capacity
-                       of packing alone: share of the claim released, accuracy on validation images
-                       around the prune, and who owns how much of every layer
+                       for packing only: released share of the claim, accuracy on validation images
+                       around the prune, and each task's share of every layer
 """
 
 import contextlib
@@ -23,18 +23,18 @@ from collections.abc import Iterator
 
 try:
     import fcntl
-except ImportError:  # Windows: nothing keeps two commands apart
+except ImportError:  # Windows: two commands are not kept from doing the same run
     fcntl = None
 
 from packnet_tf.apps import cli
 from packnet_tf.backend.atomic import replacing
 
 RUN, RESULT, ERROR, LOCK = "run.json", "result.json", "error.txt", "lock"
-PROGRESS = "training_*.npz"  # of plain networks, a file per task
+PROGRESS = "training_*.npz"  # progress files of plain networks, one per task
 
 
 def work(folder: pathlib.Path) -> dict:
-    """Does the run of a folder, or goes on with it; returns and keeps its result."""
+    """Executes or resumes the run of a folder; saves and returns its result."""
     from packnet_tf.apps.research.methods.distillation import distil
     from packnet_tf.apps.research.methods.individual import train_own
     from packnet_tf.apps.research.methods.job import Job
@@ -57,7 +57,7 @@ def work(folder: pathlib.Path) -> dict:
         "lwf": lambda job: learn_in_sequence(job, distil),
         "joint": learn_together,
     }
-    if (folder / RESULT).exists():  # another process has been here
+    if (folder / RESULT).exists():  # another process has finished it
         return json.loads((folder / RESULT).read_text(encoding="utf-8"))
     run = Run.read(folder / RUN)
     result = methods[run.kind](Job(run, folder))
@@ -70,10 +70,10 @@ def work(folder: pathlib.Path) -> dict:
 
 @contextlib.contextmanager
 def alone(folder: pathlib.Path) -> Iterator[None]:
-    """Within it no other process does the run of a folder; the lock goes with the process.
+    """Locks the folder of a run; the lock ends with the process at the latest.
 
     Raises:
-        RuntimeError: one does.
+        RuntimeError: another process holds the lock.
     """
     with open(folder / LOCK, "w", encoding="utf-8") as file:
         try:
