@@ -48,6 +48,7 @@ def test_the_schedule_is_the_papers(name):
     assert options["prune"] == [0.5, *last]
     assert (options["norms"], options["biases"], options["restart"]) == ("shared", "shared", "zero")
     assert options["gradual"] is False
+    assert all(method_options(method, {})["base"] is None for method in packing)
     if name != "paper/vgg16_places365":
         assert method_options(packing[1], {})["prune"] == [0.75, *last]
 
