@@ -27,7 +27,7 @@ from packnet_tf.tasks.checks import (
     check_trunk,
     nothing_to_pack,
 )
-from packnet_tf.tasks.class_names import class_names
+from packnet_tf.tasks.names import class_names
 from packnet_tf.tasks.pack import Pack
 from packnet_tf.tasks.records import Head, TaskRecord
 from packnet_tf.tasks.reuse import seen_numbers

@@ -45,7 +45,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     print(f"Packing {', '.join(name for name, _ in tasks)} into {plan.pack} ...", flush=True)
     folders = read_folders(tasks, plan.validation_share, plan.seed)  # before slow imports
     cli.start_keras()
-    from packnet_tf.apps.packs.strategies import chosen_strategy
+    from packnet_tf.apps.packs.opening import chosen_strategy
     from packnet_tf.apps.packs.training import train_all
 
     with chosen_strategy(values.strategy):

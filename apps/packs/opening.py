@@ -1,5 +1,6 @@
 """Opens or makes the pack that `packnet train` works on, and checks that it takes images."""
 
+import contextlib
 import pathlib
 
 import keras
@@ -106,3 +107,18 @@ def pixel_range(net, pack: str) -> tuple[float, float]:
             'packnet_tf.load, set net.notes["pixel_range"] = "0,255" (or "0,1"), and save it.'
         )
     return found
+
+
+def chosen_strategy(name: str) -> contextlib.AbstractContextManager:
+    """Returns the scope in which a pack is made for these devices.
+
+    Args:
+        name: "none", "mirrored" (all GPUs of this host) or "multi_worker" (the hosts of TF_CONFIG).
+    """
+    import tensorflow as tf
+
+    if name == "mirrored":
+        return tf.distribute.MirroredStrategy().scope()
+    if name == "multi_worker":
+        return tf.distribute.MultiWorkerMirroredStrategy().scope()
+    return contextlib.nullcontext()
