@@ -349,3 +349,20 @@ def test_notes_may_be_changed_and_replaced():
     net.add_task("one", layers.Dense(3))
     net.commit()
     assert net.notes == {"c": "3"}
+
+
+def test_a_pack_shows_its_tasks_and_how_much_is_free():
+    net = packnet_tf.PackNet(mlp_trunk())
+    name = net.state.trunk.name
+    assert repr(net) == (
+        f"<PackNet of trunk '{name}': no tasks yet; 100.0% of the packed weights free>"
+    )
+    pack_task(net, "one")
+    pack_task(net, "two", 0.0)
+    net.release("two")
+    net.add_task("three", layers.Dense(3))
+    net.prune(0.5)
+    assert repr(net) == (
+        f"<PackNet of trunk '{name}': tasks one; task three open (retraining); 50.0% of the packed "
+        "weights free>"
+    )

@@ -31,6 +31,14 @@ class Pack:
     state: PackState
     open_model: TaskModel | None
 
+    def __repr__(self) -> str:
+        state = self.state
+        parts = [f"tasks {', '.join(state.tasks)}" if state.tasks else "no tasks yet"]
+        if state.open is not None:
+            parts.append(f"task {state.open.name} open ({state.open.phase.name.lower()})")
+        parts.append(f"{state.capacity().free:.1%} of the packed weights free")
+        return f"<PackNet of trunk '{state.trunk.name}': {'; '.join(parts)}>"
+
     @property
     def policy(self) -> Policy:
         """The pack's policy: what tasks share, and where freed weights restart."""
