@@ -1,9 +1,7 @@
 """`PackNet`: packs many tasks into one trunk."""
 
 import dataclasses
-import pathlib
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -16,9 +14,9 @@ from packnet_tf.packing.policy import Policy, own_weights
 from packnet_tf.packing.pruning import check_ratio, check_ratios, magnitude
 from packnet_tf.packing.restart import fresh_values
 from packnet_tf.packing.weight import Criterion, choose_all, clear, copy_value
-from packnet_tf.tasks import storage
 from packnet_tf.tasks.checks import (
     check_capacity,
+    check_class_count,
     check_finite,
     check_head,
     check_not_rolled_back,
@@ -28,15 +26,15 @@ from packnet_tf.tasks.checks import (
     nothing_to_pack,
 )
 from packnet_tf.tasks.names import class_names
-from packnet_tf.tasks.pack import Pack
 from packnet_tf.tasks.records import Head, TaskRecord
 from packnet_tf.tasks.reuse import seen_numbers
 from packnet_tf.tasks.state import PackState
+from packnet_tf.tasks.stored_pack import StoredPack
 from packnet_tf.tasks.task_model import Phase, TaskModel, as_given
 from packnet_tf.tasks.transaction import Transaction
 
 
-class PackNet(Pack):
+class PackNet(StoredPack):
     """Packs task after task into one trunk; earlier tasks never change.
 
     A method that raises, or is interrupted by Ctrl-C, leaves the pack in its state before the call
@@ -82,7 +80,7 @@ class PackNet(Pack):
         check_trunk(trunk.state.trunk if isinstance(trunk, PackNet) else trunk)
         store = cloning.pack_trunk(trunk, policy.embeddings == "packed")
         self.state = PackState(store, policy, store.packed_weights())
-        self.open_model = None
+        self._open_model = None
         if not self.state.weights:
             raise nothing_to_pack(trunk, embeddings)
 
@@ -144,12 +142,7 @@ class PackNet(Pack):
                     f"Cannot add task '{name}': its head does not fit the trunk, whose outputs "
                     f"have shape {self.state.trunk.output_shape}: {error}"
                 ) from error
-        width = model.output_shape[-1] if isinstance(model.output_shape, tuple) else None
-        if classes is not None and width is not None and len(classes) != width:
-            raise ValueError(
-                f"Cannot add task '{name}': {len(classes)} class names for {width} outputs. Give "
-                "one name per output of the head."
-            )
+        check_class_count(name, classes, model)
         weights = self.state.weights.values()
         with Transaction(self):
             if self.policy.restart == "fresh" and record.number > 1:
@@ -157,7 +150,7 @@ class PackNet(Pack):
                     weight.restart(values)
             for weight in weights:
                 weight.open(record.number, claim_ratio)
-            self.state, self.open_model = self.state.with_open(record), model
+            self.state, self._open_model = self.state.with_last(record), model
         return model
 
     def adopt(
@@ -283,7 +276,7 @@ class PackNet(Pack):
             model.phase.assign(int(Phase.RETRAINING))
             if any(counts.values()):
                 model.batches_seen.assign(0.0)  # the statistics belong to the unpruned network
-            self.state = self.state.with_open(dataclasses.replace(record, phase=Phase.RETRAINING))
+            self.state = self.state.with_last(dataclasses.replace(record, phase=Phase.RETRAINING))
         return counts
 
     def commit(self) -> None:
@@ -322,8 +315,10 @@ class PackNet(Pack):
             model.phase.assign(int(Phase.COMMITTED))
             model.batches_seen.assign(0.0)
             owned = [w.owner_counts(record.number)[record.number] for w in weights.values()]
-            record = dataclasses.replace(record.kept(model, trunk), owned=owned)
-            self.state, self.open_model = self.state.with_open(record), None
+            record = dataclasses.replace(
+                record.kept(model, trunk), phase=Phase.COMMITTED, owned=owned
+            )
+            self.state, self._open_model = self.state.with_last(record), None
             model.freeze()
 
     def note_results(self, name: str, **results: float) -> None:
@@ -339,7 +334,15 @@ class PackNet(Pack):
         Example:
             >>> net.note_results("birds", test=0.9)
         """
-        found = {key: float(value) for key, value in results.items()}
+        found = {}
+        for key, value in results.items():
+            try:
+                found[key] = float(value)
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"The result {key!r} of task '{name}' is {value!r}; results are numbers. Write "
+                    f"net.note_results('{name}', {key}=0.9)."
+                ) from error
         self.state = self.state.with_committed(name, results={**self.results(name), **found})
 
     def discard(self) -> None:
@@ -355,7 +358,7 @@ class PackNet(Pack):
         with Transaction(self):
             for weight in self.state.weights.values():
                 clear(weight.trained[1])
-            self.state, self.open_model = self.state.without_last(), None
+            self.state, self._open_model = self.state.without_last(), None
             model.freeze()
 
     def release(self, name: str) -> None:
@@ -382,92 +385,6 @@ class PackNet(Pack):
                 weight.give_back(record.number, keep_values=self.policy.restart != "zero")
             self.state = self.state.without_last()
 
-    def _open(self, verb: str) -> tuple[TaskRecord, TaskModel]:
-        """Returns the record and the model of the open task.
-
-        Args:
-            verb: what the caller wants to do, for messages.
-
-        Raises:
-            RuntimeError: no task is open.
-        """
-        record = self.state.need_open(verb)
-        if self.open_model is None:
-            raise RuntimeError(
-                f"Cannot {verb} task '{record.name}': net.open_model, which trains it, was taken "
-                "away. Put it back, or open the last saved pack with packnet_tf.load."
-            )
-        return record, self.open_model
-
-    # -- Files -----------------------------------------------------------------------------------
-
-    def save(self, path: AnyPath) -> None:
-        """Writes the pack, an open task included, to one `.keras` file; see `packnet_tf.load`.
-
-        The file is written atomically: after a crash, the old file is intact. The optimizer of an
-        open task is not saved.
-
-        Args:
-            path: the file to write; its name ends in `.keras`.
-
-        Raises:
-            ValueError: the name does not end in `.keras`.
-            RuntimeError: weights of committed tasks were restored from before a commit.
-
-        Example:
-            >>> net.save("pack.keras")
-        """
-        self.state.check_owners()
-        state = self.state
-        if self.open_model is not None:
-            state = state.with_open(state.need_open("save").kept(self.open_model))
-        storage.write(state, path)
-
-    def restore(self, path: AnyPath) -> None:
-        """Replaces the pack by a later state of it that was saved; keeps notes made since.
-
-        Args:
-            path: a `.keras` file of a pack from the same trunk, whose first tasks are this pack's.
-
-        Raises:
-            FileNotFoundError, ValueError: as for `load`; ValueError also if the file belongs to
-                another pack. The pack then does not change.
-
-        Example:
-            >>> net.restore("pack.keras")
-        """
-        saved, known = storage.read(path), self.state.committed
-        same = saved.tasks[: len(known)] == self.tasks and saved.policy == self.policy
-        if not (same and saved.has_weights_of(self.state)):
-            raise ValueError(
-                f"'{path}' is not a later state of this pack: its trunk, its policy or its "
-                f"first tasks ({', '.join(saved.tasks) or 'none'}) differ. Use the trunk, the "
-                "policy and the tasks that it was made with, or another directory."
-            )
-        # Keep the records of known tasks, so that their models still answer.
-        records = (*known, *saved.records[len(known) :])
-        with Transaction(self), storage.naming(path):
-            notes = {**saved.notes, **self.notes}
-            self._take(dataclasses.replace(saved, records=records, notes=notes))
-
-    def _take(self, state: PackState) -> None:
-        """Takes over a state, and builds a model for its open task."""
-        self.state, self.open_model = state, None
-        if state.open is not None:
-            model = self._build(state.open)
-            state.open.assign_to(model)
-            self.open_model = model
-
-    def __reduce__(self) -> tuple[Callable[[bytes], "PackNet"], tuple[bytes]]:
-        """Copies (`copy.deepcopy`) and pickles the pack through its file format.
-
-        A copy shares nothing with the pack. The model of an open task has no optimizer.
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            path = pathlib.Path(folder) / "pack.keras"
-            self.save(path)
-            return _from_bytes, (path.read_bytes(),)
-
 
 def load(path: AnyPath) -> PackNet:
     """Reads a pack that `PackNet.save` wrote; nothing in the file is executed.
@@ -486,16 +403,4 @@ def load(path: AnyPath) -> PackNet:
         >>> net = packnet_tf.load("pack.keras")
         >>> net.task_model("birds").predict(images)
     """
-    net = PackNet.__new__(PackNet)
-    state = storage.read(path)
-    with storage.naming(path):
-        net._take(state)  # noqa: SLF001  a method of the class in this module
-    return net
-
-
-def _from_bytes(data: bytes) -> PackNet:
-    """Reads a pack from the bytes of its file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder) / "pack.keras"
-        path.write_bytes(data)
-        return load(path)
+    return PackNet.from_file(path)

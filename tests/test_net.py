@@ -351,18 +351,34 @@ def test_notes_may_be_changed_and_replaced():
     assert net.notes == {"c": "3"}
 
 
-def test_a_pack_shows_its_tasks_and_how_much_is_free():
+def test_a_pack_shows_its_tasks():
     net = packnet_tf.PackNet(mlp_trunk())
     name = net.state.trunk.name
-    assert repr(net) == (
-        f"<PackNet of trunk '{name}': no tasks yet; 100.0% of the packed weights free>"
-    )
+    assert repr(net) == f"<PackNet of trunk '{name}': no tasks yet>"
     pack_task(net, "one")
-    pack_task(net, "two", 0.0)
-    net.release("two")
     net.add_task("three", layers.Dense(3))
     net.prune(0.5)
-    assert repr(net) == (
-        f"<PackNet of trunk '{name}': tasks one; task three open (retraining); 50.0% of the packed "
-        "weights free>"
-    )
+    assert repr(net) == f"<PackNet of trunk '{name}': tasks one; task three open (retraining)>"
+
+
+def test_the_open_model_and_notes_that_are_none_cannot_be_put_in():
+    net = packnet_tf.PackNet(mlp_trunk())
+    net.add_task("one", layers.Dense(3))
+    with pytest.raises(AttributeError):
+        net.open_model = None
+    with pytest.raises(ValueError, match=r"notes of a pack are a dict of strings; got None"):
+        net.notes = None
+    net.commit()
+    with pytest.raises(ValueError, match="The result 'test' of task 'one' is 'much'"):
+        net.note_results("one", test="much")
+
+
+@pytest.mark.parametrize("reuse", [None, 3])
+def test_what_is_no_choice_of_tasks_is_refused(reuse):
+    net = packnet_tf.PackNet(mlp_trunk())
+    for verb in (
+        lambda: net.add_task("one", layers.Dense(3), reuse=reuse),
+        lambda: net.preview(reuse=reuse),
+    ):
+        with pytest.raises(ValueError, match=f'reuse={reuse} is not "all", "none" or a list'):
+            verb()

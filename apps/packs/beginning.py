@@ -92,15 +92,15 @@ def begin(
         return Beginning(head, "task", reference)
     moves = net.policy.norms == "per_task" and moves_statistics(net.state.trunk)
     if net.base is None or not moves:
-        head, reference["linear_head"] = _fitted(net, images, "task", reuse)
+        head, reference["linear_head"] = linear_head_of(net, images, "task", reuse)
         return Beginning(head, "task", reference)
     heads = {}
-    heads["trunk"], kept = _fitted(net, images, "trunk", reuse)
+    heads["trunk"], kept = linear_head_of(net, images, "trunk", reuse)
     reference["linear_head"] = kept
     if seen_numbers(reuse, net.tasks) != seen_numbers([net.base], net.tasks):
         # Weights of earlier tasks may have made the features worse, so try the base alone as well.
-        reference["linear_head"] = max(kept, _fitted(net, images, "trunk", [net.base])[1])
-    heads["task"], _ = _fitted(net, images, "task", reuse)
+        reference["linear_head"] = max(kept, linear_head_of(net, images, "trunk", [net.base])[1])
+    heads["task"], _ = linear_head_of(net, images, "task", reuse)
     print(
         f"{name}: a linear head on the frozen trunk gets {reference['linear_head']:.1%} of "
         "validation images",
@@ -124,30 +124,14 @@ def begin(
 _NAMES = {"trunk": "trunk's", "task": "batches'"}
 
 
-def keep_linear_head(
-    net, name: str, images: Images, classes: list[str], reuse: str | Sequence[str] = "all"
-) -> float:
-    """Replaces a task by a linear head on the committed weights; it claims no weights.
+def linear_head_of(net, images: Images, *given, **more) -> tuple[keras.Model, float]:
+    """Returns a converged head on `next_features(net, ...)`, and its validation accuracy.
 
     Args:
-        net: the pack; the task is its last one.
-        name: name of the task.
-        images: its data.
-        classes: names of its classes.
-        reuse: see `PackNet.add_task`.
-
-    Returns:
-        Its accuracy on validation images.
+        net: the pack.
+        images: the task's data.
+        given, more: further arguments of `next_features`.
     """
-    net.release(name)
-    head, found = _fitted(net, images, "trunk", reuse, free=False)
-    net.add_task(name, head, classes, 0.0, "trunk", reuse)
-    net.commit()
-    return found
-
-
-def _fitted(net, images: Images, *given, **more) -> tuple[keras.Model, float]:
-    """Returns a converged head on `next_features(net, ...)`, and its validation accuracy."""
     features_of = next_features(net, *given, **more)
     head = fitted_head(*collect(features_of, images.fitting), images.classes)
     return head, linear_accuracy(head, *collect(features_of, images.validation))

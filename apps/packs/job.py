@@ -2,14 +2,13 @@
 
 import dataclasses
 
-import numpy as np
-
 import packnet_tf
 from packnet_tf.apps.images.folders import Folder, shuffled
 from packnet_tf.apps.images.pipeline import Pipeline
 from packnet_tf.apps.packs import rates
 from packnet_tf.apps.packs.base import BASE_IMAGES, adopt, coming_base, optimizer_name, reused
-from packnet_tf.apps.packs.beginning import Images, begin, keep_linear_head
+from packnet_tf.apps.packs.beginning import Images, begin
+from packnet_tf.apps.packs.floor import Floor
 from packnet_tf.apps.packs.opening import pixel_range
 from packnet_tf.apps.packs.plan import Plan
 
@@ -49,52 +48,35 @@ class Job:
         sets = {split: pipeline.evaluation(found) for split, found in files.items()}
         training = pipeline.training(folder.files["train"], plan.flip, plan.crop)
         if coming_base(net):
-            images = pipeline.evaluation(files["train"][:BASE_IMAGES])
-            adopt(net, coming_base(net), images, plan.adopt_ratio, plan.adopt_epochs)
+            some = pipeline.evaluation(files["train"][:BASE_IMAGES])
+            adopt(net, coming_base(net), some, plan.adopt_ratio, plan.adopt_epochs)
         optimizer = optimizer_name(net, plan.optimizer)
         factors = rates.factors(
             net, optimizer, self.prune, plan.gradual, plan.claim_ratio, plan.scale_rate
         )
         # A second dataset: a pass over the training's would change the order of its epochs, which
         # a resumed run must reproduce.
-        self._images = Images(
+        images = Images(
             sets["train"],
             pipeline.training(folder.files["train"], plan.flip, plan.crop),
             sets["validation"],
             len(folder.classes),
         )
-        self._reuse = reused(net, plan.reuse)
+        reuse = reused(net, plan.reuse)
         begun = begin(
-            net, self.name, self._images, rates.optimizer(optimizer, plan.accumulation),
-            plan.learning_rate * factors[0], factors[0], self._reuse, memory.get("statistics"),
+            net, self.name, images, rates.optimizer(optimizer, plan.accumulation),
+            plan.learning_rate * factors[0], factors[0], reuse, memory.get("statistics"),
         )  # fmt: skip
         memory["statistics"] = begun.statistics
-        self._floor, self._test = begun.kept_head, sets.get("test")
-        return packnet_tf.Task(
-            self.name, begun.head, training, sets["validation"], self._test, folder.classes,
-            plan.claim_ratio, begun.statistics, self._reuse, begun.reference,
+        task = packnet_tf.Task(
+            self.name, begun.head, training, sets["validation"], sets.get("test"), folder.classes,
+            plan.claim_ratio, begun.statistics, reuse, begun.reference,
             tuple(factor * begun.rate_factor for factor in factors),
         )  # fmt: skip
+        self._floor = Floor(task, begun, images)
+        return task
 
     def finish(self, net, entry: dict) -> None:
-        """Replaces a task that came out below a linear head by that head, and warns about it."""
-        trained = net.results(self.name).get("retrained", 1.0)
-        if trained >= self._floor:
-            return
-        reached = keep_linear_head(net, self.name, self._images, self.folder.classes, self._reuse)
-        print(
-            f"{self.name}: training ended at {trained:.1%} of validation images, below the linear "
-            f"head, so the task is that head on the pack's frozen weights, {reached:.1%}, and "
-            "takes none of the free ones. For more, see docs/low_accuracy.md.",
-            flush=True,
-        )
-        entry |= {"before_prune": {}, "after_prune": {}, "retrained": {"accuracy": reached}}
-        if self._test is not None:
-            entry["test"] = {"accuracy": accuracy_on(net.task_model(self.name), self._test)}
-        entry |= {"prune_ratio": 1.0, "capacity": net.capacity().free, "linear_head_kept": True}
-
-
-def accuracy_on(model, data) -> float:
-    """Returns the accuracy of a model on a dataset, 0 to 1."""
-    labels = np.concatenate([labels.numpy() for _, labels in data])
-    return float(np.mean(model.predict(data, verbose=0).argmax(-1) == labels))
+        """Holds the task against its linear head, and lets go of its images."""
+        floor, self._floor = self._floor, None
+        floor.hold(net, entry)

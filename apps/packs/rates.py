@@ -59,21 +59,19 @@ def decayed(
 
 
 def of_phases(
-    settings: Learning,
-    factors: tuple[float, float] = (1.0, 1.0),
-    decay: str = "cosine",
-    every: int = 10,
+    settings: Learning, decay: str = "cosine", every: int = 10
 ) -> tuple[Callable[[int], float], Callable[[int], float]]:
     """Returns the learning rates of a task's training and of its retraining, see `decayed`.
 
     Args:
         settings: the settings of the task.
-        factors: the factors on the two rates.
         decay, every: see `decayed`.
     """
-    first, then = settings.learning_rate * factors[0], settings.rate_after * factors[1]
     after = settings.epochs - settings.prune_epoch
-    return decayed(first, settings.prune_epoch, decay, every), decayed(then, after, decay, every)
+    return (
+        decayed(settings.learning_rate, settings.prune_epoch, decay, every),
+        decayed(settings.rate_after, after, decay, every),
+    )
 
 
 def factors(

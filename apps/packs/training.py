@@ -1,7 +1,6 @@
 """`packnet train`: packs tasks from folders of images."""
 
 import dataclasses
-import json
 import math
 import pathlib
 import shutil
@@ -19,9 +18,9 @@ from packnet_tf.apps.packs.plan import Plan
 from packnet_tf.backend.distribution import is_chief, strategy_of
 from packnet_tf.planning import plan as planned
 from packnet_tf.planning import plan_table, too_little
+from packnet_tf.reporting.history import MOMENTS
 from packnet_tf.reporting.tables import count_bytes, text_table
 from packnet_tf.tasks.reuse import seen_numbers
-from packnet_tf.trainer.history import MOMENTS
 from packnet_tf.trainer.run import ChangedSetting
 
 # Settings that may change when a run is resumed: one that diverged needs another learning rate.
@@ -110,25 +109,25 @@ def train_all(plan: Plan, folders: Mapping[str, Folder] | None = None) -> list[R
     chief = is_chief(strategy_of(net))
     trainer = _trainer(plan, net, jobs, directory, chief)
     if directory.exists():
-        print(f"Continuing the interrupted run in '{directory}'.", flush=True)
         _resume(trainer)
+        print(f"Continuing the interrupted run in '{directory}'.", flush=True)
     _check_names(plan, net, trainer.history)
     _check_reuse(plan, net)
     _print_plan(plan, net, prunes)
     history = trainer.fit([job.pending() for job in jobs])
     if not chief:
         return []
-    net.save(plan.pack)  # a command may have been stopped after its last task
-    shutil.rmtree(directory)
     size = pathlib.Path(plan.pack).stat().st_size
-    return [_report(plan, net, job, history[job.name], size) for job in jobs]
+    reports = [_report(plan, net, job, history[job.name], size) for job in jobs]
+    shutil.rmtree(directory, ignore_errors=True)
+    return reports
 
 
 def _trainer(
     plan: Plan, net, jobs: list[Job], directory: pathlib.Path, chief: bool
 ) -> packnet_tf.PackTrainer:
     steps = [math.ceil(len(job.folder.files["train"]) / plan.batch_size) for job in jobs]
-    settings = json.loads(json.dumps(dataclasses.asdict(plan)))
+    settings = dataclasses.asdict(plan)
     return packnet_tf.PackTrainer(
         net,
         rates.optimizer(optimizer_name(net, plan.optimizer), plan.accumulation),
@@ -152,6 +151,8 @@ def _resume(trainer: packnet_tf.PackTrainer) -> None:
     try:
         trainer.resume()
     except ChangedSetting as error:
+        if error.task is not None:
+            raise  # of the trainer's own settings, which are no flags
         raise ValueError(
             f"An interrupted run had --{error.name}={error.before}, this one has "
             f"--{error.name}={error.now}. Repeat the old command to continue it, or add --fresh to "

@@ -172,15 +172,16 @@ class Packed(_Mixed):
                 clear(weight.claim)
 
     def refuse_closed(self, action: str) -> None:
-        """Refuses an action on a layer of a task that is not open.
+        """Refuses an action on a layer that does not belong to the open task.
 
         Raises:
-            RuntimeError: the layer's task is committed or discarded.
+            RuntimeError: the layer's task is committed or discarded, or it belongs to a preview.
         """
-        if not self.task_view.is_open():
+        view = self.task_view
+        if not view.is_open() or (view.shared and view.frozen):
             raise RuntimeError(
-                f"Cannot {action} layer '{self.name}': its task is committed or discarded. Take "
-                "the model of the open task, net.open_model."
+                f"Cannot {action} layer '{self.name}': its task is committed or discarded, or it "
+                "only shows the pack. Take the model of the open task, net.open_model."
             )
 
     def check_same_pack(self, weight: PackedWeight, values: np.ndarray, owner: np.ndarray) -> None:

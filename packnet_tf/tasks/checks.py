@@ -192,6 +192,25 @@ def check_head(task: str, head: object) -> None:
         _refuse_own_call(part, f"Cannot add task '{task}' with model '{part.name}' as its head")
 
 
+def check_class_count(task: str, classes: Sequence[str] | None, model: keras.Model) -> None:
+    """Refuses class names that are not as many as the outputs of a task's model.
+
+    Args:
+        task: the task's name.
+        classes: the names; None if there are none.
+        model: the model; one with several outputs is not checked.
+
+    Raises:
+        ValueError: there are more names than outputs, or fewer.
+    """
+    width = model.output_shape[-1] if isinstance(model.output_shape, tuple) else None
+    if classes is not None and width is not None and len(classes) != width:
+        raise ValueError(
+            f"Cannot add task '{task}': {len(classes)} class names for {width} outputs. Give one "
+            "name per output of the head."
+        )
+
+
 def check_finite(
     task: str, weights: Mapping[str, PackedWeight], variables: Iterable[keras.Variable]
 ) -> None:

@@ -24,20 +24,24 @@ class Pack:
     """Read access to a pack; `PackNet` adds the verbs that change it.
 
     Attributes:
-        state: the pack's contents; read it, but do not change it.
-        open_model: the model of the open task; None if every task is committed.
+        state: the pack's contents, to read. The verbs, adoption and the phases of training replace
+            it by another one.
     """
 
     state: PackState
-    open_model: TaskModel | None
+    _open_model: TaskModel | None
 
     def __repr__(self) -> str:
         state = self.state
-        parts = [f"tasks {', '.join(state.tasks)}" if state.tasks else "no tasks yet"]
+        tasks = f"tasks {', '.join(state.tasks)}" if state.tasks else "no tasks yet"
         if state.open is not None:
-            parts.append(f"task {state.open.name} open ({state.open.phase.name.lower()})")
-        parts.append(f"{state.capacity().free:.1%} of the packed weights free")
-        return f"<PackNet of trunk '{state.trunk.name}': {'; '.join(parts)}>"
+            tasks += f"; task {state.open.name} open ({state.open.phase.name.lower()})"
+        return f"<PackNet of trunk '{state.trunk.name}': {tasks}>"
+
+    @property
+    def open_model(self) -> TaskModel | None:
+        """The model of the open task; None if every task is committed."""
+        return self._open_model
 
     @property
     def policy(self) -> Policy:
@@ -51,6 +55,11 @@ class Pack:
 
     @notes.setter
     def notes(self, value: Mapping[str, str]) -> None:
+        if not isinstance(value, Mapping):
+            raise ValueError(
+                f"The notes of a pack are a dict of strings; got {value!r}. Write "
+                'net.notes = {"source": "..."}, or net.notes["source"] = "...".'
+            )
         self.state = dataclasses.replace(self.state, notes=dict(value))
 
     @property
@@ -243,8 +252,21 @@ class Pack:
         check_statistics(statistics)
         sees = seen_numbers(reuse, self.tasks)[:-1]
         trunk = cloning.view_trunk(self.state.trunk, (0, *sees) if free else sees, frozen=True)
-        self._freeze_inherited(trunk, statistics, first=not self.tasks)
+        self._freeze_inherited(trunk, statistics, share=bool(self.tasks))
         return trunk
+
+    def _open(self, verb: str) -> tuple[TaskRecord, TaskModel]:
+        """Returns the record and the model of the open task.
+
+        Args:
+            verb: what the caller wants to do, for messages.
+
+        Raises:
+            RuntimeError: no task is open.
+        """
+        record, model = self.state.need_open(verb), self._open_model
+        assert model is not None  # every open record has its model
+        return record, model
 
     def _view(self, record: TaskRecord) -> TaskModel:
         """Builds a committed task's model; it has no trainable kernel but is not frozen yet."""
@@ -257,17 +279,17 @@ class Pack:
         self, record: TaskRecord, head: keras.layers.Layer | None = None, frozen: bool = False
     ) -> TaskModel:
         trunk = cloning.view_trunk(self.state.trunk, record.sees, frozen)
-        self._freeze_inherited(trunk, record.statistics, first=record.number == 1 or frozen)
+        self._freeze_inherited(trunk, record.statistics, share=record.number > 1 and not frozen)
         model, own_head = cloning.attach(
             trunk, head or record.head.layer, model_name(record.name), TaskModel
         )
-        # `self` is a PackNet: no other class inherits from Pack.
+        # `self` is a PackNet, the one class of packs there is.
         model.belong_to(self, record, trunk, own_head)  # type: ignore[arg-type]
         return model
 
-    def _freeze_inherited(self, trunk: keras.Model, statistics: str, first: bool) -> None:
-        """Freezes weights that a task shares with earlier ones and statistics of the trunk."""
-        if not first:
+    def _freeze_inherited(self, trunk: keras.Model, statistics: str, share: bool) -> None:
+        """Freezes statistics of the trunk, and with `share` the weights of earlier tasks."""
+        if share:
             self.policy.freeze_shared(trunk)
         if statistics == "trunk":
             fix_statistics(trunk)

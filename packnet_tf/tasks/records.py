@@ -66,8 +66,9 @@ class TaskRecord:
         classes: names of the classes in output order, if known.
         claim_ratio: fraction of the free weights that the task claimed, 0 to 1.
         statistics: source of the trunk's normalisation statistics, see `PackNet.add_task`.
-        phase: the phase that the verbs have reached. The open task's model stores the phase of its
-            weights in a variable; it is an earlier phase if the weights were rolled back.
+        phase: the phase that the verbs have reached.
+        weights_phase: the phase of the values. The open task's model has it in a variable; it is an
+            earlier one than `phase` if the weights were rolled back.
         batches_seen: the model's `batches_seen` when its values were recorded.
         own_places: positions in `own_weights(trunk)` of the values that the task does not share.
         head_weights: shape and dtype of each of the head's weights.
@@ -85,6 +86,7 @@ class TaskRecord:
     claim_ratio: float = 1.0
     statistics: str = "task"
     phase: Phase = Phase.TRAINING
+    weights_phase: Phase = Phase.TRAINING
     batches_seen: float = 0.0
     own_places: Sequence[int] = ()
     head_weights: Sequence[tuple[list[int], str]] = ()
@@ -115,7 +117,7 @@ class TaskRecord:
         values = [*(own[place] for place in places), *head]
         return dataclasses.replace(
             self,
-            phase=model.current_phase,
+            weights_phase=model.current_phase,
             batches_seen=float(keras.ops.convert_to_numpy(model.batches_seen)),
             own_places=list(places),
             head_weights=[(list(value.shape), str(value.dtype)) for value in head],
@@ -146,7 +148,7 @@ class TaskRecord:
             variable.assign(value.reshape(variable.shape))
             start += value.nbytes
         finalize(model)
-        model.phase.assign(int(self.phase))
+        model.phase.assign(int(self.weights_phase))
         model.batches_seen.assign(self.batches_seen)
 
     @property

@@ -1,6 +1,6 @@
 """Resolves `reuse` to the tasks whose weights a new task sees."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def seen_numbers(reuse: str | Sequence[str], tasks: Sequence[str]) -> tuple[int, ...]:
@@ -20,8 +20,8 @@ def seen_numbers(reuse: str | Sequence[str], tasks: Sequence[str]) -> tuple[int,
         >>> seen_numbers(["base"], ["base", "birds", "cars"])
         (1, 4)
     """
-    names = {"all": tasks, "none": ()}.get(reuse) if isinstance(reuse, str) else list(reuse)
-    if names is None:
+    names = {"all": tasks, "none": ()}.get(reuse) if isinstance(reuse, str) else reuse
+    if not isinstance(names, Iterable):
         hint = f"; for one task write reuse=[{reuse!r}]" if reuse in tasks else ""
         raise ValueError(
             f'reuse={reuse!r} is not "all", "none" or a list of names of earlier tasks{hint}.'

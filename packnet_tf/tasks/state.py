@@ -97,11 +97,11 @@ class PackState:
         """
         return any(record.key is key for record in self.records)
 
-    def with_open(self, record: TaskRecord) -> "PackState":
-        """Returns the state with `record` as the open task's, instead of any other.
+    def with_last(self, record: TaskRecord) -> "PackState":
+        """Returns the state with the committed tasks and `record` after them.
 
         Args:
-            record: the open task's record.
+            record: the record of the task that is opened, trained or committed.
         """
         return dataclasses.replace(self, records=(*self.committed, record))
 

@@ -69,11 +69,13 @@ class Archive(keras.layers.Layer):
             }
             for task in self.tasks
         ]
-        last = self.tasks[-1:]
+        last = self.tasks[-1] if self.tasks else None
+        open_task = None if last is None or last.phase == Phase.COMMITTED else last
         return {
             "facts": dict(self.facts),
-            "phase": sum(int(task.phase) for task in last if task.phase != Phase.COMMITTED),
-            "batches_seen": sum(task.batches_seen for task in last),
+            "phase": 0 if open_task is None else int(open_task.weights_phase),
+            "reached": 0 if open_task is None else int(open_task.phase),
+            "batches_seen": 0.0 if open_task is None else open_task.batches_seen,
             "trunk": keras.saving.serialize_keras_object(self.trunk),
             # One string: Keras visits every item of a list, and this list is long.
             "tasks": json.dumps(tasks),
@@ -104,6 +106,7 @@ class Archive(keras.layers.Layer):
                     task["classes"],
                     task["claim_ratio"],
                     task.get("statistics", "task"),  # older files lack this and the keys below
+                    Phase(config.get("reached", config["phase"])) if is_open else Phase.COMMITTED,
                     Phase(config["phase"]) if is_open else Phase.COMMITTED,
                     config.get("batches_seen", 0.0) if is_open else 0.0,
                     task["own_places"],
@@ -161,6 +164,8 @@ def write(state: PackState, path: AnyPath) -> None:
     path = pathlib.Path(path)
     if path.suffix != ".keras":
         raise ValueError(f"A pack is saved as a .keras file; got '{path}'. Write 'pack.keras'.")
+    if path.is_dir():
+        raise IsADirectoryError(f"'{path}' is a folder; write '{path / 'pack.keras'}'.")
     facts = {
         "format": FORMAT,
         "committed": len(state.committed),

@@ -236,11 +236,16 @@ class TaskModel(FittingModel):
         """
         if self.pack is None or self.pack.state.holds(self._key):
             return
-        verb = "released" if self.current_phase == Phase.COMMITTED else "discarded"
+        if self.current_phase == Phase.COMMITTED:
+            verb, remedy = (
+                "released",
+                "Keep a plain copy, net.unpack(task), before net.release(task)",
+            )
+        else:
+            verb, remedy = "discarded", "Use the model that net.add_task returned last"
         raise RuntimeError(
             f"This model of task '{self.task_name}' cannot answer: the task was {verb}, and its "
-            "weights are free or another task's. Keep a plain copy, net.unpack(task), before "
-            "net.release(task)."
+            f"weights are free or another task's. {remedy}."
         )
 
     def _refuse_unless_open(self, action: str) -> None:

@@ -5,11 +5,19 @@ Each raises a `ValueError` that says what to write instead.
 
 import math
 import numbers
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
+from packnet_tf.backend.distribution import has_accelerator
+from packnet_tf.backend.types import Strategy
+from packnet_tf.trainer.auto import Auto
 from packnet_tf.trainer.task import PendingTask, Task
+from packnet_tf.training.schedules import Schedule
+
+Rate = float | Callable[[int], float]
+Prune = float | Schedule | Auto
 
 
 def check_whole(least: int, **values: Any) -> list[int]:
@@ -66,3 +74,42 @@ def plain_setting(value: Any) -> Any:
     if callable(value):
         return "a function"
     return value if value is None or isinstance(value, (int, float, str)) else repr(value)
+
+
+def check_validation(task: Task, prune: Prune) -> None:
+    """Refuses a search for the ratio without data to judge it by.
+
+    Args:
+        task: the task.
+        prune: what it prunes by.
+
+    Raises:
+        ValueError: the task has no validation data.
+    """
+    if isinstance(prune, Auto) and task.validation is None:
+        raise ValueError(
+            f"Auto needs validation data, and task '{task.name}' has none. Write Task("
+            f"'{task.name}', head, train, validation)."
+        )
+
+
+def uses_xla(jit_compile: bool | str, strategy: Strategy | None) -> bool:
+    """Returns whether steps are compiled by XLA.
+
+    Args:
+        jit_compile: True, False or "auto".
+        strategy: the `tf.distribute.Strategy` of the pack.
+
+    Raises:
+        ValueError: it is True, and the pack is spread over several devices.
+    """
+    replicas = 1 if strategy is None else strategy.num_replicas_in_sync
+    if jit_compile == "auto":
+        return has_accelerator() and replicas == 1
+    if jit_compile and replicas > 1:
+        raise ValueError(
+            f"jit_compile=True trains on one device, and this pack is spread over {replicas}: "
+            "TensorFlow cannot compile the exchange of gradients with XLA. Write "
+            "jit_compile=False."
+        )
+    return bool(jit_compile)

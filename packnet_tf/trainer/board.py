@@ -30,6 +30,11 @@ class Board:
         if directory is not None and wanted and installed:
             self._writer = tf.summary.create_file_writer(str(directory))
 
+    def close(self) -> None:
+        """Closes the files."""
+        if self._writer is not None:
+            self._writer.close()
+
     def epoch(self, task: str, entry: dict) -> None:
         """Writes an epoch's numbers as scalars `task/name`."""
         if self._writer is None:

@@ -87,8 +87,12 @@ def epoch_line(task: str, row: dict, epochs: int | None) -> str:
 
 
 def typed_command() -> str:
-    """Returns this process's command line; a script on the PATH is shortened to its name."""
+    """Returns the command line that continues this process; a script on the PATH by its name.
+
+    Without `--fresh` of `packnet train`, which would delete what is to be continued.
+    """
+    typed, given = ([a for a in each if a != "--fresh"] for each in (sys.orig_argv, sys.argv))
     script = shutil.which(os.path.basename(sys.argv[0]))
     if script is not None and os.path.exists(sys.argv[0]) and os.path.samefile(script, sys.argv[0]):
-        return shlex.join([os.path.basename(script), *sys.argv[1:]])
-    return shlex.join(sys.orig_argv)
+        return shlex.join([os.path.basename(script), *given[1:]])
+    return shlex.join(typed)

@@ -1,17 +1,17 @@
 """The directory of a run: finished tasks, and the state from which to resume."""
 
-import json
 import pathlib
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
-from packnet_tf.backend.atomic import replacing
 from packnet_tf.backend.distribution import has_workers, strategy_of, wait_for_others
+from packnet_tf.backend.json_files import as_json, read_json, write_json
 from packnet_tf.backend.types import AnyPath
 from packnet_tf.net import PackNet
+from packnet_tf.reporting.history import History
 from packnet_tf.tasks.task_model import TaskModel
 from packnet_tf.trainer import checkpoint
-from packnet_tf.trainer.history import History
 from packnet_tf.training.phases import Phases
 
 PACK = "pack.keras"  # in the run's directory, like HISTORY
@@ -21,7 +21,7 @@ _CURRENT_FILE: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 class ChangedSetting(ValueError):
-    """An interrupted run is continued with a setting that differs from its first one.
+    """A run or its unfinished task goes on with another setting than it was begun with.
 
     Args:
         directory: the run's directory.
@@ -30,19 +30,24 @@ class ChangedSetting(ValueError):
         task: name of the task that began with the old value; None: the whole run did.
 
     Attributes:
-        name, before, now: the arguments.
+        name, before, now, task: the arguments.
     """
 
     def __init__(
         self, directory: AnyPath, name: str, before: Any, now: Any, task: str | None = None
     ) -> None:
-        self.name, self.before, self.now = name, before, now
-        of = "The interrupted run" if task is None else f"The interrupted run of task '{task}'"
-        unit = "the run" if task is None else "the task"
-        rest = f"'{directory}'" if task is None else "'checkpoint.npz'"
+        self.name, self.before, self.now, self.task = name, before, now, task
+        if task is None:
+            what, where, unit = "The run", f"'{directory}'", "the run"
+        else:
+            what, where, unit = (
+                f"The interrupted run of task '{task}'",
+                "'checkpoint.npz'",
+                "the task",
+            )
         super().__init__(
-            f"{of} in '{directory}' had {name}={before!r}, this one has {name}={now!r}. Repeat the "
-            f"old settings to continue it, delete {rest} to start {unit} again, or take a new "
+            f"{what} in '{directory}' had {name}={before!r}, this one has {name}={now!r}. Repeat "
+            f"the old settings to continue it, delete {where} to start {unit} again, or take a new "
             "directory."
         )
 
@@ -71,13 +76,20 @@ class Run:
         self.history = History()
         self._restored: tuple[str, ...] = ()
 
-    def open(self, net: PackNet, settings: dict[str, Any], given: dict[str, Any]) -> None:
+    def open(
+        self,
+        net: PackNet,
+        settings: dict[str, Any],
+        given: dict[str, Any],
+        prunes: Mapping[str, list] | None = None,
+    ) -> None:
         """Restores into `net` the tasks that an earlier run has packed.
 
         Args:
             net: the pack.
             settings: settings that must not change within a task.
             given: settings that must not change within the run.
+            prunes: by task, the values of its setting `prune` that continue it; None: any.
 
         Raises:
             ValueError: the directory belongs to another pack.
@@ -86,8 +98,8 @@ class Run:
         self._settings = settings
         if self.directory is None:
             return
-        given = json.loads(json.dumps(given))  # in the form in which they are read back
-        for name, value in self._read_json(self._given).items():
+        before = read_json(self._given)
+        for name, value in before.items():
             if name in given and given[name] != value:
                 raise ChangedSetting(self.directory, name, value, given[name])
         found = self._pack.exists()
@@ -103,14 +115,21 @@ class Run:
             net.save(self._pack)
         self._mark_current(net)
         if self._writes and given:
-            self._write_json(self._given, given)
+            write_json(self._given, {**before, **given})
         if self._checkpoint.exists():
             facts, _ = checkpoint.load(self._checkpoint)
-            for name, value in settings.items():
-                if facts["task"] not in net.tasks and facts["settings"][name] != value:
-                    raise ChangedSetting(
-                        self.directory, name, facts["settings"][name], value, facts["task"]
-                    )
+            if facts["task"] not in net.tasks:
+                self._check_settings(facts["task"], facts["settings"], settings, prunes or {})
+
+    def _check_settings(
+        self, task: str, before: dict, settings: dict[str, Any], prunes: Mapping[str, list]
+    ) -> None:
+        accepted = {name: [value] for name, value in settings.items()}
+        if task in prunes:
+            accepted["prune"] = prunes[task]
+        for name, values in accepted.items():
+            if before[name] not in values:
+                raise ChangedSetting(self._folder, name, before[name], values[0], task)
 
     def has_packed(self, task: str, net: PackNet) -> bool:
         """Returns whether this run, or an earlier one in its directory, has packed a task.
@@ -128,7 +147,7 @@ class Run:
         Args:
             task: the task's name.
         """
-        return {} if self.directory is None else self._read_json(self._memory).get(task, {})
+        return {} if self.directory is None else read_json(self._memory).get(task, {})
 
     def remember(self, task: str, memory: dict) -> None:
         """Saves results of a task's preparation.
@@ -136,9 +155,13 @@ class Run:
         Args:
             task: the task's name.
             memory: JSON values by name.
+
+        Raises:
+            ValueError: a value is no JSON value.
         """
+        memory = as_json(memory, f"What the preparation of task '{task}' has put into its memory")
         if self._writes and memory:
-            self._write_json(self._memory, {**self._read_json(self._memory), task: memory})
+            write_json(self._memory, {**read_json(self._memory), task: memory})
 
     def keep(self, net: PackNet) -> None:
         """Saves the pack.
@@ -181,7 +204,9 @@ class Run:
         phases.restore(facts["phases"], values[count:])
         return facts["entry"]
 
-    def checkpoint(self, task: str, model: TaskModel, phases: Phases, entry: dict) -> None:
+    def checkpoint(
+        self, task: str, model: TaskModel, phases: Phases, entry: dict, prune: Any
+    ) -> None:
         """Saves the state of an unfinished task after an epoch.
 
         Args:
@@ -189,12 +214,13 @@ class Run:
             model: the task's compiled model.
             phases: the task's phases.
             entry: the task's history entry so far.
+            prune: the task's setting `prune`.
         """
         if self._writes:
             values = checkpoint.take(model)
             facts = {
                 "task": task,
-                "settings": self._settings,
+                "settings": {**self._settings, "prune": prune},
                 "entry": entry,
                 "phases": phases.state(),
                 "variables": len(values),  # further arrays belong to the phases
@@ -219,16 +245,6 @@ class Run:
         """Remembers that the pack matches its file; with several workers, all read the file."""
         if self._pack.exists() and not has_workers(strategy_of(net)):
             _CURRENT_FILE[net] = _stamp(self._pack)
-
-    @staticmethod
-    def _read_json(path: pathlib.Path) -> dict:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-    @staticmethod
-    def _write_json(path: pathlib.Path, value: dict) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(value), encoding="utf-8")
 
     @property
     def tensorboard(self) -> pathlib.Path | None:

@@ -79,7 +79,8 @@ class Phases:
         self.criterion = criterion
         self.evaluate = evaluate
         self.around_prune: dict[str, dict[str, float]] = {}
-        self.accept_phase()
+        if model.current_phase > self.net.state.need_open("train").phase:
+            self.accept_phase()  # a checkpoint of another process has a task that is pruned
         if retrain_learning_rate is not None:
             _check_rate(model.optimizer)
 
@@ -162,7 +163,7 @@ class Phases:
         """Adopts the phase of the model's weights, so that restored weights are no rollback."""
         record = self.net.state.need_open("train")
         record = dataclasses.replace(record, phase=self.model.current_phase)
-        self.net.state = self.net.state.with_open(record)
+        self.net.state = self.net.state.with_last(record)
 
     def measure(self, moment: str) -> None:
         """Evaluates the model and records the results in `around_prune`.

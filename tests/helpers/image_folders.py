@@ -3,6 +3,8 @@
 import numpy as np
 from PIL import Image
 
+from packnet_tf.apps.packs.plan import Plan
+
 
 def write_task(root, classes=("dark", "light"), size=16, train=12, held_out=6, seed=0, test=True):
     """Images whose class is their brightness; returns the folder."""
@@ -17,6 +19,28 @@ def write_task(root, classes=("dark", "light"), size=16, train=12, held_out=6, s
                 pixels = rng.normal(level, 30, (size, size, 3)).clip(0, 255).astype("uint8")
                 Image.fromarray(pixels).save(folder / f"{number:02}.png")
     return root
+
+
+def write_place(place):
+    """Two tasks, `shades` and `greys`, and a trunk, `small.keras`, in a folder."""
+    write_task(place / "shades")
+    write_task(place / "greys", classes=("a", "b", "c"), seed=1, test=False)
+    write_trunk(place / "small.keras")
+    return place
+
+
+def short_plan(place, **changes):
+    """The settings of a short `packnet train` on that folder."""
+    settings = {
+        "pack": str(place / "pack.keras"),
+        "trunk": str(place / "small.keras"),
+        "trunk_output": "features",
+        "epochs": 3,
+        "prune_epoch": 2,
+        "batch_size": 8,
+        "learning_rate": 0.05,
+    }
+    return Plan(**{**settings, **changes})
 
 
 def write_trunk(path, size=16):

@@ -62,3 +62,12 @@ def test_what_cannot_be_chosen_is_refused():
         net.preview("none")
     with pytest.raises(ValueError, match="reuse names 'birds', which is not a committed task"):
         net.preview(reuse=["birds"])
+
+
+def test_it_does_not_take_other_weights():
+    net = pack()
+    before = state(net)
+    trunk = net.preview()
+    with pytest.raises(RuntimeError, match="it only shows the pack"):
+        trunk.set_weights([value + 1 for value in trunk.get_weights()])
+    assert same(before, state(net))

@@ -119,8 +119,8 @@ def test_weights_of_one_layer_are_set_within_the_same_rules(birds):
     with pytest.raises(RuntimeError) as error:
         layer.set_weights(early)
     assert str(error.value) == (
-        f"Cannot set the weights of layer '{layer.name}': its task is committed or discarded. Take "
-        "the model of the open task, net.open_model."
+        f"Cannot set the weights of layer '{layer.name}': its task is committed or discarded, or "
+        "it only shows the pack. Take the model of the open task, net.open_model."
     )
     assert same(values(model.variables), before)
 

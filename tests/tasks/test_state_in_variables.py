@@ -1,5 +1,7 @@
 """Promise 2: phase, owners and claims are variables, so rolling weights back rolls them back."""
 
+import copy
+
 import keras
 import numpy as np
 import pytest
@@ -310,3 +312,34 @@ def test_importing_the_library_starts_nothing():
         """
     )
     assert run.stdout.split() == ["2"], run.stderr
+
+
+@pytest.mark.parametrize("how", ["copy", "file"])
+def test_a_rollback_is_known_of_in_copies_and_files_too(how, tmp_path):
+    net = packnet_tf.PackNet(mlp_trunk())
+    model = net.add_task("one", layers.Dense(3))
+    before = model.get_weights()
+    net.prune(0.5)
+    model.set_weights(before)
+    if how == "copy":
+        again = copy.deepcopy(net)
+    else:
+        net.save(tmp_path / "pack.keras")
+        again = packnet_tf.load(tmp_path / "pack.keras")
+    for pack in (net, again):
+        with pytest.raises(RuntimeError, match="restored from before the prune"):
+            pack.commit()
+    again.prune(0.5)
+    again.commit()
+
+
+def test_a_fit_that_ends_before_its_prune_does_not_forget_a_rollback():
+    net = packnet_tf.PackNet(mlp_trunk())
+    model = compiled(net.add_task("one", layers.Dense(3)))
+    before = model.get_weights()
+    net.prune(0.5)
+    model.set_weights(before)
+    with pytest.warns(UserWarning, match="before the prune"), pytest.raises(RuntimeError):
+        fit(model, *data(model), packnet_tf.PackNetCallback(0.5, prune_epoch=9), epochs=1)
+    with pytest.raises(RuntimeError, match="restored from before the prune"):
+        net.commit()

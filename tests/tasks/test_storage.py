@@ -265,11 +265,17 @@ def test_a_pack_becomes_a_later_state_of_itself(count, tmp_path):
     net.save(tmp_path / "early.keras")
     for name in ("one", "two")[count:]:
         pack_task(net, name)
+    net.note_results("one", test=0.5)
+    x, _ = data(net.task_model("one"))
     net.save(tmp_path / "late.keras")
     early = packnet_tf.load(tmp_path / "early.keras")
     early.notes["since"] = "then"
+    models = [early.task_model(name) for name in early.tasks]
     early.restore(tmp_path / "late.keras")
     assert early.notes["since"] == "then"
+    assert early.results("one") == {"test": 0.5}
+    for model in models:
+        assert same([logits(model, x)], [logits(early.task_model(model.task_name), x)])
     assert early.tasks == ("one", "two")
     assert same(state(early), state(packnet_tf.load(tmp_path / "late.keras")))
 

@@ -10,14 +10,16 @@ import packnet_tf
 from packnet_tf.apps.images.trunks import is_trained
 from packnet_tf.apps.packs import rates
 from packnet_tf.apps.packs.base import BASE, adopt, default_restart, optimizer_name, reused
-from packnet_tf.apps.packs.beginning import Beginning, begin, keep_linear_head
+from packnet_tf.apps.packs.beginning import Beginning, begin
+from packnet_tf.apps.packs.floor import Floor
 from packnet_tf.apps.research.methods.job import Job, TaskData, accuracy, network_bytes
 from packnet_tf.apps.research.settings import Packing
 from packnet_tf.backend.atomic import replacing
-from packnet_tf.trainer.history import History
+from packnet_tf.reporting.history import History
 from packnet_tf.trainer.run import HISTORY, PACK
 from packnet_tf.training.heads import next_features
 
+PREPARATION = "preparation_seconds"  # key of a task's entry in the history
 SECONDS = "base_seconds"  # key of the pack's note with the time that the base took
 
 
@@ -89,65 +91,53 @@ def _prunes(options: Packing, count: int) -> list:
 def _learn(
     net, job: Job, task: TaskData, way, options: Packing, optimizer: str, factors, directory
 ) -> None:
-    """Trains and commits a task; if it ends below a linear head, that head replaces it."""
-    kept, began = directory / f"{task.name}.json", time.perf_counter()
-    begun = {"statistics": None}
-    if kept.exists():  # resume an interrupted run
-        begun = json.loads(kept.read_text(encoding="utf-8"))
-    images, reuse = task.images(), reused(net, options.reuse)
-    if task.settings.head == "new":
-        beginning = begin(
-            net, task.name, images, rates.optimizer(optimizer),
-            task.settings.learning_rate * factors[0], factors[0], reuse, begun["statistics"],
-        )  # fmt: skip
-    else:
-        head = job.head(task, next_features(net, reuse=reuse), False, factors[0])
-        beginning = Beginning(head, "task", {})
-    if not kept.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        begun = {"statistics": beginning.statistics, "seconds": time.perf_counter() - began}
-        with replacing(kept) as temporary:
-            temporary.write_text(json.dumps(begun), encoding="utf-8")
-    factors = [factor * beginning.rate_factor for factor in factors]
-    trainer = _trainer(net, task, way, options, optimizer, factors, directory, job.run.seed)
-    trainer.fit(
-        [
-            packnet_tf.Task(
-                task.name,
-                beginning.head,
-                task.train,
-                task.validation,
-                classes=task.folder.classes,
-                statistics=beginning.statistics,
-                reuse=reuse,
-                reference=beginning.reference,
-            )
-        ]
-    )
-    if net.results(task.name).get("retrained", 1.0) < beginning.kept_head:
-        keep_linear_head(net, task.name, images, task.folder.classes, reuse)
-        net.save(directory / PACK)
-        print(f"{task.name}: the linear head is better, and is kept", flush=True)
+    """Trains and commits a task; replaces it by a linear head if it ends below one."""
+    settings, floors, began = task.settings, [], time.perf_counter()
 
+    def prepare(net, memory: dict) -> packnet_tf.Task:
+        images, reuse = task.images(), reused(net, options.reuse)
+        if settings.head == "new":
+            begun = begin(
+                net, task.name, images, rates.optimizer(optimizer),
+                settings.learning_rate * factors[0], factors[0], reuse, memory.get("statistics"),
+            )  # fmt: skip
+        else:
+            head = job.head(task, next_features(net, reuse=reuse), False, factors[0])
+            begun = Beginning(head, "task", {})
+        memory["statistics"] = begun.statistics
+        memory.setdefault("seconds", time.perf_counter() - began)
+        made = packnet_tf.Task(
+            task.name,
+            begun.head,
+            task.train,
+            task.validation,
+            classes=task.folder.classes,
+            statistics=begun.statistics,
+            reuse=reuse,
+            reference=begun.reference,
+            rate_factors=tuple(factor * begun.rate_factor for factor in factors),
+        )
+        floors.append((Floor(made, begun, images), memory["seconds"]))
+        return made
 
-def _trainer(
-    net, task: TaskData, way, options: Packing, optimizer: str, factors, directory, seed: int
-):
-    s = task.settings
-    first, then = rates.of_phases(s, factors, s.decay, s.decay_every)
-    return packnet_tf.PackTrainer(
+    def finish(net, entry: dict) -> None:
+        floor, entry[PREPARATION] = floors[0]
+        floor.hold(net, entry)
+
+    first, then = rates.of_phases(settings, settings.decay, settings.decay_every)
+    packnet_tf.PackTrainer(
         net,
         rates.optimizer(optimizer),
-        epochs=s.prune_epoch,
-        retrain_epochs=s.epochs - s.prune_epoch,
+        epochs=settings.prune_epoch,
+        retrain_epochs=settings.epochs - settings.prune_epoch,
         learning_rate=first,
         retrain_learning_rate=then,
-        prune=rates.pruning(way, s.prune_epoch, task.steps, options.gradual),
+        prune=rates.pruning(way, settings.prune_epoch, task.steps, options.gradual),
         directory=directory,
-        batch_size=s.batch_size,
-        seed=seed,
+        batch_size=settings.batch_size,
+        seed=job.run.seed,
         tensorboard=False,
-    )
+    ).fit([packnet_tf.PendingTask(task.name, prepare, finish)])
 
 
 def _measured(net, job: Job, directory) -> dict:
@@ -161,7 +151,7 @@ def _measured(net, job: Job, directory) -> dict:
     return {
         "seconds": {
             **({net.base: float(net.notes[SECONDS])} if net.base else {}),
-            **{name: _seconds(history[name], directory, name) for name in names},
+            **{name: _seconds(history[name]) for name in names},
         },
         "bytes": (folder / "pack.keras").stat().st_size,
         "one_network_bytes": one,
@@ -175,10 +165,9 @@ def _measured(net, job: Job, directory) -> dict:
     }
 
 
-def _seconds(entry: dict, directory, name: str) -> float:
-    """Returns the seconds of a task's epochs, and of the work before them."""
-    begun = json.loads((directory / f"{name}.json").read_text(encoding="utf-8"))
-    return begun["seconds"] + sum(epoch["seconds"] for epoch in entry["epochs"])
+def _seconds(entry: dict) -> float:
+    """Returns the time of a task's epochs and of the preparation before them, in seconds."""
+    return entry[PREPARATION] + sum(epoch["seconds"] for epoch in entry["epochs"])
 
 
 def _first_filters(net, task: str | None = None) -> np.ndarray:

@@ -1,5 +1,6 @@
 """`packnet train`, `export`, `predict` and `report`, on small made-up images."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -12,34 +13,25 @@ import pytest
 
 import packnet_tf
 from helpers.cases import slow
-from helpers.image_folders import write_task, write_trunk
+from helpers.image_folders import short_plan, write_place
 from helpers.pack_helpers import owners, packed_layers
 from packnet_tf.apps.main import main
-from packnet_tf.apps.packs import rates
+from packnet_tf.apps.packs import job, rates
 from packnet_tf.apps.packs.rates import cosine
-from packnet_tf.apps.packs.training import Plan, train
-
-SHORT = {"epochs": 3, "prune_epoch": 2, "batch_size": 8, "learning_rate": 0.05}
-
-
-def write(place):
-    """Two tasks and a trunk in a folder."""
-    write_task(place / "shades")
-    write_task(place / "greys", classes=("a", "b", "c"), seed=1, test=False)
-    write_trunk(place / "small.keras")
-    return place
+from packnet_tf.apps.packs.training import train
+from packnet_tf.trainer import checkpoint
 
 
 @pytest.fixture
 def place(tmp_path):
-    return write(tmp_path)
+    return write_place(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def trained_once(tmp_path_factory):
     """Such a folder with a pack of the first task, and the report."""
     keras.utils.set_random_seed(7)  # as every test has it, for the trunk
-    folder = write(tmp_path_factory.mktemp("trained"))
+    folder = write_place(tmp_path_factory.mktemp("trained"))
     return folder, train(plan(folder))
 
 
@@ -50,9 +42,7 @@ def trained(trained_once, tmp_path):
 
 
 def plan(place, task="shades", **changes):
-    settings = {"trunk": str(place / "small.keras"), "trunk_output": "features", **SHORT}
-    settings |= {"data": str(place / task), **changes}
-    return Plan(pack=str(place / "pack.keras"), task=task, **settings)
+    return short_plan(place, **{"task": task, "data": str(place / task), **changes})
 
 
 def packnet(*arguments, folder):
@@ -235,7 +225,7 @@ def test_what_contradicts_the_pack_is_refused(changes, text, trained):
     assert packnet_tf.load(trained / "pack.keras").tasks == ("shades",)
 
 
-@pytest.mark.parametrize("trunk", ["file", *slow("VGG16")])
+@pytest.mark.parametrize("trunk", ["file", *slow("MobileNet")])
 def test_a_pack_computes_as_it_was_made(trunk, place):
     short = {"epochs": 2, "prune_epoch": 1, "learning_rate": 1e-5}
     if trunk != "file":
@@ -340,3 +330,65 @@ def test_rates_fall_to_a_tenth_along_a_cosine():
     assert rates[4] == pytest.approx(0.1)
     assert rates == sorted(rates, reverse=True)
     assert cosine(0, 1, 1.0) == 1.0
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_task_below_a_linear_head_becomes_that_head(killed, place, monkeypatch, capsys):
+    real_begin, real_save, saves = job.begin, packnet_tf.PackNet.save, []
+
+    def begin(*arguments):
+        return dataclasses.replace(real_begin(*arguments), kept_head=1.1)  # nothing reaches it
+
+    def save(net, path):
+        saves.append(path)
+        if killed and len(saves) == 2:  # the first one is before the first step
+            raise OSError("the power is gone")
+        real_save(net, path)
+
+    monkeypatch.setattr(job, "begin", begin)
+    monkeypatch.setattr(packnet_tf.PackNet, "save", save)
+    if killed:
+        with pytest.raises(OSError, match="the power is gone"):
+            train(plan(place))
+        assert not (place / "pack.keras").exists()
+    report = train(plan(place))
+    net = packnet_tf.load(place / "pack.keras")
+    said = re.search(
+        r"shades: training ended at [\d.]+% of validation images, below the linear head, so the "
+        r"task is that head on the pack's frozen weights, ([\d.]+)%, and takes none of the free ones",
+        capsys.readouterr().out,
+    )
+    assert net.capacity().free == 1.0
+    assert set(report.accuracy) == {"retrained", "test"}
+    assert set(net.results("shades")) == {"chance", "retrained", "test"}
+    assert float(said[1]) == pytest.approx(100 * net.results("shades")["retrained"], abs=0.06)
+    assert report.prune_ratio == report.capacity == 1.0
+
+
+def test_the_folder_of_a_version_that_kept_every_tasks_ratio_is_continued(place, monkeypatch):
+    real, calls = rates.cosine, []
+
+    def die(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:  # rates are asked for at compiling, then in every epoch
+            raise OSError("the power is gone")
+        return real(*arguments)
+
+    monkeypatch.setattr(rates, "cosine", die)
+    with pytest.raises(OSError, match="the power is gone"):
+        train(plan(place))
+    monkeypatch.undo()
+    path = place / "pack.keras.progress" / "checkpoint.npz"
+    facts, values = checkpoint.load(path)
+    assert facts["settings"]["prune"] == "a function"
+    facts["settings"]["prune"] = ["a function"]
+    checkpoint.save(path, facts, values)
+    assert train(plan(place)).task == "shades"
+
+
+def test_the_command_to_continue_does_not_start_over(monkeypatch):
+    from packnet_tf.trainer.progress import typed_command
+
+    monkeypatch.setattr(sys, "argv", ["packnet", "train", "a.keras", "--fresh"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "packnet", "train", "a.keras", "--fresh"])
+    assert typed_command().endswith("train a.keras")

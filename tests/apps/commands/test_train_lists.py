@@ -8,44 +8,27 @@ import numpy as np
 import pytest
 
 import packnet_tf
-from helpers.image_folders import write_task, write_trunk
+from helpers.image_folders import short_plan, write_place
 from packnet_tf.apps.main import main
-from packnet_tf.apps.packs.training import Plan, train_all
-
-
-def write(place):
-    """Two tasks and a trunk in a folder."""
-    write_task(place / "shades")
-    write_task(place / "greys", classes=("a", "b", "c"), seed=1, test=False)
-    write_trunk(place / "small.keras")
-    return place
+from packnet_tf.apps.packs.training import train_all
 
 
 @pytest.fixture
 def place(tmp_path):
-    return write(tmp_path)
+    return write_place(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A folder in which both tasks were packed by one command, and the reports."""
     keras.utils.set_random_seed(7)  # as every test has it, for the trunk
-    folder = write(tmp_path_factory.mktemp("whole"))
+    folder = write_place(tmp_path_factory.mktemp("whole"))
     return folder, train_all(plan(folder, prune="equal_shares"))
 
 
 def plan(place, **changes):
-    settings = {
-        "pack": str(place / "pack.keras"),
-        "trunk": str(place / "small.keras"),
-        "trunk_output": "features",
-        "tasks": (("shades", str(place / "shades")), ("greys", str(place / "greys"))),
-        "epochs": 3,
-        "prune_epoch": 2,
-        "batch_size": 8,
-        "learning_rate": 0.05,
-    }
-    return Plan(**{**settings, **changes})
+    tasks = tuple((name, str(place / name)) for name in ("shades", "greys"))
+    return short_plan(place, **{"tasks": tasks, **changes})
 
 
 def test_a_list_of_tasks_is_packed_in_order_with_equal_shares(whole):

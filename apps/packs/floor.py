@@ -1,0 +1,56 @@
+"""The linear head that a task becomes if its training ends below it."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+import packnet_tf
+from packnet_tf.apps.packs.beginning import Beginning, Images, linear_head_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Floor:
+    """What a linear head on the committed weights reaches, and how to get it again.
+
+    Attributes:
+        task: the task.
+        begun: what it began with.
+        images: its data.
+    """
+
+    task: packnet_tf.Task
+    begun: Beginning
+    images: Images
+
+    def hold(self, net: packnet_tf.PackNet, entry: dict) -> None:
+        """Replaces a committed task that is below the floor by the linear head, and says so.
+
+        Args:
+            net: the pack; the task is its last one.
+            entry: the task's entry in the history, corrected in place; see `PendingTask.finish`.
+        """
+        task = self.task
+        trained = net.results(task.name).get("retrained", 1.0)
+        if trained >= self.begun.kept_head:
+            return
+        net.release(task.name)
+        head, reached = linear_head_of(net, self.images, "trunk", task.reuse, free=False)
+        net.add_task(task.name, head, task.classes, 0.0, "trunk", task.reuse)
+        net.commit()
+        print(
+            f"{task.name}: training ended at {trained:.1%} of validation images, below the linear "
+            f"head, so the task is that head on the pack's frozen weights, {reached:.1%}, and "
+            "takes none of the free ones. For more, see docs/low_accuracy.md.",
+            flush=True,
+        )
+        entry |= {"before_prune": {}, "after_prune": {}, "retrained": {"accuracy": reached}}
+        if task.test is not None:
+            entry["test"] = {"accuracy": accuracy_on(net.task_model(task.name), task.test)}
+        entry |= {"prune_ratio": 1.0, "capacity": net.capacity().free, "linear_head_kept": True}
+
+
+def accuracy_on(model: keras.Model, data) -> float:
+    """Returns the share of a dataset's examples that a model gets right."""
+    labels = np.concatenate([labels.numpy() for _, labels in data])
+    return float(np.mean(model.predict(data, verbose=0).argmax(-1) == labels))

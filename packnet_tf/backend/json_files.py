@@ -1,0 +1,69 @@
+"""Dicts in JSON files, written atomically."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from packnet_tf.backend.atomic import replacing
+
+
+def as_json(value: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Returns a dict in the form in which a JSON file gives it back.
+
+    Args:
+        value: the dict.
+        what: its description, for the message.
+
+    Raises:
+        ValueError: JSON cannot represent one of its values; the message names it.
+
+    Example:
+        >>> as_json({"sizes": (96, 96)}, "The settings")
+        {'sizes': [96, 96]}
+    """
+    found = {}
+    for key, entry in value.items():
+        try:
+            found[str(key)] = json.loads(json.dumps(entry))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{what} cannot be saved: {key!r} is {entry!r}, and JSON has numbers, strings, "
+                "lists and dicts. Write float(x) for a number of NumPy."
+            ) from error
+    return found
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Reads a dict; returns an empty one if there is no file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: the file is damaged; the message names it.
+    """
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise ValueError(f"'{path}' is damaged: {error}. {_REMEDY}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"'{path}' is damaged: it holds no dict. {_REMEDY}")
+    return found
+
+
+def write_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
+    """Writes a dict atomically; creates the folder.
+
+    Args:
+        path: the file.
+        value: the dict, of JSON values.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value), encoding="utf-8")
+
+
+_REMEDY = "Restore it from a backup, or delete it: what it says is then found out again."

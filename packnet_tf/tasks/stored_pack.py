@@ -1,0 +1,118 @@
+"""Packs in files: saving, restoring, copying."""
+
+import dataclasses
+import pathlib
+import tempfile
+from collections.abc import Callable
+from typing import TypeVar
+
+from packnet_tf.backend.types import AnyPath
+from packnet_tf.tasks import storage
+from packnet_tf.tasks.pack import Pack
+from packnet_tf.tasks.state import PackState
+from packnet_tf.tasks.transaction import Transaction
+
+PackOf = TypeVar("PackOf", bound="StoredPack")
+
+
+class StoredPack(Pack):
+    """A pack that can be saved, restored, copied and pickled."""
+
+    def save(self, path: AnyPath) -> None:
+        """Writes the pack, an open task included, to one `.keras` file; see `packnet_tf.load`.
+
+        The file is written atomically: after a crash, the old file is intact. The optimizer of an
+        open task is not saved.
+
+        Args:
+            path: the file to write; its name ends in `.keras`.
+
+        Raises:
+            ValueError: the name does not end in `.keras`.
+            RuntimeError: weights of committed tasks were restored from before a commit.
+
+        Example:
+            >>> net.save("pack.keras")
+        """
+        self.state.check_owners()
+        state = self.state
+        if self.open_model is not None:
+            state = state.with_last(state.need_open("save").kept(self.open_model))
+        storage.write(state, path)
+
+    def restore(self, path: AnyPath) -> None:
+        """Replaces the pack by a later state of it that was saved.
+
+        Notes and results that this pack has since are kept. Free weights restart from the values
+        in the file.
+
+        Args:
+            path: a `.keras` file of a pack whose trunk has the same layers, and whose first tasks
+                are this pack's.
+
+        Raises:
+            FileNotFoundError, ValueError: as for `load`; ValueError also if the file belongs to
+                another pack. The pack then does not change.
+
+        Example:
+            >>> net.restore("pack.keras")
+        """
+        saved, known = storage.read(path), self.state.committed
+        same = saved.tasks[: len(known)] == self.tasks and saved.policy == self.policy
+        if not (same and saved.has_weights_of(self.state)):
+            raise ValueError(
+                f"'{path}' is not a later state of this pack: its trunk, its policy or its "
+                f"first tasks ({', '.join(saved.tasks) or 'none'}) differ. Use the trunk, the "
+                "policy and the tasks that it was made with, or another directory."
+            )
+        # Models of known tasks find them by their key.
+        same_tasks = [
+            dataclasses.replace(new, key=old.key, results={**new.results, **old.results})
+            for new, old in zip(saved.committed, known, strict=False)
+        ]
+        records = (*same_tasks, *saved.records[len(known) :])
+        with Transaction(self), storage.naming(path):
+            notes = {**saved.notes, **self.notes}
+            self._take(dataclasses.replace(saved, records=records, notes=notes))
+
+    def _take(self, state: PackState) -> None:
+        """Takes over a state, and builds a model for its open task."""
+        self.state, self._open_model = state, None
+        if state.open is not None:
+            model = self._build(state.open)
+            state.open.assign_to(model)
+            self._open_model = model
+
+    @classmethod
+    def from_file(cls: type[PackOf], path: AnyPath) -> PackOf:
+        """Reads a pack; `packnet_tf.load` is the public name.
+
+        Args:
+            path: a `.keras` file.
+
+        Raises:
+            FileNotFoundError, ValueError: as for `packnet_tf.load`.
+        """
+        net = cls.__new__(cls)
+        state = storage.read(path)
+        with storage.naming(path):
+            net._take(state)  # noqa: SLF001  an object of this class
+        return net
+
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        """Copies (`copy.deepcopy`) and pickles the pack through its file format.
+
+        A copy shares nothing with the pack. The model of an open task has no optimizer.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "pack.keras"
+            self.save(path)
+            return _from_bytes, (type(self), path.read_bytes())
+
+
+def _from_bytes(cls: type[PackOf], data: bytes) -> PackOf:
+    """Reads a pack from the bytes of its file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "pack.keras"
+        path.write_bytes(data)
+        return cls.from_file(path)

@@ -1,0 +1,280 @@
+"""Trains one task of a `PackTrainer`, from its first epoch to its commit."""
+
+import math
+import time
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import keras
+from keras import ops
+
+from packnet_tf.backend.distribution import strategy_of
+from packnet_tf.backend.optimizers import steps_of, take_averages
+from packnet_tf.backend.types import AnyData
+from packnet_tf.net import PackNet
+from packnet_tf.reporting.quality import shortfalls
+from packnet_tf.tasks.task_model import TaskModel
+from packnet_tf.tasks.transaction import Transaction
+from packnet_tf.trainer.arguments import Prune, Rate, check_validation, plain_setting, uses_xla
+from packnet_tf.trainer.auto import Auto, RatioSearch
+from packnet_tf.trainer.board import Board
+from packnet_tf.trainer.data import TrainingData, batches, blank_batch
+from packnet_tf.trainer.loop import Loop
+from packnet_tf.trainer.metrics import as_numbers, new_metric
+from packnet_tf.trainer.progress import Screen, epoch_line
+from packnet_tf.trainer.run import Run
+from packnet_tf.trainer.task import Task
+from packnet_tf.training.phases import Gradual, OneShot, PhaseOptions, Phases
+
+if TYPE_CHECKING:
+    from packnet_tf.trainer.pack_trainer import PackTrainer
+
+_OPENED: weakref.WeakSet[TaskModel] = weakref.WeakSet()  # task models that trainers have created
+
+
+def opened_by_trainer(model: TaskModel) -> bool:
+    """Returns whether a trainer created the model, so that a checkpoint may restore it."""
+    return model in _OPENED
+
+
+def seed_task(seed: int | None, net: PackNet) -> None:
+    """Seeds the random generators for the next task of a pack.
+
+    Args:
+        seed: the trainer's seed; None leaves the generators alone.
+        net: the pack.
+    """
+    if seed is not None:
+        keras.utils.set_random_seed(seed + len(net.tasks))
+
+
+class TaskTraining:
+    """Trains, prunes, retrains and commits one task.
+
+    Args:
+        trainer: the trainer, for its settings.
+        task: the task.
+        prune: the task's value of `PackTrainer(prune=...)`.
+        run: the directory of the run.
+        screen: shows the progress.
+        board: writes for TensorBoard.
+
+    Attributes:
+        entry: the task's entry in the history.
+        model: the task's model, once `pack` has opened the task.
+        phases: the task's phases, from then on.
+    """
+
+    model: TaskModel
+    phases: Phases
+
+    def __init__(
+        self,
+        trainer: "PackTrainer",
+        task: Task,
+        prune: Prune,
+        run: Run,
+        screen: Screen,
+        board: Board,
+    ) -> None:
+        self.trainer, self.net, self.task = trainer, trainer.net, task
+        self._prune, self._run, self._screen, self._board = prune, run, screen, board
+        self._jit_compile = uses_xla(trainer.jit_compile, strategy_of(self.net))
+        self.entry: dict[str, Any] = {"epochs": [], "seconds": 0.0}
+
+    @property
+    def _epochs_done(self) -> int:
+        return len(self.entry["epochs"])
+
+    def pack(self, finish: Callable[[PackNet, dict], None] | None = None) -> None:
+        """Opens the task, trains the epochs that are left, and commits it.
+
+        Args:
+            finish: see `PendingTask`.
+
+        Raises:
+            FloatingPointError: the loss has become NaN or infinite; the task is discarded.
+            ValueError: the task's data do not fit the trainer's settings, or the interrupted run
+                in the directory; the task is then not open. Or the data have no batches.
+        """
+        check_validation(self.task, self._prune)
+        self.model = self._open()
+        try:
+            data = TrainingData(
+                self.task.train,
+                self.trainer.batch_size,
+                self.trainer.seed,
+                self.model.distribute_strategy,
+            )
+            self.phases = self._phases(self._prune)
+            saved = self._run.resume(self.task.name, self.model, self.phases)
+        except ValueError:  # no training is lost
+            self.net.discard()
+            raise
+        if saved is not None:
+            self.entry = saved
+            self._screen.say(f"{self.task.name}: continuing after {self._epochs_done} epochs")
+        loop = Loop(self.model, self._jit_compile, self.trainer.steps_per_execution)
+        setting = plain_setting(self._prune)
+        while self.phases.epochs is None or self._epochs_done < self.phases.epochs:
+            began = time.perf_counter()
+            self._epoch(self._epochs_done, data, loop)
+            self.entry["seconds"] += time.perf_counter() - began
+            self._run.checkpoint(self.task.name, self.model, self.phases, self.entry, setting)
+        self.model.seen.remember_fit(data.after(self._epochs_done))
+        take_averages(self.model.optimizer, self.model)
+        # Prunes now if no epoch has pruned (with retrain_epochs=0, say).
+        self.phases.epoch_begins(self.phases.epochs or 0)
+        # All or nothing: stopped before the run has saved it, the task is open as before.
+        with Transaction(self.net):
+            self._commit(finish)
+        self._board.owners(self.net)
+
+    def _open(self) -> TaskModel:
+        trainer, task = self.trainer, self.task
+        seed_task(trainer.seed, self.net)
+        model = self.net.add_task(
+            task.name, task.head, task.classes, task.claim_ratio, task.statistics, task.reuse
+        )
+        _OPENED.add(model)
+        model.compile(
+            trainer.optimizer(_at(trainer.learning_rate, 0) * task.rate_factors[0]),
+            loss=trainer.loss,
+            metrics=keras.tree.map_structure(new_metric, trainer.metrics),
+            jit_compile=self._jit_compile,
+        )
+        model.optimizer.build(model.trainable_variables)
+        model.test_on_batch(*blank_batch(task.train, trainer.batch_size))  # builds the metrics
+        return model
+
+    def _phases(self, prune: Prune) -> Phases:
+        trainer, model, validation = self.trainer, self.model, self.task.validation
+        common: PhaseOptions = {"criterion": trainer.criterion}
+        if validation is not None:
+            common["evaluate"] = lambda: self._evaluate(validation)
+        if isinstance(prune, Auto):
+            prune.check_monitor(list(model.get_metrics_result()))
+            return RatioSearch(model, prune, trainer.epochs, trainer.retrain_epochs, **common)
+        phases: Phases = (
+            Gradual(model, prune, trainer.epochs, **common)
+            if callable(prune)
+            else OneShot(model, prune, trainer.epochs, **common)
+        )
+        phases.epochs = trainer.epochs + trainer.retrain_epochs
+        return phases
+
+    def _epoch(self, epoch: int, data: TrainingData, loop: Loop) -> None:
+        task, model, phases = self.task, self.model, self.phases
+        iterator, steps = data.start(epoch)
+        phases.epoch_begins(epoch)
+        retraining = phases.retraining_epoch(epoch)
+        rate = self._set_rate(epoch, retraining)
+        phase = "training" if retraining is None else "retraining"
+        self._screen.begin_epoch(task.name, phase, self._epochs_left(epoch), steps)
+        first = steps_of(model.optimizer)
+        model.reset_metrics()  # evaluate left its results in them
+        began = time.perf_counter()
+        try:
+            steps, examples = loop.epoch(iterator, phases, first, self._screen.steps)
+        except ValueError as error:  # a prune within the epoch cannot rank NaN
+            if all(weight.claim_is_finite() for weight in self.net.state.weights.values()):
+                raise
+            raise self._diverged(epoch, rate) from error
+        seconds = time.perf_counter() - began
+        if steps == 0:
+            raise ValueError(
+                f"The training data of task '{task.name}' have no batches in epoch {epoch}. A "
+                "dataset made from a generator must begin again for every iterator."
+            )
+        logs = as_numbers(model.get_metrics_result())
+        if not math.isfinite(logs["loss"]):
+            raise self._diverged(epoch, rate)
+        if task.validation is not None:
+            measured = self._evaluate(task.validation)
+            logs |= {f"val_{name}": value for name, value in measured.items()}
+        claimed, sparsity = self.net.state.claimed_share()
+        row = {"epoch": epoch, "phase": phase, "learning_rate": rate, **logs}
+        row |= {"claimed": claimed, "sparsity": sparsity, "seconds": seconds, "steps": steps}
+        row["examples_per_second"] = examples / seconds
+        self.entry["epochs"].append(row)
+        phases.epoch_ends(epoch, logs)
+        self._board.epoch(task.name, row)
+        self._screen.say(epoch_line(task.name, row, phases.epochs))
+
+    def _commit(self, finish: Callable[[PackNet, dict], None] | None) -> None:
+        task, phases, entry = self.task, self.phases, self.entry
+        sparsity = self.net.state.claimed_share()[1]
+        phases.finish()
+        entry |= {
+            "prune_ratio": sparsity,
+            "before_prune": phases.around_prune.get("before", {}),
+            "after_prune": phases.around_prune.get("after", {}),
+            "retrained": {},
+            "test": {},
+            "capacity": self.net.capacity().free,
+        }
+        if isinstance(phases, RatioSearch):
+            entry["rounds"] = phases.state()["rounds"]
+        for moment, data in {"retrained": task.validation, "test": task.test}.items():
+            if data is not None:
+                entry[moment] = self._evaluate(data)
+        self._record_results()
+        if finish is not None:
+            finish(self.net, entry)
+            self._record_results()
+        for sentence in shortfalls(task.name, self.net.results(task.name)):
+            self._screen.say(f"WARNING: {sentence}")
+        self._run.commit(task.name, self.net, entry)
+
+    def _record_results(self) -> None:
+        """Records the accuracies with the task."""
+        task, entry = self.task, self.entry
+        moments = ("before_prune", "after_prune", "retrained", "test")
+        found = {m: entry[m]["accuracy"] for m in moments if "accuracy" in entry[m]}
+        self.net.note_results(task.name, **task.reference, **found)
+
+    def _evaluate(self, data: AnyData) -> dict[str, float]:
+        data = batches(data, self.trainer.batch_size)
+        return as_numbers(self.model.evaluate(data, verbose=0, return_dict=True))
+
+    def _set_rate(self, epoch: int, retraining: int | None) -> float:
+        """Sets the learning rate of an epoch; returns the one that is used."""
+        trainer, factors, optimizer = self.trainer, self.task.rate_factors, self.model.optimizer
+        if retraining is None:
+            rate = _at(trainer.learning_rate, epoch) * factors[0]
+        elif trainer.retrain_learning_rate is None:
+            rate = _at(trainer.learning_rate, retraining) / 10 * factors[1]
+        else:
+            rate = _at(trainer.retrain_learning_rate, retraining) * factors[1]
+        try:
+            optimizer.learning_rate = rate
+        except (TypeError, AttributeError):  # an optimizer with its own schedule keeps it
+            rate = float(ops.convert_to_numpy(optimizer.learning_rate))
+        return rate
+
+    def _epochs_left(self, epoch: int) -> int | None:
+        """Returns how many epochs the phase has left, with this one; None if it is not known."""
+        phases = self.phases
+        end = phases.epoch if phases.retraining_epoch(epoch) is None else phases.epochs
+        return None if end is None else end - epoch
+
+    def _diverged(self, epoch: int, rate: float) -> FloatingPointError:
+        """Discards the task and creates the error for a loss that is NaN or infinite."""
+        self.net.discard()
+        kept = "Nothing was kept, since the trainer has no directory: train it again"
+        if self._run.directory is not None:
+            kept = (
+                f"The epochs before it are in '{self._run.directory}': the same command goes on "
+                "from there"
+            )
+        return FloatingPointError(
+            f"Training of task '{self.task.name}' diverged: the loss of epoch {epoch + 1} is NaN "
+            f"or infinite, at a learning rate of {rate:g}. {kept} with a lower learning_rate, for "
+            "instance a third of it."
+        )
+
+
+def _at(rate: Rate, epoch: int) -> float:
+    """Returns the learning rate at an epoch of its phase."""
+    return float(rate(epoch)) if callable(rate) else float(rate)
