@@ -355,7 +355,8 @@ def test_a_task_below_a_linear_head_becomes_that_head(killed, place, monkeypatch
     net = packnet_tf.load(place / "pack.keras")
     said = re.search(
         r"shades: training ended at [\d.]+% of validation images, below the linear head, so the "
-        r"task is that head on the pack's frozen weights, ([\d.]+)%, and takes none of the free ones",
+        r"task is that head on the pack's frozen weights, ([\d.]+)%, and takes none of the "
+        r"free ones",
         capsys.readouterr().out,
     )
     assert net.capacity().free == 1.0
