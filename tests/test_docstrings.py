@@ -22,7 +22,7 @@ OPEN = (
 COMMITTED = (
     "Capacity", "plot_capacity", "load", "export_onnx", "export_bundle", "Pack.preview",
     "Pack.task_model", "Pack.unpack", "Pack.classes", "Pack.reused", "Pack.results",
-    "PackNet.release", "PackNet.note_results", "PackNet.restore", "to_precision",
+    "PackNet.release", "PackNet.note_results", "StoredPack.restore", "to_precision",
 )  # fmt: skip
 
 
@@ -69,6 +69,11 @@ def namespace(name):
     if name.endswith("to_precision"):
         packnet_tf.export.export_onnx(net, "birds", "model_birds.onnx")
     return given
+
+
+def test_every_example_that_needs_a_task_is_there():
+    examples = [test.values[0].name for test in found()]
+    assert [n for n in OPEN + COMMITTED if not any(e.endswith(n) for e in examples)] == []
 
 
 @pytest.mark.parametrize("example", found())
