@@ -212,6 +212,7 @@ class TaskTraining:
             "after_prune": phases.around_prune.get("after", {}),
             "retrained": {},
             "test": {},
+            "reference": dict(task.reference),
             "capacity": self.net.capacity().free,
         }
         if isinstance(phases, RatioSearch):
