@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from packnet_tf.planning import equal_shares as equal_shares
     from packnet_tf.planning import erk_ratios as erk_ratios
     from packnet_tf.reporting.capacity import Capacity as Capacity
+    from packnet_tf.reporting.history_plot import plot_history as plot_history
     from packnet_tf.reporting.plotting import plot_capacity as plot_capacity
     from packnet_tf.reporting.quality import shortfalls as shortfalls
     from packnet_tf.trainer.auto import Auto as Auto
@@ -51,6 +52,7 @@ _HOMES = {
     "load": "packnet_tf.net",
     "magnitude": "packnet_tf.packing.pruning",
     "plot_capacity": "packnet_tf.reporting.plotting",
+    "plot_history": "packnet_tf.reporting.history_plot",
     "polynomial_decay": "packnet_tf.training.schedules",
     "register_packed": "packnet_tf.packing.registry",
     "reset_optimizer": "packnet_tf.backend.optimizers",

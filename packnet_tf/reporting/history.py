@@ -2,11 +2,17 @@
 
 import json
 import pathlib
+from collections.abc import Iterable
 
 from packnet_tf.backend.atomic import replacing
 from packnet_tf.reporting.tables import text_table
 
 MOMENTS = {"before the prune": "before_prune", "after it": "after_prune", "retrained": "retrained"}
+# The numbers of an epoch that are no metrics.
+NO_METRICS = {
+    "epoch", "phase", "learning_rate", "loss", "sparsity", "claimed", "seconds", "steps",
+    "examples_per_second",
+}  # fmt: skip
 
 
 class History(dict):
@@ -20,6 +26,7 @@ class History(dict):
       and `examples_per_second`.
     - `before_prune`, `after_prune`, `retrained`: dicts of loss and metrics on validation data.
     - `test`: the same on test data.
+    - `reference`: accuracies to compare the task with, those of `Task(reference=...)`.
     - `capacity`: the free fraction after the task, 0 to 1.
     - `seconds`: time for the task's epochs.
     - `rounds`: with `Auto`, the rounds of the search.
@@ -65,12 +72,19 @@ class History(dict):
         return text_table(head, rows)
 
 
+def main_metric(names: Iterable[str]) -> str | None:
+    """Returns the name of the accuracy, or else of the first metric; None if there is none.
+
+    Args:
+        names: the keys of an epoch or of a dict of measurements.
+    """
+    metrics = [n for n in names if n not in NO_METRICS and not n.startswith("val_")]
+    return next((name for name in metrics if "acc" in name), next(iter(metrics), None))
+
+
 def _score(values: dict) -> str:
     """Formats the accuracy, or else the first metric, or else the loss."""
     if not values:
         return "-"
-    name = next((name for name in values if "acc" in name), None)
-    if name is not None:
-        return f"{values[name]:.1%}"
-    name = next((name for name in values if name != "loss"), "loss")
-    return f"{name} {values[name]:.4g}"
+    name = main_metric(values) or "loss"
+    return f"{values[name]:.1%}" if "acc" in name else f"{name} {values[name]:.4g}"

@@ -10,10 +10,8 @@ from matplotlib.figure import Figure
 
 from packnet_tf.apps.research.results.summary import Line
 from packnet_tf.reporting.capacity import Capacity
-from packnet_tf.reporting.plotting import plot_capacity
+from packnet_tf.reporting.plotting import plot_capacity, task_colours
 
-# Colours that colour-blind readers can tell apart (Okabe and Ito, 2008).
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 MARKERS = "osD^vP*X<>"
 FILTERS = 16  # number of filters of the first layer to show
 
@@ -66,6 +64,7 @@ def draw_all(report: Sequence[tuple[str, Line]], filters: dict[str, np.ndarray] 
 def draw_tasks(report: Sequence[tuple[str, Line]]) -> Figure:
     """Draws bars of accuracy, a group per method and a bar per task."""
     tasks = list(report[0][1].tasks)
+    colours = task_colours(len(tasks))
     figure, axes = _figure(width=max(7.0, 1.1 * len(report) + 2), height=4.2)
     width = 0.8 / len(tasks)
     for number, task in enumerate(tasks):
@@ -73,7 +72,7 @@ def draw_tasks(report: Sequence[tuple[str, Line]]) -> Figure:
         places = np.arange(len(report)) + (number - (len(tasks) - 1) / 2) * width
         axes.bar(
             places, 100 * np.array(means), width, yerr=100 * np.array(deviations), label=task,
-            color=COLOURS[number % len(COLOURS)], error_kw={"linewidth": 0.8},
+            color=colours[number], error_kw={"linewidth": 0.8},
         )  # fmt: skip
     for place, (_, line) in enumerate(report):
         axes.text(place, 102, f"mean {100 * line.acc[0]:.1f}", ha="center", fontsize=8)
@@ -113,11 +112,12 @@ def draw_matrices(report: Sequence[tuple[str, Line]]) -> Figure:
 def draw_storage(report: Sequence[tuple[str, Line]]) -> Figure:
     """Draws mean accuracy against storage."""
     figure, axes = _figure(width=8.5, height=4.6)
+    colours = task_colours(len(report))
     for number, (title, line) in enumerate(report):
         axes.errorbar(
             line.of_one[0], 100 * line.acc[0], yerr=100 * line.acc[1], label=title, capsize=3,
             linestyle="none", marker=MARKERS[number % len(MARKERS)], markersize=8,
-            color=COLOURS[number % len(COLOURS)],
+            color=colours[number],
         )  # fmt: skip
     axes.set_xlim(left=0)
     axes.set_xlabel("bytes on disk for all tasks, in networks")
@@ -131,6 +131,7 @@ def draw_ratios(report: Sequence[tuple[str, Line]]) -> Figure:
     """Draws accuracy against pruning ratio, a colour per task and a marker per method."""
     figure, axes = _figure(width=8.5, height=4.8)
     tasks = list(report[0][1].tasks)
+    colours = dict(zip(tasks, task_colours(len(tasks)), strict=True))
     for number, (_, line) in enumerate(report):
         marker = MARKERS[number % len(MARKERS)]
         for m in line.measured:
@@ -138,13 +139,13 @@ def draw_ratios(report: Sequence[tuple[str, Line]]) -> Figure:
                 moments = m.result["moments"][name]
                 if "after_prune" not in moments:  # the task was not pruned
                     continue
-                colour = COLOURS[tasks.index(name) % len(COLOURS)]
+                colour = colours[name]
                 after, retrained = (100 * moments[k] for k in ("after_prune", "retrained"))
                 axes.plot([ratio, ratio], [after, retrained], color=colour, linewidth=0.6)
                 axes.plot(ratio, after, marker, color=colour, markerfacecolor="white")
                 axes.plot(ratio, retrained, marker, color=colour)
     for name in tasks:
-        axes.plot([], [], "s", color=COLOURS[tasks.index(name) % len(COLOURS)], label=name)
+        axes.plot([], [], "s", color=colours[name], label=name)
     for number, (title, _) in enumerate(report):
         axes.plot([], [], MARKERS[number % len(MARKERS)], color="#555555", label=title)
     axes.set_xlabel("pruning ratio: share of its claim that the task released")

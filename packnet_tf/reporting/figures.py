@@ -1,0 +1,75 @@
+"""Figures that notebooks show and files keep, and their legends; imports matplotlib."""
+
+import io
+import pathlib
+from collections.abc import Sequence
+
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
+
+from packnet_tf.backend.types import AnyPath
+
+FONT = 10  # points
+LONGEST = 40  # characters of a name in a legend
+_HANDLE = 50  # points that an entry takes beside its text
+
+
+class Picture(Figure):
+    """A figure that a notebook shows without `matplotlib.pyplot`."""
+
+    def _repr_png_(self) -> bytes:
+        image = io.BytesIO()
+        self.savefig(image, format="png")
+        return image.getvalue()
+
+
+def save(figure: Figure, path: AnyPath | None) -> None:
+    """Writes a figure to a file and creates its folder.
+
+    Args:
+        figure: the figure.
+        path: the file; its suffix sets the format. None: no file.
+    """
+    if path is not None:
+        pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150)
+
+
+def text_width(texts: list[str], size: float = FONT) -> float:
+    """Returns the width of the widest text in inches.
+
+    Args:
+        texts: single lines.
+        size: font size in points.
+    """
+    paths = [TextPath((0, 0), as_text(text), size=size) for text in texts if text.strip()]
+    return max((path.get_extents().x1 for path in paths), default=0.0) / 72
+
+
+def as_text(name: str) -> str:
+    """Returns a name as matplotlib draws it literally; a `$` would begin a formula."""
+    return name.replace("$", r"\$")
+
+
+def shortened(name: str) -> str:
+    """Returns a name of at most `LONGEST` characters, with its middle left out."""
+    half = LONGEST // 2
+    return name if len(name) <= LONGEST else f"{name[: half - 1]}…{name[-half:]}"
+
+
+def legend(figure: Figure, entries: Sequence[tuple[str, Artist]]) -> None:
+    """Draws a legend above the axes, in as many columns as fit into the width.
+
+    Args:
+        figure: a figure with constrained layout.
+        entries: pairs of a name and what it explains.
+    """
+    names = [shortened(name) for name, _ in entries]
+    column = text_width(names) + _HANDLE / 72
+    columns = max(1, int(figure.get_size_inches()[0] / column))
+    figure.legend(
+        [artist for _, artist in entries], [as_text(name) for name in names],
+        frameon=False, fontsize=FONT, loc="outside upper center",
+        ncols=min(columns, len(names)),
+    )  # fmt: skip
