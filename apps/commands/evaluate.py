@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from packnet_tf.apps import cli
-from packnet_tf.apps.device.classifier import Classifier, define_flags
+from packnet_tf.apps.device.classifier import Classifier, chosen_provider, define_flags
 from packnet_tf.apps.device.evaluation import ClassScore, evaluate, summary
 from packnet_tf.apps.device.labelled import labelled_images
 from packnet_tf.reporting.tables import text_table
@@ -39,7 +39,8 @@ flags.DEFINE_boolean("json", False, "Print JSON.", flag_values=FLAGS)
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
-    model = Classifier(values.model, values.pixel_range, values.image_size)
+    provider = chosen_provider(values)
+    model = Classifier(values.model, values.pixel_range, values.image_size, provider)
     images = labelled_images(values.data, values.split, model.classes, model.count)
     for note in images.notes:
         print(note, file=sys.stderr)

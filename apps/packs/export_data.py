@@ -35,19 +35,7 @@ def labelled_images(net, pack: str, tasks: Sequence[str], given: Sequence[str]) 
         ValueError: a folder does not name its task, or names an unknown one.
     """
     check_shapes(net.state.trunk, pack)
-    folders = dict(entry.split(":", 1) for entry in given if ":" in entry)
-    plain = [entry for entry in given if ":" not in entry]
-    if plain and (len(tasks) > 1 or len(given) > 1):
-        raise ValueError(
-            f"--evaluate={','.join(given)} does not say which of the tasks {', '.join(tasks)} it "
-            f"is for. Write --evaluate={tasks[0]}:{plain[0]}."
-        )
-    folders |= dict(zip(tasks, plain, strict=False))
-    unknown = sorted(set(folders) - set(tasks))
-    if unknown:
-        raise ValueError(
-            f"--evaluate names the task '{unknown[0]}'; exported are {', '.join(tasks)}."
-        )
+    folders = labelled.folders_by_task("--evaluate", given, tasks)
     pipeline = _pipeline(net, pack)
     found = {
         task: labelled.labelled_images(folder, None, net.classes(task), None)

@@ -13,12 +13,12 @@ from packnet_tf.export.graph.outputs import are_probabilities, expected_and_foun
 from packnet_tf.export.graph.preprocessing import Pixels
 from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.runtime.batches import input_batches, labelled_batches
+from packnet_tf.export.runtime.session import LENGTHS
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 RANDOM_BATCH = 4
-LENGTHS = (32, 64, 128, 256, 512, 1024, 16, 8)  # sizes to try for unknown dimensions, in this order
 
 
 @dataclasses.dataclass(frozen=True)
