@@ -1,13 +1,16 @@
 """`PackNet`: packs many tasks into one trunk."""
 
 import dataclasses
+import datetime
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras.ops import convert_to_numpy
 
 from packnet_tf.adoption.adopt import Adoption, adopt
+from packnet_tf.backend.json_files import as_json
 from packnet_tf.backend.types import AnyData, AnyPath
 from packnet_tf.packing import cloning
 from packnet_tf.packing.policy import Policy, own_weights
@@ -316,7 +319,10 @@ class PackNet(StoredPack):
             model.batches_seen.assign(0.0)
             owned = [w.owner_counts(record.number)[record.number] for w in weights.values()]
             record = dataclasses.replace(
-                record.kept(model, trunk), phase=Phase.COMMITTED, owned=owned
+                record.kept(model, trunk),
+                phase=Phase.COMMITTED,
+                owned=owned,
+                metadata={**record.metadata, "committed": _now()},
             )
             self.state, self._open_model = self.state.with_last(record), None
             model.freeze()
@@ -344,6 +350,22 @@ class PackNet(StoredPack):
                     f"net.note_results('{name}', {key}=0.9)."
                 ) from error
         self.state = self.state.with_committed(name, results={**self.results(name), **found})
+
+    def note_metadata(self, name: str, **values: Any) -> None:
+        """Saves facts about a committed task, in addition to earlier ones; see `metadata`.
+
+        Args:
+            name: the task's name.
+            values: JSON values by name.
+
+        Raises:
+            ValueError: there is no committed task of that name, or a value is no JSON value.
+
+        Example:
+            >>> net.note_metadata("birds", source="garden camera, 2025")
+        """
+        found = {**self.metadata(name), **as_json(values, f"Metadata of task '{name}'")}
+        self.state = self.state.with_committed(name, metadata=found)
 
     def discard(self) -> None:
         """Drops the open task and frees its claim.
@@ -384,6 +406,11 @@ class PackNet(StoredPack):
             for weight in self.state.weights.values():
                 weight.give_back(record.number, keep_values=self.policy.restart != "zero")
             self.state = self.state.without_last()
+
+
+def _now() -> str:
+    """Returns the time in UTC, as ISO 8601 to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def load(path: AnyPath) -> PackNet:

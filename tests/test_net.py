@@ -371,6 +371,8 @@ def test_the_open_model_and_notes_that_are_none_cannot_be_put_in():
     net.commit()
     with pytest.raises(ValueError, match="The result 'test' of task 'one' is 'much'"):
         net.note_results("one", test="much")
+    with pytest.raises(ValueError, match="Metadata of task 'one' cannot be saved: 'at' is"):
+        net.note_metadata("one", at=object())
 
 
 @pytest.mark.parametrize("reuse", [None, 3])

@@ -1,6 +1,7 @@
 """One task of `packnet train`: turns a folder of images into a task for `PackTrainer`."""
 
 import dataclasses
+import os
 
 import packnet_tf
 from packnet_tf.apps.images.folders import Folder, shuffled
@@ -71,10 +72,20 @@ class Job:
         task = packnet_tf.Task(
             self.name, begun.head, training, sets["validation"], sets.get("test"), folder.classes,
             plan.claim_ratio, begun.statistics, reuse, begun.reference,
-            tuple(factor * begun.rate_factor for factor in factors),
+            tuple(factor * begun.rate_factor for factor in factors), self._metadata(net),
         )  # fmt: skip
         self._floor = Floor(task, begun, images)
         return task
+
+    def _metadata(self, net) -> dict:
+        """Returns what the pack is to remember of the task's images."""
+        return {
+            "data": os.path.abspath(dict(self.plan.pairs())[self.name]),
+            "images": {split: len(files) for split, files in self.folder.files.items()},
+            "image_size": net.state.trunk.input_shape[1:3],
+            "pixel_range": net.notes["pixel_range"],
+            "epochs": self.plan.epochs,
+        }
 
     def finish(self, net, entry: dict) -> None:
         """Holds the task against its linear head, and lets go of its images."""

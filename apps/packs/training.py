@@ -138,6 +138,7 @@ def _trainer(
             for job, count in zip(jobs, steps, strict=True)
         ],
         directory=directory,
+        logs=f"{plan.pack}.runs",
         batch_size=plan.batch_size,
         jit_compile={"on": True, "off": False}.get(plan.jit_compile, "auto"),
         seed=plan.seed,

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -128,6 +129,25 @@ class Pack:
             >>> accuracy = net.results("birds").get("test")
         """
         return dict(self.state.record(name).results)
+
+    def metadata(self, name: str) -> dict[str, Any]:
+        """Returns facts about a committed task: JSON values by name.
+
+        `committed` is the time of the commit in UTC, as ISO 8601. `Task(metadata=...)` and
+        `note_metadata` add others. `packnet train` adds `data` (its folder of images), `images`
+        (their number by split), `image_size` (height and width in pixels), `pixel_range` and
+        `epochs`.
+
+        Args:
+            name: the task's name.
+
+        Raises:
+            ValueError: there is no committed task of that name.
+
+        Example:
+            >>> day = net.metadata("birds")["committed"][:10]
+        """
+        return dict(self.state.record(name).metadata)
 
     def task_model(self, name: str) -> TaskModel:
         """Returns the frozen Keras model of a committed task, or the model of the open task.

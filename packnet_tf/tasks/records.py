@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -75,6 +76,7 @@ class TaskRecord:
         values: the task's own values, then its head's weights, concatenated.
         owned: number of weights that the task owns in each packed weight, once committed.
         results: accuracies by name, 0 to 1, see `PackNet.results`.
+        metadata: JSON values by name, see `PackNet.metadata`.
         adopted: whether the task is the pretrained trunk, see `PackNet.adopt`.
         key: identifies the task; a later task of the same name has another key.
     """
@@ -93,6 +95,7 @@ class TaskRecord:
     values: bytes = b""
     owned: Sequence[int] = ()
     results: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     adopted: bool = False
     key: object = dataclasses.field(default_factory=object)
 

@@ -63,6 +63,7 @@ class Archive(keras.layers.Layer):
                 "head_weights": task.head_weights,
                 "own_places": task.own_places,
                 "results": task.results,
+                "metadata": task.metadata,
                 "sees": task.sees,
                 "adopted": task.adopted,
                 "statistics": task.statistics,
@@ -112,6 +113,7 @@ class Archive(keras.layers.Layer):
                     task["own_places"],
                     task["head_weights"],
                     results=task.get("results", {}),
+                    metadata=task.get("metadata", {}),
                     adopted=task.get("adopted", False),
                 )
             )

@@ -43,8 +43,8 @@ class StoredPack(Pack):
     def restore(self, path: AnyPath) -> None:
         """Replaces the pack by a later state of it that was saved.
 
-        Notes and results that this pack has since are kept. Free weights restart from the values
-        in the file.
+        Notes, results and metadata that this pack has since are kept. Free weights restart from
+        the values in the file.
 
         Args:
             path: a `.keras` file of a pack whose trunk has the same layers, and whose first tasks
@@ -67,7 +67,12 @@ class StoredPack(Pack):
             )
         # Models of known tasks find them by their key.
         same_tasks = [
-            dataclasses.replace(new, key=old.key, results={**new.results, **old.results})
+            dataclasses.replace(
+                new,
+                key=old.key,
+                results={**new.results, **old.results},
+                metadata={**new.metadata, **old.metadata},
+            )
             for new, old in zip(saved.committed, known, strict=False)
         ]
         records = (*same_tasks, *saved.records[len(known) :])

@@ -25,7 +25,7 @@ from packnet_tf.trainer.arguments import (
     uses_xla,
 )
 from packnet_tf.trainer.auto import Auto
-from packnet_tf.trainer.board import Board
+from packnet_tf.trainer.logs import Logs
 from packnet_tf.trainer.metrics import new_metric
 from packnet_tf.trainer.progress import Screen, typed_command
 from packnet_tf.trainer.run import Run
@@ -52,8 +52,10 @@ class PackTrainer:
             "equal_shares", a schedule `step -> (should_prune, sparsity)`, which prunes gradually
             during the `epochs`, or `Auto`, which searches for the ratio.
         criterion: selects the weights to release, see `PackNet.prune`.
-        directory: where the run saves `pack.keras`, its checkpoint, `history.json` and TensorBoard
-            files, and from where it resumes. Hosts must share it. None: nothing is saved.
+        directory: where the run saves `pack.keras`, its checkpoint and `history.json`, and from
+            where it resumes. Hosts must share it. None: nothing is saved.
+        logs: folder that gets a folder per task: its `history.json`, `epochs.csv` and TensorBoard
+            files. Default: `logs` in the directory.
         loss: default: sparse categorical cross-entropy of logits.
         metrics: as for `compile`; every task gets new ones, created from their `get_config()`.
         batch_size: batch size for arrays, over all devices.
@@ -93,6 +95,7 @@ class PackTrainer:
         prune: Prune | str | Sequence[Prune] = 0.5,
         criterion: Criterion = magnitude,
         directory: AnyPath | None = None,
+        logs: AnyPath | None = None,
         loss: Any = None,
         metrics: Any = ("accuracy",),
         batch_size: int = 32,
@@ -140,7 +143,8 @@ class PackTrainer:
         uses_xla(jit_compile, self._strategy)  # refuses what cannot be
         chief = is_chief(self._strategy)
         self._run = Run(directory, chief)
-        self._tensorboard = tensorboard
+        where = self._run.logs if logs is None else logs
+        self._logs = Logs(where if chief else None, tensorboard)
         self._screen = Screen(verbose and chief)
         self._on_commit = on_commit or (lambda task: None)
         self._given = as_json(settings or {}, "The settings of the run")
@@ -197,19 +201,19 @@ class PackTrainer:
         self.net.state.check_none_open(tasks[0].name if tasks else "")
         with scope_of(self._strategy):
             self._open_run(tasks, prunes)
-            board = Board(self._run.tensorboard, self._tensorboard)
             try:
                 with self._screen.open():
                     for task, prune in zip(tasks, prunes, strict=True):
                         if self._run.has_packed(task.name, self.net):
                             self._screen.say(f"{task.name}: packed already")
                         else:
-                            self._pack(task, prune, board)
+                            self._pack(task, prune)
+                        self._logs.packed(task.name, self._run.history.get(task.name))
                         self._on_commit(task.name)
             except KeyboardInterrupt:
                 self._interrupted()
             finally:
-                board.close()
+                self._logs.close()
         return self._run.history
 
     def _open_run(self, tasks: list[Task | PendingTask], prunes: list[Prune]) -> None:
@@ -220,9 +224,9 @@ class PackTrainer:
         }
         self._run.open(self.net, self._settings, self._given, accepted)
 
-    def _pack(self, coming: Task | PendingTask, prune: Prune, board: Board) -> None:
+    def _pack(self, coming: Task | PendingTask, prune: Prune) -> None:
         task = self._prepared(coming)
-        training = TaskTraining(self, task, prune, self._run, self._screen, board)
+        training = TaskTraining(self, task, prune, self._run, self._screen, self._logs)
         training.pack(coming.finish if isinstance(coming, PendingTask) else None)
 
     def _prepared(self, task: Task | PendingTask) -> Task:

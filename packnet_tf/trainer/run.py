@@ -247,9 +247,9 @@ class Run:
             _CURRENT_FILE[net] = _stamp(self._pack)
 
     @property
-    def tensorboard(self) -> pathlib.Path | None:
-        """Directory for this process's TensorBoard files; None: it writes none."""
-        return self._folder / "tensorboard" if self._writes else None
+    def logs(self) -> pathlib.Path | None:
+        """Folder for the measurements of each task; None if the run has no directory."""
+        return None if self.directory is None else self.directory / "logs"
 
     @property
     def _folder(self) -> pathlib.Path:

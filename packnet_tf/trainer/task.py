@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -32,6 +32,7 @@ class Task:
             with its results, see `PackNet.results`.
         rate_factors: factors for the trainer's learning rates, of the training and of the
             retraining.
+        metadata: facts to save with the task, JSON values by name; see `PackNet.metadata`.
 
     Example:
         >>> Task("clothing", keras.layers.Dense(10), (images, labels))
@@ -48,6 +49,7 @@ class Task:
     reuse: str | Sequence[str] = "all"
     reference: Mapping[str, float] = dataclasses.field(default_factory=dict)
     rate_factors: tuple[float, float] = (1.0, 1.0)
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

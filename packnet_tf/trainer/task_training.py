@@ -18,8 +18,8 @@ from packnet_tf.tasks.task_model import TaskModel
 from packnet_tf.tasks.transaction import Transaction
 from packnet_tf.trainer.arguments import Prune, Rate, check_validation, plain_setting, uses_xla
 from packnet_tf.trainer.auto import Auto, RatioSearch
-from packnet_tf.trainer.board import Board
 from packnet_tf.trainer.data import TrainingData, batches, blank_batch
+from packnet_tf.trainer.logs import Logs
 from packnet_tf.trainer.loop import Loop
 from packnet_tf.trainer.metrics import as_numbers, new_metric
 from packnet_tf.trainer.progress import Screen, epoch_line
@@ -58,7 +58,7 @@ class TaskTraining:
         prune: the task's value of `PackTrainer(prune=...)`.
         run: the directory of the run.
         screen: shows the progress.
-        board: writes for TensorBoard.
+        logs: writes the measurements.
 
     Attributes:
         entry: the task's entry in the history.
@@ -76,10 +76,10 @@ class TaskTraining:
         prune: Prune,
         run: Run,
         screen: Screen,
-        board: Board,
+        logs: Logs,
     ) -> None:
         self.trainer, self.net, self.task = trainer, trainer.net, task
-        self._prune, self._run, self._screen, self._board = prune, run, screen, board
+        self._prune, self._run, self._screen, self._logs = prune, run, screen, logs
         self._jit_compile = uses_xla(trainer.jit_compile, strategy_of(self.net))
         self.entry: dict[str, Any] = {"epochs": [], "seconds": 0.0}
 
@@ -129,7 +129,7 @@ class TaskTraining:
         # All or nothing: stopped before the run has saved it, the task is open as before.
         with Transaction(self.net):
             self._commit(finish)
-        self._board.owners(self.net)
+        self._logs.owners(self.net)
 
     def _open(self) -> TaskModel:
         trainer, task = self.trainer, self.task
@@ -199,7 +199,7 @@ class TaskTraining:
         row["examples_per_second"] = examples / seconds
         self.entry["epochs"].append(row)
         phases.epoch_ends(epoch, logs)
-        self._board.epoch(task.name, row)
+        self._logs.epoch(task.name, self.entry)
         self._screen.say(epoch_line(task.name, row, phases.epochs))
 
     def _commit(self, finish: Callable[[PackNet, dict], None] | None) -> None:
@@ -234,6 +234,7 @@ class TaskTraining:
         moments = ("before_prune", "after_prune", "retrained", "test")
         found = {m: entry[m]["accuracy"] for m in moments if "accuracy" in entry[m]}
         self.net.note_results(task.name, **task.reference, **found)
+        self.net.note_metadata(task.name, **task.metadata)
 
     def _evaluate(self, data: AnyData) -> dict[str, float]:
         data = batches(data, self.trainer.batch_size)

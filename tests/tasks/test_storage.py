@@ -266,6 +266,7 @@ def test_a_pack_becomes_a_later_state_of_itself(count, tmp_path):
     for name in ("one", "two")[count:]:
         pack_task(net, name)
     net.note_results("one", test=0.5)
+    net.note_metadata("one", size=(12, 12))
     x, _ = data(net.task_model("one"))
     net.save(tmp_path / "late.keras")
     early = packnet_tf.load(tmp_path / "early.keras")
@@ -274,6 +275,8 @@ def test_a_pack_becomes_a_later_state_of_itself(count, tmp_path):
     early.restore(tmp_path / "late.keras")
     assert early.notes["since"] == "then"
     assert early.results("one") == {"test": 0.5}
+    assert early.metadata("one") == net.metadata("one")
+    assert early.metadata("one")["size"] == [12, 12]
     for model in models:
         assert same([logits(model, x)], [logits(early.task_model(model.task_name), x)])
     assert early.tasks == ("one", "two")

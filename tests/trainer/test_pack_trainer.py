@@ -1,5 +1,7 @@
 """PackTrainer: the same verbs as by hand, one engine, and what it keeps of a run."""
 
+import csv
+import dataclasses
 import json
 import types
 
@@ -282,10 +284,48 @@ def test_tensorboard_gets_scalars_and_owners(three):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(three.directory / "tensorboard"))
+    events = EventAccumulator(str(three.directory / "logs" / "b"))
     events.Reload()
     tags = set(events.Tags()["tensors"])
-    assert {"a/loss", "a/val_accuracy", "a/sparsity", "owners/first", "share/a"} <= tags
+    assert {"loss", "val_accuracy", "sparsity", "owners/first", "share/a", "share/b"} <= tags
+
+
+def test_every_task_leaves_its_history_and_a_table_of_its_epochs(three):
+    for name, entry in three.history.items():
+        folder = three.directory / "logs" / name
+        assert json.loads((folder / "history.json").read_text()) == entry
+        with (folder / "epochs.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [float(row["val_loss"]) for row in rows] == [
+            row["val_loss"] for row in entry["epochs"]
+        ]
+        assert [row["phase"] for row in rows] == [row["phase"] for row in entry["epochs"]]
+
+
+def test_the_logs_of_a_task_of_the_same_name_are_replaced(tmp_path):
+    trunk = mlp_trunk()
+    net = packnet_tf.PackNet(trunk)
+    (a,) = tasks(trunk, "a")
+    logs = tmp_path / "logs"
+    quick(net, logs=logs, tensorboard=True).fit(a)
+    first = {path.name for path in (logs / "a").iterdir()}
+    net.release("a")
+    quick(net, logs=logs, tensorboard=True).fit(a)
+    again = {path.name for path in (logs / "a").iterdir()}
+    assert len(again) == len(first) == 3
+    assert first & again == {"history.json", "epochs.csv"}
+    assert list(tmp_path.iterdir()) == [logs]
+
+
+def test_metadata_of_a_task_are_in_the_pack(tmp_path):
+    trunk = mlp_trunk()
+    net = packnet_tf.PackNet(trunk)
+    (a,) = tasks(trunk, "a")
+    a = dataclasses.replace(a, metadata={"data": "birds/", "size": (12, 12)})
+    quick(net, directory=tmp_path).fit(a)
+    found = packnet_tf.load(tmp_path / "pack.keras").metadata("a")
+    assert found.pop("committed")[:2] == "20"
+    assert found == {"data": "birds/", "size": [12, 12]}
 
 
 def test_what_is_packed_already_is_not_packed_again(tmp_path):

@@ -12,8 +12,8 @@ import packnet_tf
 from helpers.pack_helpers import data, mlp_trunk
 from helpers.short_runs import quick, tasks
 from packnet_tf import Auto, PackTrainer, Task
-from packnet_tf.trainer.board import Board
 from packnet_tf.trainer.data import blank_batch
+from packnet_tf.trainer.logs import Logs
 
 
 def text_of(error_type, call, *args, **kwargs):
@@ -237,9 +237,9 @@ def test_another_backend_is_told_what_to_use():
 
 def test_tensorboard_is_asked_for_where_it_is_missing(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert text_of(ValueError, Board, tmp_path, True) == (
+    assert text_of(ValueError, Logs, tmp_path, True) == (
         "tensorboard=True needs the package of that name, which is not installed. Install it (pip "
         "install tensorboard), or leave tensorboard out."
     )
-    Board(tmp_path, "auto")
+    Logs(tmp_path, "auto")
     assert not list(tmp_path.iterdir())

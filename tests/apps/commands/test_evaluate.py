@@ -8,7 +8,8 @@ import pytest
 from helpers.image_folders import write_task
 from helpers.onnx_files import COLOURS, write_model, write_other_model, write_picture
 from helpers.pack_helpers import conv_trunk, logits, packed
-from packnet_tf.apps.commands.evaluate import ClassScore, as_table, score, summary
+from packnet_tf.apps.commands.evaluate import as_table
+from packnet_tf.apps.device.evaluation import ClassScore, score, summary
 from packnet_tf.apps.device.labelled import labelled_images
 from packnet_tf.apps.device.onnx_accuracy import onnx_accuracy
 from packnet_tf.apps.images.pixels import read_image

@@ -112,6 +112,22 @@ def test_the_reported_accuracy_is_that_of_the_exported_file(trained_once, tmp_pa
     assert classifier.task == "shades"
 
 
+def test_what_training_measured_stays(trained_once):
+    folder, report = trained_once
+    net = packnet_tf.load(folder / "pack.keras")
+    found = net.metadata("shades")
+    assert found.pop("committed").startswith("20")
+    assert found == {
+        "data": str(folder / "shades"), "images": report.images, "image_size": [16, 16],
+        "pixel_range": "0,255", "epochs": 3,
+    }  # fmt: skip
+    logs = folder / "pack.keras.runs" / "shades"
+    entry = json.loads((logs / "history.json").read_text())
+    assert entry["test"]["accuracy"] == net.results("shades")["test"] == report.accuracy["test"]
+    assert (logs / "epochs.csv").read_text().count("\n") == 1 + len(entry["epochs"]) == 4
+    assert len(list(logs.glob("events.out.tfevents.*"))) == 1
+
+
 @pytest.mark.slow
 def test_a_killed_run_continues_where_it_was(place, monkeypatch):
     train(plan(place, epochs=4))
