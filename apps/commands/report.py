@@ -90,7 +90,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
         write_pack_report(values.html, net, facts, values.data, values.model)
         print(f"\nPage: {values.html}")
-    elif values.picture != "none":
+    if values.picture != "none" and (values.html is None or values.picture):
         picture = pathlib.Path(values.picture or path.with_suffix(".png"))
         packnet_tf.plot_capacity(net, picture)
         print(f"\nPicture: {picture}")

@@ -59,23 +59,49 @@ def sentence(facts: dict) -> str:
         >>> sentence({"pack": "a.keras", "tasks": [], "shortfalls": []})
         'a.keras holds no task yet: all of its packed weights are free.'
     """
-    name, tasks = pathlib.Path(facts["pack"]).name, facts["tasks"]
-    if not tasks:
+    name, tasks = pathlib.Path(facts["pack"]).name, _without_base(facts)
+    base = " beside its base" if facts.get("base") else ""
+    if not facts["tasks"]:
         return f"{name} holds no task yet: all of its packed weights are free."
-    storage = facts["storage"]
-    said = f"{name} holds {_counted(len(tasks), 'task')} in {count_bytes(facts['bytes'])}, "
-    said += f"{facts['bytes'] / storage['one_network']:.2f} times one network"
+    one, values = facts["storage"]["one_network"], value_bytes(facts)
+    said = f"{name} holds {_counted(len(tasks), 'task')}{base} in {values / one:.2f} times the "
+    said += "bytes of one network"
     if len(tasks) > 1:
-        separate = storage["separate_networks"]
-        said += f" ({len(tasks)} separate networks take {count_bytes(separate)})"
+        said += f" ({len(tasks)} separate networks take {separate_bytes(facts) / one:.2f} times)"
     said += f". {_room(facts)}"
     short = [t["task"] for t in tasks if any(_is_of(t["task"], s) for s in facts["shortfalls"])]
     if short:
-        said += f" {_counted(len(short), 'task')} falls short: {', '.join(short)}."
-        said = said.replace("tasks falls", "tasks fall")
+        verb = "falls" if len(short) == 1 else "fall"
+        said += f" {_counted(len(short), 'task')} {verb} short: {', '.join(short)}."
     elif any("retrained" in task["results"] for task in tasks):
         said += " No task falls short."
     return said
+
+
+def value_bytes(facts: dict) -> int:
+    """Returns the bytes of a pack's stored values; files add the configuration of the layers.
+
+    Args:
+        facts: what `standing` returns.
+    """
+    storage = facts["storage"]
+    shared = storage["packed"] + storage["owners"] + storage["trunk"]
+    return shared + sum(storage["tasks"].values())
+
+
+def separate_bytes(facts: dict) -> int:
+    """Returns the bytes of a plain network per task; the base is no task of the user's.
+
+    Args:
+        facts: what `standing` returns.
+    """
+    storage = facts["storage"]
+    trunk = storage["packed"] + storage["trunk"] if facts["base"] else 0
+    return storage["separate_networks"] - trunk
+
+
+def _without_base(facts: dict) -> list[dict]:
+    return [task for task in facts["tasks"] if task["task"] != facts["base"]]
 
 
 def _room(facts: dict) -> str:
@@ -89,7 +115,8 @@ def _room(facts: dict) -> str:
     more = int(free / last["owns"])
     if more == 0:
         return f"{said}, less than '{last['task']}' owns."
-    return f"{said}, enough for {_counted(more, 'more task')} that owns as much as '{last['task']}'."
+    room = _counted(more, "more task")
+    return f"{said}, enough for {room} with as many weights as '{last['task']}'."
 
 
 def _is_of(task: str, shortfall: str) -> bool:
@@ -127,9 +154,8 @@ def capacity_bar(facts: dict) -> str:
     bar = "".join(
         mark * (end - start) for mark, start, end in zip(marks, starts, ends, strict=True)
     )
-    key = "  ".join(
-        f"{mark} {name} {share:.1%}" for mark, (name, share) in zip(marks, found.items(), strict=True)
-    )
+    named = zip(marks, found.items(), strict=True)
+    key = "  ".join(f"{mark} {name} {share:.1%}" for mark, (name, share) in named)
     return f"[{bar}]\n {key}"
 
 
@@ -177,9 +203,11 @@ def storage_rows(facts: dict) -> list[list[str]]:
         "owners": storage["owners"],
         "other weights of the trunk": storage["trunk"],
         "values of the tasks' own, and their heads": sum(storage["tasks"].values()),
-        "the file": facts["bytes"],
+        "all values": value_bytes(facts),
         "one network": storage["one_network"],
     }
-    if len(facts["tasks"]) > 1:
-        sizes[f"{len(facts['tasks'])} separate networks"] = storage["separate_networks"]
+    count = len(_without_base(facts))
+    if count > 1:
+        sizes[f"{count} separate networks"] = separate_bytes(facts)
+    sizes["the pack's file, with the layers' configuration"] = facts["bytes"]
     return [[name, count_bytes(size)] for name, size in sizes.items()]

@@ -4,11 +4,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+from packnet_tf.apps.packs.standing import separate_bytes, value_bytes
 from packnet_tf.apps.pages.page import WIDTH
 from packnet_tf.reporting.figures import as_text, shortened
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NUMBERED = 20  # classes up to which a confusion matrix shows its numbers
 NAMED = 60  # and up to which it names its classes
@@ -45,21 +46,17 @@ def draw_confusion(classes: list[str], matrix: np.ndarray) -> "Figure":
 
 
 def draw_storage(facts: dict) -> "Figure":
-    """Draws bars of bytes: the pack's file, one network, and a network per task.
+    """Draws bars of bytes: the values of the pack, of one network, and of one per task.
 
     Args:
         facts: what `standing` returns.
     """
     from matplotlib.figure import Figure
 
-    storage, count = facts["storage"], len(facts["tasks"])
-    sizes = {
-        "this pack's file": facts["bytes"],
-        "one network": storage["one_network"],
-        f"{count} separate networks": storage["separate_networks"],
-    }
-    if count < 2:
-        del sizes[f"{count} separate networks"]
+    separate, one = separate_bytes(facts), facts["storage"]["one_network"]
+    sizes = {"this pack": value_bytes(facts), "one network": one}
+    if separate > one:
+        sizes["a network per task"] = separate
     figure = Figure(figsize=(WIDTH, 0.9 + 0.45 * len(sizes)), layout="constrained")
     axes = figure.add_subplot()
     colours = ["#0072B2", "#BBBBBB", "#BBBBBB"][: len(sizes)]
@@ -68,6 +65,6 @@ def draw_storage(facts: dict) -> "Figure":
     axes.bar_label(bars, [f" {value:,.2f} MB" for value in megabytes])
     axes.invert_yaxis()
     axes.set_xlim(0, 1.15 * max(megabytes))
-    axes.set_xlabel("MB on disk")
+    axes.set_xlabel("MB of weights")
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from packnet_tf.apps.device.classifier import Classifier
-from packnet_tf.apps.device.evaluation import Answer, Answers, evaluate
+from packnet_tf.apps.device.evaluation import Answer, Answers, confusion_matrix, evaluate
 from packnet_tf.apps.device.exported import exported_files
 from packnet_tf.apps.device.labelled import Labelled, folders_by_task, labelled_images
-from packnet_tf.apps.packs.classifier import PackClassifier
+from packnet_tf.apps.pages.pack_classifier import PackClassifier
 from packnet_tf.net import PackNet
 
 WORST = 24  # pictures per task
@@ -40,11 +40,7 @@ class Measured:
     @property
     def confusion(self) -> np.ndarray:
         """The number of images by right class (rows) and answered class (columns)."""
-        count = len(self.images.classes)
-        matrix = np.zeros((count, count), np.int64)
-        for one in self.answers.images:
-            matrix[one.label, one.classes[0]] += 1
-        return matrix
+        return confusion_matrix(self.answers.images, len(self.images.classes))
 
     @property
     def worst(self) -> list[Answer]:

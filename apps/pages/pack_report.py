@@ -7,9 +7,6 @@ import numpy as np
 from PIL import Image
 
 from packnet_tf.apps.images.pixels import read_whole_image
-from packnet_tf.apps.pages.figures import draw_confusion, draw_storage
-from packnet_tf.apps.pages.measured import Measured, measure
-from packnet_tf.apps.pages.page import Illustration, Table, jpeg, svg, write_page
 from packnet_tf.apps.packs.standing import (
     MOMENTS,
     accuracies,
@@ -18,6 +15,9 @@ from packnet_tf.apps.packs.standing import (
     shares,
     storage_rows,
 )
+from packnet_tf.apps.pages.figures import draw_confusion, draw_storage
+from packnet_tf.apps.pages.measured import Measured, measure
+from packnet_tf.apps.pages.page import Illustration, Table, jpeg, svg, write_page
 from packnet_tf.net import PackNet
 from packnet_tf.reporting.colours import task_colours
 from packnet_tf.reporting.history import History
@@ -61,7 +61,11 @@ def write_pack_report(
         layers=Illustration(
             "Owners per layer", "Who owns which share of every layer.", svg(plot_capacity(net))
         ),
-        storage=Illustration("Storage", "Bytes on disk.", svg(draw_storage(facts))),
+        storage=Illustration(
+            "Storage",
+            "Bytes of weights; files add the configuration of layers.",
+            svg(draw_storage(facts)),
+        ),
         storage_table=Table(["what for", "size"], storage_rows(facts)),
         measured=[_section(one) for one in measured],
         made=_made(facts),
