@@ -41,7 +41,7 @@ class ExportOptions:
             one per channel.
         outputs: "logits" (the head's output), "probabilities" (with a softmax over the last axis
             if the head has none), or "top_k": the most probable classes and their probabilities.
-        top_k: with "top_k", the number of classes; default 5.
+        top_k: with "top_k", the number of classes; default 5, or all classes if there are fewer.
         precision: "float32", "float16" or "int8".
     """
 
@@ -106,8 +106,6 @@ class ExportOptions:
         self._check_pixels()
         if self.top_k is not None and self.outputs != "top_k":
             raise ValueError(f'top_k={self.top_k} goes with outputs="top_k". Add that.')
-        if self.outputs == "top_k":
-            self._set("top_k", self.top_k or 5)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
