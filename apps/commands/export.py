@@ -16,7 +16,6 @@ import pathlib
 from absl import flags
 
 from packnet_tf.apps import cli
-from packnet_tf.reporting.tables import count_bytes, text_table
 
 FLAGS = cli.new_flags()
 REQUIRED = POSITIONAL = ("pack", "output")
@@ -107,11 +106,12 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     net = packnet_tf.load(values.pack)
     given = _options(values)
     given["progress"] = lambda name: print(f"Exporting {name} ...", flush=True)
+    given["verbose"] = False
     tasks = values.task or list(net.tasks)
     if values.evaluate:
         given["evaluate"] = labelled_images(net, values.pack, tasks, values.evaluate)
     if values.bundle:
-        manifest = export_bundle(
+        exported = export_bundle(
             net, values.output, update_from=values.update_from, optimized=values.optimized, **given
         )
     else:
@@ -119,9 +119,9 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
             given["calibration"] = calibration_images(
                 net, values.pack, values.calibration, values.calibration_images
             )
-        manifest = export_all(net, values.output, tasks=values.task, **given)
+        exported = export_all(net, values.output, tasks=values.task, **given)
     print()
-    print(files_table(manifest))
+    print(exported)
     print(f"\nManifest: {pathlib.Path(values.output) / 'manifest.json'}")
     shortfalls.warn(net)
 
@@ -146,38 +146,3 @@ def _check(values: flags.FlagValues) -> None:
 
 def _options(values: flags.FlagValues) -> dict:
     return {name: getattr(values, name) for name in OPTIONS}
-
-
-def files_table(manifest: dict) -> str:
-    """Lays out the measurements of exported files, a row per file, and of their shared files."""
-    columns = {
-        "file": lambda task: task["file"],
-        "task": lambda task: task["task"],
-        "size": lambda task: count_bytes(task["bytes"]),
-        "precision": lambda task: task["precision"],
-        "difference to Keras": lambda task: f"{task['relative_difference']:.1e}",
-    }
-    tasks = manifest["tasks"]
-    if any("evaluated" in task for task in tasks):
-        columns["accuracy"] = lambda task: _share(task, "accuracy")
-        columns["as Keras"] = lambda task: _share(task, "agreement")
-    if any("simplified" in task for task in tasks):
-        columns["channels taken out"] = lambda task: _saved(task.get("simplified"))
-    rows = [[cell(task) for cell in columns.values()] for task in tasks]
-    lines = [text_table(list(columns), rows)]
-    shared = manifest.get("shared", [])
-    if shared:
-        whole = sum(file["bytes"] for file in shared) + sum(task["bytes"] for task in tasks)
-        parts = ", ".join(f"{file['file']} ({count_bytes(file['bytes'])})" for file in shared)
-        lines.append(f"Shared: {parts}. In all {count_bytes(whole)}.")
-        written = manifest["changed"]
-        lines.append(f"Written: {', '.join(written)}.")
-    return "\n".join(lines)
-
-
-def _share(task: dict, key: str) -> str:
-    return f"{task['evaluated'][key]:.1%}" if "evaluated" in task else ""
-
-
-def _saved(removed: dict | None) -> str:
-    return f"{removed['channels']} ({count_bytes(removed['bytes'])})" if removed else ""
