@@ -163,7 +163,8 @@ class TaskGraph:
         if options.precision != "float32":
             self._check_plain(proto, batches)
             entry["calibrated"] = data.calibration is not None
-        proto = to_precision(proto, options.precision, self._feeds(data.calibration))
+        feeds = self._feeds(data.calibration)
+        proto = to_precision(proto, options.precision, feeds, options.reduce_range)
         proto, path = self.finalize_graph(proto), pathlib.Path(path)
         files = save(proto, path)
         if optimized:

@@ -73,6 +73,12 @@ flags.DEFINE_enum(
     "Precision of weights and computation.",
     flag_values=FLAGS,
 )
+flags.DEFINE_boolean(
+    "reduce_range",
+    False,
+    "With --precision=int8, keep weights to 7 bits, for x86 CPUs without VNNI.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string(
     "calibration",
     None,
@@ -109,7 +115,7 @@ flags.DEFINE_float(
 EDGE = {"preprocessing": "uint8", "outputs": "top_k", "precision": "int8"}
 OPTIONS = (
     *("softmax", "outputs", "top_k", "preprocessing", "channel_order", "precision"),
-    *("opset", "batch_size", "tolerance"),
+    *("reduce_range", "opset", "batch_size", "tolerance"),
 )
 
 
