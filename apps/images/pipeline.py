@@ -4,10 +4,13 @@ import os
 
 import numpy as np
 
+from packnet_tf.apps.images.memory import available_memory
 from packnet_tf.apps.images.pixels import read_image, read_proportional_image
 
 # Ranges of the relative area and of the aspect ratio of random crops.
 AREAS, PROPORTIONS = (0.08, 1.0), (3 / 4, 4 / 3)
+SHARE = 0.5  # of the available memory that decoded images may take
+LONGER = 1.5  # width of a photograph by its height, about
 
 
 class Pipeline:
@@ -17,20 +20,26 @@ class Pipeline:
         shape: (height, width, channels) of the images.
         batch_size: images per batch.
         seed: seed of shuffling and augmentation.
-        cache: whether to keep decoded images in memory.
+        cache: whether to keep decoded images in memory; None: those of a dataset, if all that is
+            kept takes at most half of the available memory.
         pixel_range: lowest and highest pixel value of the batches.
         shorter_side: None resizes images to the shape, regardless of their proportions. A number
             resizes their shorter side to it, in pixels, and crops the shape: the centre for
             evaluation, a random part for training.
+
+    Attributes:
+        uncached: number of images that are decoded in every pass because memory is short.
     """
 
     def __init__(
-        self, shape, batch_size, seed, cache=True, pixel_range=(0.0, 255.0), shorter_side=None
+        self, shape, batch_size, seed, cache=None, pixel_range=(0.0, 255.0), shorter_side=None
     ):
         self.shape = tuple(shape)
         self.batch_size = batch_size
         self.seed = seed
         self.cache = cache
+        self.uncached = 0
+        self._left = SHARE * available_memory()
         self.pixel_range = pixel_range
         self.shorter_side = shorter_side
         if shorter_side is not None and shorter_side < max(self.shape[:2]):
@@ -67,16 +76,31 @@ class Pipeline:
             return data.shuffle(len(files), seed=self.seed, reshuffle_each_iteration=True)
 
         shape = self.shape if self.shorter_side is None else (None, None, self.shape[-1])
+        keeps = self._keeps(len(files))
         paths, labels = zip(*files, strict=True)
         paths = list(map(os.fsencode, paths))  # file names need not be UTF-8
         data = tf.data.Dataset.from_tensor_slices((paths, np.array(labels, np.int32)))
-        if shuffled and not self.cache:  # shuffle paths, which are smaller than images
+        if shuffled and not keeps:  # shuffle paths, which are smaller than images
             data = shuffle(data)
         data = data.map(load, num_parallel_calls=tf.data.AUTOTUNE)
-        if not self.cache:
+        if not keeps:
             return data
         data = data.cache()
         return shuffle(data) if shuffled else data
+
+    def _keeps(self, count: int) -> bool:
+        """Returns whether so many decoded images are kept in memory."""
+        if self.cache is not None:
+            return self.cache
+        height, width, channels = self.shape
+        if self.shorter_side is not None:
+            height, width = self.shorter_side, LONGER * self.shorter_side
+        size = count * height * width * channels  # a byte per value
+        if size > self._left:
+            self.uncached += count
+            return False
+        self._left -= size
+        return True
 
     def evaluation(self, files):
         """Returns batches in file order: float32 (n, h, w, c) in the pixel range, int32 (n,)."""

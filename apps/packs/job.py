@@ -67,6 +67,12 @@ class Job:
             len(folder.classes),
             plan.class_weight,
         )
+        if pipeline.uncached:
+            print(
+                f"{self.name}: {pipeline.uncached:,} images are decoded anew in every epoch, since "
+                "they would take more than half of the free memory; --cache keeps them.",
+                flush=True,
+            )
         reuse = reused(net, plan.reuse)
         begun = begin(
             net, self.name, images, rates.optimizer(optimizer, plan.accumulation),

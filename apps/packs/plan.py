@@ -39,7 +39,9 @@ class Learning:
         least=0.001,
         most=0.9,
     )
-    cache: bool = setting(True, "Keep decoded images in memory.")
+    cache: bool | None = setting(
+        None, "Keep decoded images in memory; default: if they take at most half of what is free."
+    )
 
     @property
     def rate_after(self) -> float:

@@ -24,7 +24,7 @@ from packnet_tf.tasks.reuse import seen_numbers
 from packnet_tf.trainer.run import ChangedSetting
 
 # Settings that may change when a run is resumed: one that diverged needs another learning rate.
-FREE = ("pack", "fresh", "learning_rate", "retrain_learning_rate")
+FREE = ("pack", "fresh", "cache", "learning_rate", "retrain_learning_rate")
 
 
 @dataclasses.dataclass

@@ -127,7 +127,9 @@ def seconds_of(run: Run, train: float, answer: float, read: float) -> float:
         if run.kind == "lwf" and place:
             step += answer  # of the network before the task
             total += counts["train"] * run.options["warm_up"] * answer
-        total += counts["train"] * epochs * (step if settings["cache"] else max(step, read))
+        total += (
+            counts["train"] * epochs * (max(step, read) if settings["cache"] is False else step)
+        )
         images_before += counts["validation"] + counts.get("test", 0)
         looks = epochs if run.kind == "packnet" else 0
         total += (counts["validation"] * looks + images_before) * answer

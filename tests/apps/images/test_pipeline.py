@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from helpers.image_folders import write_task
+from packnet_tf.apps.images import pipeline
 from packnet_tf.apps.images.folders import read_folder
 from packnet_tf.apps.images.pipeline import Pipeline
 from packnet_tf.apps.images.pixels import read_image, read_proportional_image
@@ -133,3 +134,21 @@ def test_training_with_a_shorter_side_sees_random_parts_that_the_seed_decides(tm
         "Images whose shorter side is 20 pixels are too small for a network that takes 16 x 24. "
         "Write a shorter_side of at least 24."
     )
+
+
+def test_images_are_kept_while_half_of_the_memory_lasts(files, monkeypatch):
+    count = len(files["train"])
+    size = count * 16 * 16 * 3
+    monkeypatch.setattr(pipeline, "available_memory", lambda: 2 * size)
+    data = Pipeline((16, 16, 3), 7, 1)
+    first, second = (data.images(files["train"]) for _ in range(2))
+    assert data.uncached == count  # the second one
+    for found in (first, second):
+        assert len(list(found)) == count
+    for cache, uncached in ((True, 0), (False, 0)):
+        data = Pipeline((16, 16, 3), 7, 1, cache)
+        data.images(files["train"] * 10)
+        assert data.uncached == uncached
+    large = Pipeline((16, 16, 3), 7, 1, shorter_side=160)
+    large.images(files["train"])
+    assert large.uncached == count
