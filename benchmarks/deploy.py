@@ -69,9 +69,9 @@ def export_every_way(case: tuple[str, int], folder: str) -> tuple[dict[str, int]
     alone.export(str(files["never packed"]), format="onnx", verbose=False)
     net = packed(trunk, TASKS)
     net.save(where / "pack.keras")
-    baked = export_all(net, where / "baked")
-    bundle = export_bundle(net, where / "bundle")
-    some = {"tasks": net.tasks[-1:]}
+    baked = export_all(net, where / "baked", verbose=False)
+    bundle = export_bundle(net, where / "bundle", verbose=False)
+    some = {"tasks": net.tasks[-1:], "verbose": False}
     export_all(net, where / "float16", precision="float16", **some)
     export_all(net, where / "int8", precision="int8", calibration=images, **some)
     last = baked["tasks"][-1]

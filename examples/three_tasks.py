@@ -98,7 +98,7 @@ def exported_accuracy(way: str, place: int) -> dict:
     task, folder = FLAGS.tasks[place], pathlib.Path(FLAGS.output) / way
     net = packnet_tf.load(pack_path(way, task))
     onnx = folder / (f"onnx_{task}" if way == "alone" else "onnx")
-    entry = export_all(net, onnx, tasks=[task])["tasks"]
+    entry = export_all(net, onnx, tasks=[task], verbose=False)["tasks"]
     entry = next(item for item in entry if item["task"] == task)
     shape = (FLAGS.image_size, FLAGS.image_size, 3)
     files = read_folder(pathlib.Path(FLAGS.data) / task).files["test"]

@@ -6,6 +6,7 @@ from typing import Any
 
 from packnet_tf.backend.types import AnyData, AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
+from packnet_tf.export.exported import Exported, say_written
 from packnet_tf.export.files import beside
 from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.runtime.batches import check_by_task
@@ -20,6 +21,7 @@ def export_onnx(
     *,
     samples: Tensors = None,
     calibration: AnyData = None,
+    verbose: bool = True,
     **options: Any,
 ) -> float:
     """Writes one committed task to an ONNX file, with its masked weights baked in as constants.
@@ -39,6 +41,7 @@ def export_onnx(
         calibration: inputs for calibrating the activation ranges of `precision="int8"`: as
             `samples`, or an iterable of batches, with or without labels. Without it, the ranges
             are computed at run time.
+        verbose: whether to print a line when the file is written.
         **options: the fields of `ExportOptions`.
 
     Returns:
@@ -50,7 +53,8 @@ def export_onnx(
         OSError: the file cannot be written.
 
     Example:
-        >>> export_onnx(net, "birds", "model_birds.onnx", samples=images[:16]) < 1e-4
+        >>> difference = export_onnx(net, "birds", "model_birds.onnx", samples=images[:16])
+        >>> difference < 1e-4
         True
     """
     path, export_options = pathlib.Path(path), ExportOptions(**options)
@@ -63,6 +67,7 @@ def export_onnx(
     with beside(path.parent) as folder:
         data = Data(samples, calibration)
         entry = graph.finish(graph.converted.bake(), folder / path.name, data)
+    say_written(entry, verbose)
     return entry["relative_difference"]
 
 
@@ -76,8 +81,9 @@ def export_all(
     tasks: Sequence[str] | None = None,
     names: str = "number",
     progress: Callable[[str], None] | None = None,
+    verbose: bool = True,
     **options: Any,
-) -> dict:
+) -> Exported:
     """Writes every committed task to `model_task1.onnx`, `model_task2.onnx`, ... and a manifest.
 
     Args:
@@ -91,12 +97,13 @@ def export_all(
             others.
         names: "number" names files by the order of packing; "task" by the task, `birds.onnx`.
         progress: called with each task's name before it is exported.
+        verbose: whether to print a line for every file once it is checked.
         **options: as for `export_onnx`.
 
     Returns:
         The manifest, as written to `manifest.json`: a dict whose `tasks` list the name, number,
         file, bytes, sha256, inputs, outputs, classes, opset, preprocessing, precision and
-        differences from Keras of each task; see docs/export.md.
+        differences from Keras of each task; see docs/export.md. It prints as a table.
 
     Raises:
         ValueError: there is nothing to export, an option does not fit, or a graph differs from
@@ -106,7 +113,8 @@ def export_all(
     Example:
         >>> model = net.add_task("birds", head)
         >>> net.commit()
-        >>> [task["file"] for task in export_all(net, "onnx/")["tasks"]]
+        >>> exported = export_all(net, "onnx/", verbose=False)
+        >>> [task["file"] for task in exported["tasks"]]
         ['model_task1.onnx']
     """
     exported = chosen(net, tasks)
@@ -129,11 +137,12 @@ def export_all(
                 (samples or {}).get(name), calibration.get(name), (evaluate or {}).get(name)
             )
             entry = graph.finish(graph.converted.bake(), folder / file, data)
+            say_written(entry, verbose)
             manifest = manifests.with_task(manifest, entry)
         manifests.write(folder, manifest)
         written = [path.name for path in folder.iterdir()]
     manifests.remove_stale(directory, old, manifest, written)
-    return manifest
+    return Exported(manifest)
 
 
 def chosen(net: PackNet, tasks: Sequence[str] | None) -> list[str]:

@@ -22,7 +22,7 @@ OPEN = (
 COMMITTED = (
     "Capacity", "plot_capacity", "load", "export_onnx", "export_bundle", "Pack.preview",
     "Pack.task_model", "Pack.unpack", "Pack.classes", "Pack.reused", "Pack.results",
-    "Pack.metadata", "PackNet.release", "PackNet.note_results", "PackNet.note_metadata",
+    "Pack.metadata", "PackNet.release", "Exported", "PackNet.note_results", "PackNet.note_metadata",
     "StoredPack.restore", "to_precision",
 )  # fmt: skip
 

@@ -17,7 +17,6 @@ import pathlib
 from absl import flags
 
 from packnet_tf.apps import cli
-from packnet_tf.reporting.tables import count_bytes, text_table
 
 FLAGS = cli.new_flags()
 REQUIRED = POSITIONAL = ("pack", "output")
@@ -133,6 +132,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     net = packnet_tf.load(values.pack)
     given = {**_options(values), "names": values.names}
     given["progress"] = lambda name: print(f"Exporting {name} ...", flush=True)
+    given["verbose"] = False
     tasks = values.task or list(net.tasks)
     calibration, evaluate = None, {}
     if edge:
@@ -142,7 +142,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         evaluate |= labelled_images(net, values.pack, tasks, values.evaluate)
     given["evaluate"] = evaluate or None
     if values.bundle:
-        manifest = export_bundle(
+        exported = export_bundle(
             net, values.output, update_from=values.update_from, optimized=values.optimized, **given
         )
     else:
@@ -150,11 +150,11 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
             calibration = calibration_images(
                 net, values.pack, values.calibration, values.calibration_images
             )
-        manifest = export_all(
+        exported = export_all(
             net, values.output, tasks=values.task, calibration=calibration, **given
         )
     print()
-    print(files_table(manifest))
+    print(exported)
     print(f"\nManifest: {pathlib.Path(values.output) / 'manifest.json'}")
     shortfalls.warn(net)
 
@@ -188,32 +188,3 @@ def _check(values: flags.FlagValues) -> None:
 
 def _options(values: flags.FlagValues) -> dict:
     return {name: getattr(values, name) for name in OPTIONS}
-
-
-def files_table(manifest: dict) -> str:
-    """Lays out the measurements of exported files, a row per file, and of their shared files."""
-    columns = {
-        "file": lambda task: task["file"],
-        "task": lambda task: task["task"],
-        "size": lambda task: count_bytes(task["bytes"]),
-        "precision": lambda task: task["precision"],
-        "difference to Keras": lambda task: f"{task['relative_difference']:.1e}",
-    }
-    tasks = manifest["tasks"]
-    if any("evaluated" in task for task in tasks):
-        columns["accuracy"] = lambda task: _share(task, "accuracy")
-        columns["as Keras"] = lambda task: _share(task, "agreement")
-    rows = [[cell(task) for cell in columns.values()] for task in tasks]
-    lines = [text_table(list(columns), rows)]
-    shared = manifest.get("shared", [])
-    if shared:
-        whole = sum(file["bytes"] for file in shared) + sum(task["bytes"] for task in tasks)
-        parts = ", ".join(f"{file['file']} ({count_bytes(file['bytes'])})" for file in shared)
-        lines.append(f"Shared: {parts}. In all {count_bytes(whole)}.")
-        written = manifest["changed"]
-        lines.append(f"Written: {', '.join(written)}.")
-    return "\n".join(lines)
-
-
-def _share(task: dict, key: str) -> str:
-    return f"{task['evaluated'][key]:.1%}" if "evaluated" in task else ""

@@ -36,12 +36,14 @@ class Images:
         training: training images, shuffled and augmented.
         validation: validation images, shuffled.
         classes: number of classes.
+        class_weight: see `packnet_tf.Task`.
     """
 
     fitting: object
     training: object
     validation: object
     classes: int
+    class_weight: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +135,7 @@ def linear_head_of(net, images: Images, *given, **more) -> tuple[keras.Model, fl
         given, more: further arguments of `next_features`.
     """
     features_of = next_features(net, *given, **more)
-    head = fitted_head(*collect(features_of, images.fitting), images.classes)
+    head = fitted_head(*collect(features_of, images.fitting), images.classes, images.class_weight)
     return head, linear_accuracy(head, *collect(features_of, images.validation))
 
 

@@ -88,7 +88,8 @@ def pack_digits(output, epochs: int, prune_epoch: int, seed: int) -> str:
         logits[task.name] = model.predict(task.test[0], verbose=0)
 
     print("Exporting and checking ...", flush=True)
-    manifest = export_all(net, output / "onnx", samples={t.name: t.test[0] for t in tasks})
+    samples = {task.name: task.test[0] for task in tasks}
+    manifest = export_all(net, output / "onnx", samples=samples, verbose=False)
     net.save(output / "pack.keras")
     packnet_tf.plot_capacity(net.capacity(), output / "owners.png")
     for task, entry in zip(tasks, manifest["tasks"], strict=True):

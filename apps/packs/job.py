@@ -3,6 +3,8 @@
 import dataclasses
 import os
 
+import numpy as np
+
 import packnet_tf
 from packnet_tf.apps.images.folders import Folder, shuffled
 from packnet_tf.apps.images.pipeline import Pipeline
@@ -12,6 +14,7 @@ from packnet_tf.apps.packs.beginning import Images, begin
 from packnet_tf.apps.packs.floor import Floor
 from packnet_tf.apps.packs.opening import pixel_range
 from packnet_tf.apps.packs.plan import Plan
+from packnet_tf.training.class_weights import balanced_weights, count_classes
 
 
 @dataclasses.dataclass
@@ -62,6 +65,7 @@ class Job:
             pipeline.training(folder.files["train"], plan.flip, plan.crop),
             sets["validation"],
             len(folder.classes),
+            plan.class_weight,
         )
         reuse = reused(net, plan.reuse)
         begun = begin(
@@ -73,9 +77,20 @@ class Job:
             self.name, begun.head, training, sets["validation"], sets.get("test"), folder.classes,
             plan.claim_ratio, begun.statistics, reuse, begun.reference,
             tuple(factor * begun.rate_factor for factor in factors), self._metadata(net),
+            self._class_weight(),
         )  # fmt: skip
         self._floor = Floor(task, begun, images)
         return task
+
+    def _class_weight(self) -> dict[int, float] | None:
+        """Returns the weights of the classes, from the numbers of their training images."""
+        if self.plan.class_weight is None:
+            return None
+        labels = np.array([label for _, label in self.folder.files["train"]])
+        weights = balanced_weights(count_classes([labels]))
+        named = [f"{self.folder.classes[label]} {weight:.3g}" for label, weight in weights.items()]
+        print(f"{self.name}: weights of images by class: {', '.join(named)}", flush=True)
+        return weights
 
     def _metadata(self, net) -> dict:
         """Returns what the pack is to remember of the task's images."""

@@ -151,6 +151,12 @@ class Plan(Learning):
     claim_ratio: float = setting(
         1.0, "Fraction of the free weights a task claims.", least=0, most=1
     )
+    class_weight: str | None = setting(
+        None,
+        "balanced: the fewer images a class has, the more each of them counts in training, so that "
+        "all classes count alike. Accuracies count every image alike.",
+        choices=("balanced",),
+    )
     decay: bool = setting(True, "Lower both rates to a tenth, along a cosine.")
     accumulation: int = setting(1, "Batches whose gradients make one update.", least=1)
     jit_compile: str = setting("auto", "XLA; auto: with a GPU only.", choices=("auto", "on", "off"))

@@ -16,6 +16,7 @@ from packnet_tf.export.bundle.shared_weights import (
     opened_files,
 )
 from packnet_tf.export.checksum import task_digest
+from packnet_tf.export.exported import Exported, say_written
 from packnet_tf.export.files import beside
 from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.task_graph import Data, TaskGraph
@@ -32,8 +33,9 @@ def export_bundle(
     optimized: bool = False,
     names: str = "number",
     progress: Callable[[str], None] | None = None,
+    verbose: bool = True,
     **options: Any,
-) -> dict:
+) -> Exported:
     """Writes all tasks with shared weights: a small graph per task, and `shared.data`.
 
     `shared.data` holds the trunk's packed weights once, their owners, and the constants that
@@ -55,11 +57,12 @@ def export_bundle(
             Runtime's own format, for devices that cannot afford masking at load.
         names: as for `export_all`; graphs of the earlier bundle keep their names.
         progress: called with each task's name before it is exported.
+        verbose: whether to print a line for every file once it is checked.
         **options: as for `export_onnx`, except `precision`: the tasks share float32 weights.
 
     Returns:
         The manifest, as written to `manifest.json`: that of `export_all`, with `shared`, the
-        files of shared weights, and `changed`, the files that were written.
+        files of shared weights, and `changed`, the files that were written. It prints as a table.
 
     Raises:
         ValueError: there is nothing to export, an option does not fit, a graph differs from
@@ -95,6 +98,7 @@ def export_bundle(
             path = folder / manifests.file_name(names, task, graph.number)
             data = Data((samples or {}).get(task), None, (evaluate or {}).get(task))
             entry = graph.finish(proto, path, data, optimized)
+            say_written(entry, verbose)
             manifest = manifests.with_task(manifest, entry)
         manifest["shared"] = [_describe(file) for file in files if file.index]
         for file in files:  # files of the earlier bundle are already in place
@@ -103,7 +107,10 @@ def export_bundle(
         manifest["changed"] = sorted([*(path.name for path in folder.iterdir()), manifests.NAME])
         manifests.write(folder, manifest)
     manifests.remove_stale(directory, old, manifest, manifest["changed"])
-    return manifest
+    for entry in manifest["shared"]:
+        if entry["file"] in manifest["changed"]:
+            say_written(entry, verbose)
+    return Exported(manifest)
 
 
 def _task_graphs(

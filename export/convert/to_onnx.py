@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from keras import ops
 from packnet_tf.backend.keras_internals import all_layers
 from packnet_tf.backend.types import Tensor, Tensors
 from packnet_tf.export.convert.baking import WeightLayout, bake, extract_weights
+from packnet_tf.export.convert.quiet import quiet_tools
 from packnet_tf.export.convert.supported import check_operators
 from packnet_tf.export.graph.canonical import canonicalize
 from packnet_tf.export.graph.padding import keep_zero_padding
@@ -105,10 +105,19 @@ def to_onnx(
             "Save the pack with net.save, then load and export it in a process started with "
             "KERAS_BACKEND=tensorflow."
         )
+    with quiet_tools():
+        return _convert(model, names, output_name, opset, batch_size)
+
+
+def _convert(
+    model: keras.Model,
+    names: Sequence[str],
+    output_name: str,
+    opset: int,
+    batch_size: int | None,
+) -> Converted:
     import tensorflow as tf
     import tf2onnx
-
-    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
 
     kernels = _kernels(model)
     signature = [

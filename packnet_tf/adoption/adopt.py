@@ -21,7 +21,7 @@ from packnet_tf.packing import cloning
 from packnet_tf.packing.policy import own_weights
 from packnet_tf.packing.pruning import check_ratios
 from packnet_tf.packing.weight import Criterion, assign_values, clear, values_of
-from packnet_tf.reporting.tables import text_table
+from packnet_tf.reporting.tables import AsTable, Table
 from packnet_tf.tasks.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Fitting(TypedDict):
 
 
 @dataclasses.dataclass(frozen=True)
-class Adoption:
+class Adoption(AsTable):
     """The result of adopting a trunk; prints as a table.
 
     Attributes:
@@ -59,7 +59,7 @@ class Adoption:
     error_repaired: float | None
     error_next: float | None = None
 
-    def __str__(self) -> str:
+    def _table(self) -> Table:
         def show(error: float | None) -> str:
             return "not measured" if error is None else f"{error:.4g}"
 
@@ -70,7 +70,7 @@ class Adoption:
             ["feature error after the repair", show(self.error_repaired)],
             ["feature error the next task starts from", show(self.error_next)],
         ]
-        return text_table([f"task {self.name}, adopted", ""], rows)
+        return Table([f"task {self.name}, adopted", ""], rows)
 
 
 def adopt(

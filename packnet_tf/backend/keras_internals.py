@@ -3,7 +3,12 @@
 All of them are in this file. Check it against each new version of Keras.
 """
 
+from typing import TYPE_CHECKING
+
 import keras
+
+if TYPE_CHECKING:
+    from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
 
 def all_layers(layer: keras.Layer, include_self: bool = True) -> list[keras.Layer]:
@@ -107,3 +112,14 @@ def optimized_variables(optimizer: keras.optimizers.Optimizer) -> list[keras.Var
         optimizer: an optimizer; not a wrapper such as `LossScaleOptimizer`.
     """
     return optimizer._trainable_variables
+
+
+def py_dataset_adapter(data: keras.utils.PyDataset) -> "PyDatasetAdapter":
+    """Returns what `fit` iterates over a `PyDataset` with, workers included.
+
+    Args:
+        data: the data; their order is kept.
+    """
+    from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
+
+    return PyDatasetAdapter(data)

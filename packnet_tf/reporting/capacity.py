@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from packnet_tf.reporting.tables import text_table
+from packnet_tf.reporting.tables import AsTable, Table
 
 
-class Capacity(dict):
+class Capacity(AsTable, dict):
     """The numbers of owned and free weights per layer; prints as a table.
 
     It is a dict from a layer's path (with the weight's name, if the layer packs several) to
@@ -43,10 +43,10 @@ class Capacity(dict):
         """Returns plain dicts, lists and numbers for `json.dumps`."""
         return {"tasks": list(self.tasks), "layers": dict(self), "sum": self.sum()}
 
-    def __str__(self) -> str:
+    def _table(self) -> Table:
         rows = [[name, *_shares(entry)] for name, entry in self.items()]
         rows.append(["all", *_shares(self.sum())])
-        return text_table(["layer", "weights", *self.tasks, "free"], rows, total=1)
+        return Table(["layer", "weights", *self.tasks, "free"], rows, total=1)
 
 
 def _shares(entry: dict) -> list[str]:

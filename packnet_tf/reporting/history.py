@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Iterable
 
 from packnet_tf.backend.atomic import replacing
-from packnet_tf.reporting.tables import text_table
+from packnet_tf.reporting.tables import AsTable, Table
 
 MOMENTS = {"before the prune": "before_prune", "after it": "after_prune", "retrained": "retrained"}
 # The numbers of an epoch that are no metrics.
@@ -15,7 +15,7 @@ NO_METRICS = {
 }  # fmt: skip
 
 
-class History(dict):
+class History(AsTable, dict):
     """The measurements of each task, by name; prints as a table.
 
     A task's entry has these keys:
@@ -61,7 +61,7 @@ class History(dict):
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(self, indent=1) + "\n", encoding="utf-8")
 
-    def __str__(self) -> str:
+    def _table(self) -> Table:
         head = ["task", "prune_ratio", *MOMENTS, "test", "capacity left", "seconds"]
         rows = [
             [name, f"{entry['prune_ratio']:.3f}"]
@@ -69,7 +69,7 @@ class History(dict):
             + [f"{entry['capacity']:.1%}", f"{entry['seconds']:.0f}"]
             for name, entry in self.items()
         ]
-        return text_table(head, rows)
+        return Table(head, rows)
 
 
 def main_metric(names: Iterable[str]) -> str | None:

@@ -1,5 +1,7 @@
-"""Plain-text tables."""
+"""Tables as plain text and as HTML."""
 
+import dataclasses
+import html
 from collections.abc import Sequence
 
 
@@ -23,6 +25,56 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], total: int = 
     rule = "-" * max(len(text) for text in [line(head), *lines])
     body = [*lines[:-total], rule, *lines[-total:]] if total and lines else lines
     return "\n".join([line(head), rule, *body])
+
+
+def html_table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], total: int = 0, remarks: Sequence[str] = ()
+) -> str:
+    """Renders a table as HTML, aligned as in `text_table`; all texts are escaped.
+
+    Args:
+        head, rows, total: as for `text_table`.
+        remarks: sentences below the table.
+    """
+
+    def line(row: Sequence[str], tag: str, weight: str = "normal") -> str:
+        sides = ["left"] + ["right"] * (len(row) - 1)
+        cells = [
+            f'<{tag} style="text-align: {side}; font-weight: {weight}">{html.escape(cell)}</{tag}>'
+            for cell, side in zip(row, sides, strict=True)
+        ]
+        return f"<tr>{''.join(cells)}</tr>"
+
+    lines = [line(head, "th", "bold")]
+    for place, row in enumerate(rows):
+        lines.append(line(row, "td", "normal" if place < len(rows) - total else "bold"))
+    below = [f"<p>{html.escape(remark)}</p>" for remark in remarks]
+    return "\n".join(["<table>", *lines, "</table>", *below])
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """The contents of a table: the arguments of `text_table`, and sentences below it."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    total: int = 0
+    remarks: Sequence[str] = ()
+
+
+class AsTable:
+    """Base class of results that print as a table, and that notebooks show as one."""
+
+    def _table(self) -> Table:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        table = self._table()
+        return "\n".join([text_table(table.head, table.rows, table.total), *table.remarks])
+
+    def _repr_html_(self) -> str:
+        table = self._table()
+        return html_table(table.head, table.rows, table.total, table.remarks)
 
 
 def count_bytes(size: int) -> str:

@@ -13,12 +13,15 @@ from packnet_tf.packing.policy import Policy
 from packnet_tf.reporting.capacity import Capacity
 from packnet_tf.reporting.storage_use import storage_use
 from packnet_tf.reporting.summary import summarize
+from packnet_tf.reporting.tables import html_table
 from packnet_tf.tasks.checks import check_statistics
 from packnet_tf.tasks.names import model_name
 from packnet_tf.tasks.records import TaskRecord
 from packnet_tf.tasks.reuse import seen_numbers
 from packnet_tf.tasks.state import PackState
 from packnet_tf.tasks.task_model import TaskModel
+
+MOMENTS = ("linear_head", "before_prune", "retrained", "test")  # of a task's results, in a table
 
 
 class Pack:
@@ -38,6 +41,19 @@ class Pack:
         if state.open is not None:
             tasks += f"; task {state.open.name} open ({state.open.phase.name.lower()})"
         return f"<PackNet of trunk '{state.trunk.name}': {tasks}>"
+
+    def _repr_html_(self) -> str:
+        whole, measured = self.capacity().sum(), [self.results(name) for name in self.tasks]
+        moments = [m for m in MOMENTS if any(m in results for results in measured)]
+        rows = []
+        for name, results in zip(self.tasks, measured, strict=True):
+            accuracies = [f"{results[m]:.1%}" if m in results else "-" for m in moments]
+            classes = self.classes(name)
+            owned = f"{whole['owned'][name] / whole['total']:.1%}"
+            rows.append([name, str(len(classes)) if classes else "-", *accuracies, owned])
+        rows.append(["free", "", *("" for _ in moments), f"{whole['free'] / whole['total']:.1%}"])
+        head = ["task", "classes", *(m.replace("_", " ") for m in moments), "packed weights"]
+        return html_table(head, rows, total=1, remarks=[repr(self)])
 
     @property
     def open_model(self) -> TaskModel | None:

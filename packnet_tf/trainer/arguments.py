@@ -40,6 +40,15 @@ def check_choice(**values: Any) -> None:
             )
 
 
+def check_functions(**values: Any) -> None:
+    """Refuses values that are neither None nor functions."""
+    for name, value in values.items():
+        if value is not None and not callable(value):
+            raise ValueError(
+                f"{name} is a function that the trainer calls; got {value!r}. Write {name}=print."
+            )
+
+
 def check_rates(**values: Any) -> None:
     """Refuses values that are neither a learning rate nor a function of the epoch."""
     for name, value in values.items():

@@ -1,12 +1,22 @@
 """Training data, one pass per epoch, in an order that a resumed run repeats."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from packnet_tf.backend.datasets import check_ends
-from packnet_tf.backend.types import AnyData
+from packnet_tf.backend.py_datasets import PyDatasetPasses
+from packnet_tf.backend.types import AnyData, Tensors
+from packnet_tf.training.class_weights import (
+    ClassWeight,
+    classes_of,
+    weights_by_class,
+    weights_of,
+)
+
+_WHAT = "The data of a task"
 
 
 class TrainingData:
@@ -19,8 +29,15 @@ class TrainingData:
     Args:
         source: as for `Task.train`.
         batch_size: batch size for arrays.
-        seed: seed for the order of arrays.
+        seed: seed for the order of arrays, and of the batches of a `PyDataset`.
         strategy: the `tf.distribute.Strategy` over which batches are distributed.
+        class_weight: as for `Task`.
+
+    Attributes:
+        class_weight: the weights by class; None if all examples count alike.
+
+    Raises:
+        ValueError: the data cannot be used, or the class weights do not fit the labels.
     """
 
     def __init__(
@@ -29,41 +46,67 @@ class TrainingData:
         batch_size: int,
         seed: int | None,
         strategy: tf.distribute.Strategy,
+        class_weight: ClassWeight = None,
     ) -> None:
         self._strategy = strategy
         self._iterators_made = 0
+        self._source, self._passes = source, None
         self._of_epoch = source if _is_function(source) else None
         if self._of_epoch is not None:
-            self._data = dataset_of_epoch(source, 0)
+            data = dataset_of_epoch(source, 0)
+        elif isinstance(source, keras.utils.PyDataset):
+            self._passes = PyDatasetPasses(check_ends(source, _WHAT), seed)
+            data = untuned(self._passes.dataset)
         else:
-            self._data = batches(source, batch_size, shuffle_seed=seed)
-            self._distributed = strategy.experimental_distribute_dataset(self._data)
+            data = batches(source, batch_size, shuffle_seed=seed)
+        self.class_weight = weights_by_class(class_weight, _labels(source, data))
+        self._use(data)
 
-    def after(self, epochs: int) -> tf.data.Dataset:
-        """Returns the dataset in its state after some epochs, even if this run made none of them.
+    def _use(self, data: tf.data.Dataset) -> None:
+        """Takes a dataset as that of the coming epochs."""
+        self._data = data if self.class_weight is None else weighted(data, self.class_weight)
+        self._distributed = self._strategy.experimental_distribute_dataset(self._data)
+
+    def after(self, epochs: int) -> AnyData:
+        """Returns the data in its state after some epochs, even if this run made none of them.
 
         Args:
             epochs: number of epochs, those of interrupted runs included.
         """
         if self._of_epoch is not None:
             return dataset_of_epoch(self._of_epoch, max(epochs - 1, 0))
+        if self._passes is not None:
+            return self._source
         self._skip_to(epochs)
         return self._data
 
     def start(self, epoch: int) -> tuple[Iterator, int | None]:
-        """Returns an iterator over an epoch's batches, and their number (None if unknown)."""
+        """Returns an iterator over an epoch's batches, and their number (None if unknown).
+
+        Call `end` when the epoch has ended.
+        """
         if self._of_epoch is not None:
-            self._data = dataset_of_epoch(self._of_epoch, epoch)
-            self._distributed = self._strategy.experimental_distribute_dataset(self._data)
+            self._use(dataset_of_epoch(self._of_epoch, epoch))
             self._iterators_made = epoch
         self._skip_to(epoch)
         self._iterators_made += 1
-        steps = int(self._data.cardinality())
+        if self._passes is not None:
+            steps = self._passes.begin(epoch)
+        else:
+            steps = int(self._data.cardinality())
         return iter(self._distributed), steps if steps >= 0 else None
+
+    def end(self) -> None:
+        """Ends an epoch, finished or not: the workers of a `PyDataset` stop."""
+        if self._passes is not None:
+            self._passes.end()
 
     def _skip_to(self, epoch: int) -> None:
         while self._iterators_made < epoch:
-            iter(self._distributed)
+            if self._passes is not None:
+                self._passes.skip()
+            else:
+                iter(self._distributed)
             self._iterators_made += 1
 
 
@@ -81,11 +124,12 @@ def batches(
         ValueError: `source` is neither, or it never ends.
     """
     if isinstance(source, tf.data.Dataset):
-        return untuned(check_ends(source, "The data of a task"))
+        return untuned(check_ends(source, _WHAT))
     if not isinstance(source, (tuple, list)) or len(source) not in (2, 3):
         raise ValueError(
-            f"The data of a task are a tf.data.Dataset of batches, arrays (x, y) or (x, y, "
-            f"sample_weight), or, for training, a function from an epoch to a dataset; got "
+            f"The data of a task are a tf.data.Dataset of batches, a keras.utils.PyDataset, arrays "
+            f"(x, y) or (x, y, sample_weight), or, for training, a function from an epoch to a "
+            f"tf.data.Dataset; got "
             f"{type(source).__name__}. Write Task(name, head, train=(images, labels))."
         )
     data = tf.data.Dataset.from_tensor_slices(tuple(source))
@@ -107,7 +151,48 @@ def dataset_of_epoch(source: Callable, epoch: int) -> tf.data.Dataset:
             f"for epoch {epoch}; expected a tf.data.Dataset of batches. Write "
             "Task(name, head, train=lambda epoch: dataset.shuffle(1000, seed=epoch).batch(32))."
         )
-    return untuned(check_ends(data, "The data of a task"))
+    return untuned(check_ends(data, _WHAT))
+
+
+def for_evaluation(source: AnyData, batch_size: int) -> AnyData:
+    """Returns data for `evaluate`: as `batches` does, or a `PyDataset` as it is.
+
+    Args:
+        source: as for `Task.validation`.
+        batch_size: batch size for arrays.
+    """
+    if isinstance(source, keras.utils.PyDataset):
+        return check_ends(source, _WHAT)
+    return batches(source, batch_size)
+
+
+def weighted(data: tf.data.Dataset, class_weight: Mapping[int, float]) -> tf.data.Dataset:
+    """Multiplies the weights of examples by those of their classes.
+
+    Args:
+        data: batches (x, y) or (x, y, sample_weight).
+        class_weight: weights by class.
+    """
+
+    def add_weights(*batch: Tensors) -> tuple:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        weights = weights_of(classes_of(y), class_weight)
+        if sample_weight is not None:
+            weights *= tf.cast(tf.reshape(sample_weight, tf.shape(weights)), weights.dtype)
+        return x, y, weights
+
+    return untuned(data.map(add_weights, tf.data.AUTOTUNE, deterministic=True))
+
+
+def _labels(source: AnyData, data: tf.data.Dataset) -> Iterator:
+    """Iterates over the labels of training data: arrays, a `PyDataset`, or a dataset."""
+    if isinstance(source, (tuple, list)):
+        yield source[1]
+    elif isinstance(source, keras.utils.PyDataset):
+        for place in range(source.num_batches):
+            yield source[place][1]
+    else:
+        yield from data.map(lambda *batch: batch[1])
 
 
 def untuned(data: tf.data.Dataset) -> tf.data.Dataset:
@@ -130,6 +215,10 @@ def blank_batch(source: AnyData, batch_size: int) -> tuple:
     A real batch would cost an iterator and change the order of the first epoch. It is used only if
     the dataset does not know its shapes.
     """
+    if isinstance(source, keras.utils.PyDataset):
+        first = check_ends(source, _WHAT)[0]
+        zeros = keras.tree.map_structure(lambda array: np.zeros_like(array[:1]), first)
+        return keras.utils.unpack_x_y_sample_weight(zeros)
     function = _is_function(source)
     data = dataset_of_epoch(source, 0) if function else batches(source, batch_size)
     specs = tf.nest.flatten(data.element_spec)

@@ -17,6 +17,7 @@ from packnet_tf.trainer.arguments import (
     Prune,
     Rate,
     check_choice,
+    check_functions,
     check_rates,
     check_tasks,
     check_validation,
@@ -69,6 +70,8 @@ class PackTrainer:
             repeated with the same settings.
         on_commit: called with the name of every task of the list once it is saved, also if an
             earlier run has packed it.
+        on_epoch: called after every epoch, on the first host, with the task's name and a dict of
+            the epoch's numbers, an entry of `epochs` of `History`. The epoch is saved by then.
         verbose: whether to show progress.
 
     Raises:
@@ -105,6 +108,7 @@ class PackTrainer:
         tensorboard: bool | str = "auto",
         settings: Mapping[str, Any] | None = None,
         on_commit: Callable[[str], None] | None = None,
+        on_epoch: Callable[[str, dict], None] | None = None,
         verbose: bool = True,
     ):
         if keras.backend.backend() != "tensorflow":
@@ -126,6 +130,7 @@ class PackTrainer:
         check_rates(learning_rate=learning_rate)
         if retrain_learning_rate is not None:
             check_rates(retrain_learning_rate=retrain_learning_rate)
+        check_functions(on_commit=on_commit, on_epoch=on_epoch)
         self.net = net
         self.optimizer = optimizer or (lambda rate: keras.optimizers.SGD(rate, momentum=0.9))
         self.epochs, self.retrain_epochs = epochs, retrain_epochs
@@ -146,6 +151,7 @@ class PackTrainer:
         where = self._run.logs if logs is None else logs
         self._logs = Logs(where if chief else None, tensorboard)
         self._screen = Screen(verbose and chief)
+        self.on_epoch = on_epoch if on_epoch and chief else lambda task, numbers: None
         self._on_commit = on_commit or (lambda task: None)
         self._given = as_json(settings or {}, "The settings of the run")
         self._settings = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from packnet_tf.backend.types import AnyData
+from packnet_tf.training.class_weights import ClassWeight, check_class_weight
 
 if TYPE_CHECKING:
     from packnet_tf.net import PackNet
@@ -20,10 +21,11 @@ class Task:
         name: unique in the pack, and usable as a file name.
         head: the task's own output layers.
         train: training data. A `tf.data.Dataset` of batches (x, y) or (x, y, sample_weight), used
-            once per epoch; a tuple of such arrays, which are shuffled and batched; or a function
-            from the epoch, counted from 0, to a dataset.
-        validation: a dataset or a tuple of arrays, evaluated after every epoch; or None.
-        test: a dataset or a tuple of arrays, evaluated once after the commit; or None.
+            once per epoch; a `keras.utils.PyDataset` of such batches, whose order is shuffled; a
+            tuple of such arrays, which are shuffled and batched; or a function from the epoch,
+            counted from 0, to a `tf.data.Dataset`.
+        validation: the same, but no function, evaluated after every epoch; or None.
+        test: the same, evaluated once after the commit; or None.
         classes: names of the classes in output order; saved with the task and exported.
         claim_ratio: fraction of the free weights to claim, see `PackNet.add_task`.
         statistics: source of the trunk's normalisation statistics, see `PackNet.add_task`.
@@ -32,7 +34,14 @@ class Task:
             with its results, see `PackNet.results`.
         rate_factors: factors for the trainer's learning rates, of the training and of the
             retraining.
+        class_weight: weights of training examples by class, such as `{0: 1.0, 1: 2.5}`; other
+            classes count 1. "balanced": all classes count alike; their examples are counted in one
+            more pass over the training data. Weights of the data multiply them. For tasks with one
+            output.
         metadata: facts to save with the task, JSON values by name; see `PackNet.metadata`.
+
+    Raises:
+        ValueError: `class_weight` is invalid.
 
     Example:
         >>> Task("clothing", keras.layers.Dense(10), (images, labels))
@@ -50,6 +59,10 @@ class Task:
     reference: Mapping[str, float] = dataclasses.field(default_factory=dict)
     rate_factors: tuple[float, float] = (1.0, 1.0)
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    class_weight: ClassWeight = None
+
+    def __post_init__(self) -> None:
+        check_class_weight(self.class_weight)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from packnet_tf.tasks.task_model import TaskModel
 from packnet_tf.tasks.transaction import Transaction
 from packnet_tf.trainer.arguments import Prune, Rate, check_validation, plain_setting, uses_xla
 from packnet_tf.trainer.auto import Auto, RatioSearch
-from packnet_tf.trainer.data import TrainingData, batches, blank_batch
+from packnet_tf.trainer.data import TrainingData, blank_batch, for_evaluation
 from packnet_tf.trainer.logs import Logs
 from packnet_tf.trainer.loop import Loop
 from packnet_tf.trainer.metrics import as_numbers, new_metric
@@ -101,17 +101,22 @@ class TaskTraining:
         check_validation(self.task, self._prune)
         self.model = self._open()
         try:
+            self._compile()
             data = TrainingData(
                 self.task.train,
                 self.trainer.batch_size,
                 self.trainer.seed,
                 self.model.distribute_strategy,
+                self.task.class_weight,
             )
             self.phases = self._phases(self._prune)
             saved = self._run.resume(self.task.name, self.model, self.phases)
         except ValueError:  # no training is lost
             self.net.discard()
             raise
+        if data.class_weight is not None:
+            weights = [f"{label}: {weight:.3g}" for label, weight in data.class_weight.items()]
+            self._screen.say(f"{self.task.name}: weights by class {', '.join(weights)}")
         if saved is not None:
             self.entry = saved
             self._screen.say(f"{self.task.name}: continuing after {self._epochs_done} epochs")
@@ -119,9 +124,13 @@ class TaskTraining:
         setting = plain_setting(self._prune)
         while self.phases.epochs is None or self._epochs_done < self.phases.epochs:
             began = time.perf_counter()
-            self._epoch(self._epochs_done, data, loop)
+            try:
+                self._epoch(self._epochs_done, data, loop)
+            finally:
+                data.end()
             self.entry["seconds"] += time.perf_counter() - began
             self._run.checkpoint(self.task.name, self.model, self.phases, self.entry, setting)
+            self.trainer.on_epoch(self.task.name, dict(self.entry["epochs"][-1]))
         self.model.seen.remember_fit(data.after(self._epochs_done))
         take_averages(self.model.optimizer, self.model)
         # Prunes now if no epoch has pruned (with retrain_epochs=0, say).
@@ -138,6 +147,10 @@ class TaskTraining:
             task.name, task.head, task.classes, task.claim_ratio, task.statistics, task.reuse
         )
         _OPENED.add(model)
+        return model
+
+    def _compile(self) -> None:
+        trainer, task, model = self.trainer, self.task, self.model
         model.compile(
             trainer.optimizer(_at(trainer.learning_rate, 0) * task.rate_factors[0]),
             loss=trainer.loss,
@@ -146,7 +159,6 @@ class TaskTraining:
         )
         model.optimizer.build(model.trainable_variables)
         model.test_on_batch(*blank_batch(task.train, trainer.batch_size))  # builds the metrics
-        return model
 
     def _phases(self, prune: Prune) -> Phases:
         trainer, model, validation = self.trainer, self.model, self.task.validation
@@ -237,7 +249,7 @@ class TaskTraining:
         self.net.note_metadata(task.name, **task.metadata)
 
     def _evaluate(self, data: AnyData) -> dict[str, float]:
-        data = batches(data, self.trainer.batch_size)
+        data = for_evaluation(data, self.trainer.batch_size)
         return as_numbers(self.model.evaluate(data, verbose=0, return_dict=True))
 
     def _set_rate(self, epoch: int, retraining: int | None) -> float:

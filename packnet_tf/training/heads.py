@@ -16,6 +16,13 @@ import numpy as np
 from packnet_tf.backend.distribution import strategy_of
 from packnet_tf.backend.types import AnyData, Tensor, Tensors
 from packnet_tf.normalization.statistics import moves_statistics
+from packnet_tf.training.class_weights import (
+    ClassWeight,
+    check_class_weight,
+    classes_of,
+    weights_by_class,
+    weights_of,
+)
 
 if TYPE_CHECKING:
     from packnet_tf.net import PackNet
@@ -31,6 +38,7 @@ def linear_head(
     classes: int | None = None,
     statistics: str = "task",
     reuse: str | Sequence[str] = "all",
+    class_weight: ClassWeight = None,
 ) -> keras.Model:
     """Fits a linear head for the next task of a pack.
 
@@ -43,13 +51,14 @@ def linear_head(
             shuffled and not augmented; or a tuple of two arrays. Labels are integers from 0.
         classes: number of outputs; default: one more than the largest label.
         statistics, reuse: the arguments that `net.add_task` will get.
+        class_weight: as for `Task`.
 
     Returns:
         A built `keras.Sequential`, from features (n,) to logits (classes,), for `net.add_task`.
 
     Raises:
         ValueError: the trunk does not return one feature vector per example, the features are not
-            finite, or `net.add_task` would refuse the arguments.
+            finite, `class_weight` is invalid, or `net.add_task` would refuse the arguments.
         ImportError: scikit-learn is not installed.
 
     Example:
@@ -61,7 +70,8 @@ def linear_head(
     if isinstance(data, tuple):
         data = _batches(*data)
     features, labels = collect(next_features(net, statistics, reuse), data)
-    return fitted_head(features, labels, classes)
+    check_class_weight(class_weight)
+    return fitted_head(features, labels, classes, class_weight)
 
 
 def next_features(
@@ -146,14 +156,17 @@ def collect(
 
 
 def fitted_head(
-    features: np.ndarray, labels: np.ndarray, classes: int | None = None
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: int | None = None,
+    class_weight: ClassWeight = None,
 ) -> keras.Model:
     """Fits the head that `linear_head` returns.
 
     Args:
         features: float array (n, width).
         labels: integer array (n,), from 0.
-        classes: as for `linear_head`.
+        classes, class_weight: as for `linear_head`.
 
     Raises:
         ValueError: the features are not finite or not vectors.
@@ -167,7 +180,7 @@ def fitted_head(
     classes = classes or int(labels.max()) + 1
     head = scaled_head(features, classes)
     scale = head.layers[0].scale
-    kernel, bias = fit_linear(features * scale, labels, classes)
+    kernel, bias = fit_linear(features * scale, labels, classes, class_weight)
     head.layers[-1].set_weights([kernel, bias])
     return head
 
@@ -197,7 +210,7 @@ def scaled_head(features: np.ndarray, classes: int, **dense: Any) -> keras.Model
 
 
 def fit_linear(
-    features: np.ndarray, labels: np.ndarray, classes: int
+    features: np.ndarray, labels: np.ndarray, classes: int, class_weight: ClassWeight = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fits a logistic regression.
 
@@ -205,6 +218,7 @@ def fit_linear(
         features: float array (n, width).
         labels: integer array (n,), from 0.
         classes: number of classes; a class without examples gets the lowest bias.
+        class_weight: as for `linear_head`.
 
     Returns:
         Kernel (width, classes) and bias (classes,), float32 arrays.
@@ -225,7 +239,10 @@ def fit_linear(
     kernel, bias = np.zeros((features.shape[1], classes)), np.zeros(classes)
     if len(present) > 1:
         fit = LogisticRegression(C=STRENGTH, max_iter=1000)
-        fit.fit((features - mean) / deviation, labels)
+        by_class, weights = weights_by_class(class_weight, [labels]), None
+        if by_class is not None:
+            weights = keras.ops.convert_to_numpy(weights_of(classes_of(labels), by_class))
+        fit.fit((features - mean) / deviation, labels, sample_weight=weights)
         slope, offset = fit.coef_, fit.intercept_
         if len(present) == 2:  # scikit-learn fits one logit; split it over two outputs
             slope, offset = np.stack([-slope[0], slope[0]]) / 2, np.array([-1, 1]) * offset / 2

@@ -308,6 +308,7 @@ class TestMeasured:
         if precision == "float32" or batch_size:  # int8 ranges depend on the batch
             assert found["accuracy"] == np.mean(named == labels)
             assert found["agreement"] == np.mean(named == keras_named)
+        assert found["keras_accuracy"] == np.mean(keras_named == labels)
         assert "evaluated" not in manifest["tasks"][1]
 
     def test_int8_takes_calibration_as_array_batches_or_by_task(self, net, tmp_path):

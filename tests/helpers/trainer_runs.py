@@ -15,6 +15,8 @@ import packnet_tf
 from helpers.pack_helpers import SPARSE, data, functional, values
 from packnet_tf.packing.policy import own_weights
 
+CLASS_WEIGHT = {0: 3.0, 1: 0.5}
+
 
 def trunk(norm=True, dropout=0.2):
     """A little convolutional network with all that has a state of its own."""
@@ -91,14 +93,19 @@ def equal_parts(strategy=None, fit=False, directory=None):
                 view.compile(keras.optimizers.SGD(0.05, momentum=0.9), SPARSE, jit_compile=False)
                 batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
                 callback = packnet_tf.PackNetCallback(ratio, 2)
-                view.fit(batches, epochs=4, verbose=0, callbacks=[callback])
+                view.fit(
+                    batches, epochs=4, verbose=0, callbacks=[callback], class_weight=CLASS_WEIGHT
+                )
                 logits.append(answers(net.task_model("one"), x))
         else:
             trainer = packnet_tf.PackTrainer(
                 net, epochs=2, retrain_epochs=2, learning_rate=0.05, prune=[0.5, 0.0],
                 batch_size=16, verbose=False, directory=directory,
             )  # fmt: skip
-            tasks = [packnet_tf.Task(name, layers.Dense(3), (x, y)) for name in ("one", "two")]
+            tasks = [
+                packnet_tf.Task(name, layers.Dense(3), (x, y), class_weight=CLASS_WEIGHT)
+                for name in ("one", "two")
+            ]
             for count in (1, 2):
                 trainer.prune = [0.5, 0.0][:count]
                 trainer.fit(tasks[:count])

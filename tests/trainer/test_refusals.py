@@ -176,9 +176,9 @@ def test_data_of_another_kind_are_refused():
     net = packnet_tf.PackNet(mlp_trunk())
     wrong = Task("a", layers.Dense(3), {"x": 1})
     assert text_of(ValueError, quick(net).fit, wrong) == (
-        "The data of a task are a tf.data.Dataset of batches, arrays (x, y) or (x, y, "
-        "sample_weight), or, for training, a function from an epoch to a dataset; got dict. Write "
-        "Task(name, head, train=(images, labels))."
+        "The data of a task are a tf.data.Dataset of batches, a keras.utils.PyDataset, arrays "
+        "(x, y) or (x, y, sample_weight), or, for training, a function from an epoch to a "
+        "tf.data.Dataset; got dict. Write Task(name, head, train=(images, labels))."
     )
 
 

@@ -27,6 +27,19 @@ def test_it_answers_as_scikit_learn_on_standardised_features():
     assert linear_accuracy(fitted_head(FEATURES, LABELS), FEATURES, LABELS) > 0.9
 
 
+@pytest.mark.parametrize("weights", [{0: 5.0, 2: 0.5}, "balanced"])
+def test_weights_of_classes_are_those_of_scikit_learn(weights):
+    rows = np.r_[0:40, np.flatnonzero(LABELS == 1)]
+    features, labels = FEATURES[rows], LABELS[rows]
+    standard = (features - features.mean(0)) / features.std(0)
+    given = weights if weights == "balanced" else {**weights, 1: 1.0}
+    expected = LogisticRegression(C=0.01, max_iter=1000, class_weight=given).fit(standard, labels)
+    kernel, bias = fit_linear(features, labels, 3, weights)
+    logits = features @ kernel + bias
+    wanted = expected.decision_function(standard)
+    assert np.abs((logits - logits.mean(1, keepdims=True)) - wanted).max() < 0.01
+
+
 @pytest.mark.parametrize(("present", "classes"), [((0, 1), 2), ((0, 2), 4), ((1,), 3)])
 def test_two_classes_and_classes_without_examples_are_ordinary_cases(present, classes):
     rows = np.isin(LABELS, present)

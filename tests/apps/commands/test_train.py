@@ -1,5 +1,6 @@
 """`packnet train`, `export`, `predict` and `report`, on small made-up images."""
 
+import collections
 import dataclasses
 import json
 import re
@@ -15,6 +16,7 @@ import packnet_tf
 from helpers.cases import slow
 from helpers.image_folders import short_plan, write_place
 from helpers.pack_helpers import owners, packed_layers
+from packnet_tf.apps.images.folders import read_folder
 from packnet_tf.apps.main import main
 from packnet_tf.apps.packs import job, rates
 from packnet_tf.apps.packs.rates import cosine
@@ -173,6 +175,17 @@ training.train(plan(pathlib.Path({str(place)!r}), epochs=4))
     for path, owner in whole.items():
         assert np.array_equal(owner, found[path])
     assert not list(place.glob("*.progress"))
+
+
+@pytest.mark.slow
+def test_classes_of_few_images_may_count_more(place, capsys):
+    folder = read_folder(place / "shades", 0.1, 0)
+    counts = collections.Counter(label for _, label in folder.files["train"])
+    train(plan(place, class_weight="balanced"))
+    said = capsys.readouterr().out
+    whole = counts.total() / len(counts)
+    weights = [f"{name} {whole / counts[i]:.3g}" for i, name in enumerate(folder.classes)]
+    assert f"shades: weights of images by class: {', '.join(weights)}" in said
 
 
 def test_continuing_with_other_settings_is_refused(place):
