@@ -23,7 +23,7 @@ from packnet_tf.apps import cli
 from packnet_tf.apps.device.classifier import Classifier, chosen_provider, define_flags, open_file
 from packnet_tf.apps.device.counter import counted
 from packnet_tf.apps.device.evaluation import evaluate, summary
-from packnet_tf.apps.device.exported import exported_files
+from packnet_tf.apps.device.exported_files import exported_files
 from packnet_tf.apps.device.fresh_process import in_fresh_process
 from packnet_tf.apps.device.labelled import Labelled, folders_by_task, labelled_images
 from packnet_tf.apps.device.timing import Timing, measure

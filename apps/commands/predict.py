@@ -23,7 +23,7 @@ from packnet_tf.apps.device.classifier import (
     define_flags,
 )
 from packnet_tf.apps.device.counter import counted
-from packnet_tf.apps.device.exported import exported_files
+from packnet_tf.apps.device.exported_files import exported_files
 from packnet_tf.apps.images.listing import images_in
 
 FLAGS = cli.new_flags()

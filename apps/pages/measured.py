@@ -7,7 +7,7 @@ import numpy as np
 
 from packnet_tf.apps.device.classifier import Classifier
 from packnet_tf.apps.device.evaluation import Answer, Answers, confusion_matrix, evaluate
-from packnet_tf.apps.device.exported import exported_files
+from packnet_tf.apps.device.exported_files import exported_files
 from packnet_tf.apps.device.labelled import Labelled, folders_by_task, labelled_images
 from packnet_tf.apps.pages.pack_classifier import PackClassifier
 from packnet_tf.net import PackNet
