@@ -5,6 +5,7 @@ import dataclasses
 from packnet_tf.apps.images.pixel_scales import SCALES
 from packnet_tf.apps.settings import setting
 from packnet_tf.packing.pruning import check_ratio
+from packnet_tf.planning import usual_prune_epoch
 
 WAYS = ("ratio", "auto", "equal_shares")  # values of `prune` other than a list of ratios
 
@@ -165,8 +166,7 @@ class Plan(Learning):
 
     def __post_init__(self) -> None:
         if self.prune_epoch is None:
-            turn = min(round(self.epochs * 2 / 3), self.epochs - 1)
-            object.__setattr__(self, "prune_epoch", turn)
+            object.__setattr__(self, "prune_epoch", usual_prune_epoch(self.epochs))
         if self.prune_epoch >= self.epochs:
             raise ValueError(
                 f"--prune_epoch={self.prune_epoch} is not below --epochs={self.epochs}: the task "
