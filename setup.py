@@ -37,6 +37,7 @@ REQUIRES = [
     "tf2onnx>=1.17,<1.18",
 ]
 APPS = [
+    "jinja2>=3.1,<4",
     "matplotlib>=3.11,<4",
     "pillow>=13,<14",
     "pyyaml>=6,<7",
@@ -101,7 +102,10 @@ setup(
     python_requires=">=3.11",
     packages=packages(),
     package_dir=FOLDERS,
-    package_data={"packnet_tf": ["py.typed"], "packnet_tf.apps": ["research/recipes/**/*.yaml"]},
+    package_data={
+        "packnet_tf": ["py.typed"],
+        "packnet_tf.apps": ["pages/templates/*.html", "research/recipes/**/*.yaml"],
+    },
     zip_safe=False,
     install_requires=REQUIRES,
     extras_require={"apps": APPS, "tests": TESTS},

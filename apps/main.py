@@ -15,7 +15,9 @@ COMMANDS = {
     "verify": "check exported files against the pack they came from",
     "predict": "classify images with exported files, with onnxruntime alone",
     "evaluate": "measure the accuracy of an exported file on a folder of images",
+    "benchmark": "measure size, memory, latency and accuracy of exported files on this machine",
     "compare": "compare packing with separate networks and other baselines on the same tasks",
+    "completion": "print a script that completes commands and flags in a shell",
     "plan": "show how tasks would divide a trunk, before training any",
     "report": "show a pack: tasks, classes, capacity, storage, picture",
 }

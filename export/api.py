@@ -79,6 +79,7 @@ def export_all(
     calibration: AnyData | Mapping[str, AnyData] = None,
     evaluate: Mapping[str, Iterable] | None = None,
     tasks: Sequence[str] | None = None,
+    names: str = "number",
     progress: Callable[[str], None] | None = None,
     verbose: bool = True,
     **options: Any,
@@ -89,10 +90,12 @@ def export_all(
         net: the pack.
         directory: folder to write to; created if it does not exist.
         samples: by task name, inputs to compare on, in addition to random ones.
-        calibration: as for `export_onnx`: the same for all tasks, or a dict by task name.
+        calibration: as for `export_onnx`: the same for all tasks, or a dict by task name, with
+            None for tasks whose ranges are computed at run time.
         evaluate: by task name, labelled inputs to measure accuracy on.
         tasks: names of the tasks to export; default all. The manifest keeps the entries of the
             others.
+        names: "number" names files by the order of packing; "task" by the task, `birds.onnx`.
         progress: called with each task's name before it is exported.
         verbose: whether to print a line for every file once it is checked.
         **options: as for `export_onnx`.
@@ -114,26 +117,26 @@ def export_all(
         >>> [task["file"] for task in exported["tasks"]]
         ['model_task1.onnx']
     """
-    names = chosen(net, tasks)
+    exported = chosen(net, tasks)
     directory, export_options = pathlib.Path(directory), ExportOptions(**options)
     check_data(net, samples, evaluate)
-    calibration = _per_task(net, names, calibration)
+    calibration = _per_task(net, exported, calibration)
     old = manifests.read(directory)
     manifest = (
         manifests.empty(manifests.FILES)
         if tasks is None
-        else _manifest_to_update(net, directory, names)
+        else _manifest_to_update(net, directory, exported)
     )
     with beside(directory) as folder:
-        for name in names:
+        for name in exported:
+            file = manifests.file_name(names, name, net.tasks.index(name) + 1)
             if progress is not None:
                 progress(name)
             graph = TaskGraph(net, name, export_options)
             data = Data(
                 (samples or {}).get(name), calibration.get(name), (evaluate or {}).get(name)
             )
-            path = folder / f"model_task{graph.number}.onnx"
-            entry = graph.finish(graph.converted.bake(), path, data)
+            entry = graph.finish(graph.converted.bake(), folder / file, data)
             say_written(entry, verbose)
             manifest = manifests.with_task(manifest, entry)
         manifests.write(folder, manifest)
@@ -186,7 +189,7 @@ def _per_task(
         if lacking:
             raise ValueError(
                 f"calibration has nothing for the task '{lacking[0]}'. Give inputs for each task "
-                "that is exported, or the same for all of them."
+                "that is exported, or None for ranges computed at run time."
             )
         return dict(calibration)
     if isinstance(calibration, Iterator):  # every task iterates over it

@@ -5,6 +5,8 @@ from typing import Any
 
 from packnet_tf.reporting.tables import AsTable, Table, count_bytes
 
+LOSS = 0.01  # accuracy that a lower precision may cost without a warning
+
 
 class Exported(AsTable, dict):
     """The manifest of exported files; prints as a table, and notebooks show it as one.
@@ -29,12 +31,28 @@ class Exported(AsTable, dict):
         tasks = self["tasks"]
         if any("evaluated" in task for task in tasks):
             columns["accuracy"] = lambda task: _share(task, "accuracy")
-            columns["as Keras"] = lambda task: _share(task, "agreement")
+            columns["in Keras"] = lambda task: _share(task, "keras_accuracy")
+            columns["same answer"] = lambda task: _share(task, "agreement")
         rows = [[cell(task) for cell in columns.values()] for task in tasks]
         return Table(list(columns), rows, remarks=self._remarks())
 
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence for each file whose accuracy is clearly below that of its task in Keras."""
+        return [
+            f"WARNING: task '{task['task']}' in {task['precision']} gets "
+            f"{found['accuracy']:.1%} of {found['images']} images right, and "
+            f"{found['keras_accuracy']:.1%} in Keras. {_remedy(task['precision'])}"
+            for task in self["tasks"]
+            if (found := task.get("evaluated"))
+            and found.get("keras_accuracy", 0.0) - found["accuracy"] > LOSS
+        ]
+
     def _remarks(self) -> list[str]:
-        """Returns sentences about the files that the tasks share; none if there are no such."""
+        """Returns sentences below the table: warnings, and what the tasks share."""
+        return [*self.warnings, *self._shared()]
+
+    def _shared(self) -> list[str]:
         shared = self.get("shared", [])
         if not shared:
             return []
@@ -64,5 +82,12 @@ def say_written(entry: Mapping[str, Any], verbose: bool) -> None:
         print(f"{other['file']}: {count_bytes(other['bytes'])}", flush=True)
 
 
+def _remedy(precision: str) -> str:
+    if precision == "int8":
+        return "Export it as float16 or float32, or calibrate with more images."
+    return "Export it as float32."
+
+
 def _share(task: dict, key: str) -> str:
-    return f"{task['evaluated'][key]:.1%}" if "evaluated" in task else ""
+    found = task.get("evaluated", {})
+    return f"{found[key]:.1%}" if key in found else ""

@@ -12,6 +12,7 @@ from packnet_tf.backend.types import AnyPath
 NAME = "manifest.json"
 FORMAT = 3
 FILES, BUNDLE = "files", "bundle"
+NAMES = ("number", "task")
 TOOLS = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime")
 
 
@@ -88,10 +89,35 @@ def write(directory: AnyPath, manifest: dict) -> None:
 
 def with_task(manifest: dict, entry: dict) -> dict:
     """Returns the manifest with a task's entry added or replaced, in the order of packing."""
-    others = [task for task in manifest["tasks"] if task["file"] != entry["file"]]
+    others = [
+        task
+        for task in manifest["tasks"]
+        if task["file"] != entry["file"] and task["task"] != entry["task"]
+    ]
     tasks = sorted([*others, entry], key=lambda task: task["number"])
     fresh = {key: value for key, value in empty(manifest["kind"]).items() if key != "tasks"}
     return {**manifest, **fresh, "tasks": tasks}
+
+
+def file_name(names: str, task: str, number: int) -> str:
+    """Returns the name of a task's file.
+
+    Args:
+        names: "number" or "task".
+        task: the task's name.
+        number: its 1-based place in the order of packing.
+
+    Raises:
+        ValueError: `names` is something else.
+
+    Example:
+        >>> file_name("number", "leaves", 3), file_name("task", "leaves", 3)
+        ('model_task3.onnx', 'leaves.onnx')
+    """
+    if names not in NAMES:
+        remedy = " or ".join(f"names={name!r}" for name in NAMES)
+        raise ValueError(f"names={names!r} is not known to the export; write {remedy}.")
+    return f"model_task{number}.onnx" if names == "number" else f"{task}.onnx"
 
 
 def described_files(manifest: dict) -> list[dict]:

@@ -41,8 +41,9 @@ class ExportOptions:
             one per channel.
         outputs: "logits" (the head's output), "probabilities" (with a softmax over the last axis
             if the head has none), or "top_k": the most probable classes and their probabilities.
-        top_k: with "top_k", the number of classes; default 5.
+        top_k: with "top_k", the number of classes; default 5, or all classes if there are fewer.
         precision: "float32", "float16" or "int8".
+        reduce_range: with "int8", keep weights to 7 bits, for x86 CPUs without VNNI.
     """
 
     softmax: bool = False
@@ -59,6 +60,7 @@ class ExportOptions:
     outputs: str = "logits"
     top_k: int | None = None
     precision: str = "float32"
+    reduce_range: bool = False
 
     def changed(self) -> dict:
         """Returns the options that differ from their default and affect the graph."""
@@ -104,10 +106,12 @@ class ExportOptions:
             )
         self._check_names()
         self._check_pixels()
+        if self.reduce_range and self.precision != "int8":
+            raise ValueError(
+                f'reduce_range is for precision="int8"; got {self.precision!r}. Leave it out.'
+            )
         if self.top_k is not None and self.outputs != "top_k":
             raise ValueError(f'top_k={self.top_k} goes with outputs="top_k". Add that.')
-        if self.outputs == "top_k":
-            self._set("top_k", self.top_k or 5)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

@@ -21,6 +21,7 @@ from packnet_tf.export.files import is_large, save
 from packnet_tf.export.graph.outputs import (
     append_outputs,
     check_outputs,
+    default_top_k,
     ends_in_probabilities,
     name_outputs,
 )
@@ -59,7 +60,8 @@ class TaskGraph:
     Args:
         net: the pack.
         task: name of a committed task.
-        options: the options of the export.
+        options: the options of the export. An adopted trunk without a head gives its features,
+            whatever `outputs` is.
 
     Attributes:
         converted: the graph, and the weights that it lacks.
@@ -93,11 +95,16 @@ class TaskGraph:
             self.converted = to_onnx(
                 self.model, names=self.names, opset=options.opset, batch_size=options.batch_size
             )
+        proto = self.converted.proto
         features = type(head) is keras.layers.Identity and not net.classes(task)  # adopted
+        if features:  # there are no classes to rank, nor probabilities
+            options = dataclasses.replace(options, outputs="logits", softmax=False, top_k=None)
+        elif options.outputs == "top_k" and options.top_k is None:
+            options = dataclasses.replace(options, top_k=default_top_k(proto))
+        self.options = options
         # Compare with the view and not with the unpacked model that the graph is made from: this
         # checks the unpacking too.
         values = noted_range(net.notes.get("pixel_range")) or (0.0, 1.0)
-        proto = self.converted.proto
         self.comparison = Comparison(
             self.view, options, self.pixels, ends_in_probabilities(proto), values
         )
@@ -156,7 +163,8 @@ class TaskGraph:
         if options.precision != "float32":
             self._check_plain(proto, batches)
             entry["calibrated"] = data.calibration is not None
-        proto = to_precision(proto, options.precision, self._feeds(data.calibration))
+        feeds = self._feeds(data.calibration)
+        proto = to_precision(proto, options.precision, feeds, options.reduce_range)
         proto, path = self.finalize_graph(proto), pathlib.Path(path)
         files = save(proto, path)
         if optimized:

@@ -5,6 +5,7 @@ Needs onnxruntime, numpy and pillow; TensorFlow is not imported. The folder is a
 
 Example:
   packnet evaluate onnx/model_task2.onnx leaves/
+  packnet evaluate onnx/model_task2.onnx leaves/ --output=evaluation/
 """
 
 import json
@@ -14,8 +15,9 @@ from collections.abc import Sequence
 from absl import flags
 
 from packnet_tf.apps import cli
-from packnet_tf.apps.device.classifier import Classifier, define_flags
+from packnet_tf.apps.device.classifier import Classifier, chosen_provider, define_flags
 from packnet_tf.apps.device.evaluation import ClassScore, evaluate, summary
+from packnet_tf.apps.device.evaluation_files import write_evaluation
 from packnet_tf.apps.device.labelled import labelled_images
 from packnet_tf.reporting.tables import text_table
 
@@ -36,20 +38,33 @@ flags.DEFINE_string(
 )
 define_flags(FLAGS)
 flags.DEFINE_boolean("json", False, "Print JSON.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "output",
+    None,
+    "Folder for confusion.csv, images.csv (a row per image, with its answer and probability) and "
+    "evaluation.json.",
+    flag_values=FLAGS,
+)
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
-    model = Classifier(values.model, values.pixel_range, values.image_size)
+    provider = chosen_provider(values)
+    model = Classifier(values.model, values.pixel_range, values.image_size, provider)
     images = labelled_images(values.data, values.split, model.classes, model.count)
     for note in images.notes:
         print(note, file=sys.stderr)
     answers, scores = evaluate(model, images)
     facts = {"task": model.task, "file": values.model, "data": str(images.folder)}
+    facts |= {**as_json(scores), "errors": answers.failed}
+    if values.output is not None:
+        write_evaluation(values.output, answers.images, images.classes, facts)
     if values.json:
-        print(json.dumps({**facts, **as_json(scores), "errors": answers.failed}, indent=2))
+        print(json.dumps(facts, indent=2))
     else:
         print(f"Task {model.task}: {values.model} on {images.folder}\n")
         print(as_table(scores))
+        if values.output is not None:
+            print(f"\nWritten: {values.output}")
     if answers.failed:
         raise OSError("; ".join(answers.failed))
 

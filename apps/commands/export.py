@@ -4,6 +4,7 @@ Writes a file per task or, with --bundle, small graphs that share one file of we
 
 Example:
   packnet export garden.keras onnx/
+  packnet export garden.keras onnx/ --for=edge
   packnet export garden.keras onnx/ --preprocessing=uint8 --outputs=top_k
   packnet export garden.keras small/ --task=flowers --precision=int8 \\
       --calibration=flowers/train/ --evaluate=flowers/
@@ -19,10 +20,26 @@ from packnet_tf.apps import cli
 
 FLAGS = cli.new_flags()
 REQUIRED = POSITIONAL = ("pack", "output")
-MAIN = ("pack", "output", "task", "preprocessing", "outputs", "bundle")
+MAIN = ("pack", "output", "for", "task", "names", "preprocessing", "outputs", "bundle")
 flags.DEFINE_string("pack", None, "The pack, a .keras file.", flag_values=FLAGS)
 flags.DEFINE_string("output", None, "Folder for the .onnx files.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "for",
+    None,
+    ["edge"],
+    "edge: --preprocessing=uint8 --outputs=top_k --precision=int8, calibrated on the images that "
+    "each task was trained with, and accuracy measured on its test images. packnet train notes "
+    "their folders in the pack. Other flags win over these.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_list("task", None, "Only these tasks, separated by commas.", flag_values=FLAGS)
+flags.DEFINE_enum(
+    "names",
+    "number",
+    ["number", "task"],
+    "Names of the files: number: model_task3.onnx, by the order of packing; task: leaves.onnx.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_boolean("softmax", False, "The same as --outputs=probabilities.", flag_values=FLAGS)
 flags.DEFINE_enum(
     "outputs",
@@ -32,8 +49,9 @@ flags.DEFINE_enum(
     flag_values=FLAGS,
 )
 flags.DEFINE_integer(
-    "top_k", None, "With --outputs=top_k, the number of classes; default 5.", 1, flag_values=FLAGS
-)
+    "top_k", None, "With --outputs=top_k, the number of classes; default 5, or all "
+    "if there are fewer.", 1, flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_enum(
     "preprocessing",
     "trained",
@@ -53,6 +71,12 @@ flags.DEFINE_enum(
     "float32",
     ["float32", "float16", "int8"],
     "Precision of weights and computation.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean(
+    "reduce_range",
+    False,
+    "With --precision=int8, keep weights to 7 bits, for x86 CPUs without VNNI.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
@@ -88,42 +112,66 @@ flags.DEFINE_integer("batch_size", None, "A fixed batch size; default any.", 1, 
 flags.DEFINE_float(
     "tolerance", 1e-4, "Largest accepted relative difference from Keras.", flag_values=FLAGS
 )
+EDGE = {"preprocessing": "uint8", "outputs": "top_k", "precision": "int8"}
 OPTIONS = (
     *("softmax", "outputs", "top_k", "preprocessing", "channel_order", "precision"),
-    *("opset", "batch_size", "tolerance"),
+    *("reduce_range", "opset", "batch_size", "tolerance"),
 )
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
+    edge = values["for"].value == "edge"
+    if edge:
+        _set_for_edge(values)
     _check(values)
     cli.need_pack(values.pack)
     cli.start_keras()
     import packnet_tf
     from packnet_tf.apps.packs import shortfalls
-    from packnet_tf.apps.packs.export_data import calibration_images, labelled_images
+    from packnet_tf.apps.packs.export_data import (
+        calibration_images,
+        labelled_images,
+        noted_images,
+    )
     from packnet_tf.export import export_all, export_bundle
 
     net = packnet_tf.load(values.pack)
-    given = _options(values)
+    given = {**_options(values), "names": values.names}
     given["progress"] = lambda name: print(f"Exporting {name} ...", flush=True)
     given["verbose"] = False
     tasks = values.task or list(net.tasks)
+    calibration, evaluate = None, {}
+    if edge:
+        typical, evaluate = noted_images(net, values.pack, tasks, values.calibration_images)
+        calibration = typical if values.precision == "int8" else None
     if values.evaluate:
-        given["evaluate"] = labelled_images(net, values.pack, tasks, values.evaluate)
+        evaluate |= labelled_images(net, values.pack, tasks, values.evaluate)
+    given["evaluate"] = evaluate or None
     if values.bundle:
         exported = export_bundle(
             net, values.output, update_from=values.update_from, optimized=values.optimized, **given
         )
     else:
         if values.calibration:
-            given["calibration"] = calibration_images(
+            calibration = calibration_images(
                 net, values.pack, values.calibration, values.calibration_images
             )
-        exported = export_all(net, values.output, tasks=values.task, **given)
+        exported = export_all(
+            net, values.output, tasks=values.task, calibration=calibration, **given
+        )
     print()
     print(exported)
     print(f"\nManifest: {pathlib.Path(values.output) / 'manifest.json'}")
     shortfalls.warn(net)
+
+
+def _set_for_edge(values: flags.FlagValues) -> None:
+    """Sets the flags that `--for=edge` stands for, where they are not given."""
+    instead = {"outputs": "softmax", "precision": "bundle"}  # flags that choose otherwise
+    for name, value in EDGE.items():
+        other = instead.get(name)
+        if not values[name].present and not (other and values[other].value):
+            values[name].value = value
 
 
 def _check(values: flags.FlagValues) -> None:

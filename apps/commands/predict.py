@@ -10,17 +10,21 @@ Example:
 
 import json
 import os
-import pathlib
 import sys
 from collections.abc import Iterable, Sequence
 
 from absl import flags
 
 from packnet_tf.apps import cli
-from packnet_tf.apps.device.classifier import COPY, Classifier, NotAClassifierError, define_flags
+from packnet_tf.apps.device.classifier import (
+    Classifier,
+    NotAClassifierError,
+    chosen_provider,
+    define_flags,
+)
 from packnet_tf.apps.device.counter import counted
+from packnet_tf.apps.device.exported import exported_files
 from packnet_tf.apps.images.listing import images_in
-from packnet_tf.export import manifest as manifests
 
 FLAGS = cli.new_flags()
 REQUIRED = POSITIONAL = ("model",)
@@ -45,11 +49,8 @@ flags.DEFINE_boolean("json", False, "Print one JSON list.", flag_values=FLAGS)
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if not arguments:
         raise cli.UsageError("name at least one image file, or a folder of images")
-    models = [
-        model
-        for path in values.model
-        for model in open_models(path, values.pixel_range, values.image_size, values.task)
-    ]
+    given = (values.pixel_range, values.image_size, values.task, chosen_provider(values))
+    models = [model for path in values.model for model in open_models(path, *given)]
     images = expand(arguments)
     # Predictions that scroll by on a terminal show the progress themselves.
     shown = sys.stderr.isatty() and (values.json or not sys.stdout.isatty())
@@ -69,7 +70,11 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
 
 def open_models(
-    path: str, pixel_range: str | None, image_size: int, tasks: Sequence[str] | None = None
+    path: str,
+    pixel_range: str | None,
+    image_size: int,
+    tasks: Sequence[str] | None = None,
+    provider: str = "cpu",
 ) -> list[Classifier]:
     """Opens the classifier of a file, or those of a folder with a manifest.
 
@@ -81,36 +86,14 @@ def open_models(
         ValueError: the folder has no such task.
         NotAClassifierError: the file, or every one in the folder, does not classify.
     """
-    folder = pathlib.Path(path)
-    if not folder.is_dir():
-        return [Classifier(path, pixel_range, image_size)]
-    if not (folder / manifests.NAME).is_file():
-        raise FileNotFoundError(
-            f"The folder '{path}' has no {manifests.NAME}. Name a folder that packnet export "
-            "wrote, or one .onnx file."
-        )
     models, left_out = [], []
-    entries = manifests.read(folder)["tasks"]
-    known = [entry["task"] for entry in entries]
-    unknown = sorted({*(tasks or ())} - {*known})
-    if unknown:
-        raise ValueError(f"'{path}' has no task '{unknown[0]}'; it has {', '.join(known)}.")
-    for entry in entries:
-        if tasks and entry["task"] not in tasks:
-            continue
-        damage = manifests.damage(folder, [entry])
-        if damage:
-            raise OSError(f"'{folder / entry['file']}': {damage[entry['file']]}. {COPY}")
+    for file in exported_files(path, tasks):
         try:
-            models.append(Classifier(str(folder / entry["file"]), pixel_range, image_size))
+            models.append(Classifier(file, pixel_range, image_size, provider))
         except NotAClassifierError as error:
             left_out.append(error)
-    if not models and left_out:
-        raise left_out[0]
     if not models:
-        raise ValueError(
-            f"'{folder / manifests.NAME}' lists no tasks. Write some with packnet export."
-        )
+        raise left_out[0]
     for error in left_out:
         print(f"Left out: {error}", file=sys.stderr)
     return models

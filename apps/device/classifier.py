@@ -10,7 +10,7 @@ from absl import flags
 from packnet_tf.apps import cli
 from packnet_tf.apps.device.weight_files import changed_weights, weight_files
 from packnet_tf.apps.images.pixels import read_image, read_whole_image
-from packnet_tf.export.runtime.session import session
+from packnet_tf.export.runtime.session import ProviderError, provider_name, session
 
 COPY = "Copy the model and its weights again, from one export to one folder."
 TOP = ["top_classes", "top_probabilities"]
@@ -36,6 +36,7 @@ class Classifier:
         pixel_range: "low,high", the lowest and the highest pixel value of a float input; default
             from the file's metadata.
         image_size: height and width in pixels, for a float input of any size.
+        provider: onnxruntime's execution provider, "cpu" or "cuda" for instance.
 
     Attributes:
         path: the file, as given.
@@ -50,6 +51,7 @@ class Classifier:
         FileNotFoundError: the file, or a file with its weights, is missing.
         NotAClassifierError: it does not classify images.
         ValueError: onnxruntime cannot read it.
+        ProviderError: the provider is not available.
         UsageError: the pixel range is not known.
 
     Example:
@@ -58,10 +60,15 @@ class Classifier:
         [(3, 0.91), (0, 0.06)]
     """
 
-    def __init__(self, path: str, pixel_range: str | None = None, image_size: int = 224):
-        cli.need("onnxruntime", "onnxruntime")
+    def __init__(
+        self,
+        path: str,
+        pixel_range: str | None = None,
+        image_size: int = 224,
+        provider: str = "cpu",
+    ):
         self.path = path
-        self._session = _open(path)
+        self._session = open_file(path, provider)
         facts = self._session.get_modelmeta().custom_metadata_map
         entry = _only_input(self._session.get_inputs(), path)
         self._outputs, self.count = _outputs(self._session.get_outputs(), path)
@@ -155,8 +162,15 @@ class Classifier:
         ]
 
 
-def _open(path: str):
-    """Opens a file in onnxruntime; an error names the file that is at fault."""
+def open_file(path: str, provider: str = "cpu"):
+    """Opens a file in onnxruntime; an error names the file that is at fault.
+
+    Raises:
+        FileNotFoundError: the file, or a file with its weights, is missing.
+        ProviderError: the provider is not available.
+        ValueError: onnxruntime cannot read it.
+    """
+    cli.need("onnxruntime", "onnxruntime")
     if os.path.isdir(path):
         raise IsADirectoryError(
             f"'{path}' is a folder. Name the file of one task, for instance "
@@ -167,7 +181,9 @@ def _open(path: str):
     for file, what in changed_weights(path).items():
         raise ValueError(f"'{path}' has weights in '{file}', which does not fit: {what}. {COPY}")
     try:
-        return session(path)
+        return session(path, provider)
+    except ProviderError:
+        raise
     except Exception as error:  # onnxruntime's exception classes are not public
         beside = weight_files(path)
         for file in beside:
@@ -247,7 +263,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Defines the flags `pixel_range` and `image_size` for a command."""
+    """Defines the flags `pixel_range`, `image_size` and `provider` for a command."""
     flags.DEFINE_string(
         "pixel_range",
         None,
@@ -258,3 +274,20 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "image_size", 224, "Size in pixels for a float input of any size.", 1, flag_values=values
     )
+    flags.DEFINE_string(
+        "provider",
+        "cpu",
+        "Execution provider of onnxruntime: cpu, cuda, or another one that is installed.",
+        flag_values=values,
+    )
+
+
+def chosen_provider(values: flags.FlagValues) -> str:
+    """Returns onnxruntime's name of `--provider`.
+
+    Raises:
+        UsageError: onnxruntime does not have it.
+    """
+    cli.need("onnxruntime", "onnxruntime")
+    with cli.as_usage():
+        return provider_name(values.provider)

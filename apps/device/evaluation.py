@@ -6,6 +6,8 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
 from packnet_tf.apps.device.classifier import Classifier
 from packnet_tf.apps.device.counter import counted
 from packnet_tf.apps.device.labelled import Labelled
@@ -75,6 +77,23 @@ def answer(model: Classifier, files: Sequence[tuple[str, int]]) -> Answers:
                 classes, chances = ([one[place] for one in best] for place in (0, 1))
                 answers.images.append(Answer(path, label, classes, chances))
     return answers
+
+
+def confusion_matrix(answers: Sequence[Answer], count: int) -> np.ndarray:
+    """Counts images by right class (rows) and answered class (columns).
+
+    Args:
+        answers: the answers to the images.
+        count: number of classes.
+
+    Example:
+        >>> confusion_matrix([Answer("a.jpg", 0, [1, 0], [0.9, 0.1])], 2).tolist()
+        [[0, 1], [0, 0]]
+    """
+    matrix = np.zeros((count, count), np.int64)
+    for one in answers:
+        matrix[one.label, one.classes[0]] += 1
+    return matrix
 
 
 def evaluate(model: Classifier, images: Labelled) -> tuple[Answers, list["ClassScore"]]:

@@ -62,6 +62,37 @@ def labelled_images(
     return Labelled(folder, list(classes), listed.pairs(classes), notes)
 
 
+def folders_by_task(flag: str, given: Sequence[str], tasks: Sequence[str]) -> dict[str, str]:
+    """Returns the folders that a flag names, by task.
+
+    Args:
+        flag: the flag, for messages.
+        given: its values, `TASK:FOLDER`; for a single task also `FOLDER`.
+        tasks: names of the tasks.
+
+    Raises:
+        ValueError: a value does not name its task, or names an unknown one.
+
+    Example:
+        >>> folders_by_task("--data", ["leaves:photos/leaves"], ["flowers", "leaves"])
+        {'leaves': 'photos/leaves'}
+    """
+    folders = dict(entry.split(":", 1) for entry in given if ":" in entry)
+    plain = [entry for entry in given if ":" not in entry]
+    if plain and (len(tasks) > 1 or len(given) > 1):
+        raise ValueError(
+            f"{flag}={','.join(given)} does not say which of the tasks {', '.join(tasks)} it is "
+            f"for. Write {flag}={tasks[0]}:{plain[0]}."
+        )
+    folders |= dict(zip(tasks, plain, strict=False))
+    unknown = sorted(set(folders) - set(tasks))
+    if unknown:
+        raise ValueError(
+            f"{flag} names the task '{unknown[0]}'; the tasks here are {', '.join(tasks)}."
+        )
+    return folders
+
+
 def _split_folder(root: pathlib.Path, split: str | None) -> pathlib.Path:
     if not root.is_dir():
         raise FileNotFoundError(f"There is no folder '{root}'. {LAYOUT}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from packnet_tf.apps.device import labelled
-from packnet_tf.apps.images.folders import readable_files
+from packnet_tf.apps.images.folders import read_folder, readable_files
 from packnet_tf.apps.images.listing import images_in
 from packnet_tf.apps.images.pipeline import Pipeline
 from packnet_tf.apps.packs.opening import check_shapes, pixel_range
@@ -22,9 +22,8 @@ def calibration_images(net, pack: str, folder: str, count: int) -> np.ndarray:
         count: number of images, chosen with a fixed seed.
     """
     check_shapes(net.state.trunk, pack)
-    files = images_in(folder)
-    files = sorted(random.Random(0).sample(files, min(count, len(files))))
-    data = _pipeline(net, pack).evaluation(_readable([(path, 0) for path in files]))
+    files = _chosen([(path, 0) for path in images_in(folder)], count)
+    data = _pipeline(net, pack).evaluation(_readable(files))
     return np.concatenate([images for images, _ in data.as_numpy_iterator()])
 
 
@@ -35,19 +34,7 @@ def labelled_images(net, pack: str, tasks: Sequence[str], given: Sequence[str]) 
         ValueError: a folder does not name its task, or names an unknown one.
     """
     check_shapes(net.state.trunk, pack)
-    folders = dict(entry.split(":", 1) for entry in given if ":" in entry)
-    plain = [entry for entry in given if ":" not in entry]
-    if plain and (len(tasks) > 1 or len(given) > 1):
-        raise ValueError(
-            f"--evaluate={','.join(given)} does not say which of the tasks {', '.join(tasks)} it "
-            f"is for. Write --evaluate={tasks[0]}:{plain[0]}."
-        )
-    folders |= dict(zip(tasks, plain, strict=False))
-    unknown = sorted(set(folders) - set(tasks))
-    if unknown:
-        raise ValueError(
-            f"--evaluate names the task '{unknown[0]}'; exported are {', '.join(tasks)}."
-        )
+    folders = labelled.folders_by_task("--evaluate", given, tasks)
     pipeline = _pipeline(net, pack)
     found = {
         task: labelled.labelled_images(folder, None, net.classes(task), None)
@@ -57,6 +44,64 @@ def labelled_images(net, pack: str, tasks: Sequence[str], given: Sequence[str]) 
         for note in images.notes:
             print(f"{task}: {note}", flush=True)
     return {task: pipeline.evaluation(_readable(images.files)) for task, images in found.items()}
+
+
+def noted_images(
+    net, pack: str, tasks: Sequence[str], count: int
+) -> tuple[dict[str, object], dict[str, object]]:
+    """Returns batches of the images that tasks were trained with, from the folders in the pack.
+
+    A task whose folder is not in the pack, is gone or has other classes by now is named in a line.
+
+    Args:
+        net: the pack.
+        pack: its file, for messages.
+        tasks: names of the tasks.
+        count: number of training images for calibration, chosen with a fixed seed.
+
+    Returns:
+        By task, training images for calibration (None for a task without images); and, for tasks
+        with images, its test images with labels, or the validation images if there are none.
+    """
+    check_shapes(net.state.trunk, pack)
+    pipeline = _pipeline(net, pack)
+    calibration, evaluate = dict.fromkeys(tasks), {}
+    for task in tasks:
+        facts, classes = net.metadata(task), net.classes(task)
+        try:
+            files = _noted_files(facts, classes)
+            typical = _readable(_chosen(files["train"], count))
+            held_out = _readable(files.get("test", files["validation"]))
+        except (OSError, ValueError) as error:
+            print(f"{task}: {error} There are no images to calibrate and measure it with.")
+            continue
+        calibration[task] = pipeline.evaluation(typical)
+        evaluate[task] = pipeline.evaluation(held_out)
+    return calibration, evaluate
+
+
+def _noted_files(facts: dict, classes: list[str] | None) -> dict[str, list[tuple[str, int]]]:
+    """Returns the images of the folder in a task's metadata, by split, as training split them.
+
+    Raises:
+        OSError: there is none, or it is gone.
+        ValueError: it has other classes by now.
+    """
+    if "data" not in facts:
+        raise OSError("The pack names no folder of its images.")
+    given = {key: facts[key] for key in ("validation_share", "seed") if key in facts}
+    folder = read_folder(facts["data"], **given)
+    if folder.classes != classes:
+        raise ValueError(
+            f"'{facts['data']}' has the classes {', '.join(folder.classes)}, and the task "
+            f"{', '.join(classes or ['none'])}."
+        )
+    return folder.files
+
+
+def _chosen(files: Sequence[tuple[str, int]], count: int) -> list[tuple[str, int]]:
+    """Returns `count` of the files, or all if there are fewer; the same for the same files."""
+    return sorted(random.Random(0).sample(files, min(count, len(files))))
 
 
 def _readable(files: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:

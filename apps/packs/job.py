@@ -100,6 +100,8 @@ class Job:
             "image_size": net.state.trunk.input_shape[1:3],
             "pixel_range": net.notes["pixel_range"],
             "epochs": self.plan.epochs,
+            "validation_share": self.plan.validation_share,
+            "seed": self.plan.seed,
         }
 
     def finish(self, net, entry: dict) -> None:

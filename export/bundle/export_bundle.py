@@ -31,6 +31,7 @@ def export_bundle(
     evaluate: Mapping[str, Iterable] | None = None,
     update_from: AnyPath | None = None,
     optimized: bool = False,
+    names: str = "number",
     progress: Callable[[str], None] | None = None,
     verbose: bool = True,
     **options: Any,
@@ -54,6 +55,7 @@ def export_bundle(
             earlier bundle to update it; `directory` may be the same folder.
         optimized: also write `model_task1.ort`, ...: complete networks, optimized and in ONNX
             Runtime's own format, for devices that cannot afford masking at load.
+        names: as for `export_all`; graphs of the earlier bundle keep their names.
         progress: called with each task's name before it is exported.
         verbose: whether to print a line for every file once it is checked.
         **options: as for `export_onnx`, except `precision`: the tasks share float32 weights.
@@ -73,7 +75,7 @@ def export_bundle(
         >>> model = net.add_task("cars", keras.layers.Dense(196))  # a month later
         >>> export_bundle(net, "update/", update_from="bundle/")
     """
-    names = chosen(net, None)
+    tasks = chosen(net, None)
     directory, export_options = pathlib.Path(directory), ExportOptions(**options)
     _check_options(export_options)
     check_data(net, samples, evaluate)
@@ -84,16 +86,16 @@ def export_bundle(
         else:
             manifest, files = _read_earlier(net, pathlib.Path(update_from), folder)
         known = {task["task"]: task for task in manifest["tasks"]}
-        new = [name for name in names if name not in known]
+        new = [name for name in tasks if name not in known]
         if not new:  # check the weights all the same: the last task reads all of them
-            again = TaskGraph(net, names[-1], ExportOptions(**known[names[-1]]["options"]))
+            again = TaskGraph(net, tasks[-1], ExportOptions(**known[tasks[-1]]["options"]))
             graphs_with_references([again], files)
-        files += new_files(folder, len(names), len(known))
+        files += new_files(folder, len(tasks), len(known))
         for graph, proto in graphs_with_references(
             _task_graphs(net, new, export_options, progress), files
         ):
-            path = folder / f"model_task{graph.number}.onnx"
             task = graph.task
+            path = folder / manifests.file_name(names, task, graph.number)
             data = Data((samples or {}).get(task), None, (evaluate or {}).get(task))
             entry = graph.finish(proto, path, data, optimized)
             say_written(entry, verbose)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 OUTPUTS = ("logits", "probabilities", "top_k")
 NAMES = ("logits", "probabilities", "top_classes", "top_probabilities")
+TOP_K = 5
 
 
 def ends_in_probabilities(proto: "ModelProto") -> list[bool]:
@@ -57,6 +58,12 @@ def name_outputs(proto: "ModelProto", features: bool, gives_probabilities: list[
     final = [names.get(output.name, output.name) for output in proto.graph.output]
     if len(set(final)) == len(final):  # a head may have an output of that name already
         rename(proto.graph, names)
+
+
+def default_top_k(proto: "ModelProto") -> int:
+    """Returns the number of classes in `outputs="top_k"` if none is given."""
+    sizes = proto.graph.output[0].type.tensor_type.shape.dim
+    return min(TOP_K, sizes[-1].dim_value or TOP_K) if sizes else TOP_K
 
 
 def check_outputs(

@@ -13,12 +13,12 @@ from packnet_tf.export.graph.outputs import are_probabilities, expected_and_foun
 from packnet_tf.export.graph.preprocessing import Pixels
 from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.runtime.batches import input_batches, labelled_batches
+from packnet_tf.export.runtime.session import LENGTHS
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 RANDOM_BATCH = 4
-LENGTHS = (32, 64, 128, 256, 512, 1024, 16, 8)  # sizes to try for unknown dimensions, in this order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,12 +171,13 @@ class Comparison:
             labelled: one pair (inputs, labels), or several; see `labelled_batches`.
 
         Returns:
-            A dict: `accuracy` and `agreement`, both 0 to 1, and `images`, their number.
+            A dict: `accuracy`, `keras_accuracy` (of the Keras model) and `agreement`, all 0 to 1,
+            and `images`, their number.
 
         Raises:
             ValueError: the model does not classify, or the labels do not fit.
         """
-        right = same = total = 0
+        right = right_in_keras = same = total = 0
         for inputs, labels in labelled_batches(self.model, labelled, self.options.batch_size):
             logits, found = self.answers(onnx_session, inputs)
             ours = top_classes("logits", logits)
@@ -188,11 +189,13 @@ class Comparison:
                 )
             count = len(labels)
             right += int(np.sum(theirs[:count] == labels))
+            right_in_keras += int(np.sum(ours[:count] == labels))
             same += int(np.sum(theirs[:count] == ours[:count]))
             total += count
         if not total:
             raise ValueError("evaluate has no examples. Give some, or leave it out.")
-        return {"accuracy": right / total, "agreement": same / total, "images": total}
+        counts = {"accuracy": right, "keras_accuracy": right_in_keras, "agreement": same}
+        return {name: count / total for name, count in counts.items()} | {"images": total}
 
 
 def random_inputs(

@@ -1,4 +1,4 @@
-"""onnxruntime sessions on the CPU. Devices have no Keras and no TensorFlow: import neither."""
+"""onnxruntime sessions. Devices have no Keras and no TensorFlow: import neither."""
 
 import os
 from typing import TYPE_CHECKING
@@ -7,6 +7,39 @@ from packnet_tf.backend.types import AnyPath
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
+
+LENGTHS = (32, 64, 128, 256, 512, 1024, 16, 8)  # sizes to try for unknown dimensions, in this order
+CPU, SUFFIX = "CPUExecutionProvider", "ExecutionProvider"
+
+
+class ProviderError(ValueError):
+    """Raised for an execution provider that onnxruntime does not have, or cannot start."""
+
+
+def provider_name(name: str) -> str:
+    """Returns onnxruntime's name of an execution provider.
+
+    Args:
+        name: "cpu", "cuda", ..., or onnxruntime's own name; upper and lower case are the same.
+
+    Raises:
+        ProviderError: the installed onnxruntime does not have it; the message lists those it has.
+
+    Example:
+        >>> provider_name("cpu")
+        'CPUExecutionProvider'
+    """
+    import onnxruntime
+
+    available = onnxruntime.get_available_providers()
+    for full in available:
+        if name.lower() in (full.lower(), full.removesuffix(SUFFIX).lower()):
+            return full
+    known = ", ".join(full.removesuffix(SUFFIX).lower() for full in available)
+    raise ProviderError(
+        f"onnxruntime {onnxruntime.__version__} has no provider '{name}' here; it has {known}. "
+        "Write one of these."
+    )
 
 
 def optimize(path: AnyPath, target: AnyPath) -> None:
@@ -25,22 +58,37 @@ def optimize(path: AnyPath, target: AnyPath) -> None:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = os.fspath(target)
     options.add_session_config_entry("session.save_model_format", "ORT")
-    onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(os.fspath(path), options, providers=[CPU])
 
 
-def session(path: AnyPath) -> "InferenceSession":
+def session(path: AnyPath, provider: str = "cpu", threads: int = 0) -> "InferenceSession":
     """Opens a model file in onnxruntime.
 
     Args:
         path: a `.onnx` or `.ort` file.
+        provider: the execution provider, see `provider_name`. The CPU runs the operators that it
+            lacks.
+        threads: number of threads that compute one operator; 0 for onnxruntime's default.
 
     Returns:
         An `onnxruntime.InferenceSession`.
+
+    Raises:
+        ProviderError: the provider is not available.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
-    return onnxruntime.InferenceSession(
-        os.fspath(path), options, providers=["CPUExecutionProvider"]
+    options.intra_op_num_threads = threads
+    name = provider_name(provider)
+    opened = onnxruntime.InferenceSession(
+        os.fspath(path), options, providers=list(dict.fromkeys([name, CPU]))
     )
+    # onnxruntime may list a provider whose libraries or hardware are missing, and use the CPU.
+    if name not in opened.get_providers():
+        raise ProviderError(
+            f"onnxruntime has the provider '{name}' but cannot start it on this machine; its "
+            "messages above say why. Use the provider cpu."
+        )
+    return opened

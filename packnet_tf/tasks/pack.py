@@ -151,8 +151,9 @@ class Pack:
 
         `committed` is the time of the commit in UTC, as ISO 8601. `Task(metadata=...)` and
         `note_metadata` add others. `packnet train` adds `data` (its folder of images), `images`
-        (their number by split), `image_size` (height and width in pixels), `pixel_range` and
-        `epochs`.
+        (their number by split), `image_size` (height and width in pixels), `pixel_range`,
+        `epochs`, and `validation_share` and `seed`, which choose images to validate on if there is
+        no folder of them.
 
         Args:
             name: the task's name.

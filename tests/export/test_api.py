@@ -25,7 +25,7 @@ from helpers.pack_helpers import (
     packed,
     packed_layers,
 )
-from packnet_tf.export import export_all, export_bundle, export_onnx
+from packnet_tf.export import export_all, export_bundle, export_onnx, verify
 from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.task_graph import TaskGraph
 
@@ -239,6 +239,25 @@ def test_exporting_one_task_again_keeps_the_others_in_the_manifest(net, tmp_path
     after = export_all(net, tmp_path, tasks=["cars"])
     assert [task["task"] for task in after["tasks"]] == ["birds", "cars", "flowers"]
     assert after["tasks"][0] == before["tasks"][0]
+
+
+def test_files_are_named_by_their_task_on_request(net, tmp_path):
+    manifest = export_all(net, tmp_path / "onnx", names="task")
+    files = ["birds.onnx", "cars.onnx", "flowers.onnx"]
+    assert [task["file"] for task in manifest["tasks"]] == files
+    assert [verdict.problems for verdict in verify(net, tmp_path / "onnx")] == [[], [], []]
+    bundle = export_bundle(net, tmp_path / "bundle", names="task")
+    assert [task["file"] for task in bundle["tasks"]] == files
+    with pytest.raises(ValueError, match="names='class' is not known to the export; write names="):
+        export_all(net, tmp_path / "onnx", names="class")
+
+
+def test_a_task_exported_under_another_name_replaces_its_file(net, tmp_path):
+    export_all(net, tmp_path)
+    manifest = export_all(net, tmp_path, tasks=["cars"], names="task")
+    files = ["model_task1.onnx", "cars.onnx", "model_task3.onnx"]
+    assert [task["file"] for task in manifest["tasks"]] == files
+    assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", *files}
 
 
 def test_the_same_pack_gives_files_that_answer_bit_for_bit_alike(net, tmp_path):

@@ -219,9 +219,32 @@ class TestOutputs:
             "metadata has 'task', which the file says of itself. Choose another name."
         )
 
+    def test_without_top_k_there_are_five_classes_or_all(self, net, tmp_path):
+        inputs = keras.Input((12,))
+        wide = packnet_tf.PackNet(keras.Model(inputs, layers.Dense(4)(inputs), name="trunk"))
+        wide.add_task("many", layers.Dense(7))
+        wide.commit()
+        for pack, task, count in ((net, "one", 3), (wide, "many", 5)):
+            manifest = export_all(pack, tmp_path / task, tasks=[task], outputs="top_k")
+            [entry] = manifest["tasks"]
+            assert [output["shape"] for output in entry["outputs"]] == [[None, count]] * 2
+            assert [verdict.problems for verdict in verify(pack, tmp_path / task)] == [[]]
+
+    @pytest.mark.parametrize("outputs", ["probabilities", "top_k"])
+    def test_an_adopted_trunk_gives_its_features_whatever_the_outputs(self, outputs, tmp_path):
+        inputs = keras.Input((12,))
+        net = packnet_tf.PackNet(keras.Model(inputs, layers.Dense(8)(inputs), name="trunk"))
+        net.adopt("base", 0.5)
+        net.add_task("one", layers.Dense(3))
+        net.commit()
+        base, one = export_all(net, tmp_path, outputs=outputs)["tasks"]
+        assert [output["name"] for output in base["outputs"]] == ["features"]
+        assert "features" not in [output["name"] for output in one["outputs"]]
+        assert [verdict.problems for verdict in verify(net, tmp_path)] == [[], []]
+
     def test_more_than_there_are_is_refused(self, net, tmp_path):
         with pytest.raises(ValueError, match=r"top_k=5 is for a model with one output .*batch, 3"):
-            export_onnx(net, "one", tmp_path / "m.onnx", outputs="top_k")
+            export_onnx(net, "one", tmp_path / "m.onnx", outputs="top_k", top_k=5)
         with pytest.raises(ValueError, match="top_k is a whole number from 1; got 0"):
             export_onnx(net, "one", tmp_path / "m.onnx", outputs="top_k", top_k=0)
         with pytest.raises(ValueError, match="softmax=True gives probabilities, and outputs="):
@@ -285,6 +308,7 @@ class TestMeasured:
         if precision == "float32" or batch_size:  # int8 ranges depend on the batch
             assert found["accuracy"] == np.mean(named == labels)
             assert found["agreement"] == np.mean(named == keras_named)
+        assert found["keras_accuracy"] == np.mean(keras_named == labels)
         assert "evaluated" not in manifest["tasks"][1]
 
     def test_int8_takes_calibration_as_array_batches_or_by_task(self, net, tmp_path):
@@ -298,6 +322,12 @@ class TestMeasured:
             expected = logits(net.task_model("one"), x)
             found = answer(tmp_path / "model_task1.onnx", x)
             assert 0 < np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+
+    def test_int8_calibrates_the_tasks_with_calibration(self, net, tmp_path):
+        x = pictures().astype("float32") / 255
+        given = {"one": x, "two": None}
+        manifest = export_all(net, tmp_path, precision="int8", calibration=given)
+        assert [task["calibrated"] for task in manifest["tasks"]] == [True, False]
 
     def test_calibration_for_another_precision_is_refused(self, net, tmp_path):
         with pytest.raises(ValueError, match="calibration is for 'int8', not for 'float32'"):

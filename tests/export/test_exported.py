@@ -10,6 +10,7 @@ import pytest
 from helpers.pack_helpers import mlp_trunk, packed, run_python
 from packnet_tf.export import export_all, export_bundle, export_onnx
 from packnet_tf.export.convert.quiet import quiet_tools
+from packnet_tf.export.exported import Exported
 
 
 def test_an_export_prints_a_line_a_file(tmp_path, capfd):
@@ -92,3 +93,23 @@ def test_a_new_process_prints_nothing_else(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr.partition("begin\n")[2] == ""
     assert len(done.stdout.splitlines()) == 6
+
+
+def test_a_precision_that_costs_accuracy_is_warned_of():
+    def task(name, accuracy, in_keras, precision="int8"):
+        found = {"accuracy": accuracy, "keras_accuracy": in_keras, "agreement": 0.9, "images": 200}
+        return {
+            "file": f"{name}.onnx", "task": name, "bytes": 10, "precision": precision,
+            "relative_difference": 0.1, "evaluated": found,
+        }  # fmt: skip
+
+    tasks = [task("a", 0.865, 0.905), task("b", 0.9, 0.905), task("c", 0.5, 0.9, "float16")]
+    del tasks[1]["evaluated"]["keras_accuracy"]  # of an older manifest
+    exported = Exported({"tasks": tasks})
+    assert exported.warnings == [
+        "WARNING: task 'a' in int8 gets 86.5% of 200 images right, and 90.5% in Keras. Export it "
+        "as float16 or float32, or calibrate with more images.",
+        "WARNING: task 'c' in float16 gets 50.0% of 200 images right, and 90.0% in Keras. Export "
+        "it as float32.",
+    ]
+    assert all(sentence in str(exported) for sentence in exported.warnings)

@@ -1,18 +1,21 @@
 """The figures of the report."""
 
-import io
-import pathlib
+import math
+import textwrap
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from packnet_tf.apps.pages.page import WIDTH
 from packnet_tf.apps.research.results.summary import Line
 from packnet_tf.reporting.capacity import Capacity
-from packnet_tf.reporting.plotting import plot_capacity, task_colours
+from packnet_tf.reporting.colours import task_colours
+from packnet_tf.reporting.figures import as_text, legend, shortened
+from packnet_tf.reporting.plotting import plot_capacity
 
 MARKERS = "osD^vP*X<>"
+CHARACTER = 0.1  # inches per character of a title, about
 FILTERS = 16  # number of filters of the first layer to show
 
 
@@ -62,38 +65,43 @@ def draw_all(report: Sequence[tuple[str, Line]], filters: dict[str, np.ndarray] 
 
 
 def draw_tasks(report: Sequence[tuple[str, Line]]) -> Figure:
-    """Draws bars of accuracy, a group per method and a bar per task."""
+    """Draws accuracies at the end: a panel per task and one of their mean."""
     tasks = list(report[0][1].tasks)
-    colours = task_colours(len(tasks))
-    figure, axes = _figure(width=max(7.0, 1.1 * len(report) + 2), height=4.2)
-    width = 0.8 / len(tasks)
-    for number, task in enumerate(tasks):
-        means, deviations = zip(*(line.tasks[task] for _, line in report), strict=True)
-        places = np.arange(len(report)) + (number - (len(tasks) - 1) / 2) * width
-        axes.bar(
-            places, 100 * np.array(means), width, yerr=100 * np.array(deviations), label=task,
-            color=colours[number], error_kw={"linewidth": 0.8},
-        )  # fmt: skip
-    for place, (_, line) in enumerate(report):
-        axes.text(place, 102, f"mean {100 * line.acc[0]:.1f}", ha="center", fontsize=8)
-    axes.set_xticks(range(len(report)), [title for title, _ in report], rotation=20, ha="right")
-    axes.set_ylim(0, 110)
-    axes.set_yticks(range(0, 101, 20))
-    axes.set_ylabel("test accuracy, %")
-    figure.legend(loc="outside lower center", ncols=min(8, len(tasks)), frameon=False)
+    panels = {"mean": [line.acc for _, line in report]} if len(tasks) > 1 else {}
+    panels |= {task: [line.tasks[task] for _, line in report] for task in tasks}
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(WIDTH, rows * (0.8 + 0.3 * len(report))), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    low, high = _limits([mean for pairs in panels.values() for mean, _ in pairs])
+    colours = task_colours(len(report))
+    for (name, pairs), panel in zip(panels.items(), axes.flat, strict=False):
+        for place, ((mean, deviation), colour) in enumerate(zip(pairs, colours, strict=True)):
+            panel.errorbar(100 * mean, place, xerr=100 * deviation, fmt="o", color=colour)
+            panel.text(100 * mean + 0.03 * (high - low), place, f"{100 * mean:.1f}", va="center")
+        panel.set_title(as_text(shortened(name)), fontsize=10)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(color="#EEEEEE")
+        panel.set_axisbelow(True)
+    for panel in axes.flat[len(panels) :]:
+        panel.set_visible(False)
+    axes[0, 0].set_yticks(range(len(report)), [as_text(shortened(title)) for title, _ in report])
+    axes[0, 0].set_ylim(len(report) - 0.5, -0.5)
+    axes[0, 0].set_xlim(low, high + 0.2 * (high - low))  # room for the numbers
+    figure.supxlabel("test accuracy, %", fontsize=10)
     return figure
 
 
 def draw_matrices(report: Sequence[tuple[str, Line]]) -> Figure:
     """Draws heat maps of A[i, j], a mean over seeds, one per method and order."""
-    columns = min(3, len(report))
+    size = 1.5 + 0.33 * len(report[0][1].tasks)
+    columns = min(len(report), max(1, int(WIDTH / size)))
     rows = -(-len(report) // columns)
-    size = 1.3 + 0.55 * len(report[0][1].tasks)
-    figure = Figure(figsize=(columns * size * 1.15, rows * size), layout="constrained")
+    figure = Figure(figsize=(WIDTH, rows * size), layout="constrained")
     for number, (title, line) in enumerate(report):
         axes = figure.add_subplot(rows, columns, number + 1)
         matrix = np.mean([m.matrix for m in line.measured], axis=0)
-        names = line.measured[0].names
+        names = [as_text(shortened(name)) for name in line.measured[0].names]
         axes.imshow(matrix, vmin=0, vmax=1, cmap="viridis")
         for (row, column), value in np.ndenumerate(matrix):
             if not np.isnan(value):
@@ -103,33 +111,37 @@ def draw_matrices(report: Sequence[tuple[str, Line]]) -> Figure:
                     fontsize=8,
                 )  # fmt: skip
         axes.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
-        axes.set_yticks(range(len(names)), [f"after {name}" for name in names], fontsize=8)
-        axes.set_title(title, fontsize=10)
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+        axes.set_ylabel("after", fontsize=8)
+        wrapped = textwrap.fill(shortened(title), int(size / CHARACTER))
+        axes.set_title(as_text(wrapped), fontsize=10)
         axes.spines[:].set_visible(False)
     return figure
 
 
 def draw_storage(report: Sequence[tuple[str, Line]]) -> Figure:
     """Draws mean accuracy against storage."""
-    figure, axes = _figure(width=8.5, height=4.6)
-    colours = task_colours(len(report))
-    for number, (title, line) in enumerate(report):
-        axes.errorbar(
-            line.of_one[0], 100 * line.acc[0], yerr=100 * line.acc[1], label=title, capsize=3,
-            linestyle="none", marker=MARKERS[number % len(MARKERS)], markersize=8,
-            color=colours[number],
+    figure, axes = _figure(height=4.6)
+    explained = []
+    for number, ((title, line), colour) in enumerate(
+        zip(report, task_colours(len(report)), strict=True)
+    ):
+        marks = axes.errorbar(
+            line.of_one[0], 100 * line.acc[0], yerr=100 * line.acc[1], capsize=3,
+            linestyle="none", marker=MARKERS[number % len(MARKERS)], markersize=8, color=colour,
         )  # fmt: skip
-    axes.set_xlim(left=0)
+        explained.append((title, marks))
+    axes.set_xlim(0, 1.05 * max(line.of_one[0] for _, line in report))
     axes.set_xlabel("bytes on disk for all tasks, in networks")
     axes.set_ylabel("mean test accuracy, %")
     axes.grid(color="#EEEEEE")
-    figure.legend(loc="outside right center", frameon=False)
+    legend(figure, explained)
     return figure
 
 
 def draw_ratios(report: Sequence[tuple[str, Line]]) -> Figure:
     """Draws accuracy against pruning ratio, a colour per task and a marker per method."""
-    figure, axes = _figure(width=8.5, height=4.8)
+    figure, axes = _figure(height=4.8)
     tasks = list(report[0][1].tasks)
     colours = dict(zip(tasks, task_colours(len(tasks)), strict=True))
     for number, (_, line) in enumerate(report):
@@ -144,16 +156,14 @@ def draw_ratios(report: Sequence[tuple[str, Line]]) -> Figure:
                 axes.plot([ratio, ratio], [after, retrained], color=colour, linewidth=0.6)
                 axes.plot(ratio, after, marker, color=colour, markerfacecolor="white")
                 axes.plot(ratio, retrained, marker, color=colour)
-    for name in tasks:
-        axes.plot([], [], "s", color=colours[name], label=name)
+    explained = [(name, axes.plot([], [], "s", color=colours[name])[0]) for name in tasks]
     for number, (title, _) in enumerate(report):
-        axes.plot([], [], MARKERS[number % len(MARKERS)], color="#555555", label=title)
+        (marks,) = axes.plot([], [], MARKERS[number % len(MARKERS)], color="#555555")
+        explained.append((title, marks))
     axes.set_xlabel("pruning ratio: share of its claim that the task released")
     axes.set_ylabel("accuracy on validation images, %")
-    axes.set_xlim(-0.05, 1.0)
-    axes.set_ylim(0, 103)
     axes.grid(color="#EEEEEE")
-    figure.legend(loc="outside right center", frameon=False)
+    legend(figure, explained)
     return figure
 
 
@@ -166,7 +176,8 @@ def drawable(filters: dict[str, np.ndarray]) -> bool:
 def draw_filters(filters: dict[str, np.ndarray]) -> Figure:
     """Draws filters, a row per task and a column per filter; weights of 0 are grey."""
     count = min(FILTERS, filters["trunk"].shape[-1])
-    figure = Figure(figsize=(0.55 * count + 1.6, 0.62 * len(filters) + 0.2), layout="constrained")
+    height = (WIDTH - 1.6) / count + 0.07
+    figure = Figure(figsize=(WIDTH, min(0.62, height) * len(filters) + 0.2), layout="constrained")
     axes = figure.subplots(len(filters), count, squeeze=False)
     top = np.abs(filters["trunk"]).max(axis=(0, 1, 2), keepdims=True)
     for row, (name, kernel) in enumerate(filters.items()):
@@ -183,25 +194,14 @@ def draw_filters(filters: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def svg(figure: Figure) -> str:
-    """Returns a figure as SVG text, always the same for the same figure."""
-    text = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "packnet"}):
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """Returns the limits of an axis in %, from accuracies of 0 to 1: tens that hold all of them."""
+    low, high = 10 * math.floor(10 * min(values)), 10 * math.ceil(10 * max(values))
+    return (max(0, low - 10), high) if low == high else (low, high)
 
 
-def write_figures(pictures: dict, folder: pathlib.Path) -> dict[str, str]:
-    """Writes every figure to an SVG file; returns their texts by name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    texts = {name: svg(figure) for name, (figure, _) in pictures.items()}
-    for name, text in texts.items():
-        (folder / f"{name}.svg").write_text(text, encoding="utf-8")
-    return texts
-
-
-def _figure(width: float, height: float):
-    figure = Figure(figsize=(width, height), layout="constrained")
+def _figure(height: float):
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes

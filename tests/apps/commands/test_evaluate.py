@@ -1,5 +1,6 @@
 """`packnet evaluate`: accuracies counted by hand, and folders that do not fit."""
 
+import csv
 import json
 
 import numpy as np
@@ -354,3 +355,27 @@ def test_a_class_without_images_is_said(colours):
     found = labelled_images(colours, None, COLOURS, 3)
     assert found.notes == [f"'{colours}' has no image of class 'blue'."]
     assert COLOURS.index("blue") not in [label for _, label in found.files]
+
+
+def test_an_evaluation_is_written_to_a_folder(colours, tmp_path, capsys):
+    model = write_model(tmp_path / "m.onnx")
+    status, out, _ = evaluate(capsys, model, colours, f"--output={tmp_path / 'found'}")
+    assert status == 0
+    assert f"Written: {tmp_path / 'found'}" in out
+    with (tmp_path / "found" / "confusion.csv").open() as file:
+        assert list(csv.reader(file)) == [
+            ["right class / answer", *COLOURS],
+            ["red", "1", "1", "2"],
+            ["green", "0", "3", "0"],
+            ["blue", "0", "0", "1"],
+        ]
+    with (tmp_path / "found" / "images.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8
+    wrong = [row for row in rows if row["right"] == "0"]
+    assert {(row["class"], row["answer"]) for row in wrong} == {("red", "blue"), ("red", "green")}
+    assert all(float(row["probability"]) > 0.33 for row in rows)
+    scores = json.loads((tmp_path / "found" / "evaluation.json").read_text())
+    assert scores["accuracy"] == 5 / 8
+    status, out, _ = evaluate(capsys, model, colours, f"--output={tmp_path / 'found'}", "--json")
+    assert json.loads(out) == scores

@@ -121,7 +121,7 @@ def test_what_training_measured_stays(trained_once):
     assert found.pop("committed").startswith("20")
     assert found == {
         "data": str(folder / "shades"), "images": report.images, "image_size": [16, 16],
-        "pixel_range": "0,255", "epochs": 3,
+        "pixel_range": "0,255", "epochs": 3, "validation_share": 0.1, "seed": 0,
     }  # fmt: skip
     logs = folder / "pack.keras.runs" / "shades"
     entry = json.loads((logs / "history.json").read_text())

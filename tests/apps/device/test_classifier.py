@@ -1,6 +1,7 @@
 """The classifier behind `packnet predict`, on files of every form."""
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 
@@ -16,6 +17,8 @@ from helpers.pack_helpers import conv_trunk, logits, packed
 from packnet_tf.apps.device.classifier import Classifier
 from packnet_tf.apps.device.weight_files import changed_weights, weight_files
 from packnet_tf.apps.images.pixels import read_image
+from packnet_tf.apps.main import main
+from packnet_tf.export.runtime.session import ProviderError, provider_name
 
 ORANGE = (250, 120, 10)  # logits of (25, 12, 1) in a file of write_model
 
@@ -276,3 +279,40 @@ def test_answers_that_are_no_numbers_are_refused(tmp_path):
         f"'{path}' answers NaN or infinite numbers. Train the task again, or, where it was "
         "exported in a lower precision, export it in float32."
     )
+
+
+# Providers
+
+
+def test_a_provider_is_named_as_onnxruntime_does_or_shorter():
+    for name in ("cpu", "CPU", "CPUExecutionProvider", "cpuexecutionprovider"):
+        assert provider_name(name) == "CPUExecutionProvider"
+    for full in onnxruntime.get_available_providers():
+        assert provider_name(full.removesuffix("ExecutionProvider").upper()) == full
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "benchmark"])
+def test_a_provider_that_is_not_installed_is_refused_with_those_that_are(command, tmp_path, capsys):
+    model = write_model(tmp_path / "m.onnx")
+    assert main([command, model, "p.png", "--provider=abacus"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"packnet {command}: onnxruntime {onnxruntime.__version__} has no ")
+    assert "provider 'abacus' here; it has " in err
+    for full in onnxruntime.get_available_providers():
+        assert full.removesuffix("ExecutionProvider").lower() in err
+
+
+def test_a_provider_that_cannot_start_is_an_error_and_not_the_cpu(tmp_path, monkeypatch):
+    model = write_model(tmp_path / "m.onnx")
+    listed = ["AbacusExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", _on_the_cpu(onnxruntime.InferenceSession))
+    with pytest.raises(ProviderError) as error:
+        Classifier(model, provider="abacus")
+    assert "'AbacusExecutionProvider' but cannot start it on this machine" in str(error.value)
+    assert Classifier(model).count == 3
+
+
+def _on_the_cpu(opened):
+    """Opens a session as onnxruntime does where the hardware of a provider is missing."""
+    return lambda path, options, providers: opened(path, options, providers[-1:])

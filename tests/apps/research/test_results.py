@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from helpers.comparison_files import SMALL
+from helpers.made_up_results import entry, keep, run_of
 from packnet_tf.apps.research.config import parse
 from packnet_tf.apps.research.results import report
+from packnet_tf.apps.research.results.sentences import verdict
 from packnet_tf.apps.research.results.summary import choose, collect, lines, write_csv
+from packnet_tf.apps.research.results.tables import percent
 from packnet_tf.apps.research.running.worker import RESULT
-from packnet_tf.apps.research.runs import Entry, Run
 
 BYTES = {"bytes": 110, "head_bytes": 10, "one_network_bytes": 100, "network_per_task_bytes": 200}
 ONE = {**BYTES, "network_per_task_bytes": 100}
@@ -27,24 +29,6 @@ CAPACITY = {
 def comparison(**changes):
     methods = {"packnet": {}, "individual": {}, "classifier_only": {}, "joint": {}}
     return parse({**SMALL, "seeds": [0, 1], "methods": methods, **changes}, pathlib.Path("."))
-
-
-def run_of(kind, names, seed, **options):
-    tasks = tuple({"name": name, "data": "", "digest": "", "settings": {}} for name in names)
-    return Run(kind, options, {"digest": "x", "network": ""}, None, seed, tasks)
-
-
-def keep(folder, run, test, validation=None, **more):
-    """Puts a result where a run would have."""
-    path = folder / run.key / RESULT
-    path.parent.mkdir(parents=True)
-    result = {"test": test, "validation": validation or test, "seconds": {"all": 60.0}, **more}
-    path.write_text(json.dumps(result))
-    return run
-
-
-def entry(label, runs, order=None, seed=0, candidate=None):
-    return Entry(label, candidate or {}, order, seed, tuple(runs))
 
 
 @pytest.fixture
@@ -148,20 +132,27 @@ def test_the_report_is_a_table_json_csv_pictures_and_one_page(made_up):
     np.savez(folder / "runs" / found[0].runs[0].key / "filters.npz", **filters)
     published = {"the paper": {"shades": 25.0, "greys": 12.5}}
     text = report.write_report(comparison(published_errors=published), found, folder)
-    lines_shown = text.splitlines()
-    assert "packnet" in text
-    assert next(line for line in lines_shown if line.startswith("packnet")).split() == [
-        "packnet", "62.5", "±17.7", "87.5", "±17.7", "75.0", "±17.7", "0.0", "±0.0", "0.0", "±0.0",
-        "0.0", "±17.7", "110", "bytes", "1.100", "0.550", "1.0", "min",
+    rows = [line.split() for line in text.splitlines()]
+    assert [row for row in rows if row[:1] == ["packnet"]][-1] == [
+        "packnet", "75.0", "±17.7", "0.0", "±0.0", "0.0", "±0.0", "0.0", "±17.7", "110", "bytes",
+        "1.100", "0.550", "1.0", "min",
     ]  # fmt: skip
-    row = next(line for line in lines_shown if line.startswith("published: the paper")).split()
-    assert row[3:6] == ["75.0", "87.5", "81.2"]
+    shades = next(row for row in rows if row[:1] == ["shades"])
+    assert shades[1:3] == ["62.5", "±17.7"]
+    assert shades[-1] == "75.0"  # published
+    assert next(row for row in rows if row[:1] == ["mean"])[-1] == "81.2"
+    assert text.splitlines()[1] == (
+        "packnet gets 75.0% of test images right on average over 2 tasks, in 1.10 times the bytes "
+        "of one network. Individual networks, 2.20 times, get 75.0%: the same. Linear heads on the "
+        "frozen trunk get 50.0%: packing has 25.0 points more."
+    )
     content = json.loads((folder / "results.json").read_text())
     assert [line["title"] for line in content["lines"]] == [
         "packnet", "individual", "classifier_only", "joint"
     ]  # fmt: skip
     assert content["lines"][0]["runs"][1]["test"] == [[0.75], [0.75, 1.0]]
     page = (folder / "report.html").read_text()
+    assert text.splitlines()[1] in page
     assert page.count("data:image/svg+xml;base64,") == 6
     assert "http" not in page.replace("http-equiv", "")  # nothing from elsewhere
     assert "Around the prune" in page
@@ -196,6 +187,23 @@ def test_a_line_is_named_after_its_order_and_says_which_seeds_it_lacks():
     titles = [report.title_of(Named(order), compared) for order in (*compared.orders, None)]
     assert titles == ["lwf", "lwf, reverse", "lwf, b > a > c", "lwf"]
     assert report.title_of(Named(None, (1,)), compared) == "lwf (1 of 2 seeds)"
+
+
+def test_the_deviation_of_one_seed_is_not_shown(made_up):
+    folder, found = made_up
+    first, *_ = lines(comparison(seeds=[0]), collect(found[:1], folder))
+    assert percent(first.acc, first) == "62.5"
+    both, *_ = lines(comparison(), collect(found, folder))
+    assert percent(both.acc, both) == "75.0 ±17.7"
+    assert percent(None, both) == "-"
+
+
+def test_the_verdict_without_packing_names_the_best_method(made_up):
+    folder, found = made_up
+    others = [(line.label, line) for line in lines(comparison(), collect(found, folder))][1:]
+    assert verdict(comparison(), others) == (
+        "Best is individual: 75.0% of test images right on average over 2 tasks."
+    )
 
 
 def test_runs_without_a_result_are_named_in_the_report(made_up):

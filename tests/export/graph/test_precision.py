@@ -199,15 +199,16 @@ def test_an_epsilon_does_not_become_0():
 # int8
 
 
-def test_calibrated_weights_have_7_bits_a_scale_per_channel_and_no_offset():
+@pytest.mark.parametrize(("reduce_range", "largest"), [(False, 127), (True, 64)])
+def test_calibrated_weights_have_a_scale_per_channel_and_no_offset(reduce_range, largest):
     model = graph_of("mobile")
-    made = lower(model, "calibrated int8")
+    made = to_precision(model, "int8", [feed(model, 64, 1)], reduce_range)
     known, channels = constants(made), {}
     for node in made.graph.node:
         weight = known.get(node.input[0])
         if node.op_type == "DequantizeLinear" and weight is not None and weight.ndim == 4:
             assert weight.dtype == np.int8
-            assert np.abs(weight).max() == 64
+            assert np.abs(weight.astype(int)).max() == largest
             assert not known[node.input[2]].any()
             channels[weight.shape] = known[node.input[1]].size
     assert channels == {(12, 3, 3, 3): 12, (12, 1, 3, 3): 12, (12, 8, 3, 3): 8}
@@ -297,6 +298,8 @@ def test_only_int8_is_calibrated(precision, model):
     with pytest.raises(ValueError) as caught:
         to_precision(model, precision, [feed(model)])
     assert str(caught.value) == (f"calibration is for 'int8', not for '{precision}'. Leave it out.")
+    with pytest.raises(ValueError, match=f"reduce_range is for 'int8', not for '{precision}'"):
+        to_precision(model, precision, reduce_range=True)
 
 
 def test_an_empty_calibration_is_refused(model):

@@ -1,0 +1,45 @@
+"""Finds the files of an export."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+from packnet_tf.apps.device.classifier import COPY
+from packnet_tf.export import manifest as manifests
+
+
+def exported_files(path: str, tasks: Sequence[str] | None = None) -> list[str]:
+    """Returns a file by itself, or the tasks' files that a folder's manifest lists.
+
+    Args:
+        path: a `.onnx` or `.ort` file, or a folder that packnet export wrote.
+        tasks: of a folder, only the files of these tasks.
+
+    Raises:
+        FileNotFoundError: the folder has no manifest.
+        OSError: a file of the folder does not match the manifest.
+        ValueError: the folder has no such task, or none at all.
+    """
+    folder = pathlib.Path(path)
+    if not folder.is_dir():
+        return [path]
+    if not (folder / manifests.NAME).is_file():
+        raise FileNotFoundError(
+            f"The folder '{path}' has no {manifests.NAME}. Name a folder that packnet export "
+            "wrote, or one .onnx file."
+        )
+    entries = manifests.read(folder)["tasks"]
+    if not entries:
+        raise ValueError(
+            f"'{folder / manifests.NAME}' lists no tasks. Write some with packnet export."
+        )
+    known = [entry["task"] for entry in entries]
+    unknown = sorted({*(tasks or ())} - {*known})
+    if unknown:
+        raise ValueError(f"'{path}' has no task '{unknown[0]}'; it has {', '.join(known)}.")
+    chosen = [entry for entry in entries if not tasks or entry["task"] in tasks]
+    for entry in chosen:
+        damage = manifests.damage(folder, [entry])
+        if damage:
+            raise OSError(f"'{folder / entry['file']}': {damage[entry['file']]}. {COPY}")
+    return [os.fspath(folder / entry["file"]) for entry in chosen]

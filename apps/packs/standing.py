@@ -1,0 +1,213 @@
+"""How a pack stands: its tasks, their accuracies, its capacity and its storage."""
+
+import dataclasses
+import pathlib
+
+from packnet_tf.apps.packs import shortfalls
+from packnet_tf.net import PackNet
+from packnet_tf.reporting.tables import count_bytes, text_table
+
+MOMENTS = ("linear_head", "before_prune", "after_prune", "retrained", "test")
+SHORT = ("linear_head", "before_prune", "retrained", "test")  # those of the printed table
+BAR = 60  # characters of the printed bar
+MARKS = "123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+NEXT_TO_NOTHING = 0.005  # share of free weights with which another task is not worth trying
+
+
+def standing(net: PackNet, path: pathlib.Path) -> dict:
+    """Returns all facts of a pack as a dict for JSON; shares and accuracies are 0 to 1.
+
+    Args:
+        net: the pack.
+        path: its file.
+    """
+    whole, storage = net.capacity().sum(), net.storage()
+    tasks = [
+        {
+            "task": name,
+            "number": number,
+            "classes": net.classes(name),
+            "sees": list(net.reused(name)),
+            "results": net.results(name),
+            "metadata": net.metadata(name),
+            "owns": whole["owned"][name] / whole["total"],
+            "bytes": storage["tasks"][name],
+        }
+        for number, name in enumerate(net.tasks, start=1)
+    ]
+    return {
+        "pack": str(path),
+        "bytes": path.stat().st_size,
+        "base": net.base,
+        "policy": dataclasses.asdict(net.policy),
+        "notes": net.notes,
+        "tasks": tasks,
+        "open": net.open_model.task_name if net.open_model else None,
+        "shortfalls": shortfalls.of_pack(net),
+        "capacity": net.capacity().to_dict(),
+        "storage": storage,
+    }
+
+
+def sentence(facts: dict) -> str:
+    """Says how a pack stands: its size, its room, and whether tasks fall short.
+
+    Args:
+        facts: what `standing` returns.
+
+    Example:
+        >>> sentence({"pack": "a.keras", "tasks": [], "shortfalls": []})
+        'a.keras holds no task yet: all of its packed weights are free.'
+    """
+    name, tasks = pathlib.Path(facts["pack"]).name, _without_base(facts)
+    base = " beside its base" if facts.get("base") else ""
+    if not facts["tasks"]:
+        return f"{name} holds no task yet: all of its packed weights are free."
+    one, values = facts["storage"]["one_network"], value_bytes(facts)
+    said = f"{name} holds {_counted(len(tasks), 'task')}{base} in {values / one:.2f} times the "
+    said += "bytes of one network"
+    if len(tasks) > 1:
+        said += f" ({len(tasks)} separate networks take {separate_bytes(facts) / one:.2f} times)"
+    said += f". {_room(facts)}"
+    short = [t["task"] for t in tasks if any(_is_of(t["task"], s) for s in facts["shortfalls"])]
+    if short:
+        verb = "falls" if len(short) == 1 else "fall"
+        said += f" {_counted(len(short), 'task')} {verb} short: {', '.join(short)}."
+    elif any("retrained" in task["results"] for task in tasks):
+        said += " No task falls short."
+    return said
+
+
+def value_bytes(facts: dict) -> int:
+    """Returns the bytes of a pack's stored values; files add the configuration of the layers.
+
+    Args:
+        facts: what `standing` returns.
+    """
+    storage = facts["storage"]
+    shared = storage["packed"] + storage["owners"] + storage["trunk"]
+    return shared + sum(storage["tasks"].values())
+
+
+def separate_bytes(facts: dict) -> int:
+    """Returns the bytes of a plain network per task; the base is no task of the user's.
+
+    Args:
+        facts: what `standing` returns.
+    """
+    storage = facts["storage"]
+    trunk = storage["packed"] + storage["trunk"] if facts["base"] else 0
+    return storage["separate_networks"] - trunk
+
+
+def _without_base(facts: dict) -> list[dict]:
+    return [task for task in facts["tasks"] if task["task"] != facts["base"]]
+
+
+def _room(facts: dict) -> str:
+    whole, last = facts["capacity"]["sum"], facts["tasks"][-1]
+    free = whole["free"] / whole["total"]
+    said = f"{free:.1%} of its packed weights are free"
+    if free < NEXT_TO_NOTHING:
+        return f"{said}: the pack is full."
+    if last["task"] == facts["base"] or not last["owns"]:
+        return f"{said}."
+    more = int(free / last["owns"])
+    if more == 0:
+        return f"{said}, less than '{last['task']}' owns."
+    room = _counted(more, "more task")
+    return f"{said}, enough for {room} with as many weights as '{last['task']}'."
+
+
+def _is_of(task: str, shortfall: str) -> bool:
+    return shortfall.startswith(f"Task '{task}' ")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def shares(facts: dict) -> dict[str, float]:
+    """Returns the share of the packed weights that each task owns, and `free`, 0 to 1.
+
+    Args:
+        facts: what `standing` returns.
+    """
+    whole = facts["capacity"]["sum"]
+    counts = {**whole["owned"], "free": whole["free"]}
+    return {name: count / whole["total"] for name, count in counts.items()}
+
+
+def capacity_bar(facts: dict) -> str:
+    """Lays out the capacity as one stacked bar: a mark per task, dots for free weights.
+
+    Args:
+        facts: what `standing` returns.
+    """
+    found = shares(facts)
+    marks = [MARKS[number % len(MARKS)] for number in range(len(found) - 1)] + ["."]
+    ends, total = [], 0.0
+    for share in found.values():
+        total += share
+        ends.append(round(BAR * total))
+    starts = [0, *ends[:-1]]
+    bar = "".join(
+        mark * (end - start) for mark, start, end in zip(marks, starts, ends, strict=True)
+    )
+    named = zip(marks, found.items(), strict=True)
+    key = "  ".join(f"{mark} {name} {share:.1%}" for mark, (name, share) in named)
+    return f"[{bar}]\n {key}"
+
+
+def tasks_table(facts: dict) -> str:
+    """Lays out the tasks, a row each: classes, accuracies, share of packed weights, bytes, date.
+
+    Args:
+        facts: what `standing` returns.
+    """
+    rows = [
+        [
+            str(task["number"]),
+            task["task"],
+            str(len(task["classes"])) if task["classes"] else "-",
+            *accuracies(task, SHORT),
+            f"{task['owns']:.1%}",
+            count_bytes(task["bytes"]),
+            day(task),
+        ]
+        for task in facts["tasks"]
+    ]
+    moments = [moment.replace("_", " ") for moment in SHORT]
+    return text_table(["", "task", "classes", *moments, "owns", "of its own", "packed on"], rows)
+
+
+def accuracies(task: dict, moments: tuple[str, ...] = MOMENTS) -> list[str]:
+    """Formats the accuracies of a task of `standing`; "-" for what was not measured."""
+    return [f"{task['results'][m]:.1%}" if m in task["results"] else "-" for m in moments]
+
+
+def day(task: dict) -> str:
+    """Returns the day on which a task of `standing` was committed; "-" if it is not known."""
+    return str(task["metadata"].get("committed", "-"))[:10]
+
+
+def storage_rows(facts: dict) -> list[list[str]]:
+    """Returns the rows of a table of the storage: what for, and bytes.
+
+    Args:
+        facts: what `standing` returns.
+    """
+    storage = facts["storage"]
+    sizes = {
+        "packed weights, shared by all tasks": storage["packed"],
+        "owners": storage["owners"],
+        "other weights of the trunk": storage["trunk"],
+        "values of the tasks' own, and their heads": sum(storage["tasks"].values()),
+        "all values": value_bytes(facts),
+        "one network": storage["one_network"],
+    }
+    count = len(_without_base(facts))
+    if count > 1:
+        sizes[f"{count} separate networks"] = separate_bytes(facts)
+    sizes["the pack's file, with the layers' configuration"] = facts["bytes"]
+    return [[name, count_bytes(size)] for name, size in sizes.items()]

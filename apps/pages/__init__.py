@@ -1,0 +1,1 @@
+"""HTML pages of reports: self-contained files, made from templates."""

@@ -1,0 +1,81 @@
+"""How a pack stands, in sentences and tables, worked out by hand."""
+
+import pytest
+
+from packnet_tf.apps.packs.standing import capacity_bar, sentence, storage_rows, tasks_table
+
+
+def facts(base=None, shortfalls=(), free=40, last=20, names=("base", "a", "b")):
+    owned = dict(zip(names, (100 - free - last, 0, last), strict=True))
+    tasks = [
+        {
+            "task": name, "number": number, "classes": ["x", "y"], "sees": [],
+            "results": {} if name == base else {"retrained": 0.9, "linear_head": 0.85},
+            "metadata": {"committed": "2026-03-01T10:00:00+00:00"}, "owns": owned[name] / 100,
+            "bytes": 100,
+        }
+        for number, name in enumerate(names, start=1)
+    ]  # fmt: skip
+    return {
+        "pack": "somewhere/garden.keras", "bytes": 5000, "base": base, "tasks": tasks,
+        "shortfalls": list(shortfalls),
+        "capacity": {"sum": {"total": 100, "free": free, "claimed": 0, "owned": owned}},
+        "storage": {
+            "packed": 1000, "owners": 50, "trunk": 100, "tasks": dict.fromkeys(names, 100),
+            "one_network": 1150, "separate_networks": 3400,
+        },
+    }  # fmt: skip
+
+
+def test_a_pack_says_its_size_its_room_and_that_no_task_falls_short():
+    assert sentence(facts()) == (
+        "garden.keras holds 3 tasks in 1.26 times the bytes of one network (3 separate networks "
+        "take 2.96 times). 40.0% of its packed weights are free, enough for 2 more tasks with as "
+        "many weights as 'b'. No task falls short."
+    )
+
+
+def test_the_base_is_no_task_of_the_users():
+    assert sentence(facts(base="base")).startswith(
+        "garden.keras holds 2 tasks beside its base in 1.26 times the bytes of one network (2 "
+        "separate networks take 2.00 times). "
+    )
+
+
+@pytest.mark.parametrize(
+    ("free", "last", "said"),
+    [
+        (0, 20, "0.0% of its packed weights are free: the pack is full."),
+        (10, 20, "10.0% of its packed weights are free, less than 'b' owns."),
+        (20, 20, "20.0% of its packed weights are free, enough for 1 more task with as many"),
+        (20, 0, "20.0% of its packed weights are free. "),
+    ],
+)
+def test_the_room_that_is_left_is_counted_in_tasks(free, last, said):
+    assert said in sentence(facts(free=free, last=last))
+
+
+def test_tasks_that_fall_short_are_named():
+    found = facts(shortfalls=["Task 'a' is no better than guessing, and so on."])
+    assert sentence(found).endswith(" 1 task falls short: a.")
+    found["shortfalls"].append("Task 'b' lost much to its prune.")
+    assert sentence(found).endswith(" 2 tasks fall short: a, b.")
+
+
+def test_the_bar_has_a_mark_per_share():
+    bar, key = capacity_bar(facts()).splitlines()
+    assert bar == "[" + "1" * 24 + "3" * 12 + "." * 24 + "]"
+    assert key == " 1 base 40.0%  2 a 0.0%  3 b 20.0%  . free 40.0%"
+
+
+def test_a_row_of_the_table_has_accuracies_and_the_day():
+    row = tasks_table(facts()).splitlines()[-1].split()
+    assert row == [
+        "3", "b", "2", "85.0%", "-", "90.0%", "-", "20.0%", "100", "bytes", "2026-03-01",
+    ]  # fmt: skip
+
+
+def test_storage_adds_up():
+    sizes = dict(storage_rows(facts()))
+    assert sizes["all values"] == "1.45 kB"
+    assert sizes["3 separate networks"] == "3.40 kB"
