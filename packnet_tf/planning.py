@@ -43,6 +43,19 @@ def equal_shares(num_tasks: int) -> list[float]:
     return [(num_tasks - t) / (num_tasks - t + 1) for t in range(1, int(num_tasks) + 1)]
 
 
+def usual_prune_epoch(epochs: int) -> int:
+    """Returns the epoch that prunes where none is given: two thirds of all, and never the end.
+
+    Args:
+        epochs: number of all epochs of a task, those after the prune included.
+
+    Example:
+        >>> usual_prune_epoch(30)
+        20
+    """
+    return max(0, min(round(epochs * 2 / 3), epochs - 1))
+
+
 def erk_ratios(net: "PackNet", ratio: float, power: float = 0.5) -> dict[str, float]:
     """Computes ratios that release a fraction of the whole trunk, but less of its small layers.
 

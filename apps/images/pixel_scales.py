@@ -40,6 +40,24 @@ def scale_of(network) -> tuple[str, str] | None:
 
     from packnet_tf.backend.keras_internals import all_layers
 
+    found = scale_by_layers(network)
+    if found is not None:
+        return found
+    for part in all_layers(network):
+        known = _by_name(part.name) if isinstance(part, keras.Model) else None
+        if known is not None and (known not in ("torch", "caffe") or network.input_shape[-1] == 3):
+            return known, f"it has '{part.name}', a name that keras.applications gives"
+    return None
+
+
+def scale_by_layers(network) -> tuple[str, str] | None:
+    """Returns the pixel scale of a network that scales pixels itself and the layer; or None.
+
+    Args:
+        network: a Keras model.
+    """
+    import keras
+
     for step in _steps(network):
         if isinstance(step, keras.layers.Rescaling):
             takes_unit = np.abs(np.asarray(step.scale)).max() >= 0.5
@@ -52,10 +70,6 @@ def scale_of(network) -> tuple[str, str] | None:
         else:
             continue
         return "unit" if takes_unit else "bytes", f"'{step.name}' scales them"
-    for part in all_layers(network):
-        found = _by_name(part.name) if isinstance(part, keras.Model) else None
-        if found is not None and (found not in ("torch", "caffe") or network.input_shape[-1] == 3):
-            return found, f"it has '{part.name}', a name that keras.applications gives"
     return None
 
 
@@ -91,6 +105,21 @@ def _by_name(name: str) -> str | None:
 
 def _plain(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "")
+
+
+def rescaled(pixels, scale, offset):
+    """Multiplies pixels by a scale, then adds an offset, inside the graph.
+
+    Args:
+        pixels: KerasTensor (batch, height, width, channels), float32.
+        scale, offset: numbers, or one per channel; None: 1 and 0.
+    """
+    import keras
+
+    channels = pixels.shape[-1]
+    values = [1.0 if scale is None else scale, 0.0 if offset is None else offset]
+    factors, shifts = (np.broadcast_to(np.asarray(v, float), channels).tolist() for v in values)
+    return keras.layers.Rescaling(factors, offset=shifts, name="scale_pixels")(pixels)
 
 
 def scale_pixels(pixels, scale: str):

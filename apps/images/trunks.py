@@ -1,11 +1,21 @@
-"""Trunks for image tasks: from a model file, from keras.applications, or our own VGG-16.
+"""Trunks for image tasks: from a file, keras.applications, KerasHub, or our own VGG-16.
 
 The trunk takes RGB (or grey) pixels of 0 to 255, scales them for its backbone, and gives one
 feature vector per image. So every model exported from it takes raw pixels.
 """
 
+import dataclasses
+import math
+
+from packnet_tf.apps.images import hub
 from packnet_tf.apps.images.model_files import SUFFIXES, read_model
-from packnet_tf.apps.images.pixel_scales import application_scale, scale_of, scale_pixels
+from packnet_tf.apps.images.pixel_scales import (
+    application_scale,
+    rescaled,
+    scale_by_layers,
+    scale_of,
+    scale_pixels,
+)
 from packnet_tf.backend.keras_internals import all_layers, operation_of
 
 # Arguments for `vgg.vgg16`, by name of the trunk.
@@ -43,26 +53,30 @@ def load_trunk(
     """Builds a trunk from pixels of 0 to 255 to a feature vector.
 
     Args:
-        source: path of a `.keras` or `.h5` model, or the name of a keras.applications model, or
-            VGG16_FC or VGG16_BN, see `vgg.vgg16`.
-        image_size: height and width in pixels; default the model's input size, or 224.
+        source: path of a `.keras` or `.h5` model; the name of a keras.applications model, or
+            VGG16_FC or VGG16_BN, see `vgg.vgg16`; or a preset, see `hub.load_preset`.
+        image_size: height and width in pixels; default the model's input size, that of its preset's
+            image converter, or 224.
         output: name of the layer whose output is the features, to leave out a model's own head;
-            default the last layer of a file, or the last feature map of an application.
-        scale: see `scale_pixels`; default as the application expects, also in a file, or "unit".
-        weights: for applications: "imagenet", "none" (random), or a path.
+            default the last layer of a file, or the last feature map of an application or preset.
+        scale: see `scale_pixels`; default as the application expects, also in a file, or as the
+            preset's image converter says, or "unit".
+        weights: for applications and presets: "imagenet" (those of the preset), "none" (random),
+            or, for applications, a path.
 
     Returns:
         A Functional `keras.Model`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: there is no such application or layer, or the model does not take images.
+        ImportError: the source is a preset, and keras-hub is not installed.
+        ValueError: there is no such application, preset or layer, or the model does not take
+            images.
     """
     import keras
 
-    backbone = _network(source, image_size, weights, output)
-    if scale is None:
-        scale = _known_scale(source, backbone)
+    preset = _preset(source, weights)
+    backbone = preset.backbone if preset else _network(source, image_size, weights, output)
     shape = backbone.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] not in (1, 3):
         raise ValueError(
@@ -77,29 +91,71 @@ def load_trunk(
             f"of other classes. Leave it out: --trunk_output={before}.",
             flush=True,
         )
-    height, width = (side or image_size or 224 for side in shape[1:3])
+    usual = (preset and preset.image_size) or (224, 224)
+    height, width = (
+        side or image_size or size for side, size in zip(shape[1:3], usual, strict=True)
+    )
     if image_size is not None and (height, width) != (image_size, image_size):
         raise ValueError(
             f"The trunk '{source}' takes images of {height} x {width} pixels, not {image_size}; "
             "leave --image_size out."
         )
     pixels = keras.Input((height, width, shape[-1]), name="image")
-    features = backbone(scale_pixels(pixels, scale))
+    if preset and scale is None and preset.says_pixels:
+        print(
+            f"Pixel values for '{source}': as its image converter says, scale {preset.scale} and "
+            f"offset {preset.offset}.",
+            flush=True,
+        )
+        scaled = rescaled(pixels, preset.scale, preset.offset)
+    else:
+        scaled = scale_pixels(pixels, scale or _known_scale(source, backbone, preset))
+    features = _last_level(backbone(scaled))
     if len(features.shape) == 4:
         features = keras.layers.GlobalAveragePooling2D(name="pool")(features)
+    elif len(features.shape) == 3:  # a vector per patch of the image
+        features = keras.layers.GlobalAveragePooling1D(name="pool")(features)
     if len(features.shape) != 2:
         raise ValueError(
             f"The trunk '{source}' ends in outputs of shape {features.shape}; expected features "
-            "(batch, n) or a feature map (batch, height, width, n). Name another layer with "
-            "--trunk_output."
+            "(batch, n), a feature map (batch, height, width, n) or patches (batch, patches, n). "
+            "Name another layer with --trunk_output."
         )
     return keras.Model(pixels, features, name="trunk")
 
 
-def _known_scale(source: str, backbone) -> str:
-    if not source.endswith(SUFFIXES):
+def _preset(source: str, weights: str) -> hub.Preset | None:
+    """Loads the preset that a source names; None if it is a file or an application."""
+    if source.endswith(SUFFIXES) or source in applications():
+        return None
+    if not hub.is_preset(source) and source not in hub.built_in():
+        raise hub.unknown(source, applications())
+    if weights not in ("imagenet", "none"):
+        raise ValueError(
+            f"The preset '{source}' has its weights; --trunk_weights={weights} is for models of "
+            "keras.applications. Leave it out, or write --trunk_weights=none for random ones."
+        )
+    preset = hub.load_preset(source, weights == "imagenet")
+    import keras
+
+    network = preset.backbone  # as an ordinary model, without the class of KerasHub
+    plain = keras.Model(network.input, network.output, name=network.name)
+    return dataclasses.replace(preset, backbone=plain)
+
+
+def _last_level(features):
+    """Returns the last feature map of a network that returns several, by level."""
+    if not isinstance(features, (dict, list, tuple)):
+        return features
+    levels = list(features.values()) if isinstance(features, dict) else list(features)
+    return min(levels, key=lambda level: math.prod(level.shape[1:-1]))
+
+
+def _known_scale(source: str, backbone, preset: hub.Preset | None) -> str:
+    if not preset and not source.endswith(SUFFIXES):
         return application_scale(source)
-    scale, why = scale_of(backbone) or ("unit", "nothing in it says otherwise")
+    known = scale_by_layers(backbone) if preset else scale_of(backbone)
+    scale, why = known or ("unit", "nothing in it says otherwise")
     print(
         f"Pixel values for '{source}': {scale}, since {why}; --pixel_scale={scale} says so.",
         flush=True,
@@ -175,6 +231,13 @@ def _network(source: str, image_size: int | None, weights: str, output: str | No
     return found
 
 
+def applications() -> list[str]:
+    """Returns the networks that are known by name: ours, and those of keras.applications."""
+    import keras
+
+    return [*OWN, *(entry for entry in dir(keras.applications) if entry[0].isupper())]
+
+
 def _application(name: str, image_size: int | None, weights: str, output: str | None):
     import keras
 
@@ -185,13 +248,9 @@ def _application(name: str, image_size: int | None, weights: str, output: str | 
 
         whole = vgg16(size, **OWN[name], weights=weights)
         return whole if output else _up_to(whole, "fc2_dropout")
-    build = getattr(keras.applications, name, None)
-    if not callable(build):
-        known = [entry for entry in dir(keras.applications) if entry[0].isupper()]
-        raise ValueError(
-            f"'{name}' is neither a .keras or .h5 file nor a model of keras.applications, which "
-            f"are: {', '.join(known)}."
-        )
+    if name not in applications():
+        raise hub.unknown(name, applications())
+    build = getattr(keras.applications, name)
     if output is not None and not _is_within(build, output, size):
         return build(include_top=True, weights=weights, input_shape=(size, size, 3))
     return build(include_top=False, weights=weights, input_shape=(size, size, 3))

@@ -45,8 +45,9 @@ def _opened(plan: Plan) -> packnet_tf.PackNet:
         return net
     if not plan.trunk:
         raise ValueError(
-            f"There is no pack '{path}' yet, and no trunk to make it from. Add --trunk=FILE.keras "
-            "or --trunk=MobileNetV2 (any model of keras.applications)."
+            f"There is no pack '{path}' yet, and no trunk to make it from. Add --trunk=FILE.keras"
+            ", --trunk=MobileNetV2 (any model of keras.applications) or --trunk=resnet_18_imagenet "
+            "(any preset of KerasHub for images)."
         )
     trunk = load_trunk(
         plan.trunk, plan.image_size, plan.trunk_output, plan.pixel_scale, plan.trunk_weights

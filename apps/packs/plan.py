@@ -5,6 +5,7 @@ import dataclasses
 from packnet_tf.apps.images.pixel_scales import SCALES
 from packnet_tf.apps.settings import setting
 from packnet_tf.packing.pruning import check_ratio
+from packnet_tf.planning import usual_prune_epoch
 
 WAYS = ("ratio", "auto", "equal_shares")  # values of `prune` other than a list of ratios
 
@@ -70,7 +71,9 @@ class Plan(Learning):
     )
     trunk: str | None = setting(
         None,
-        "For a new pack: a .keras model, or the name of a keras.applications model (MobileNetV2).",
+        "For a new pack: a .keras model; the name of a keras.applications model (MobileNetV2); or "
+        "a preset of KerasHub: its name, hf://..., kaggle://..., or a folder that "
+        "backbone.save_to_preset wrote.",
     )
     trunk_output: str | None = setting(
         None,
@@ -78,14 +81,16 @@ class Plan(Learning):
         "head.",
     )
     trunk_weights: str = setting(
-        "imagenet", "For a new pack of a keras.applications model: imagenet, none, or a path."
+        "imagenet",
+        "For a new pack of a keras.applications model: imagenet, none, or a path. For one of a "
+        "preset: none, or as it comes.",
     )
     pixel_scale: str | None = setting(
         None,
         "For a new pack: the pixel values that the trunk takes: unit 0 to 1, bytes 0 to 255, "
         "symmetric -1 to 1, torch or caffe as for ImageNet models of that framework. Detected for "
-        "models of keras.applications, also in files, and for networks that scale pixels "
-        "themselves; default for other files: unit.",
+        "models of keras.applications, also in files, for presets with an image converter, and for "
+        "networks that scale pixels themselves; default for others: unit.",
         choices=SCALES,
     )
     image_size: int | None = setting(None, "For a new pack: height and width in pixels.", least=8)
@@ -167,8 +172,7 @@ class Plan(Learning):
 
     def __post_init__(self) -> None:
         if self.prune_epoch is None:
-            turn = min(round(self.epochs * 2 / 3), self.epochs - 1)
-            object.__setattr__(self, "prune_epoch", turn)
+            object.__setattr__(self, "prune_epoch", usual_prune_epoch(self.epochs))
         if self.prune_epoch >= self.epochs:
             raise ValueError(
                 f"--prune_epoch={self.prune_epoch} is not below --epochs={self.epochs}: the task "

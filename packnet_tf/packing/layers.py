@@ -8,6 +8,8 @@ changes, so one mixin serves all layer classes. `registry.py` lists the classes.
 """
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -171,6 +173,9 @@ class Packed(_Mixed):
             else:
                 clear(weight.claim)
 
+    def count_params(self) -> int:
+        return count_network_params(self)
+
     def refuse_closed(self, action: str) -> None:
         """Refuses an action on a layer that does not belong to the open task.
 
@@ -232,8 +237,26 @@ def check_new_values(
                 layer.check_same_pack(weight, packed, owner)
 
 
+def network_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """Returns a layer's weights, one per packed weight: those of the network that a task sees.
+
+    Args:
+        layer: a layer or model, packed or not, with packed layers within or not.
+    """
+    others: set[int] = set()
+    for part in all_layers(layer):
+        for weight in part.packed_weights.values() if isinstance(part, Packed) else ():
+            others |= {id(variable) for variable in weight.variables[1:]}
+    return [variable for variable in layer.weights if id(variable) not in others]
+
+
+def count_network_params(layer: keras.layers.Layer) -> int:
+    """Counts the parameters of `network_weights`, as `count_params` of a plain layer does."""
+    return sum(math.prod(variable.shape) for variable in network_weights(layer))
+
+
 def guard(holder: keras.layers.Layer) -> None:
-    """Makes `set_weights` of a layer that contains packed layers check the new values."""
+    """Makes a layer that contains packed layers check new weights, and count those of a task."""
     unguarded = type(holder).set_weights
 
     def set_weights(weights: Sequence[np.ndarray]) -> None:
@@ -242,6 +265,9 @@ def guard(holder: keras.layers.Layer) -> None:
 
     unlock(holder)
     holder.set_weights = set_weights  # type: ignore[method-assign]  # this instance only
+    holder.count_params = functools.partial(  # type: ignore[method-assign]
+        count_network_params, holder
+    )
 
 
 def _view_property(name: str) -> property:

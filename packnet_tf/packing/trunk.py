@@ -15,6 +15,7 @@ from packnet_tf.packing.layers import (
     Packed,
     TaskView,
     check_new_values,
+    count_network_params,
     own_variables,
     pack_layer,
 )
@@ -76,6 +77,9 @@ class PackedTrunk(keras.Model):
     def paths(self) -> Iterator[tuple[str, keras.layers.Layer]]:
         """Yields all layers, nested layers included, each with its path of names."""
         return _paths(self.layers, "", set())
+
+    def count_params(self) -> int:
+        return count_network_params(self)
 
     def set_weights(self, weights: Sequence[np.ndarray]) -> None:
         check_new_values(self, self.weights, weights)

@@ -4,6 +4,7 @@ import contextlib
 import enum
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,12 @@ from packnet_tf.backend.optimizers import refuse_strange
 from packnet_tf.backend.types import Tensors
 from packnet_tf.normalization.seen_data import SeenData
 from packnet_tf.normalization.statistics import as_plain, follow_steps, momentum_after
-from packnet_tf.packing.layers import check_new_values
+from packnet_tf.packing.layers import (
+    Packed,
+    check_new_values,
+    count_network_params,
+    network_weights,
+)
 from packnet_tf.packing.trunk import PackedTrunk
 from packnet_tf.tasks.callback_order import in_working_order
 
@@ -60,6 +66,7 @@ class TaskModel(FittingModel):
     task_name: str | None = None
     _key: object = None
     _parts: tuple[str, str]  # names of the trunk and the head
+    _counted: tuple[list, list] | None = None  # what `summary` counts, while it runs
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -199,8 +206,52 @@ class TaskModel(FittingModel):
 
     @property
     def trainable_weights(self) -> list[keras.Variable]:
+        if self._counted is not None:
+            return self._counted[0]
         self._refreeze_shared()
         return super().trainable_weights
+
+    @property
+    def non_trainable_weights(self) -> list[keras.Variable]:
+        return super().non_trainable_weights if self._counted is None else self._counted[1]
+
+    def count_params(self) -> int:
+        return count_network_params(self) - len(self._own_state())
+
+    def summary(self, *args: Any, **kwargs: Any) -> None:
+        """Prints the layers and parameters as `keras.Model.summary` does.
+
+        Parameters are those of the network that the task sees, as in a plain model of it. Of the
+        packed weights, those that the task claims count as trainable. Variables that only the pack
+        needs, such as owners, are not counted; see `PackNet.summary` for those.
+        """
+        self._counted = self._count_weights()
+        try:
+            super().summary(*args, **kwargs)
+        finally:
+            self._counted = None
+
+    def _own_state(self) -> list[keras.Variable]:
+        return [self.phase, self.batches_seen]
+
+    def _count_weights(self) -> tuple[list, list]:
+        """Returns trainable and other weights; claims and the rest of a kernel as two tensors."""
+        claimed = {}
+        for part in all_layers(self):
+            for weight in part.packed_weights.values() if isinstance(part, Packed) else ():
+                if weight.trainable is not None:
+                    claimed[id(weight.trainable)] = weight.claimed()
+        training = {id(variable) for variable in self.trainable_weights}
+        state = {id(variable) for variable in self._own_state()}
+        trainable, others = [], []
+        for variable in network_weights(self):
+            if id(variable) in state:
+                continue
+            size = math.prod(variable.shape)
+            count = claimed.get(id(variable), size) if id(variable) in training else 0
+            trainable.append(keras.KerasTensor((count,), variable.dtype))
+            others.append(keras.KerasTensor((size - count,), variable.dtype))
+        return trainable, others
 
     def _refreeze_shared(self) -> None:
         """Freezes shared weights again, in case the user set `trainable = True` on the trunk."""

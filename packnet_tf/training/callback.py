@@ -10,6 +10,7 @@ from packnet_tf.backend.optimizers import steps_of
 from packnet_tf.backend.types import AnyData
 from packnet_tf.packing.pruning import check_ratio, magnitude
 from packnet_tf.packing.weight import Criterion
+from packnet_tf.planning import usual_prune_epoch
 from packnet_tf.tasks.task_model import TaskModel
 from packnet_tf.training.phases import Gradual, OneShot, PhaseOptions, Phases
 from packnet_tf.training.schedules import Schedule
@@ -39,8 +40,9 @@ class PackNetCallback(keras.callbacks.Callback):
 
     Args:
         prune_ratio: fraction of the claim to release, 0 to 1; 0 for the last task keeps all.
-        prune_epoch: 0-based epoch whose start prunes. 0 prunes before any training, which makes a
-            pretrained network the first task.
+        prune_epoch: 0-based epoch whose start prunes; default: two thirds of the epochs of `fit`,
+            so that a fit of 30 prunes at the start of epoch 20. 0 prunes before any training, which
+            makes a pretrained network the first task.
         schedule: instead of both, any function `step -> (should_prune, sparsity)`, where the
             sparsity is the fraction of the initial claim that is released:
             `packnet_tf.polynomial_decay`, or your own function.
@@ -66,7 +68,7 @@ class PackNetCallback(keras.callbacks.Callback):
     def __init__(
         self,
         prune_ratio: float = 0.5,
-        prune_epoch: int = 0,
+        prune_epoch: int | None = None,
         *,
         schedule: Schedule | None = None,
         criterion: Criterion = magnitude,
@@ -74,7 +76,7 @@ class PackNetCallback(keras.callbacks.Callback):
         validation_data: AnyData = None,
     ) -> None:
         super().__init__()
-        if schedule is not None and (prune_ratio, prune_epoch) != (0.5, 0):
+        if schedule is not None and (prune_ratio, prune_epoch) != (0.5, None):
             raise ValueError(
                 "PackNetCallback takes a schedule, or prune_ratio and prune_epoch, not both: a "
                 "schedule decides when and how much to prune. Write PackNetCallback(schedule="
@@ -82,12 +84,13 @@ class PackNetCallback(keras.callbacks.Callback):
             )
         self.prune_ratio = check_ratio(prune_ratio)
         whole = isinstance(prune_epoch, numbers.Integral) and not isinstance(prune_epoch, bool)
-        if not whole or prune_epoch < 0:
+        if prune_epoch is not None and (not whole or prune_epoch < 0):
             raise ValueError(
                 f"prune_epoch is the 0-based epoch whose start prunes; got {prune_epoch!r}. Write "
-                "prune_epoch=20 to train epochs 0 to 19 before the prune."
+                "prune_epoch=20 to train epochs 0 to 19 before the prune, or leave it out to prune "
+                "after two thirds of the epochs."
             )
-        self.prune_epoch = int(prune_epoch)
+        self.prune_epoch = None if prune_epoch is None else int(prune_epoch)
         self.schedule = schedule
         self.criterion = criterion
         self.retrain_learning_rate = retrain_learning_rate
@@ -108,12 +111,13 @@ class PackNetCallback(keras.callbacks.Callback):
         if self.schedule is not None:
             self._phases = Gradual(self.model, self.schedule, **common)
             return
-        self._phases = OneShot(self.model, self.prune_ratio, self.prune_epoch, **common)
         epochs = (self.params or {}).get("epochs")
-        if epochs is not None and epochs <= self.prune_epoch:
+        prune_epoch = self._prune_epoch(epochs)
+        self._phases = OneShot(self.model, self.prune_ratio, prune_epoch, **common)
+        if epochs is not None and epochs <= prune_epoch:
             warnings.warn(
                 f"This fit ends after epoch {epochs - 1}, before the prune of task "
-                f"'{self.model.task_name}' at the start of epoch {self.prune_epoch}: the task will "
+                f"'{self.model.task_name}' at the start of epoch {prune_epoch}: the task will "
                 "be left open. Use more epochs or a smaller prune_epoch, or go on with another fit("
                 f"initial_epoch={epochs}).",
                 stacklevel=2,
@@ -133,6 +137,18 @@ class PackNetCallback(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Logs = None) -> None:
         self._begun().finish()
+
+    def _prune_epoch(self, epochs: int | None) -> int:
+        if self.prune_epoch is not None:
+            return self.prune_epoch
+        if epochs is None:
+            raise ValueError(
+                "This PackNetCallback has no prune_epoch, and nothing says how many epochs there "
+                "are. Write PackNetCallback(prune_ratio=0.75, prune_epoch=20) to prune at the "
+                "start of epoch 20, or call its set_params({'epochs': 30}) to prune after two "
+                "thirds of 30."
+            )
+        return usual_prune_epoch(epochs)
 
     def _begun(self) -> Phases:
         if self._phases is None:

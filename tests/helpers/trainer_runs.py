@@ -15,7 +15,7 @@ import packnet_tf
 from helpers.pack_helpers import SPARSE, data, functional, values
 from packnet_tf.packing.policy import own_weights
 
-CLASS_WEIGHT = {0: 3.0, 1: 0.5}
+CLASS_WEIGHT = {0: 3.0, 2: 0.5}
 
 
 def trunk(norm=True, dropout=0.2):

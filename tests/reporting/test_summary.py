@@ -54,7 +54,8 @@ def test_every_parameter_is_in_the_summary(name):
     trunk = build()
     net = packnet_tf.PackNet(trunk, biases="per_task")
     head = head_for(trunk)
-    net.add_task("one", head)
+    model = net.add_task("one", head)
+    counted = [part.count_params() for part in (model.trunk, model)]
     net.commit()
     text = lines(net)
     every, packed, shared, per_task, in_head = numbers(
@@ -66,6 +67,8 @@ def test_every_parameter_is_in_the_summary(name):
     assert packed + sum(own.values()) == trunk.count_params()
     assert shared + per_task == sum(own.values())
     assert every == trunk.count_params() + in_head
+    assert counted == [trunk.count_params(), every]
+    assert net.task_model("one").count_params() == every
     for path in paths:
         layer = path.rpartition("/")[0] if path.endswith("kernel") else path
         assert any(line.startswith(f"{layer} ") for line in text), layer

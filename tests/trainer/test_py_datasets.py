@@ -123,7 +123,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path):
     assert same(go(tmp_path / "parts"), go(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize("place", ["train", "validation"])
+@pytest.mark.parametrize("place", ["train", *slow("validation")])
 def test_data_that_never_end_are_refused(place):
     trunk = conv_trunk()
     net = packnet_tf.PackNet(trunk)

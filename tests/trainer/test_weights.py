@@ -43,6 +43,7 @@ def test_weights_of_classes_multiply_those_of_examples():
     assert same(weighted, run(batched(x, y, factors(y) * w))[0])
 
 
+@pytest.mark.slow
 def test_weights_do_what_they_do_in_fit():
     x, y, w = examples()
 

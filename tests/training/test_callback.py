@@ -9,6 +9,7 @@ import pytest
 from keras import layers, optimizers
 
 import packnet_tf
+from helpers.cases import slow
 from helpers.pack_helpers import (
     SPARSE,
     claims,
@@ -69,6 +70,27 @@ def test_it_prunes_exactly_at_the_start_of_the_prune_epoch(net, prune_epoch):
     assert counts.at_batch == counts.at_end == expected
     assert net.tasks == ("one",)
     assert {path: entry["owned"]["one"] for path, entry in net.capacity().items()} == left
+
+
+@pytest.mark.parametrize(("epochs", "turn"), [(6, 4), *slow((3, 2), (2, 1), (1, 0))])
+def test_without_an_epoch_it_prunes_after_two_thirds(net, epochs, turn):
+    model, x, y = opened(net)
+    history = fit(model, x, y, Callback(0.5), epochs=epochs).history
+    assert history["sparsity"] == [0.0] * turn + [0.5] * (epochs - turn)
+    assert net.tasks == ("one",)
+
+
+def test_without_an_epoch_or_their_number_it_says_what_to_write(net):
+    model, *_ = opened(net)
+    callback = Callback(0.5)
+    callback.set_model(model)
+    with pytest.raises(ValueError, match=r"prune_epoch=20"):
+        callback.on_train_begin()
+    callback.set_params({"epochs": 3})
+    callback.on_train_begin()
+    callback.on_epoch_begin(2)
+    callback.on_train_end()
+    assert net.capacity().free == 0.5
 
 
 def test_prune_epoch_0_makes_a_pretrained_network_a_task_without_training_it_first(net):
@@ -321,13 +343,14 @@ def test_a_model_of_no_pack_is_refused(tmp_path):
         )
 
 
-@pytest.mark.parametrize("prune_epoch", [-1, 1.5, True, float("inf"), "2", None])
+@pytest.mark.parametrize("prune_epoch", [-1, 1.5, True, float("inf"), "2"])
 def test_a_prune_epoch_that_is_no_epoch_is_refused(prune_epoch):
     with pytest.raises(ValueError) as error:
         Callback(0.5, prune_epoch)
     assert str(error.value) == (
         f"prune_epoch is the 0-based epoch whose start prunes; got {prune_epoch!r}. Write "
-        "prune_epoch=20 to train epochs 0 to 19 before the prune."
+        "prune_epoch=20 to train epochs 0 to 19 before the prune, or leave it out to prune after "
+        "two thirds of the epochs."
     )
 
 

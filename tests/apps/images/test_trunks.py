@@ -143,7 +143,10 @@ def test_an_application_becomes_a_trunk_that_packs():
             {"source": "nowhere.keras"},
             r"There is no trunk 'nowhere.keras'\. Write the path of a .keras or .h5 model, or",
         ),
-        ({"source": "MobileNetV9"}, "'MobileNetV9' is neither a .keras or .h5 file nor a model"),
+        (
+            {"source": "MobileNetV9"},
+            r"'MobileNetV9' is neither a .keras or .h5 file .* Did you mean MobileNetV2 or ",
+        ),
     ],
 )
 def test_unknown_trunks_are_named(arguments, text):
