@@ -63,6 +63,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     from packnet_tf.apps.packs import shortfalls
     from packnet_tf.apps.packs.standing import (
         capacity_bar,
+        policy_line,
         sentence,
         standing,
         storage_rows,
@@ -77,6 +78,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         print(json.dumps(facts, indent=2))
         return
     print(sentence(facts))
+    print(policy_line(facts))
     if facts["open"] is not None:
         print(f"Task '{facts['open']}' is still open.")
     print(f"\n{tasks_table(facts)}")

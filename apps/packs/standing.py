@@ -119,6 +119,21 @@ def _room(facts: dict) -> str:
     return f"{said}, enough for {room} with as many weights as '{last['task']}'."
 
 
+def policy_line(facts: dict) -> str:
+    """Says how the pack was made: its policy, and the pixel values that its trunk takes.
+
+    Args:
+        facts: what `standing` returns.
+    """
+    policy = facts["policy"]
+    said = (
+        f"Biases {policy['biases']}, norms {policy['norms']}, embeddings {policy['embeddings']}; "
+    )
+    said += f"freed weights restart from {policy['restart']}"
+    pixels = facts["notes"].get("pixel_range")
+    return f"{said}; pixel values {pixels.replace(',', ' to ')}." if pixels else f"{said}."
+
+
 def _is_of(task: str, shortfall: str) -> bool:
     return shortfall.startswith(f"Task '{task}' ")
 

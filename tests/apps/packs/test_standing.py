@@ -2,7 +2,13 @@
 
 import pytest
 
-from packnet_tf.apps.packs.standing import capacity_bar, sentence, storage_rows, tasks_table
+from packnet_tf.apps.packs.standing import (
+    capacity_bar,
+    policy_line,
+    sentence,
+    storage_rows,
+    tasks_table,
+)
 
 
 def facts(base=None, shortfalls=(), free=40, last=20, names=("base", "a", "b")):
@@ -73,6 +79,16 @@ def test_a_row_of_the_table_has_accuracies_and_the_day():
     assert row == [
         "3", "b", "2", "85.0%", "-", "90.0%", "-", "20.0%", "100", "bytes", "2026-03-01",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("notes", "end"), [({}, "trunk."), ({"pixel_range": "0,255"}, "trunk; pixel values 0 to 255.")]
+)
+def test_the_policy_and_the_pixel_values_are_said(notes, end):
+    policy = {"biases": "shared", "norms": "per_task", "embeddings": "shared", "restart": "trunk"}
+    assert policy_line({"policy": policy, "notes": notes}) == (
+        f"Biases shared, norms per_task, embeddings shared; freed weights restart from {end}"
+    )
 
 
 def test_storage_adds_up():
