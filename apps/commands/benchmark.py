@@ -250,7 +250,7 @@ def as_table(files: Sequence[File], weights: dict[str, list[File]], machine: dic
     if len(files) + len(weights) > 1:
         lines.append(f"In all {count_bytes(whole)}.")
     lines.append(
-        "onnxruntime {onnxruntime}, {provider}, {threads} threads; {processor}, {cores} cores, "
+        "onnxruntime {onnxruntime}, {provider}, threads: {threads}; {processor}, {cores} cores, "
         "{system}.".format(**{**machine, "threads": machine["threads"] or "default"})
     )
     return "\n".join(lines)

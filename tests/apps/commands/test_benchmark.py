@@ -82,7 +82,7 @@ def test_a_folder_is_measured_file_by_file_and_accuracy_where_there_are_images(
         f"Weights: {onnx / 'shared.data'} (36 bytes), read by colours.",
         f"In all {count_bytes(whole)}.",
     ]
-    assert "CPUExecutionProvider, 1 threads; " in about
+    assert "CPUExecutionProvider, threads: 1; " in about
 
 
 def test_json_has_the_same(onnx, photos, measured, capsys):
