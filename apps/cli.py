@@ -43,7 +43,9 @@ def describe(module, command: str) -> str:
 
 
 def _flag_lines(module, flag) -> list[str]:
-    default = "" if flag.default in (None, "") else f" (default: {flag.default})"
+    given = flag.default
+    shown = ",".join(given) if isinstance(given, list) else given
+    default = "" if shown in (None, "") else f" (default: {shown})"
     required = " (required)" if flag.name in getattr(module, "REQUIRED", ()) else ""
     kind = "--[no]" if flag.boolean else "--"
     text = textwrap.wrap(
