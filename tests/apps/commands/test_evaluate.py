@@ -251,7 +251,7 @@ def test_the_accuracy_is_that_of_the_keras_view(tmp_path, capsys):
 
     data = write_task(tmp_path / "greys", classes=("a", "b", "c"), held_out=9)
     net, model = packed(conv_trunk(), one=0.5), tmp_path / "m.onnx"
-    export_onnx(net, "one", model, metadata={"pixel_range": "0,1"})
+    export_onnx(net, "one", model, metadata={"pixel_range": "0,1"}, verbose=False)
     found = labelled_images(data, None, None, 3)
     images = np.stack([read_image(path, 6, 6, 1) for path, _ in found.files]) / np.float32(255)
     labels = np.array([label for _, label in found.files])
