@@ -59,7 +59,7 @@ def test_int8_is_calibrated_and_measured_on_folders(packnet, place, tmp_path):
     [task] = manifest(tmp_path / "small")["tasks"]
     assert task["calibrated"] is True
     assert task["evaluated"]["images"] == 12
-    assert "accuracy  as Keras\n" in out
+    assert "accuracy  in Keras  same answer\n" in out
     shown = f"{task['evaluated']['accuracy']:.1%}"
     assert "model_task1.onnx  shades" in out
     assert shown in out
