@@ -7,7 +7,7 @@ from typing import Any
 from packnet_tf.backend.types import AnyData, AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
 from packnet_tf.export.exported import Exported, say_written
-from packnet_tf.export.files import beside
+from packnet_tf.export.files import beside, remove_leftovers
 from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.runtime.batches import check_by_task
 from packnet_tf.export.task_graph import Data, TaskGraph
@@ -67,6 +67,7 @@ def export_onnx(
     with beside(path.parent) as folder:
         data = Data(samples, calibration)
         entry = graph.finish(graph.converted.bake(), folder / path.name, data)
+    remove_leftovers(path.parent, [path.name], [other["file"] for other in entry["external"]])
     say_written(entry, verbose)
     return entry["relative_difference"]
 

@@ -1,6 +1,7 @@
 """`verify`: checks a folder of exported files against its pack."""
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ from packnet_tf.net import PackNet
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+# Largest accepted differences in lower precisions, relative to the largest output.
+LIMITS = {"float16": 0.05, "int8": 0.5}
 
 
 @dataclasses.dataclass
@@ -49,22 +53,27 @@ def verify(
     directory: AnyPath,
     *,
     samples: Mapping[str, Tensors] | None = None,
+    tolerance: float = ExportOptions.tolerance,
     progress: Callable[[str], None] | None = None,
 ) -> list[Verdict]:
     """Checks every file of a manifest against the pack.
 
-    It checks that
+    What is right comes from the pack and from the arguments: the manifest is checked too. It checks
+    that
 
     - all files exist and have the size and the SHA-256 of the manifest,
     - each is a valid ONNX model of its task and classes, with the operator set, inputs and outputs
       of the manifest,
     - weights that the task does not see (free weights, those of later tasks) are exactly 0,
-    - its outputs on random inputs and on samples differ from Keras by no more than at the export.
+    - its outputs on random inputs and on samples differ from Keras by no more than the tolerance;
+      those of float16 and int8 files by no more than at the export, and by no more than `LIMITS`.
 
     Args:
         net: the pack.
         directory: folder that `export_all` or `export_bundle` has written.
         samples: by task name, inputs to compare on, in addition to random ones.
+        tolerance: largest accepted difference, relative to the largest output; give the one that
+            was accepted at the export, if that was larger.
         progress: called with each task's name before it is checked.
 
     Returns:
@@ -102,7 +111,7 @@ def verify(
         verdict.problems += [f"'{name}': {damage[name]}" for name in sorted(needed & set(damage))]
         if not verdict.problems:
             given = (samples or {}).get(entry["task"])
-            _check(net, directory, manifest, entry, given, verdict)
+            _check(net, directory, manifest, entry, given, tolerance, verdict)
         verdicts.append(verdict)
     return verdicts
 
@@ -113,6 +122,7 @@ def _check(
     manifest: dict,
     entry: dict,
     samples: Tensors,
+    tolerance: float,
     verdict: Verdict,
 ) -> None:
     import onnx
@@ -144,10 +154,13 @@ def _check(
     verdict.problems += [
         f"its {key}: {says[key]}; expected {ours[key]}" for key in says if says[key] != ours[key]
     ]
-    if entry["classes"] != net.classes(task):
-        verdict.problems.append(
-            f"its classes: {entry['classes']}; the pack's are {net.classes(task)}"
-        )
+    named = json.loads(facts["classes"]) if "classes" in facts else None
+    for where, classes in {
+        "its classes": named,
+        "the manifest's classes": entry["classes"],
+    }.items():
+        if classes != (net.classes(task) or None):
+            verdict.problems.append(f"{where}: {classes}; the pack's are {net.classes(task)}")
     if verdict.problems:
         return
     options = ExportOptions(**entry["options"])
@@ -171,9 +184,9 @@ def _check(
         verdict.problems.append(f"it does not take what the pack does: {error}")
         return
     verdict.relative_difference, verdict.compared_inputs = found.relative, found.samples
-    allowed = options.tolerance
-    if options.precision != "float32":
-        allowed += 1.5 * entry["relative_difference"]  # other processors round differently
+    allowed = tolerance
+    if options.precision != "float32":  # other processors round differently
+        allowed += min(1.5 * entry["relative_difference"], LIMITS[options.precision])
     if not judged.relative <= allowed:
         verdict.problems.append(
             f"its answers differ from Keras by {judged.relative:.1e} of the largest, more than "

@@ -2,10 +2,13 @@
 
 import contextlib
 import errno
+import glob
+import hashlib
 import os
 import pathlib
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from packnet_tf.backend.atomic import FULL, flush
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
 # A protocol buffer holds 2 GiB at most, of which the graph itself needs a part.
 EXTERNAL_ABOVE = 2**31 - 2**24
+DIGITS = 12  # of the SHA-256 in the name of a file of weights
 SMALL = 1024  # bytes; smaller weights stay in the model
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
@@ -30,7 +34,7 @@ def save(proto: "ModelProto", path: pathlib.Path) -> list[pathlib.Path]:
 
     Args:
         proto: an `onnx.ModelProto`. If it is larger than 2 GiB, its large weights go to a second
-            file, `NAME.onnx.data`.
+            file, `NAME.onnx-HASH.data`.
         path: the `.onnx` file.
 
     Returns:
@@ -45,10 +49,58 @@ def save(proto: "ModelProto", path: pathlib.Path) -> list[pathlib.Path]:
         onnx.external_data_helper.convert_model_to_external_data(
             proto, all_tensors_to_one_file=True, location=data.name, size_threshold=SMALL
         )
-        files.append(data)
+        onnx.save(proto, os.fspath(path))
+        proto = onnx.load(os.fspath(path), load_external_data=False)
+        files.append(name_by_content(data))
+        relocate(proto, {data.name: files[-1].name})
     onnx.save(proto, os.fspath(path))
     onnx.checker.check_model(os.fspath(path))
     return files
+
+
+def name_by_content(path: pathlib.Path) -> pathlib.Path:
+    """Renames a file of weights after its contents; returns the new path.
+
+    Graphs that refer to it can then be replaced one by one: an old graph keeps the old weights.
+
+    Args:
+        path: the file, `shared.data` for instance, which becomes `shared-1a2b3c4d5e6f.data`.
+    """
+    named = path.with_name(f"{path.stem}-{_content(path)}{path.suffix}")
+    os.replace(path, named)
+    return named
+
+
+def remove_leftovers(directory: pathlib.Path, graphs: Iterable[str], kept: Collection[str]) -> None:
+    """Removes files of weights that earlier graphs referred to.
+
+    Args:
+        directory: the folder.
+        graphs: what the names of the files begin with: names of `.onnx` files, or "shared".
+        kept: names of files to keep.
+    """
+    for graph in graphs:
+        for path in directory.glob(f"{glob.escape(graph)}*-{'[0-9a-f]' * DIGITS}.data"):
+            if path.name not in kept and _content(path) in path.name:
+                path.unlink()
+
+
+def _content(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
+
+
+def relocate(proto: "ModelProto", names: Mapping[str, str]) -> None:
+    """Changes the names of files that a model refers to.
+
+    Args:
+        proto: an `onnx.ModelProto` with external data.
+        names: new names by old ones.
+    """
+    for tensor in proto.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = names.get(entry.value, entry.value)
 
 
 @contextlib.contextmanager
@@ -86,16 +138,31 @@ def _rank(path: pathlib.Path) -> int:
 
 
 def _move(files: list[pathlib.Path], directory: pathlib.Path) -> None:
-    new = []
+    """Moves files to a folder; if that is interrupted, puts back the files they replaced."""
+    old: dict[pathlib.Path, pathlib.Path | None] = {}  # by target
     try:
         for path in files:
             target = directory / path.name
-            new += [] if target.exists() else [target]
+            kept = path.with_name(f"{path.name}.old") if target.exists() else None
+            if kept is not None:
+                _keep(target, kept)
+            old[target] = kept
             os.replace(path, target)
     except BaseException:
-        for target in new:
-            target.unlink(missing_ok=True)
+        for target, kept in reversed(old.items()):
+            if kept is None:
+                target.unlink(missing_ok=True)
+            else:
+                os.replace(kept, target)
         raise
+
+
+def _keep(path: pathlib.Path, copy: pathlib.Path) -> None:
+    """Makes a second name for a file, or a copy on file systems without hard links."""
+    try:
+        os.link(path, copy)
+    except OSError:
+        shutil.copy2(path, copy)
 
 
 def _is_about(directory: pathlib.Path, error: OSError) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import packnet_tf
 from packnet_tf.backend.types import AnyPath
+from packnet_tf.export.files import remove_leftovers
 
 NAME = "manifest.json"
 FORMAT = 3
@@ -128,17 +129,26 @@ def described_files(manifest: dict) -> list[dict]:
 
 
 def remove_stale(directory: AnyPath, old: dict, new: dict, written: Iterable[str]) -> None:
-    """Removes the files of a folder's old manifest that the new one does not list.
+    """Removes files of earlier exports that the new manifest does not list.
+
+    A file is removed only if this package has written it: its contents are those of the old
+    manifest, or it is a file of weights that an interrupted export left, see `remove_leftovers`.
 
     Args:
         directory: the folder.
         old, new: the manifests.
         written: names of files that were just written; they stay.
     """
+    directory = pathlib.Path(directory)
     meant = {(entry["file"], entry["sha256"]) for entry in described_files(new)}
     for entry in described_files(old):
-        if (entry["file"], entry["sha256"]) not in meant and entry["file"] not in written:
-            (pathlib.Path(directory) / entry["file"]).unlink(missing_ok=True)
+        path, content = directory / entry["file"], entry["sha256"]
+        if (path.name, content) in meant or path.name in written:
+            continue
+        if path.is_file() and sha256(path) == content:
+            path.unlink()
+    graphs = [task["file"] for task in new["tasks"]]
+    remove_leftovers(directory, ["shared", *graphs], kept={name for name, _ in meant})
 
 
 def damage(directory: AnyPath, described: Iterable[dict]) -> dict[str, str]:

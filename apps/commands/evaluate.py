@@ -18,12 +18,15 @@ from packnet_tf.apps import cli
 from packnet_tf.apps.device.classifier import Classifier, chosen_provider, define_flags
 from packnet_tf.apps.device.evaluation import ClassScore, evaluate, summary
 from packnet_tf.apps.device.evaluation_files import write_evaluation
+from packnet_tf.apps.device.exported_files import exported_files
 from packnet_tf.apps.device.labelled import labelled_images
 from packnet_tf.reporting.tables import text_table
 
 FLAGS = cli.new_flags()
 REQUIRED = POSITIONAL = ("model", "data")
-flags.DEFINE_string("model", None, "The .onnx file of a task.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "model", None, "The .onnx file of a task, or a folder with one.", flag_values=FLAGS
+)
 flags.DEFINE_string(
     "data",
     None,
@@ -49,7 +52,10 @@ flags.DEFINE_string(
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     provider = chosen_provider(values)
-    model = Classifier(values.model, values.pixel_range, values.image_size, provider)
+    files = exported_files(values.model)
+    if len(files) > 1:
+        raise cli.UsageError(f"'{values.model}' has {len(files)} tasks; name the file of one")
+    model = Classifier(files[0], values.pixel_range, values.image_size, provider)
     images = labelled_images(values.data, values.split, model.classes, model.count)
     for note in images.notes:
         print(note, file=sys.stderr)

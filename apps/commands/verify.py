@@ -25,6 +25,12 @@ flags.DEFINE_string(
     "Folder of images to compare outputs on, in addition to random ones.",
     flag_values=FLAGS,
 )
+flags.DEFINE_float(
+    "tolerance",
+    1e-4,
+    "Largest accepted relative difference from Keras; give that of the export if it was larger.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer("count", 32, "How many of these images to use.", 1, flag_values=FLAGS)
 
 
@@ -45,6 +51,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         net,
         values.onnx,
         samples=samples,
+        tolerance=values.tolerance,
         progress=lambda name: print(f"Checking {name} ...", flush=True),
     )
     print(f"\n{verdicts_table(verdicts)}")

@@ -17,7 +17,7 @@ from packnet_tf.export.bundle.shared_weights import (
 )
 from packnet_tf.export.checksum import task_digest
 from packnet_tf.export.exported import Exported, say_written
-from packnet_tf.export.files import beside
+from packnet_tf.export.files import beside, relocate
 from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.task_graph import Data, TaskGraph
 from packnet_tf.net import PackNet
@@ -36,11 +36,12 @@ def export_bundle(
     verbose: bool = True,
     **options: Any,
 ) -> Exported:
-    """Writes all tasks with shared weights: a small graph per task, and `shared.data`.
+    """Writes all tasks with shared weights: a small graph per task, and `shared-HASH.data`.
 
-    `shared.data` holds the trunk's packed weights once, their owners, and the constants that
+    `shared-HASH.data` holds the trunk's packed weights once, their owners, and the constants that
     several graphs have in common. An owner takes 2 bits for up to four tasks, 4 for up to 16, and
-    8 beyond. The graphs, `model_task1.onnx`, ..., refer to this file as ONNX external data. They
+    8 beyond. HASH is a hash of these contents, so that a new file never comes under old graphs. The
+    graphs, `model_task1.onnx`, ..., refer to the file as ONNX external data. They
     mask the weights with standard operators, which ONNX Runtime computes once, when it loads the
     file.
 
@@ -51,7 +52,7 @@ def export_bundle(
         samples: by task name, inputs to compare on, in addition to random ones.
         evaluate: by task name, labelled inputs to measure accuracy on.
         update_from: the folder of an earlier bundle of this pack. Only new files are written: a
-            graph and a `shared_taskK.data` per new task, and the manifest. Copy them over the
+            graph and a `shared_taskK-HASH.data` per new task, and the manifest. Copy them over the
             earlier bundle to update it; `directory` may be the same folder.
         optimized: also write `model_task1.ort`, ...: complete networks, optimized and in ONNX
             Runtime's own format, for devices that cannot afford masking at load.
@@ -91,9 +92,10 @@ def export_bundle(
             again = TaskGraph(net, tasks[-1], ExportOptions(**known[tasks[-1]]["options"]))
             graphs_with_references([again], files)
         files += new_files(folder, len(tasks), len(known))
-        for graph, proto in graphs_with_references(
-            _task_graphs(net, new, export_options, progress), files
-        ):
+        graphs = graphs_with_references(_task_graphs(net, new, export_options, progress), files)
+        names_of_files = {file.name: file.named_by_content() for file in files if file.index}
+        for graph, proto in graphs:
+            relocate(proto, names_of_files)
             task = graph.task
             path = folder / manifests.file_name(names, task, graph.number)
             data = Data((samples or {}).get(task), None, (evaluate or {}).get(task))

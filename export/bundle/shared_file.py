@@ -1,4 +1,4 @@
-"""`shared.data`: arrays that several graphs read, each stored once."""
+"""`shared-HASH.data`: arrays that several graphs read, each stored once."""
 
 import hashlib
 import pathlib
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from packnet_tf.backend.types import AnyPath
+from packnet_tf.export.files import name_by_content
 
 ALIGNMENT = 64  # bytes; ONNX Runtime reads aligned weights in place
 
@@ -35,6 +36,12 @@ class SharedFile:
     @property
     def name(self) -> str:
         return self.path.name
+
+    def named_by_content(self) -> str:
+        """Renames a new file after its contents; returns the name of the file."""
+        if not self.complete:
+            self.path = name_by_content(self.path)
+        return self.name
 
     def put(self, array: np.ndarray, key: str | None = None) -> int:
         """Returns the offset of an array in bytes; appends the array if it is new.

@@ -84,15 +84,16 @@ def test_damaged_cut_off_missing_and_swapped_files_are_named(net, folder):
 
 
 def test_damage_of_the_shared_file_concerns_every_task(net, folder):
-    (folder / "bundle" / "shared.data").unlink()
-    missing = ["'shared.data': it is missing"]
+    [shared] = (folder / "bundle").glob("shared-*.data")
+    shared.unlink()
+    missing = [f"'{shared.name}': it is missing"]
     assert problems(net, folder / "bundle") == {
         "model_task1.onnx": missing,
         "model_task2.onnx": missing,
     }
 
 
-def rewritten(path, change):
+def rewritten(path, change, **says):
     """Changes a model and the manifest with it, as someone does who makes files by hand."""
     model = onnx.load(path, load_external_data=False)
     change(model)
@@ -102,7 +103,7 @@ def rewritten(path, change):
 
     for entry in manifest["tasks"]:
         if entry["file"] == path.name:
-            entry.update(describe_file(path))
+            entry.update({**describe_file(path), **says})
     (path.parent / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -117,6 +118,36 @@ def test_a_weight_that_should_be_zero_is_found(net, folder):
     rewritten(folder / "files" / "model_task1.onnx", change)
     assert problems(net, folder / "files")["model_task1.onnx"] == [
         "1 weights of 'fc/kernel' are not 0, though the task does not see them"
+    ]
+
+
+@pytest.mark.parametrize("kind", ["files", "half", "int8"])
+def test_other_answers_are_found_whatever_the_manifest_allows(kind, net, folder):
+    def change(model):
+        for tensor in model.graph.initializer:
+            values = numpy_helper.to_array(tensor)
+            if values.dtype in (np.float32, np.float16) and values.size > 1:
+                doubled = (2 * values).astype(values.dtype)
+                tensor.CopyFrom(numpy_helper.from_array(doubled, tensor.name))
+
+    path = folder / kind / "model_task2.onnx"
+    entry = json.loads((path.parent / "manifest.json").read_text())["tasks"][1]
+    says = {"options": {**entry["options"], "tolerance": 1e9}, "relative_difference": 1e9}
+    rewritten(path, change, **says)
+    [text] = problems(net, folder / kind)["model_task2.onnx"]
+    assert text.startswith("its answers differ from Keras by ")
+    # Whoever accepts that much says so.
+    assert problems(net, folder / kind, tolerance=1e9)["model_task2.onnx"] == []
+
+
+def test_the_classes_of_a_file_are_those_of_the_pack(net, folder):
+    def change(model):
+        props = {prop.key: prop.value for prop in model.metadata_props}
+        onnx.helper.set_model_props(model, {**props, "classes": '["a", "b", "c"]'})
+
+    rewritten(folder / "files" / "model_task1.onnx", change)
+    assert problems(net, folder / "files")["model_task1.onnx"] == [
+        "its classes: ['a', 'b', 'c']; the pack's are None"
     ]
 
 
@@ -172,7 +203,9 @@ def test_classes_operator_set_and_names_must_be_those_of_the_manifest(net, folde
     manifest["tasks"][1]["outputs"][0]["name"] = "answers"
     path.write_text(json.dumps(manifest))
     found = problems(net, folder / "files")
-    assert found["model_task1.onnx"] == ["its classes: ['cat', 'dog', 'cow']; the pack's are None"]
+    assert found["model_task1.onnx"] == [
+        "the manifest's classes: ['cat', 'dog', 'cow']; the pack's are None"
+    ]
     opset, outputs = sorted(found["model_task2.onnx"], key=lambda text: "outputs" in text)
     assert opset == "its opset: 17; expected 15"
     assert outputs.startswith("its outputs: [{'name': 'logits'")

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from helpers.image_folders import write_task
-from helpers.onnx_files import COLOURS, write_model, write_other_model, write_picture
+from helpers.onnx_files import (
+    COLOURS,
+    manifest,
+    write_model,
+    write_other_model,
+    write_picture,
+)
 from helpers.pack_helpers import conv_trunk, logits, packed
 from packnet_tf.apps.commands.evaluate import as_table
 from packnet_tf.apps.device.evaluation import ClassScore, score, summary
@@ -212,14 +218,20 @@ def test_a_folder_without_one_readable_image_is_an_error(tmp_path, capsys):
     )
 
 
-def test_a_folder_of_models_is_told_to_be_one_of_its_files(colours, tmp_path, capsys):
-    (tmp_path / "onnx").mkdir()
-    status, out, err = evaluate(capsys, tmp_path / "onnx", colours)
+def test_a_folder_stands_for_the_one_task_in_it(colours, tmp_path, capsys):
+    folder = tmp_path / "onnx"
+    folder.mkdir()
+    status, out, err = evaluate(capsys, folder, colours)
     assert (status, out) == (1, "")
-    assert err == (
-        f"packnet evaluate: '{tmp_path / 'onnx'}' is a folder. Name the file of one task, for "
-        f"instance {tmp_path / 'onnx' / 'model_task1.onnx'}.\n"
-    )
+    assert f"The folder '{folder}' has no manifest.json." in err
+    write_model(folder / "model_task1.onnx")
+    manifest(folder, "model_task1.onnx")
+    assert evaluate(capsys, folder, colours)[0] == 0
+    write_model(folder / "model_task2.onnx", task="two")
+    manifest(folder, "model_task1.onnx", "model_task2.onnx")
+    status, out, err = evaluate(capsys, folder, colours)
+    assert (status, out) == (2, "")
+    assert f"'{folder}' has 2 tasks; name the file of one" in err
 
 
 def test_a_file_that_does_not_classify_is_refused(colours, tmp_path, capsys):

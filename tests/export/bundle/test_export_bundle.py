@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 
 import keras
@@ -27,6 +28,16 @@ def images(net, count=5):
 
 def files(folder):
     return {path.name: path.read_bytes() for path in pathlib.Path(folder).iterdir()}
+
+
+def without_hashes(names):
+    """Names of files, sorted, with `shared.data` for `shared-1a2b3c4d5e6f.data`."""
+    return sorted(re.sub(r"-[0-9a-f]{12}(?=\.data$)", "", name) for name in names)
+
+
+def shared_file(folder):
+    [path] = pathlib.Path(folder).glob("shared-*.data")
+    return path
 
 
 def test_every_task_answers_bit_for_bit_as_its_baked_file(tmp_path):
@@ -99,11 +110,12 @@ def test_four_tasks_take_at_most_1_07_baked_files_and_what_is_their_own(network,
 def test_weights_and_owners_lie_in_one_file_and_heads_in_the_graphs(tmp_path):
     net = packed(conv_trunk(), one=0.5, two=0.5)
     manifest = export_bundle(net, tmp_path)
-    assert sorted(files(tmp_path)) == [
+    assert without_hashes(files(tmp_path)) == [
         "manifest.json", "model_task1.onnx", "model_task2.onnx", "shared.data",
     ]  # fmt: skip
     [shared] = manifest["shared"]
-    assert (shared["file"], shared["tasks"], shared["bits"]) == ("shared.data", [1, 2], 2)
+    assert shared["file"] == f"shared-{shared['sha256'][:12]}.data"
+    assert (shared["tasks"], shared["bits"]) == ([1, 2], 2)
     numbers = net.capacity().sum()["total"]
     assert 4 * numbers <= shared["bytes"] <= 4.25 * numbers + 64 * len(shared["tensors"])
     graph = onnx.load(tmp_path / "model_task1.onnx", load_external_data=False).graph
@@ -181,8 +193,8 @@ class TestUpdate:
             "manifest.json", "model_task3.onnx", "model_task4.onnx",
             "shared_task3.data", "shared_task4.data",
         ]  # fmt: skip
-        assert manifest["changed"] == changed
-        assert sorted(files(tmp_path / "new")) == changed
+        assert without_hashes(manifest["changed"]) == changed
+        assert sorted(files(tmp_path / "new")) == manifest["changed"]
         assert files(tmp_path / "old") == before
         shutil.copytree(tmp_path / "new", tmp_path / "old", dirs_exist_ok=True)
         export_all(net, tmp_path / "baked")
@@ -196,7 +208,7 @@ class TestUpdate:
     def test_its_size_is_that_of_the_new_weights(self, net, tmp_path):
         pack_task(net, "three", 0.5, seed=50)
         manifest = export_bundle(net, tmp_path / "new", update_from=tmp_path / "old")
-        entry = next(f for f in manifest["shared"] if f["file"] == "shared_task3.data")
+        entry = next(f for f in manifest["shared"] if "_task3-" in f["file"])
         whole = net.capacity().sum()
         owned, total = whole["owned"]["three"], whole["total"]
         assert 4 * owned <= entry["bytes"] <= 4 * owned + total / 8 + 80 * len(entry["tensors"])
@@ -209,7 +221,7 @@ class TestUpdate:
             after = files(tmp_path / "old")
             changed = {name for name, data in after.items() if before.get(name) != data}
             assert changed == set(manifest["changed"])
-            assert "shared.data" not in changed
+            assert not any(name.startswith("shared-") for name in changed)
         export_all(net, tmp_path / "baked")
         x = images(net)
         for number in range(1, 5):
@@ -268,11 +280,12 @@ class TestUpdate:
         assert json.loads((tmp_path / "new" / "manifest.json").read_text()) == manifest
 
     def test_a_damaged_earlier_bundle_is_refused_by_name(self, net, tmp_path):
-        data = bytearray((tmp_path / "old" / "shared.data").read_bytes())
+        path = shared_file(tmp_path / "old")
+        data = bytearray(path.read_bytes())
         data[100] ^= 1
-        (tmp_path / "old" / "shared.data").write_bytes(data)
+        path.write_bytes(data)
         pack_task(net, "three", seed=50)
-        with pytest.raises(ValueError, match=r"'shared\.data': its checksum is not the manifest's"):
+        with pytest.raises(ValueError, match=f"'{path.name}': its checksum is not the manifest's"):
             export_bundle(net, tmp_path / "new", update_from=tmp_path / "old")
         assert not (tmp_path / "new").exists()
 
@@ -305,7 +318,11 @@ class TestUpdate:
     @pytest.mark.parametrize("later", [False, True])
     @pytest.mark.parametrize(
         ("change", "file"),
-        [("head", "model_task2.onnx"), ("classes", "model_task2.onnx"), ("kernel", "shared.data")],
+        [
+            ("head", r"model_task2\.onnx"),
+            ("classes", r"model_task2\.onnx"),
+            ("kernel", r"shared-\w+\.data"),
+        ],
     )
     def test_so_is_one_that_differs_in_one_thing_alone(self, change, file, later, tmp_path):
         net = packed(conv_trunk(), one=0.5)
@@ -376,11 +393,65 @@ def test_trunks_of_other_kinds_share_what_they_can(kind, tmp_path):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
 
+def test_killed_between_any_two_files_every_graph_answers_as_before_or_as_after(tmp_path):
+    """The folder is put together as a killed export leaves it: some files new, the others old."""
+    before = packed(conv_trunk(), one=0.5, two=0.5)
+    after = packed(conv_trunk(), one=0.25, two=0.5)
+    x = images(before)
+    for net, name in ((before, "old"), (after, "new")):
+        export_bundle(net, tmp_path / name)
+    known = {
+        name: [answer(tmp_path / kind / name, x).tobytes() for kind in ("old", "new")]
+        for name in ("model_task1.onnx", "model_task2.onnx")
+    }
+    new = sorted((tmp_path / "new").iterdir(), key=lambda path: (path.suffix != ".data", path.name))
+    new.sort(key=lambda path: path.suffix == ".json")
+    for count in range(len(new) + 1):
+        shutil.copytree(tmp_path / "old", tmp_path / "mixed", dirs_exist_ok=True)
+        for path in new[:count]:
+            shutil.copy(path, tmp_path / "mixed")
+        for name, answers_known in known.items():
+            assert answer(tmp_path / "mixed" / name, x).tobytes() in answers_known
+        export_bundle(after, tmp_path / "mixed")
+        assert sorted(files(tmp_path / "mixed")) == [path.name for path in sorted(new)]
+        shutil.rmtree(tmp_path / "mixed")
+
+
+@pytest.mark.parametrize("last", ["model_task1.onnx", "model_task2.onnx", "manifest.json"])
+def test_an_interrupted_export_puts_back_what_it_replaced(last, tmp_path, monkeypatch):
+    export_bundle(packed(conv_trunk(), one=0.5, two=0.5), tmp_path)
+    before, replace = files(tmp_path), os.replace
+
+    def interrupted(source, target):
+        replace(source, target)
+        if str(target) == str(tmp_path / last) and not str(source).endswith(".old"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export_bundle(packed(conv_trunk(), one=0.25, two=0.5), tmp_path)
+    assert files(tmp_path) == before
+
+
+def test_files_that_the_export_did_not_write_stay(tmp_path):
+    net = packed(conv_trunk(), one=0.5)
+    export_bundle(net, tmp_path)
+    (tmp_path / "shared-0123456789ab.data").write_bytes(b"of someone else")
+    (tmp_path / "notes.data").write_bytes(b"mine")
+    mine = json.loads((tmp_path / "manifest.json").read_text())
+    mine["tasks"][0]["external"] = [{"file": "notes.data", "bytes": 4, "sha256": "0" * 64}]
+    (tmp_path / "manifest.json").write_text(json.dumps(mine))
+    export_all(net, tmp_path)
+    assert sorted(files(tmp_path)) == [
+        "manifest.json", "model_task1.onnx", "notes.data", "shared-0123456789ab.data",
+    ]  # fmt: skip
+
+
 def test_a_bundle_over_files_of_tasks_takes_their_place(tmp_path):
     net = packed(conv_trunk(), one=0.5, two=0.5)
     export_all(net, tmp_path)
     export_bundle(packed(conv_trunk(), one=0.5), tmp_path)
-    assert sorted(files(tmp_path)) == ["manifest.json", "model_task1.onnx", "shared.data"]
+    assert without_hashes(files(tmp_path)) == ["manifest.json", "model_task1.onnx", "shared.data"]
     export_all(net, tmp_path)
     names = ["manifest.json", "model_task1.onnx", "model_task2.onnx"]
     assert sorted(files(tmp_path)) == names
