@@ -36,6 +36,7 @@ class Images:
         training: training images, shuffled and augmented.
         validation: validation images, shuffled.
         classes: number of classes.
+        training_steps: number of steps of the whole training.
         class_weight: see `packnet_tf.Task`.
     """
 
@@ -43,7 +44,13 @@ class Images:
     training: object
     validation: object
     classes: int
+    training_steps: int
     class_weight: str | None = None
+
+    @property
+    def trial_steps(self) -> int:
+        """The steps of a trial: `TRIAL_STEPS`, but no more than the training that it stands for."""
+        return min(TRIAL_STEPS, self.training_steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +115,8 @@ def begin(
         "validation images",
         flush=True,
     )
+    if statistics is None and kept == 1.0:  # nothing can be better than where the trunk's begin
+        statistics = "trunk"
     if statistics is None:
         tried = {}
         with scope_of(strategy_of(net)):
@@ -116,8 +125,9 @@ def begin(
                 tried[kind] = _try(net, name, begun, images, new_optimizer, rate, reuse)
         statistics = max(tried, key=tried.get)  # a tie goes to the trunk's
         print(
-            f"{name}: {TRIAL_STEPS} steps by the trunk's statistics get {tried['trunk']:.1%}, by "
-            f"those of batches {tried['task']:.1%}: going on with the {_NAMES[statistics]}",
+            f"{name}: {images.trial_steps} steps by the trunk's statistics get "
+            f"{tried['trunk']:.1%}, by those of batches {tried['task']:.1%}: going on with the "
+            f"{_NAMES[statistics]}",
             flush=True,
         )
     return Beginning(heads[statistics], statistics, reference, kept)
@@ -142,7 +152,7 @@ def linear_head_of(net, images: Images, *given, **more) -> tuple[keras.Model, fl
 def _try(
     net, name: str, begun: Beginning, images: Images, new_optimizer, rate: float, reuse
 ) -> float:
-    """Returns the validation accuracy of a task after `TRIAL_STEPS` of training."""
+    """Returns the validation accuracy of a task after the steps of a trial."""
     model = net.add_task(name, begun.head, statistics=begun.statistics, reuse=reuse)
     try:
         return trial(model, new_optimizer(rate * begun.rate_factor), images)
@@ -151,7 +161,7 @@ def _try(
 
 
 def trial(model: keras.Model, optimizer: keras.optimizers.Optimizer, images: Images) -> float:
-    """Returns the validation accuracy of a model after `TRIAL_STEPS` of training."""
+    """Returns the validation accuracy of a model after the steps of a trial."""
     model.compile(
         optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -160,6 +170,6 @@ def trial(model: keras.Model, optimizer: keras.optimizers.Optimizer, images: Ima
     )
     optimizer.build(model.trainable_variables)  # built within a trace, it would double its time
     data = images.training.repeat()
-    keras.Model.fit(model, data.take(TRIAL_STEPS), verbose=0, shuffle=False)
+    keras.Model.fit(model, data.take(images.trial_steps), verbose=0, shuffle=False)
     update_statistics(model, data.take(STATISTICS_STEPS))
     return model.evaluate(images.validation, verbose=0, return_dict=True)["accuracy"]

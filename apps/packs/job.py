@@ -1,6 +1,7 @@
 """One task of `packnet train`: turns a folder of images into a task for `PackTrainer`."""
 
 import dataclasses
+import math
 import os
 
 import numpy as np
@@ -65,6 +66,7 @@ class Job:
             pipeline.training(folder.files["train"], plan.flip, plan.crop),
             sets["validation"],
             len(folder.classes),
+            plan.epochs * math.ceil(len(folder.files["train"]) / plan.batch_size),
             plan.class_weight,
         )
         if pipeline.uncached:

@@ -12,7 +12,7 @@ import keras
 
 from packnet_tf.apps.images.trunks import is_trained
 from packnet_tf.apps.packs import rates
-from packnet_tf.apps.packs.beginning import TRIAL_STEPS, trial
+from packnet_tf.apps.packs.beginning import trial
 from packnet_tf.apps.research.methods.job import Job, TaskData, accuracy
 from packnet_tf.apps.research.methods.plain import (
     GUIDE_RATE,
@@ -80,7 +80,8 @@ def _chosen(job: Job, task: TaskData, batches_head, linear_head) -> str:
         way: _try(job, task, way, copy_layer(head))
         for way, head in (("trunk", linear_head), ("task", batches_head))
     }
-    print(f"{task.name}: after {TRIAL_STEPS} steps, by statistics: {tried}", flush=True)
+    steps = task.images().trial_steps
+    print(f"{task.name}: after {steps} steps, by statistics: {tried}", flush=True)
     way = max(tried, key=tried.get)  # a tie goes to the trunk's, as in packing
     with replacing(kept) as temporary:
         temporary.write_text(json.dumps(way), encoding="utf-8")
@@ -88,7 +89,7 @@ def _chosen(job: Job, task: TaskData, batches_head, linear_head) -> str:
 
 
 def _try(job: Job, task: TaskData, way: str, head: keras.Model) -> float:
-    """Returns the validation accuracy of a new copy of the trunk after `TRIAL_STEPS`."""
+    """Returns the validation accuracy of a new copy of the trunk after the steps of a trial."""
     trunk, (settings, frozen_kinds) = job.trunk(), _variant(task.settings, way)
     job.seed(task.place)
     with frozen(trunk, frozen_kinds):

@@ -78,6 +78,7 @@ class TaskData:
             self.pipeline.training(files["train"], settings.flip, settings.crop),
             self.pipeline.evaluation(shuffled(files["validation"], self.pipeline.seed)),
             self.classes,
+            settings.epochs * math.ceil(len(files["train"]) / settings.batch_size),
         )
 
     def repair_images(self):
