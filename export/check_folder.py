@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import numpy as np
 from packnet_tf.backend.types import AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
 from packnet_tf.export.bundle.shared_file import digest
+from packnet_tf.export.bundle.stored import precision_of, seen_weights
 from packnet_tf.export.graph.constants import calculated_constants
 from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.runtime.batches import check_by_task
@@ -166,7 +168,7 @@ def _check(
     options = ExportOptions(**entry["options"])
     graph = TaskGraph(net, task, options)
     if manifest["kind"] == manifests.BUNDLE:
-        _check_shared(path, graph, verdict)
+        _check_shared(path, graph, manifest["shared"], verdict)
     elif options.precision != "int8":
         verdict.zeros = _zeros(onnx.load(str(path)), graph, verdict)
     compared = graph.comparison
@@ -194,17 +196,22 @@ def _check(
         )
 
 
-def _check_shared(path: pathlib.Path, graph: TaskGraph, verdict: Verdict) -> None:
+def _check_shared(
+    path: pathlib.Path, graph: TaskGraph, shared: list[dict], verdict: Verdict
+) -> None:
     """Checks that the masked weights in a bundle's graph are those that the task sees."""
     found = {digest(array) for array in calculated_constants(path)}
+    parts = [tuple(file["tasks"]) for file in shared]
+    sizes = [math.prod(weight.packed.shape) for weight in graph.packed.values()]
     for name, layout in graph.converted.layouts.items():
         weight = graph.packed.get(layout.source)
         if weight is None:
             continue
         owner = layout(keras.ops.convert_to_numpy(weight.owner))
         values = layout(keras.ops.convert_to_numpy(weight.packed).astype(np.float32, copy=False))
-        seen = np.isin(owner, graph.sees)
-        if digest(np.where(seen, values, np.float32(0))) not in found:
+        kind = precision_of(owner.size, sizes, graph.options.precision)
+        kernel = seen_weights(values, owner, graph.sees, parts, kind)
+        if digest(kernel) not in found:
             verdict.problems.append(
                 f"the weight '{name}' that it reads and masks is not what the pack gives for this "
                 "task"

@@ -42,10 +42,10 @@ class Exported(AsTable, dict):
         return [
             f"WARNING: task '{task['task']}' in {task['precision']} gets "
             f"{found['accuracy']:.1%} of {found['images']} images right, and "
-            f"{found['keras_accuracy']:.1%} in Keras. {_remedy(task['precision'])}"
+            f"{found['keras_accuracy']:.1%} in Keras. {_remedy(task)}"
             for task in self["tasks"]
             if (found := task.get("evaluated"))
-            and found.get("keras_accuracy", 0.0) - found["accuracy"] > LOSS
+            and found.get("keras_accuracy", 0.0) - found["accuracy"] > LOSS + 1e-9
         ]
 
     def _remarks(self) -> list[str]:
@@ -82,10 +82,12 @@ def say_written(entry: Mapping[str, Any], verbose: bool) -> None:
         print(f"{other['file']}: {count_bytes(other['bytes'])}", flush=True)
 
 
-def _remedy(precision: str) -> str:
-    if precision == "int8":
-        return "Export it as float16 or float32, or calibrate with more images."
-    return "Export it as float32."
+def _remedy(task: dict) -> str:
+    if task["precision"] != "int8":
+        return "Export it as float32."
+    more = {None: "", False: ", or calibrate it", True: ", or calibrate with more images"}
+    calibrated: bool | None = task.get("calibrated")  # bundles are not
+    return f"Export it as float16 or float32{more[calibrated]}."
 
 
 def _share(task: dict, key: str) -> str:

@@ -136,7 +136,12 @@ class TaskGraph:
         del self.model, self.converted
 
     def finish(
-        self, proto: "ModelProto", path: AnyPath, data: Data, optimized: bool = False
+        self,
+        proto: "ModelProto",
+        path: AnyPath,
+        data: Data,
+        optimized: bool = False,
+        lowered: bool = False,
     ) -> dict:
         """Applies the options to a graph with weights, writes it and checks it.
 
@@ -145,6 +150,7 @@ class TaskGraph:
             path: the file to write, in a temporary folder of the caller.
             data: inputs to compare, calibrate and evaluate on.
             optimized: also write and check `NAME.ort`, optimized by ONNX Runtime.
+            lowered: whether the weights are in the precision of the options already.
 
         Returns:
             The task's entry in the manifest.
@@ -160,17 +166,18 @@ class TaskGraph:
                 "precision handle less. Leave precision out."
             )
         batches = self.comparison.batches(data.samples)
-        if options.precision != "float32":
-            self._check_plain(proto, batches)
+        if options.precision != "float32" and not lowered:
+            self.check_plain(proto, batches)
             entry["calibrated"] = data.calibration is not None
-        feeds = self._feeds(data.calibration)
-        proto = to_precision(proto, options.precision, feeds, options.reduce_range)
+            feeds = self._feeds(data.calibration)
+            proto = to_precision(proto, options.precision, feeds, options.reduce_range)
         proto, path = self.finalize_graph(proto), pathlib.Path(path)
         files = save(proto, path)
         if optimized:
             files.append(path.with_suffix(".ort"))
             optimize(path, files[-1])
-            self._check(self.comparison.difference(session(files[-1]), batches))
+            if options.precision == "float32":
+                self._check(self.comparison.difference(session(files[-1]), batches))
         onnx_session = session(path)
         found = self.comparison.difference(onnx_session, batches)
         if options.precision == "float32":
@@ -187,9 +194,7 @@ class TaskGraph:
         self._describe(proto)
         return proto
 
-    def _check_plain(
-        self, proto: "ModelProto", batches: list[tuple[list[np.ndarray], int]]
-    ) -> None:
+    def check_plain(self, proto: "ModelProto", batches: list[tuple[list[np.ndarray], int]]) -> None:
         """Checks a float32 graph before its precision is changed."""
         plain = dataclasses.replace(self.options, outputs="logits", softmax=False, top_k=None)
         comparison = Comparison(self.view, plain, None, self.gives_probabilities)

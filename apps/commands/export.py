@@ -70,7 +70,7 @@ flags.DEFINE_enum(
     "precision",
     "float32",
     ["float32", "float16", "int8"],
-    "Precision of weights and computation.",
+    "Precision of weights and computation; with --bundle, of the stored weights alone.",
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean(
@@ -167,10 +167,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def _set_for_edge(values: flags.FlagValues) -> None:
     """Sets the flags that `--for=edge` stands for, where they are not given."""
-    instead = {"outputs": "softmax", "precision": "bundle"}  # flags that choose otherwise
     for name, value in EDGE.items():
-        other = instead.get(name)
-        if not values[name].present and not (other and values[other].value):
+        if not values[name].present and not (name == "outputs" and values.softmax):
             values[name].value = value
 
 
@@ -182,9 +180,9 @@ def _check(values: flags.FlagValues) -> None:
             raise cli.UsageError(f"--{name} is for bundles; add --bundle")
     if values.calibration and values.precision != "int8":
         raise cli.UsageError("--calibration is for --precision=int8")
-    if values.bundle and values.precision != "float32":
+    if values.bundle and values.calibration:
         raise cli.UsageError(
-            "a bundle shares weights as they are; leave out --precision, or --bundle"
+            "a bundle stores weights in int8 and computes in float32, so it needs no --calibration"
         )
     from packnet_tf.export.options import ExportOptions
 

@@ -59,7 +59,10 @@ def export_bundle(
         names: as for `export_all`; graphs of the earlier bundle keep their names.
         progress: called with each task's name before it is exported.
         verbose: whether to print a line for every file once it is checked.
-        **options: as for `export_onnx`, except `precision`: the tasks share float32 weights.
+        **options: as for `export_onnx`, except `reduce_range`. With `precision="float16"` or
+            `"int8"`, the packed weights are stored in it, int8 with a scale per output channel, and
+            restored when a graph is loaded: the files are smaller, and computation and memory are
+            those of float32.
 
     Returns:
         The manifest, as written to `manifest.json`: that of `export_all`, with `shared`, the
@@ -86,12 +89,13 @@ def export_bundle(
             manifest, files = manifests.empty(manifests.BUNDLE), list[SharedWeights]()
         else:
             manifest, files = _read_earlier(net, pathlib.Path(update_from), folder)
+            _check_precision(export_options.precision, files)
         known = {task["task"]: task for task in manifest["tasks"]}
         new = [name for name in tasks if name not in known]
         if not new:  # check the weights all the same: the last task reads all of them
             again = TaskGraph(net, tasks[-1], ExportOptions(**known[tasks[-1]]["options"]))
             graphs_with_references([again], files)
-        files += new_files(folder, len(tasks), len(known))
+        files += new_files(folder, len(tasks), len(known), export_options.precision)
         graphs = graphs_with_references(_task_graphs(net, new, export_options, progress), files)
         names_of_files = {file.name: file.named_by_content() for file in files if file.index}
         for graph, proto in graphs:
@@ -99,7 +103,7 @@ def export_bundle(
             task = graph.task
             path = folder / manifests.file_name(names, task, graph.number)
             data = Data((samples or {}).get(task), None, (evaluate or {}).get(task))
-            entry = graph.finish(proto, path, data, optimized)
+            entry = graph.finish(proto, path, data, optimized, lowered=True)
             say_written(entry, verbose)
             manifest = manifests.with_task(manifest, entry)
         manifest["shared"] = [_describe(file) for file in files if file.index]
@@ -165,14 +169,24 @@ def _describe(file: SharedWeights) -> dict:
         **manifests.describe_file(file.path),
         "tasks": [file.first, file.last],
         "bits": file.bits,
+        "precision": file.precision,
         "tensors": file.index,
     }
 
 
 def _check_options(options: ExportOptions) -> None:
-    if options.precision != "float32":
+    if options.reduce_range:
         raise ValueError(
-            f"A bundle shares weights as they are, for all tasks; precision={options.precision!r} "
-            "makes each task's its own. Leave precision out, or write a file per task with "
-            "export_all."
+            "A bundle computes in float32, whatever its weights are stored in, so that they need "
+            "no reduce_range. Leave it out."
+        )
+
+
+def _check_precision(precision: str, files: list[SharedWeights]) -> None:
+    """Refuses to update a bundle in another precision than its own."""
+    stored = files[0].precision
+    if precision != stored:
+        raise ValueError(
+            f"The earlier bundle stores its weights in {stored}, and this update is to be in "
+            f"{precision}. Write precision={stored!r}, or leave update_from out."
         )

@@ -94,26 +94,22 @@ def masked(builder: GraphBuilder, values: str, seen: str, dtype: np.dtype) -> st
     return builder.node("Where", seen, values, builder.constant(np.zeros((), dtype)))
 
 
-def filled_in(
-    builder: GraphBuilder, kernel: str, values: str, seen: str, shape: tuple[int, ...]
-) -> str:
-    """Adds the nodes that fill the positions of a mask with consecutive values.
+def spread(builder: GraphBuilder, values: str, seen: str, shape: tuple[int, ...]) -> str:
+    """Adds the nodes that put consecutive values at the positions of a mask.
 
     Args:
         builder: the `GraphBuilder` of the task's graph.
-        kernel: name of the kernel whose values stay where the mask is False.
         values: name of a flat array with one value per True in the mask, and one more.
         seen: name of the mask, a bool tensor of shape `shape`.
         shape: shape of the kernel.
 
     Returns:
-        The name of the filled kernel.
+        The name of a tensor of this shape; where the mask is False, its values have no meaning.
     """
     from onnx import TensorProto
 
     flat = builder.node("Reshape", seen, builder.constant(np.array([-1])))
     ones = builder.node("Cast", flat, to=TensorProto.INT32)
     places = builder.node("CumSum", ones, builder.constant(np.array(0)), exclusive=1)
-    spread = builder.node("Gather", values, places)
-    spread = builder.node("Reshape", spread, builder.constant(np.array(shape)))
-    return builder.node("Where", seen, spread, kernel)
+    found = builder.node("Gather", values, places)
+    return builder.node("Reshape", found, builder.constant(np.array(shape)))

@@ -1,8 +1,9 @@
 """Packed weights in files that the graphs of several tasks share."""
 
 import collections
+import functools
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -11,6 +12,7 @@ from keras import ops
 from packnet_tf.backend.types import AnyPath
 from packnet_tf.export.bundle import owner_codes
 from packnet_tf.export.bundle.shared_file import SharedFile, digest
+from packnet_tf.export.bundle.stored import decoder, encode, precision_of
 from packnet_tf.export.convert.baking import bake
 from packnet_tf.export.graph.builder import GraphBuilder, external
 from packnet_tf.export.graph.canonical import shorten_names
@@ -34,6 +36,7 @@ class SharedWeights(SharedFile):
     Attributes:
         first, last: numbers of the first and the last task whose weights it holds.
         bits: bits per owner code.
+        precision: precision of the stored weights.
     """
 
     def __init__(
@@ -42,10 +45,11 @@ class SharedWeights(SharedFile):
         first: int,
         last: int,
         bits: int,
+        precision: str,
         index: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(path, index)
-        self.first, self.last, self.bits = first, last, bits
+        self.first, self.last, self.bits, self.precision = first, last, bits, precision
 
     def add(
         self,
@@ -66,6 +70,8 @@ class SharedWeights(SharedFile):
         Raises:
             KeyError: the weights are new, and nothing can be added to the file.
         """
+        sizes = [owner.size for owner in owners]
+        kinds = [precision_of(size, sizes, self.precision) for size in sizes]
         here = [(owner >= self.first) & (owner <= self.last) for owner in owners]
         shapes = [owner.shape for owner in owners]
         if self.first == 1:
@@ -75,16 +81,33 @@ class SharedWeights(SharedFile):
                 np.where(h, v, np.zeros((), v.dtype)) for h, v in zip(here, values, strict=True)
             )
             return [
-                owner_codes.masked(builder, self._external(builder, whole), mask, whole.dtype)
-                for whole, mask in zip(wholes, seen, strict=True)
+                self._whole(builder, whole, mask, kind)
+                for whole, mask, kind in zip(wholes, seen, kinds, strict=True)
             ]
         filled, seen = list(kernels), self._masks(builder, here, shapes, [1])
         for place, (mask, own) in enumerate(zip(seen, here, strict=True)):
             if own.any():
-                array = np.append(values[place][own], np.zeros(1, values[place].dtype))
-                some = self._external(builder, array)
-                filled[place] = owner_codes.filled_in(builder, filled[place], some, mask, own.shape)
+                whole = np.where(own, values[place], np.zeros((), values[place].dtype))
+                stored, decoded = self._encoded(builder, whole, kinds[place])
+                array = np.append(stored[own], np.zeros(1, stored.dtype))
+                spread = owner_codes.spread(
+                    builder, self._external(builder, array), mask, own.shape
+                )
+                filled[place] = builder.node("Where", mask, decoded(spread), filled[place])
         return filled
+
+    def _whole(self, builder: GraphBuilder, whole: np.ndarray, mask: str, kind: str) -> str:
+        stored, decoded = self._encoded(builder, whole, kind)
+        kernel = decoded(self._external(builder, stored))
+        return owner_codes.masked(builder, kernel, mask, whole.dtype)
+
+    def _encoded(
+        self, builder: GraphBuilder, whole: np.ndarray, kind: str
+    ) -> tuple[np.ndarray, Callable[[str], str]]:
+        """Returns a kernel as it is stored, and a function that adds the nodes to restore it."""
+        stored, scale = encode(whole, kind)
+        put = functools.partial(self._external, builder)
+        return stored, decoder(builder, stored, scale, put)
 
     def _masks(
         self,
@@ -101,12 +124,12 @@ class SharedWeights(SharedFile):
         return builder.external(self.name, self.put(array), array)
 
 
-def new_files(folder: pathlib.Path, tasks: int, known: int) -> list[SharedWeights]:
+def new_files(folder: pathlib.Path, tasks: int, known: int, precision: str) -> list[SharedWeights]:
     """Returns the files to write: one for all tasks, or one per task new to the bundle."""
     if not known:
-        return [SharedWeights(folder / SHARED, 1, tasks, owner_codes.width(tasks))]
+        return [SharedWeights(folder / SHARED, 1, tasks, owner_codes.width(tasks), precision)]
     return [
-        SharedWeights(folder / f"shared_task{number}.data", number, number, 1)
+        SharedWeights(folder / f"shared_task{number}.data", number, number, 1, precision)
         for number in range(known + 1, tasks + 1)
     ]
 
@@ -114,7 +137,9 @@ def new_files(folder: pathlib.Path, tasks: int, known: int) -> list[SharedWeight
 def opened_files(folder: pathlib.Path, manifest: dict) -> list[SharedWeights]:
     """Returns the shared files that a manifest lists, located in `folder`."""
     return [
-        SharedWeights(folder / e["file"], first, last, e["bits"], e["tensors"])
+        SharedWeights(
+            folder / e["file"], first, last, e["bits"], e.get("precision", "float32"), e["tensors"]
+        )
         for e in manifest["shared"]
         for first, last in [e["tasks"]]
     ]
@@ -150,6 +175,11 @@ def _share_weights(task: TaskGraph, files: list[SharedWeights]) -> "ModelProto":
     # Half precision is used in training only; the graph computes in float32.
     values = [layout(array.astype(np.float32, copy=False)) for layout, array in arrays]
     owners = [layout(ops.convert_to_numpy(weight.owner)) for layout, weight in weights]
+    if task.options.precision != "float32":
+        plain = type(proto)()
+        plain.CopyFrom(proto)
+        bake(plain.graph, layouts, task.converted.values(layouts))
+        task.check_plain(plain, task.comparison.batches(None))
     builder, kernels = GraphBuilder(proto.graph), list[str]()
     for file in files if shared else ():
         if file.first == 1 or file.first in task.sees:

@@ -100,7 +100,7 @@ def test_a_precision_that_costs_accuracy_is_warned_of():
         found = {"accuracy": accuracy, "keras_accuracy": in_keras, "agreement": 0.9, "images": 200}
         return {
             "file": f"{name}.onnx", "task": name, "bytes": 10, "precision": precision,
-            "relative_difference": 0.1, "evaluated": found,
+            "relative_difference": 0.1, "evaluated": found, "calibrated": True,
         }  # fmt: skip
 
     tasks = [task("a", 0.865, 0.905), task("b", 0.9, 0.905), task("c", 0.5, 0.9, "float16")]

@@ -137,7 +137,11 @@ def test_images_that_cannot_be_read_are_named_and_left_out(packnet, place, tmp_p
         (["--evaluate=cats:a"], 1, "names the task 'cats'; the tasks here are shades, greys."),
         (["--evaluate=shades:nowhere"], 1, "There is no folder 'nowhere'."),
         (["--task=cats"], 1, "There is no committed task 'cats'. Committed tasks: 'shades', 'gr"),
-        (["--bundle", "--precision=int8"], 2, "a bundle shares weights as they are; leave out"),
+        (
+            ["--bundle", "--precision=int8", "--calibration=a"],
+            2,
+            "a bundle stores weights in int8 and computes in float32, so it needs no --calibration",
+        ),
         (["--top_k=3"], 2, 'top_k=3 goes with outputs="top_k". Add that. See packnet export'),
         (["--opset=99"], 2, "opset is 13 to 18; got 99."),
         (["--channel_order=bgr"], 2, "channel_order='bgr' is for files that take pictures."),

@@ -108,9 +108,9 @@ def test_flags_that_are_given_win(pack, tmp_path, capsys):
     assert task["greys"]["outputs"][0]["shape"] == [None, 2]
 
 
-def test_a_bundle_keeps_its_precision(pack, tmp_path, capsys):
+def test_a_bundle_stores_its_weights_in_int8(pack, tmp_path, capsys):
     _, tasks = export(capsys, pack, tmp_path / "bundle", "--bundle", "--names=task")
-    assert {task["precision"] for task in tasks.values()} == {"float32"}
+    assert {task["precision"] for task in tasks.values()} == {"int8"}
     assert tasks["shades"]["file"] == "shades.onnx"
     assert tasks["shades"]["evaluated"]["images"] == 12
     assert main(["verify", str(pack), str(tmp_path / "bundle")]) == 0

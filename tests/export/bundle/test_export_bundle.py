@@ -455,10 +455,3 @@ def test_a_bundle_over_files_of_tasks_takes_their_place(tmp_path):
     export_all(net, tmp_path)
     names = ["manifest.json", "model_task1.onnx", "model_task2.onnx"]
     assert sorted(files(tmp_path)) == names
-
-
-def test_weights_of_one_tasks_own_precision_are_refused(tmp_path):
-    net = packed(mlp_trunk(), one=0.5)
-    with pytest.raises(ValueError, match="precision='float16' makes each task's its own") as caught:
-        export_bundle(net, tmp_path, precision="float16")
-    assert "write a file per task with export_all" in str(caught.value)

@@ -53,9 +53,8 @@ def test_masks_and_filled_kernels_are_those_worked_out_by_numpy(bits, shapes):
         name = owner_codes.masked(builder, builder.constant(kernel), mask, np.float32)
         expected.append(np.where(shown, kernel, np.float32(0)))
         values = np.arange(10, 11 + shown.sum()).astype("float32")
-        filled = owner_codes.filled_in(
-            builder, builder.constant(kernel), builder.constant(values), mask, code.shape
-        )
+        spread = owner_codes.spread(builder, builder.constant(values), mask, code.shape)
+        filled = builder.node("Where", mask, spread, builder.constant(kernel))
         other = kernel.copy()
         other[shown] = values[:-1]
         expected.append(other)

@@ -1,0 +1,145 @@
+"""Bundles whose weights are stored in float16 and int8."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from helpers.export_helpers import answer
+from helpers.pack_helpers import conv_trunk, pack_task, packed
+from packnet_tf.export import export_all, export_bundle, verify
+from packnet_tf.export.bundle.stored import decode, encode, precision_of, seen_weights
+
+LOWER = ("float16", "int8")
+BITS = {"float16": 16, "int8": 8}
+
+
+def images(net, count=5):
+    shape = net.task_model(net.tasks[0]).input_shape[1:]
+    return np.random.default_rng(3).normal(size=(count, *shape)).astype("float32")
+
+
+# What is stored
+
+
+def test_int8_has_a_scale_per_output_channel():
+    matrix = np.array([[0.5, -2.0], [0.25, 1.0]], np.float32)
+    stored, scale = encode(matrix, "int8")
+    assert stored.tolist() == [[127, -127], [63, 63]]  # 63.5 of a scale that is rounded up
+    assert scale.dtype == np.float16
+    exact = np.array([[0.5, 2.0]]) / 127
+    assert (exact <= scale).all()
+    assert (scale < exact * (1 + 2**-10)).all()
+    convolution = np.array([[[[1.0, -0.5]]], [[[0.0, 0.0]]]], np.float32)  # (out, in, h, w)
+    stored, scale = encode(convolution, "int8")
+    assert stored.reshape(2, 2).tolist() == [[127, -63], [0, 0]]
+    assert scale.shape == (2, 1, 1, 1)
+
+
+@pytest.mark.parametrize("largest", [1e-9, 1e-6, 1e-3, 1.0, 1e6])
+def test_no_weight_is_cut_off_at_any_magnitude(largest):
+    kernel = (largest * np.linspace(-1, 1, 255, dtype=np.float32))[:, None]
+    stored, scale = encode(kernel, "int8")
+    assert np.abs(stored.astype(int)).max() <= 127
+    assert np.abs(decode(stored, scale) - kernel).max() <= max(float(scale.max()) * 0.5000001, 4e-8)
+    if largest > 1e-5:
+        assert np.abs(stored.astype(int)).max() >= 119
+
+
+def test_weights_that_int8_cannot_hold_are_refused():
+    with pytest.raises(ValueError, match=r"A packed weight is 1e\+07, too large for int8"):
+        encode(np.float32([[1e7]]), "int8")
+
+
+@pytest.mark.parametrize("precision", LOWER)
+def test_errors_are_half_a_step_and_zeros_stay(precision):
+    kernel = np.random.default_rng(0).normal(size=(8, 4, 3, 3)).astype("float32")
+    kernel[kernel < 0] = 0
+    stored, scale = encode(kernel, precision)
+    found = decode(stored, scale)
+    half = None if scale is None else scale.astype(np.float32) / 2
+    assert np.array_equal(found == 0, np.abs(kernel) <= (0 if half is None else half))
+    step = np.abs(kernel) * 2.0**-11 if half is None else half
+    assert (np.abs(found - kernel) <= step * (1 + 1e-6)).all()
+    assert encode(np.float32([[1e6]]), "float16")[0] == 65504
+
+
+def test_the_smallest_kernels_of_an_int8_bundle_stay_in_float16():
+    sizes = [100, 50, 14_850, 50]
+    found = [precision_of(size, sizes, "int8") for size in sizes]
+    assert found == ["float16", "float16", "int8", "float16"]
+    assert {precision_of(size, [200, *sizes], "int8") for size in (100, 50)} == {"float16"}
+    assert precision_of(200, [200, *sizes], "int8") == "int8"
+    for precision in ("float32", "float16"):
+        assert {precision_of(size, sizes, precision) for size in sizes} == {precision}
+
+
+def test_every_shared_file_was_stored_by_itself():
+    values, owner = np.float32([[1.0, 100.0, 3.0]]).T, np.array([[1, 2, 0]]).T
+    both = seen_weights(values, owner, [1, 2], [(1, 2)], "int8")
+    apart = seen_weights(values, owner, [1, 2], [(1, 1), (2, 2)], "int8")
+    assert both[0, 0] == pytest.approx(100 / 127, rel=1e-3)  # one step of the larger scale
+    assert apart[0, 0] == pytest.approx(1.0, rel=1e-3)
+    for found in (both, apart):
+        assert found[1, 0] == pytest.approx(100.0, rel=1e-3)
+        assert found[2, 0] == 0
+    assert seen_weights(values, owner, [2], [(1, 1), (2, 2)], "int8")[0, 0] == 0
+
+
+# Bundles
+
+
+@pytest.mark.parametrize("precision", LOWER)
+def test_a_task_answers_with_its_weights_rounded(precision, tmp_path):
+    net = packed(conv_trunk(), one=0.5, two=0.5)
+    export_bundle(net, tmp_path, precision=precision, verbose=False)
+    pack_task(net, "three", 0.5, seed=20)
+    pack_task(net, "four", 0, seed=30)
+    export_bundle(net, tmp_path, precision=precision, update_from=tmp_path, verbose=False)
+    assert [v.problems for v in verify(net, tmp_path)] == [[]] * 4
+    export_all(net, tmp_path / "baked", verbose=False)
+    x = images(net)
+    for number in range(1, 5):
+        name = f"model_task{number}.onnx"
+        found, exact = answer(tmp_path / name, x), answer(tmp_path / "baked" / name, x)
+        largest = np.abs(found - exact).max() / np.abs(exact).max()
+        assert 0 < largest < {"float16": 2e-3, "int8": 3e-2}[precision]
+
+
+@pytest.mark.parametrize("precision", LOWER)
+@pytest.mark.parametrize(("count", "owner_bits"), [(4, 2), (10, 4)])
+def test_weights_take_their_bits_and_those_of_their_owners(count, owner_bits, precision, tmp_path):
+    inputs = keras.Input((8, 8, 16))
+    x = layers.Conv2D(128, 3, activation="relu")(inputs)
+    x = layers.Dense(256)(layers.GlobalAveragePooling2D()(x))
+    net = packed(keras.Model(inputs, x), **{f"task{n}": 0.5 for n in range(count)})
+    manifest = export_bundle(net, tmp_path, precision=precision, verbose=False)
+    [shared] = manifest["shared"]
+    assert shared["precision"] == precision
+    total = net.capacity().sum()["total"]
+    share = shared["bytes"] / (4 * total)
+    expected = (BITS[precision] + owner_bits) / 32
+    assert expected <= share < 1.05 * expected  # int8: some kernels are in float16
+    assert precision == "float16" or share <= {4: 0.33, 10: 0.40}[count]
+
+
+def test_a_bundle_is_updated_in_its_own_precision(tmp_path):
+    net = packed(conv_trunk(), one=0.5)
+    export_bundle(net, tmp_path, precision="int8", verbose=False)
+    pack_task(net, "two", seed=20)
+    with pytest.raises(ValueError, match=r"in int8, and this update is to be in float32") as error:
+        export_bundle(net, tmp_path, update_from=tmp_path)
+    assert "Write precision='int8'" in str(error.value)
+    with pytest.raises(ValueError, match=r"no reduce_range\. Leave it out"):
+        export_bundle(net, tmp_path, precision="int8", reduce_range=True)
+
+
+def test_weights_of_another_precision_are_found(tmp_path):
+    net = packed(conv_trunk(), one=0.5, two=0.5)
+    export_bundle(net, tmp_path, precision="int8", verbose=False)
+    [kernel, *_] = net.state.weights.values()
+    values = keras.ops.convert_to_numpy(kernel.packed).copy()
+    values *= np.float32(1.01)
+    kernel.packed.assign(values)
+    problems = [problem for verdict in verify(net, tmp_path) for problem in verdict.problems]
+    assert any("is not what the pack gives for this task" in problem for problem in problems)
