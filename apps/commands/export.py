@@ -128,9 +128,9 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     cli.start_keras()
     import packnet_tf
     from packnet_tf.apps.packs import shortfalls
-    from packnet_tf.apps.packs.export_data import (
+    from packnet_tf.apps.packs.task_images import (
         calibration_images,
-        labelled_images,
+        labelled_batches,
         noted_images,
     )
     from packnet_tf.export import export_all, export_bundle
@@ -145,7 +145,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         typical, evaluate = noted_images(net, values.pack, tasks, values.calibration_images)
         calibration = typical if values.precision == "int8" else None
     if values.evaluate:
-        evaluate |= labelled_images(net, values.pack, tasks, values.evaluate)
+        evaluate |= labelled_batches(net, values.pack, tasks, values.evaluate)
     given["evaluate"] = evaluate or None
     if values.bundle:
         exported = export_bundle(

@@ -33,7 +33,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     cli.start_keras()
     import packnet_tf
     from packnet_tf.apps.packs import shortfalls
-    from packnet_tf.apps.packs.export_data import calibration_images
+    from packnet_tf.apps.packs.task_images import calibration_images
     from packnet_tf.export import verify
 
     net = packnet_tf.load(values.pack)

@@ -77,7 +77,7 @@ def test_exported_files_answer_instead_of_the_pack(place, tmp_path, capsys):
     pack, page = str(place / "garden.keras"), tmp_path / "page.html"
     assert main(["export", pack, str(tmp_path / "onnx")]) == 0
     assert main(["report", pack, f"--html={page}", f"--model={tmp_path / 'onnx'}"]) == 0
-    assert f"Measuring shades on {place / 'shades'} ..." in capsys.readouterr().out
+    assert f"Measuring shades on {place / 'shades' / 'test'} ..." in capsys.readouterr().out
     assert f"right, by {tmp_path / 'onnx' / 'model_task1.onnx'}." in page.read_text()
 
 
