@@ -10,6 +10,7 @@ Example:
 """
 
 import json
+import os
 import pathlib
 
 from absl import flags
@@ -55,6 +56,9 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
                 raise cli.UsageError(f"--{name} is for the page; add --html=report.html")
     elif values.json:
         raise cli.UsageError("--json prints, and --html writes a page; leave one of them out")
+    elif os.path.isdir(values.html):
+        page = os.path.join(values.html, "report.html")
+        raise cli.UsageError(f"--html={values.html} is a folder; write --html={page}")
     cli.need_pack(values.pack)
     if values.html is not None:
         cli.need("jinja2", "jinja2")
@@ -81,7 +85,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     print(policy_line(facts))
     if facts["open"] is not None:
         print(f"Task '{facts['open']}' is still open.")
-    print(f"\n{tasks_table(facts)}")
+    if facts["tasks"]:
+        print(f"\n{tasks_table(facts)}")
     shortfalls.warn(net)
     print(f"\n{capacity_bar(facts)}\n")
     if values.layers:

@@ -11,6 +11,7 @@ MOMENTS = ("linear_head", "before_prune", "after_prune", "retrained", "test")
 SHORT = ("linear_head", "before_prune", "retrained", "test")  # those of the printed table
 BAR = 60  # characters of the printed bar
 MARKS = "123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+ROUNDING = 0.01  # of a task: ratios are rounded to whole weights in every layer
 NEXT_TO_NOTHING = 0.005  # share of free weights with which another task is not worth trying
 
 
@@ -112,7 +113,7 @@ def _room(facts: dict) -> str:
         return f"{said}: the pack is full."
     if last["task"] == facts["base"] or not last["owns"]:
         return f"{said}."
-    more = int(free / last["owns"])
+    more = int(free / last["owns"] + ROUNDING)
     if more == 0:
         return f"{said}, less than '{last['task']}' owns."
     room = _counted(more, "more task")

@@ -12,16 +12,17 @@ ClassWeight: TypeAlias = Mapping[int, float] | str | None
 BALANCED = "balanced"
 
 
-def check_class_weight(given: Any) -> None:
+def check_class_weight(given: Any, count: int | None = None) -> None:
     """Refuses class weights that are neither None, "balanced", nor a dict from class to weight.
 
     Args:
         given: the weights.
+        count: number of classes, if it is known.
 
     Raises:
         ValueError: they cannot be used.
     """
-    usable = given is None or given == BALANCED
+    usable = given is None or (isinstance(given, str) and given == BALANCED)
     if isinstance(given, Mapping):
         usable = bool(given) and all(_is_class(k) and _is_weight(v) for k, v in given.items())
     if not usable:
@@ -29,6 +30,11 @@ def check_class_weight(given: Any) -> None:
             "class_weight is a dict from the number of a class, counted from 0, to its weight, a "
             f'number from 0, or "balanced"; got {given!r}. Write '
             "class_weight={0: 1.0, 1: 2.5}; a class that it leaves out counts 1."
+        )
+    if isinstance(given, Mapping) and count is not None and max(given) >= count:
+        raise ValueError(
+            f"class_weight has a weight for class {max(given)}, and the {count} classes are 0 to "
+            f"{count - 1}. Count them from 0."
         )
 
 

@@ -54,6 +54,7 @@ def test_the_base_is_no_task_of_the_users():
         (0, 20, "0.0% of its packed weights are free: the pack is full."),
         (10, 20, "10.0% of its packed weights are free, less than 'b' owns."),
         (20, 20, "20.0% of its packed weights are free, enough for 1 more task with as many"),
+        (59.9, 20, "59.9% of its packed weights are free, enough for 3 more tasks with as many"),
         (20, 0, "20.0% of its packed weights are free. "),
     ],
 )

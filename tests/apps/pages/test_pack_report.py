@@ -1,6 +1,10 @@
 """The report of a pack as a page: in a real browser, and with hostile names."""
 
+import base64
+import os
+import re
 import shutil
+import warnings
 
 import pytest
 
@@ -9,7 +13,7 @@ from helpers.image_folders import short_plan, write_place, write_task
 from packnet_tf.apps.main import main
 from packnet_tf.apps.packs.training import train
 
-NAMES = ("<b>dark", "light & <script>alert(1)")
+NAMES = ("<b>dark 日本", "light & <script>alert(1)")
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +26,16 @@ def place(tmp_path_factory):
     test = folder / "swapped"
     for name, other in (NAMES, NAMES[::-1]):
         shutil.copytree(folder / "shades" / "test" / name, test / other)
+        image = next((test / other).iterdir())
+        os.rename(image, os.fsencode(image.parent) + b"/\xff.png")  # as an old camera names it
     (folder / "pack.keras").rename(folder / "garden.keras")
     (folder / "pack.keras.runs").rename(folder / "garden.keras.runs")
-    status = main(
-        ["report", str(folder / "garden.keras"), f"--html={folder / 'page.html'}",
-         f"--data=shades:{test}"]
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Glyph")  # matplotlib has no font with such characters
+        status = main(
+            ["report", str(folder / "garden.keras"), f"--html={folder / 'page.html'}",
+             f"--data=shades:{test}"]
+        )  # fmt: skip
     assert status == 0
     return folder
 
@@ -39,6 +47,9 @@ def test_the_page_needs_nothing_from_elsewhere(place):
     assert "<b>dark" not in page
     assert page.count("data:image/svg+xml;base64,") == 4  # confusion, curves, storage, layers
     assert not list(place.glob("*.png"))
+    figures = re.findall('data:image/svg.xml;base64,([^"]+)', page)
+    assert any("&lt;b&gt;dark 日本</text>" in base64.b64decode(f).decode() for f in figures)
+    assert "<small>?.png</small>" in page
 
 
 def test_the_pictures_of_wrong_answers_are_shown_the_most_certain_first(place):
@@ -87,6 +98,7 @@ def test_exported_files_answer_instead_of_the_pack(place, tmp_path, capsys):
         (["--data=a/"], "--data is for the page; add --html=report.html"),
         (["--model=a.onnx"], "--model is for the page; add --html=report.html"),
         (["--html=a.html", "--json"], "--json prints, and --html writes a page"),
+        (["--html=."], "--html=. is a folder; write --html=./report.html"),
     ],
 )
 def test_flags_that_go_without_the_page_are_refused(flags, said, place, capsys):
