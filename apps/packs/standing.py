@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 
+from packnet_tf.apps import cli
 from packnet_tf.apps.packs import shortfalls
 from packnet_tf.net import PackNet
 from packnet_tf.reporting.tables import count_bytes, text_table
@@ -155,7 +156,7 @@ def shares(facts: dict) -> dict[str, float]:
 
 
 def capacity_bar(facts: dict) -> str:
-    """Lays out the capacity as one stacked bar: a mark per task, dots for free weights.
+    """Lays out the capacity as one stacked bar: a mark per task, dots for free weights; and a key.
 
     Args:
         facts: what `standing` returns.
@@ -171,8 +172,14 @@ def capacity_bar(facts: dict) -> str:
         mark * (end - start) for mark, start, end in zip(marks, starts, ends, strict=True)
     )
     named = zip(marks, found.items(), strict=True)
-    key = "  ".join(f"{mark} {name} {share:.1%}" for mark, (name, share) in named)
-    return f"[{bar}]\n {key}"
+    entries = [f"{mark} {name} {share:.1%}" for mark, (name, share) in named]
+    lines = [" " + entries[0]]
+    for entry in entries[1:]:
+        if len(lines[-1]) + 2 + len(entry) <= cli.WIDTH:
+            lines[-1] += f"  {entry}"
+        else:
+            lines.append(f" {entry}")
+    return "\n".join([f"[{bar}]", *lines])
 
 
 def tasks_table(facts: dict) -> str:

@@ -5,10 +5,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from packnet_tf.apps import cli
 from packnet_tf.apps.device.classifier import Classifier, NotAClassifierError
 from packnet_tf.apps.device.evaluation import Answer, Answers, confusion_matrix, evaluate
 from packnet_tf.apps.device.exported_files import exported_files
 from packnet_tf.apps.device.labelled import Labelled, folders_by_task
+from packnet_tf.apps.packs.opening import pixel_range
 from packnet_tf.apps.packs.task_images import classifying, held_out_images, noted_folder
 from packnet_tf.apps.pages.pack_classifier import PackClassifier
 from packnet_tf.net import PackNet
@@ -87,15 +89,18 @@ def _classifiers(net: PackNet, pack: str, model: str) -> list[Classifier]:
 
     Raises:
         NotAClassifierError: the file that is named does not classify.
-        ValueError: a file is of another pack.
+        ValueError: a file is of another pack, or nothing says which pixel values it takes.
     """
     found = []
     for path in exported_files(model):
         try:
-            found.append(Classifier(path))
+            found.append(Classifier(path, net.notes.get("pixel_range")))
         except NotAClassifierError:
             if path == model:
                 raise
+        except cli.UsageError:  # about --pixel_range, which packnet report has not
+            pixel_range(net, pack)
+            raise
     for each in found:
         if each.task not in net.tasks:
             what = f"the task '{each.task}', and '{pack}' has {', '.join(net.tasks)}"

@@ -72,6 +72,7 @@ def test_a_pack_is_drawn_as_its_capacity_is():
     [
         (["birds"], ["conv"]),
         ([f"a_task_of_a_long_name_{number}" for number in range(12)], ["conv"]),
+        ([f"task_{number}_of_a_name_too_long_for_a_column" for number in range(16)], ["conv"]),
         (["b" * 100, "_$x$_"], ["conv", "$a_b$"]),
         (["birds"], [f"block_{number}/" + "inner/" * 12 + "conv" for number in range(60)]),
     ],
@@ -80,6 +81,7 @@ def test_labels_and_legends_are_never_cut_off(tasks, names):
     figure = packnet_tf.plot_capacity(capacity(tasks, names))
     whole, legend, labels = drawn(figure)
     assert inside(legend, whole)
+    assert legend.y0 >= figure.axes[0].get_window_extent().y1
     assert all(inside(label, whole) for label in labels)
     assert len(figure.legends[0].get_texts()) == len(tasks) + 1
 

@@ -75,6 +75,19 @@ def test_the_bar_has_a_mark_per_share():
     assert key == " 1 base 40.0%  2 a 0.0%  3 b 20.0%  . free 40.0%"
 
 
+def test_the_key_of_the_bar_is_wrapped():
+    many = facts()
+    owned = {f"task_number_{n}": 5 for n in range(1, 13)}
+    many["capacity"]["sum"] |= {"owned": owned, "free": 40}
+    _, *key = capacity_bar(many).splitlines()
+    assert len(key) > 1
+    assert max(map(len, key)) <= 80
+    assert "  ".join(line.strip() for line in key).split("  ") == [
+        *(f"{mark} {name} 5.0%" for mark, name in zip("123456789ABC", owned, strict=True)),
+        ". free 40.0%",
+    ]
+
+
 def test_a_row_of_the_table_has_accuracies_and_the_day():
     row = tasks_table(facts()).splitlines()[-1].split()
     assert row == [
