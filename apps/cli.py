@@ -89,10 +89,16 @@ def run(module, command: str, arguments: list[str]) -> int:
             return 1
         if values.debug:
             raise
-        text = str(error) or type(error).__name__
-        print(f"packnet {command}: {text}", file=sys.stderr)
+        print(f"packnet {command}: {_text_of(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _text_of(error: Exception) -> str:
+    """Returns what an error says; that of the system without its number."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.strerror}: '{os.fsdecode(error.filename2 or error.filename)}'"
+    return str(error) or type(error).__name__
 
 
 def _normalize_names(arguments: list[str], values: flags.FlagValues) -> list[str]:

@@ -62,6 +62,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     cli.need_pack(values.pack)
     if values.html is not None:
         cli.need("jinja2", "jinja2")
+        cli.need("matplotlib", "matplotlib")
     cli.start_keras()
     import packnet_tf
     from packnet_tf.apps.packs import shortfalls
@@ -99,5 +100,10 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         print(f"\nPage: {values.html}")
     if values.picture != "none" and (values.html is None or values.picture):
         picture = pathlib.Path(values.picture or path.with_suffix(".png"))
-        packnet_tf.plot_capacity(net, picture)
-        print(f"\nPicture: {picture}")
+        try:
+            packnet_tf.plot_capacity(net, picture)
+            print(f"\nPicture: {picture}")
+        except OSError as error:
+            if values.picture:
+                raise
+            print(f"\nNo picture, as '{picture}' cannot be written: {error.strerror}.")

@@ -191,7 +191,7 @@ def tasks_table(facts: dict) -> str:
     rows = [
         [
             str(task["number"]),
-            task["task"],
+            title(task, facts),
             str(len(task["classes"])) if task["classes"] else "-",
             *accuracies(task, SHORT),
             f"{task['owns']:.1%}",
@@ -202,6 +202,11 @@ def tasks_table(facts: dict) -> str:
     ]
     moments = [moment.replace("_", " ") for moment in SHORT]
     return text_table(["", "task", "classes", *moments, "owns", "of its own", "packed on"], rows)
+
+
+def title(task: dict, facts: dict) -> str:
+    """Returns the name of a task of `standing` for a table; the base is marked."""
+    return f"{task['task']} (adopted)" if task["task"] == facts["base"] else task["task"]
 
 
 def accuracies(task: dict, moments: tuple[str, ...] = MOMENTS) -> list[str]:

@@ -144,6 +144,15 @@ def test_the_version_is_the_packages(capsys):
     assert run(capsys, "--version") == (0, f"packnet_tf {packnet_tf.__version__}\n", "")
 
 
+def test_errors_of_the_system_are_said_without_their_number(monkeypatch, capsys):
+    def full(*_):
+        raise OSError(30, "Read-only file system", "p.png")
+
+    monkeypatch.setattr(importlib.import_module("packnet_tf.apps.commands.plan"), "run", full)
+    expected = "packnet plan: Read-only file system: 'p.png'\n"
+    assert run(capsys, "plan", "--tasks=2") == (1, "", expected)
+
+
 def test_a_failure_is_a_sentence_with_status_1_and_a_traceback_only_under_debug():
     command = [sys.executable, "-m", "packnet_tf.apps", "report", "--pack=nowhere.keras"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -105,6 +105,11 @@ def test_the_policy_and_the_pixel_values_are_said(notes, end):
     )
 
 
+def test_the_base_is_marked_in_the_table():
+    rows = tasks_table(facts(base="base")).splitlines()[2:]
+    assert ["(adopted)" in row for row in rows] == [True, False, False]
+
+
 def test_storage_adds_up():
     sizes = dict(storage_rows(facts()))
     assert sizes["all values"] == "1.45 kB"

@@ -92,6 +92,14 @@ def test_exported_files_answer_instead_of_the_pack(place, tmp_path, capsys):
     assert f"right, by {tmp_path / 'onnx' / 'model_task1.onnx'}." in page.read_text()
 
 
+def test_a_picture_that_nobody_asked_for_is_no_reason_to_fail(place, tmp_path, capsys):
+    pack = shutil.copy(place / "garden.keras", tmp_path)
+    (tmp_path / "garden.png").mkdir()
+    assert main(["report", pack]) == 0
+    assert f"No picture, as '{tmp_path / 'garden.png'}' cannot" in capsys.readouterr().out
+    assert main(["report", pack, f"--picture={tmp_path / 'garden.png'}"]) == 1
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
