@@ -132,9 +132,12 @@ def need_pack(path: str) -> None:
 
     Raises:
         FileNotFoundError: it does not; the message says how to make one.
+        IsADirectoryError: it is a folder.
     """
     if not os.path.exists(path):
         raise FileNotFoundError(f"There is no pack '{path}'. packnet train makes one.")
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"'{path}' is a folder. Name a pack, a .keras file.")
 
 
 def reader_is_gone() -> bool:
