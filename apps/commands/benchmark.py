@@ -44,8 +44,8 @@ flags.DEFINE_list(
     "data",
     [],
     "Folder of a task's labelled images, to measure accuracy on; for several tasks TASK:FOLDER, "
-    "separated by commas. Uses the test images, or the validation images if there are none. The "
-    "files of other tasks are timed only.",
+    "separated by commas. Uses the test images, or the validation images, or all of a folder of "
+    "classes. The files of other tasks are timed only.",
     flag_values=FLAGS,
 )
 flags.DEFINE_list("task", None, "Only these tasks, separated by commas.", flag_values=FLAGS)

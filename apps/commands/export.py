@@ -91,7 +91,8 @@ flags.DEFINE_list(
     "evaluate",
     [],
     "Folder of a task's labelled images, to measure accuracy on; for several tasks TASK:FOLDER, "
-    "separated by commas. Uses the test images, or the validation images if there are none.",
+    "separated by commas. Uses the test images, or the validation images, or those that training "
+    "held out of the folder.",
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean("bundle", False, "Share the weights between the tasks.", flag_values=FLAGS)

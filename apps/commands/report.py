@@ -28,7 +28,8 @@ flags.DEFINE_list(
     "data",
     [],
     "With --html, a task's folder of labelled images to measure on; for several tasks TASK:FOLDER, "
-    "separated by commas. Uses the test images, or the validation images if there are none.",
+    "separated by commas. Uses the test images, or the validation images, or those that training "
+    "held out of the folder.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(

@@ -45,6 +45,14 @@ def test_labels_without_one_class_per_example_are_refused(labels):
         classes_of(labels)
 
 
+def test_labels_of_several_classes_are_not_counted():
+    smoothed = np.array([[0.9, 0.1], [0.2, 0.8]])
+    assert count_classes([smoothed]) == {0: 1, 1: 1}
+    for label in ([1, 1], [0, 0]):
+        with pytest.raises(ValueError, match="several classes or none"):
+            count_classes([smoothed, np.array([label])])
+
+
 @pytest.mark.parametrize(
     "given",
     ["balance", {}, {"rose": 2.0}, {-1: 2.0}, {0: -1.0}, {0: np.inf}, {True: 1.0}, [1, 2],
