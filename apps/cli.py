@@ -34,12 +34,23 @@ def describe(module, command: str) -> str:
     names = [name for name in sorted(set(values)) if values[name].name == name]  # without aliases
     main = [name for name in getattr(module, "MAIN", ()) if name in names]
     others = sorted(set(names) - set(main), key=lambda name: (name == "debug", name))
-    lines = [f"packnet {command}: {module.__doc__.strip()}"]
+    lines = [_wrapped(f"packnet {command}: {module.__doc__.strip()}")]
     for title, group in (("Flags:", main), ("More flags:" if main else "Flags:", others)):
         lines += ["", title] if group else []
         for name in group:
             lines += _flag_lines(module, values[name])
     return "\n".join(lines)
+
+
+def _wrapped(text: str) -> str:
+    """Wraps the paragraphs of a text that are too wide; examples, which are indented, stay."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(
+        textwrap.fill(paragraph, WIDTH, break_on_hyphens=False)
+        if "\n " not in paragraph and max(map(len, paragraph.splitlines())) > WIDTH
+        else paragraph
+        for paragraph in paragraphs
+    )
 
 
 def _flag_lines(module, flag) -> list[str]:

@@ -55,7 +55,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
             f"{len(wrong)} of {len(verdicts)} tasks in '{values.onnx}' are not what the pack "
             "says:\n  " + "\n  ".join(problems) + "\nWrite them again with packnet export."
         )
-    print(f"All {len(verdicts)} tasks are as the pack says.")
+    checked_all = "The task is" if len(verdicts) == 1 else f"All {len(verdicts)} tasks are"
+    print(f"{checked_all} as the pack says.")
     shortfalls.warn(net)
     checked = {verdict.task for verdict in verdicts}
     others = [name for name in net.tasks if name not in checked]
