@@ -134,6 +134,17 @@ def test_every_task_has_a_panel():
     ]
 
 
+def test_long_names_of_tasks_do_not_overlap():
+    figure = packnet_tf.plot_history({f"{letter * 90}_$x$": entry() for letter in "abcd"})
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    titles = [axes.title for axes in figure.axes if axes.get_title()]
+    boxes = [title.get_window_extent(canvas.get_renderer()) for title in titles]
+    assert len(boxes) == 4
+    assert all(inside(box, figure.bbox) for box in boxes)
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
 def test_what_fit_returns_is_drawn_with_its_prune(tmp_path):
     trunk = mlp_trunk()
     x, y = data(trunk)

@@ -133,7 +133,11 @@ def test_images_that_cannot_be_read_are_named_and_left_out(packnet, place, tmp_p
         (["--calibration=a"], 2, "--calibration is for --precision=int8"),
         (["--precision=int4"], 2, "--precision=int4"),
         (["--evaluate=a"], 1, "does not say which of the tasks shades, greys it is for. Write"),
-        (["--evaluate=cats:a"], 1, "names the task 'cats'; the tasks here are shades, greys."),
+        (
+            ["--evaluate=cats:a"],
+            1,
+            "names the task 'cats'; the tasks that give classes are shades, greys.",
+        ),
         (["--evaluate=shades:nowhere"], 1, "There is no folder 'nowhere'."),
         (["--task=cats"], 1, "There is no committed task 'cats'. Committed tasks: 'shades', 'gr"),
         (["--bundle", "--precision=int8"], 2, "a bundle shares weights as they are; leave out"),
