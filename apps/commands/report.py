@@ -51,19 +51,7 @@ flags.DEFINE_boolean("json", False, "Print all of it as JSON, and draw nothing."
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
-    if values.html is None:
-        for name in ("data", "model"):
-            if values[name].value:
-                raise cli.UsageError(f"--{name} is for the page; add --html=report.html")
-    elif values.json:
-        raise cli.UsageError("--json prints, and --html writes a page; leave one of them out")
-    elif os.path.isdir(values.html):
-        page = os.path.join(values.html, "report.html")
-        raise cli.UsageError(f"--html={values.html} is a folder; write --html={page}")
-    cli.need_pack(values.pack)
-    if values.html is not None:
-        cli.need("jinja2", "jinja2")
-        cli.need("matplotlib", "matplotlib")
+    _check(values)
     cli.start_keras()
     import packnet_tf
     from packnet_tf.apps.packs import shortfalls
@@ -100,11 +88,35 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         write_pack_report(values.html, net, facts, values.data, values.model)
         print(f"\nPage: {values.html}")
     if values.picture != "none" and (values.html is None or values.picture):
-        picture = pathlib.Path(values.picture or path.with_suffix(".png"))
-        try:
-            packnet_tf.plot_capacity(net, picture)
-            print(f"\nPicture: {picture}")
-        except OSError as error:
-            if values.picture:
-                raise
-            print(f"\nNo picture, as '{picture}' cannot be written: {error.strerror}.")
+        _draw(net, path, values.picture)
+
+
+def _check(values: flags.FlagValues) -> None:
+    """Refuses what cannot work, before Keras and TensorFlow are imported."""
+    if values.html is None:
+        for name in ("data", "model"):
+            if values[name].value:
+                raise cli.UsageError(f"--{name} is for the page; add --html=report.html")
+    elif values.json:
+        raise cli.UsageError("--json prints, and --html writes a page; leave one of them out")
+    elif os.path.isdir(values.html):
+        page = os.path.join(values.html, "report.html")
+        raise cli.UsageError(f"--html={values.html} is a folder; write --html={page}")
+    cli.need_pack(values.pack)
+    if values.html is not None:
+        cli.need("jinja2", "jinja2")
+        cli.need("matplotlib", "matplotlib")
+
+
+def _draw(net, pack: pathlib.Path, given: str | None) -> None:
+    """Draws who owns which share of every layer, beside the pack if no file is given."""
+    import packnet_tf
+
+    picture = pathlib.Path(given or pack.with_suffix(".png"))
+    try:
+        packnet_tf.plot_capacity(net, picture)
+        print(f"\nPicture: {picture}")
+    except OSError as error:
+        if given:
+            raise
+        print(f"\nNo picture, as '{picture}' cannot be written: {error.strerror}.")
