@@ -3,8 +3,8 @@
 import dataclasses
 import pathlib
 
+import packnet_tf
 from packnet_tf.apps import cli
-from packnet_tf.apps.packs import shortfalls
 from packnet_tf.net import PackNet
 from packnet_tf.reporting.tables import count_bytes, text_table
 
@@ -31,6 +31,7 @@ def standing(net: PackNet, path: pathlib.Path) -> dict:
             "classes": net.classes(name),
             "sees": list(net.reused(name)),
             "results": net.results(name),
+            "shortfalls": packnet_tf.shortfalls(name, net.results(name)),
             "metadata": net.metadata(name),
             "owns": whole["owned"][name] / whole["total"],
             "bytes": storage["tasks"][name],
@@ -45,7 +46,7 @@ def standing(net: PackNet, path: pathlib.Path) -> dict:
         "notes": net.notes,
         "tasks": tasks,
         "open": net.open_model.task_name if net.open_model else None,
-        "shortfalls": shortfalls.of_pack(net),
+        "shortfalls": [text for task in tasks for text in task["shortfalls"]],
         "capacity": net.capacity().to_dict(),
         "storage": storage,
     }
@@ -58,7 +59,7 @@ def sentence(facts: dict) -> str:
         facts: what `standing` returns.
 
     Example:
-        >>> sentence({"pack": "a.keras", "tasks": [], "shortfalls": []})
+        >>> sentence({"pack": "a.keras", "tasks": []})
         'a.keras holds no task yet: all of its packed weights are free.'
     """
     name, tasks = pathlib.Path(facts["pack"]).name, _without_base(facts)
@@ -71,7 +72,7 @@ def sentence(facts: dict) -> str:
     if len(tasks) > 1:
         said += f" ({len(tasks)} separate networks take {separate_bytes(facts) / one:.2f} times)"
     said += f". {_room(facts)}"
-    short = [t["task"] for t in tasks if any(_is_of(t["task"], s) for s in facts["shortfalls"])]
+    short = [task["task"] for task in tasks if task["shortfalls"]]
     if short:
         verb = "falls" if len(short) == 1 else "fall"
         said += f" {_counted(len(short), 'task')} {verb} short: {', '.join(short)}."
@@ -134,10 +135,6 @@ def policy_line(facts: dict) -> str:
     said += f"freed weights restart from {policy['restart']}"
     pixels = facts["notes"].get("pixel_range")
     return f"{said}; pixel values {pixels.replace(',', ' to ')}." if pixels else f"{said}."
-
-
-def _is_of(task: str, shortfall: str) -> bool:
-    return shortfall.startswith(f"Task '{task}' ")
 
 
 def _counted(count: int, noun: str) -> str:

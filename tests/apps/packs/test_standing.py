@@ -11,20 +11,19 @@ from packnet_tf.apps.packs.standing import (
 )
 
 
-def facts(base=None, shortfalls=(), free=40, last=20, names=("base", "a", "b")):
+def facts(base=None, free=40, last=20, names=("base", "a", "b")):
     owned = dict(zip(names, (100 - free - last, 0, last), strict=True))
     tasks = [
         {
             "task": name, "number": number, "classes": ["x", "y"], "sees": [],
             "results": {} if name == base else {"retrained": 0.9, "linear_head": 0.85},
             "metadata": {"committed": "2026-03-01T10:00:00+00:00"}, "owns": owned[name] / 100,
-            "bytes": 100,
+            "bytes": 100, "shortfalls": [],
         }
         for number, name in enumerate(names, start=1)
     ]  # fmt: skip
     return {
         "pack": "somewhere/garden.keras", "bytes": 5000, "base": base, "tasks": tasks,
-        "shortfalls": list(shortfalls),
         "capacity": {"sum": {"total": 100, "free": free, "claimed": 0, "owned": owned}},
         "storage": {
             "packed": 1000, "owners": 50, "trunk": 100, "tasks": dict.fromkeys(names, 100),
@@ -63,9 +62,10 @@ def test_the_room_that_is_left_is_counted_in_tasks(free, last, said):
 
 
 def test_tasks_that_fall_short_are_named():
-    found = facts(shortfalls=["Task 'a' is no better than guessing, and so on."])
+    found = facts()
+    found["tasks"][1]["shortfalls"].append("Task 'a' is no better than guessing, and so on.")
     assert sentence(found).endswith(" 1 task falls short: a.")
-    found["shortfalls"].append("Task 'b' lost much to its prune.")
+    found["tasks"][2]["shortfalls"].append("Task 'b' lost much to its prune.")
     assert sentence(found).endswith(" 2 tasks fall short: a, b.")
 
 
