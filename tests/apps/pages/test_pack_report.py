@@ -6,10 +6,13 @@ import re
 import shutil
 import warnings
 
+import keras
 import pytest
 
+import packnet_tf
 from helpers.browser import check_page, lay_out, needs_browser
 from helpers.image_folders import short_plan, write_place, write_task
+from helpers.pack_helpers import mlp_trunk
 from packnet_tf.apps.main import main
 from packnet_tf.apps.packs.training import train
 
@@ -90,6 +93,21 @@ def test_exported_files_answer_instead_of_the_pack(place, tmp_path, capsys):
     assert main(["report", pack, f"--html={page}", f"--model={tmp_path / 'onnx'}"]) == 0
     assert f"Measuring shades on {place / 'shades' / 'test'} ..." in capsys.readouterr().out
     assert f"right, by {tmp_path / 'onnx' / 'model_task1.onnx'}." in page.read_text()
+
+
+def test_a_pack_with_an_open_task_alone_has_a_page(tmp_path, capsys):
+    net = packnet_tf.PackNet(mlp_trunk())
+    net.add_task("birds", keras.layers.Dense(3))
+    net.save(tmp_path / "new.keras")
+    page = tmp_path / "page.html"
+    assert main(["report", str(tmp_path / "new.keras"), f"--html={page}"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("new.keras holds no task yet: all of its packed weights are free.")
+    assert "Task 'birds' is still open." in out
+    assert "packed on" not in out + page.read_text()
+    assert "Task &#39;birds&#39; is still open" in page.read_text().replace("'", "&#39;")
+    assert main(["report", str(tmp_path / "new.keras"), f"--html={page}", "--data=a/"]) == 1
+    assert "there is no task that gives classes" in capsys.readouterr().err
 
 
 def test_a_picture_that_nobody_asked_for_is_no_reason_to_fail(place, tmp_path, capsys):
