@@ -34,12 +34,23 @@ def describe(module, command: str) -> str:
     names = [name for name in sorted(set(values)) if values[name].name == name]  # without aliases
     main = [name for name in getattr(module, "MAIN", ()) if name in names]
     others = sorted(set(names) - set(main), key=lambda name: (name == "debug", name))
-    lines = [f"packnet {command}: {module.__doc__.strip()}"]
+    lines = [_wrapped(f"packnet {command}: {module.__doc__.strip()}")]
     for title, group in (("Flags:", main), ("More flags:" if main else "Flags:", others)):
         lines += ["", title] if group else []
         for name in group:
             lines += _flag_lines(module, values[name])
     return "\n".join(lines)
+
+
+def _wrapped(text: str) -> str:
+    """Wraps the paragraphs of a text that are too wide; examples, which are indented, stay."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(
+        textwrap.fill(paragraph, WIDTH, break_on_hyphens=False)
+        if "\n " not in paragraph and max(map(len, paragraph.splitlines())) > WIDTH
+        else paragraph
+        for paragraph in paragraphs
+    )
 
 
 def _flag_lines(module, flag) -> list[str]:
@@ -89,10 +100,16 @@ def run(module, command: str, arguments: list[str]) -> int:
             return 1
         if values.debug:
             raise
-        text = str(error) or type(error).__name__
-        print(f"packnet {command}: {text}", file=sys.stderr)
+        print(f"packnet {command}: {_text_of(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _text_of(error: Exception) -> str:
+    """Returns what an error says; that of the system without its number."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.strerror}: '{os.fsdecode(error.filename2 or error.filename)}'"
+    return str(error) or type(error).__name__
 
 
 def _normalize_names(arguments: list[str], values: flags.FlagValues) -> list[str]:
@@ -126,9 +143,12 @@ def need_pack(path: str) -> None:
 
     Raises:
         FileNotFoundError: it does not; the message says how to make one.
+        IsADirectoryError: it is a folder.
     """
     if not os.path.exists(path):
         raise FileNotFoundError(f"There is no pack '{path}'. packnet train makes one.")
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"'{path}' is a folder. Name a pack, a .keras file.")
 
 
 def reader_is_gone() -> bool:

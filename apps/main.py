@@ -9,14 +9,14 @@ import packnet_tf
 from packnet_tf.apps import cli
 
 COMMANDS = {
-    "demo": "pack three tasks of handwritten digits, export and check them (a minute)",
+    "demo": "pack three tasks of handwritten digits, export and check them",
     "train": "train a task on a folder of images and add it to a pack",
     "export": "write the tasks of a pack as ONNX files",
     "verify": "check exported files against the pack they came from",
     "predict": "classify images with exported files, with onnxruntime alone",
     "evaluate": "measure the accuracy of an exported file on a folder of images",
-    "benchmark": "measure size, memory, latency and accuracy of exported files on this machine",
-    "compare": "compare packing with separate networks and other baselines on the same tasks",
+    "benchmark": "measure size, memory, latency and accuracy of exported files",
+    "compare": "compare packing with separate networks and other baselines",
     "completion": "print a script that completes commands and flags in a shell",
     "plan": "show how tasks would divide a trunk, before training any",
     "report": "show a pack: tasks, classes, capacity, storage, picture",
@@ -28,7 +28,8 @@ Commands:
 {commands}
 
 Start with:  packnet demo
-Then:        packnet train garden.keras --task=flowers --data=flowers/ --trunk=MobileNetV2
+Then:        packnet train garden.keras --task=roses --data=roses/ \\
+                 --trunk=MobileNetV2
 Help:        packnet help COMMAND
 """
 

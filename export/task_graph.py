@@ -110,7 +110,8 @@ class TaskGraph:
         )
         self.gives_probabilities = self.comparison.gives_probabilities
         name_outputs(proto, features, self.gives_probabilities)
-        check_outputs(proto, options.outputs, options.top_k, self.gives_probabilities)
+        with self._named():
+            check_outputs(proto, options.outputs, options.top_k, self.gives_probabilities)
         self.packed = self._packed()
 
     @contextlib.contextmanager

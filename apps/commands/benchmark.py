@@ -10,6 +10,7 @@ Example:
   packnet benchmark onnx/model_task3.onnx --batch_sizes=1,32 --threads=1 --json
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -20,7 +21,13 @@ from collections.abc import Sequence
 from absl import flags
 
 from packnet_tf.apps import cli
-from packnet_tf.apps.device.classifier import Classifier, chosen_provider, define_flags, open_file
+from packnet_tf.apps.device.classifier import (
+    Classifier,
+    NotAClassifierError,
+    chosen_provider,
+    define_flags,
+    open_file,
+)
 from packnet_tf.apps.device.counter import counted
 from packnet_tf.apps.device.evaluation import evaluate, summary
 from packnet_tf.apps.device.exported_files import exported_files
@@ -37,8 +44,8 @@ flags.DEFINE_list(
     "data",
     [],
     "Folder of a task's labelled images, to measure accuracy on; for several tasks TASK:FOLDER, "
-    "separated by commas. Uses the test images, or the validation images if there are none. The "
-    "files of other tasks are timed only.",
+    "separated by commas. Uses the test images, or the validation images, or all of a folder of "
+    "classes. The files of other tasks are timed only.",
     flag_values=FLAGS,
 )
 flags.DEFINE_list("task", None, "Only these tasks, separated by commas.", flag_values=FLAGS)
@@ -94,13 +101,13 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     batch_sizes, provider = _batch_sizes(values.batch_sizes), chosen_provider(values)
     files = opened(arguments, values.task, provider)
     given = (values.pixel_range, values.image_size, provider)
-    tasks = list(dict.fromkeys(file.task for file in files))
+    known = _classes(files, given) if values.data else {}
+    tasks = list(dict.fromkeys(file.task for file in files if file.path in known))
     with cli.as_usage():
         folders = folders_by_task("--data", values.data, tasks)
     for file in files:  # what is wrong with a folder is said before anything is timed
-        if file.task in folders:
-            model = Classifier(file.path, *given)
-            file.images = labelled_images(folders[file.task], None, model.classes, model.count)
+        if file.task in folders and file.path in known:
+            file.images = labelled_images(folders[file.task], None, *known[file.path])
             for note in file.images.notes:
                 print(note, file=sys.stderr)
     for file in counted(files, "files"):
@@ -153,6 +160,16 @@ def opened(paths: Sequence[str], tasks: Sequence[str] | None, provider: str) -> 
         known = ", ".join(file.task for file in files)
         raise ValueError(f"No file is of the task '{tasks[0]}'; their tasks are {known}.")
     return kept
+
+
+def _classes(files: Sequence[File], given: tuple) -> dict[str, tuple[list[str] | None, int | None]]:
+    """Returns the names and the number of the classes of each file that classifies, by its path."""
+    found = {}
+    for file in files:
+        with contextlib.suppress(NotAClassifierError):  # the base of a pack gives features
+            model = Classifier(file.path, *given)
+            found[file.path] = (model.classes, model.count)
+    return found
 
 
 def _accuracy(model: Classifier, images: Labelled) -> dict:

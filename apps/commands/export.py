@@ -91,7 +91,8 @@ flags.DEFINE_list(
     "evaluate",
     [],
     "Folder of a task's labelled images, to measure accuracy on; for several tasks TASK:FOLDER, "
-    "separated by commas. Uses the test images, or the validation images if there are none.",
+    "separated by commas. Uses the test images, or the validation images, or those that training "
+    "held out of the folder.",
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean("bundle", False, "Share the weights between the tasks.", flag_values=FLAGS)
@@ -128,9 +129,9 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     cli.start_keras()
     import packnet_tf
     from packnet_tf.apps.packs import shortfalls
-    from packnet_tf.apps.packs.export_data import (
+    from packnet_tf.apps.packs.task_images import (
         calibration_images,
-        labelled_images,
+        labelled_batches,
         noted_images,
     )
     from packnet_tf.export import export_all, export_bundle
@@ -145,7 +146,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         typical, evaluate = noted_images(net, values.pack, tasks, values.calibration_images)
         calibration = typical if values.precision == "int8" else None
     if values.evaluate:
-        evaluate |= labelled_images(net, values.pack, tasks, values.evaluate)
+        evaluate |= labelled_batches(net, values.pack, tasks, values.evaluate)
     given["evaluate"] = evaluate or None
     if values.bundle:
         exported = export_bundle(

@@ -10,6 +10,7 @@ Example:
 """
 
 import json
+import os
 import pathlib
 
 from absl import flags
@@ -27,7 +28,8 @@ flags.DEFINE_list(
     "data",
     [],
     "With --html, a task's folder of labelled images to measure on; for several tasks TASK:FOLDER, "
-    "separated by commas. Uses the test images, or the validation images if there are none.",
+    "separated by commas. Uses the test images, or the validation images, or those that training "
+    "held out of the folder.",
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
@@ -49,15 +51,7 @@ flags.DEFINE_boolean("json", False, "Print all of it as JSON, and draw nothing."
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
-    if values.html is None:
-        for name in ("data", "model"):
-            if values[name].value:
-                raise cli.UsageError(f"--{name} is for the page; add --html=report.html")
-    elif values.json:
-        raise cli.UsageError("--json prints, and --html writes a page; leave one of them out")
-    cli.need_pack(values.pack)
-    if values.html is not None:
-        cli.need("jinja2", "jinja2")
+    _check(values)
     cli.start_keras()
     import packnet_tf
     from packnet_tf.apps.packs import shortfalls
@@ -81,7 +75,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     print(policy_line(facts))
     if facts["open"] is not None:
         print(f"Task '{facts['open']}' is still open.")
-    print(f"\n{tasks_table(facts)}")
+    if facts["tasks"]:
+        print(f"\n{tasks_table(facts)}")
     shortfalls.warn(net)
     print(f"\n{capacity_bar(facts)}\n")
     if values.layers:
@@ -93,6 +88,35 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         write_pack_report(values.html, net, facts, values.data, values.model)
         print(f"\nPage: {values.html}")
     if values.picture != "none" and (values.html is None or values.picture):
-        picture = pathlib.Path(values.picture or path.with_suffix(".png"))
+        _draw(net, path, values.picture)
+
+
+def _check(values: flags.FlagValues) -> None:
+    """Refuses what cannot work, before Keras and TensorFlow are imported."""
+    if values.html is None:
+        for name in ("data", "model"):
+            if values[name].value:
+                raise cli.UsageError(f"--{name} is for the page; add --html=report.html")
+    elif values.json:
+        raise cli.UsageError("--json prints, and --html writes a page; leave one of them out")
+    elif os.path.isdir(values.html):
+        page = os.path.join(values.html, "report.html")
+        raise cli.UsageError(f"--html={values.html} is a folder; write --html={page}")
+    cli.need_pack(values.pack)
+    if values.html is not None:
+        cli.need("jinja2", "jinja2")
+        cli.need("matplotlib", "matplotlib")
+
+
+def _draw(net, pack: pathlib.Path, given: str | None) -> None:
+    """Draws who owns which share of every layer, beside the pack if no file is given."""
+    import packnet_tf
+
+    picture = pathlib.Path(given or pack.with_suffix(".png"))
+    try:
         packnet_tf.plot_capacity(net, picture)
         print(f"\nPicture: {picture}")
+    except OSError as error:
+        if given:
+            raise
+        print(f"\nNo picture, as '{picture}' cannot be written: {error.strerror}.")

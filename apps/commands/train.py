@@ -6,8 +6,8 @@ The first call makes the pack from a trunk; later calls add tasks to it. A task'
 command.
 
 Example:
-  packnet train garden.keras --task=flowers --data=flowers/ --trunk=MobileNetV2 \\
-      --image-size=96 --epochs=15
+  packnet train garden.keras --task=flowers --data=flowers/ \\
+      --trunk=MobileNetV2 --image-size=96 --epochs=15
   packnet train garden.keras --task=leaves --data=leaves/
   packnet train shop.keras --tasks=shoes:shoes/,hats:hats/,bags:bags/ \\
       --trunk=MobileNetV2 --image-size=96 --prune=equal_shares

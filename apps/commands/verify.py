@@ -39,7 +39,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     cli.start_keras()
     import packnet_tf
     from packnet_tf.apps.packs import shortfalls
-    from packnet_tf.apps.packs.export_data import calibration_images
+    from packnet_tf.apps.packs.task_images import calibration_images
     from packnet_tf.export import verify
 
     net = packnet_tf.load(values.pack)
@@ -62,7 +62,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
             f"{len(wrong)} of {len(verdicts)} tasks in '{values.onnx}' are not what the pack "
             "says:\n  " + "\n  ".join(problems) + "\nWrite them again with packnet export."
         )
-    print(f"All {len(verdicts)} tasks are as the pack says.")
+    checked_all = "The task is" if len(verdicts) == 1 else f"All {len(verdicts)} tasks are"
+    print(f"{checked_all} as the pack says.")
     shortfalls.warn(net)
     checked = {verdict.task for verdict in verdicts}
     others = [name for name in net.tasks if name not in checked]

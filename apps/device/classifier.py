@@ -10,6 +10,7 @@ from absl import flags
 from packnet_tf.apps import cli
 from packnet_tf.apps.device.weight_files import changed_weights, weight_files
 from packnet_tf.apps.images.pixels import read_image, read_whole_image
+from packnet_tf.export.graph.outputs import softmax
 from packnet_tf.export.runtime.session import ProviderError, provider_name, session
 
 COPY = "Copy the model and its weights again, from one export to one folder."
@@ -153,7 +154,7 @@ class Classifier:
         else:
             chances = answers[0].astype(np.float64)
             if self._outputs == ["logits"]:
-                chances = _softmax(chances)
+                chances = softmax(chances)
             best = np.argsort(-chances, axis=1, kind="stable")
             pairs = zip(best, np.take_along_axis(chances, best, axis=1), strict=True)
         return [
@@ -255,11 +256,6 @@ def _channel_order(text: str, path: str) -> str:
             "it again with one of those as channel_order."
         )
     return text
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return raised / raised.sum(axis=1, keepdims=True)
 
 
 def define_flags(values: flags.FlagValues) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from packnet_tf.apps.images.listing import LAYOUT, classes_in, composed, split_folders
+from packnet_tf.apps.images.listing import LAYOUT, classes_in, composed, split_folders, split_named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +59,11 @@ def labelled_images(
     else:
         _check_names(folder, found, classes)
     notes = listed.notes + listed.lacks(classes)
+    if split is None and folder == pathlib.Path(directory) and split_named(folder) is None:
+        notes.append(
+            f"'{folder}' has no folder 'test' or 'validation': all of its images count, also those "
+            "that a task was trained with."
+        )
     return Labelled(folder, list(classes), listed.pairs(classes), notes)
 
 
@@ -68,7 +73,7 @@ def folders_by_task(flag: str, given: Sequence[str], tasks: Sequence[str]) -> di
     Args:
         flag: the flag, for messages.
         given: its values, `TASK:FOLDER`; for a single task also `FOLDER`.
-        tasks: names of the tasks.
+        tasks: names of the tasks that give classes.
 
     Raises:
         ValueError: a value does not name its task, or names an unknown one.
@@ -79,6 +84,10 @@ def folders_by_task(flag: str, given: Sequence[str], tasks: Sequence[str]) -> di
     """
     folders = dict(entry.split(":", 1) for entry in given if ":" in entry)
     plain = [entry for entry in given if ":" not in entry]
+    if given and not tasks:
+        raise ValueError(
+            f"{flag}={','.join(given)}: there is no task that gives classes, so none to measure."
+        )
     if plain and (len(tasks) > 1 or len(given) > 1):
         raise ValueError(
             f"{flag}={','.join(given)} does not say which of the tasks {', '.join(tasks)} it is "
@@ -88,7 +97,8 @@ def folders_by_task(flag: str, given: Sequence[str], tasks: Sequence[str]) -> di
     unknown = sorted(set(folders) - set(tasks))
     if unknown:
         raise ValueError(
-            f"{flag} names the task '{unknown[0]}'; the tasks here are {', '.join(tasks)}."
+            f"{flag} names the task '{unknown[0]}'; the tasks that give classes are "
+            f"{', '.join(tasks)}."
         )
     return folders
 

@@ -82,6 +82,11 @@ class Splits:
     notes: list[str]
 
 
+def split_named(folder: pathlib.Path) -> str | None:
+    """Returns the split whose name a folder has, in upper or lower case; None if it has none."""
+    return next((split for split, names in SPLITS.items() if folder.name.lower() in names), None)
+
+
 def split_folders(root: pathlib.Path) -> Splits:
     """Finds the folders of a task's splits.
 
@@ -94,7 +99,7 @@ def split_folders(root: pathlib.Path) -> Splits:
     found: dict[str, pathlib.Path] = {}
     flat, others = [], []
     for folder in map(root.joinpath, _folders(root)):
-        split = next((s for s, names in SPLITS.items() if folder.name.lower() in names), None)
+        split = split_named(folder)
         if split is None:
             others.append(folder)
         elif not _folders(folder):

@@ -3,7 +3,8 @@
 import dataclasses
 import pathlib
 
-from packnet_tf.apps.packs import shortfalls
+import packnet_tf
+from packnet_tf.apps import cli
 from packnet_tf.net import PackNet
 from packnet_tf.reporting.tables import count_bytes, text_table
 
@@ -11,6 +12,7 @@ MOMENTS = ("linear_head", "before_prune", "after_prune", "retrained", "test")
 SHORT = ("linear_head", "before_prune", "retrained", "test")  # those of the printed table
 BAR = 60  # characters of the printed bar
 MARKS = "123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+ROUNDING = 0.01  # of a task: ratios are rounded to whole weights in every layer
 NEXT_TO_NOTHING = 0.005  # share of free weights with which another task is not worth trying
 
 
@@ -29,6 +31,7 @@ def standing(net: PackNet, path: pathlib.Path) -> dict:
             "classes": net.classes(name),
             "sees": list(net.reused(name)),
             "results": net.results(name),
+            "shortfalls": packnet_tf.shortfalls(name, net.results(name)),
             "metadata": net.metadata(name),
             "owns": whole["owned"][name] / whole["total"],
             "bytes": storage["tasks"][name],
@@ -43,7 +46,7 @@ def standing(net: PackNet, path: pathlib.Path) -> dict:
         "notes": net.notes,
         "tasks": tasks,
         "open": net.open_model.task_name if net.open_model else None,
-        "shortfalls": shortfalls.of_pack(net),
+        "shortfalls": [text for task in tasks for text in task["shortfalls"]],
         "capacity": net.capacity().to_dict(),
         "storage": storage,
     }
@@ -56,7 +59,7 @@ def sentence(facts: dict) -> str:
         facts: what `standing` returns.
 
     Example:
-        >>> sentence({"pack": "a.keras", "tasks": [], "shortfalls": []})
+        >>> sentence({"pack": "a.keras", "tasks": []})
         'a.keras holds no task yet: all of its packed weights are free.'
     """
     name, tasks = pathlib.Path(facts["pack"]).name, _without_base(facts)
@@ -69,7 +72,7 @@ def sentence(facts: dict) -> str:
     if len(tasks) > 1:
         said += f" ({len(tasks)} separate networks take {separate_bytes(facts) / one:.2f} times)"
     said += f". {_room(facts)}"
-    short = [t["task"] for t in tasks if any(_is_of(t["task"], s) for s in facts["shortfalls"])]
+    short = [task["task"] for task in tasks if task["shortfalls"]]
     if short:
         verb = "falls" if len(short) == 1 else "fall"
         said += f" {_counted(len(short), 'task')} {verb} short: {', '.join(short)}."
@@ -112,7 +115,7 @@ def _room(facts: dict) -> str:
         return f"{said}: the pack is full."
     if last["task"] == facts["base"] or not last["owns"]:
         return f"{said}."
-    more = int(free / last["owns"])
+    more = int(free / last["owns"] + ROUNDING)
     if more == 0:
         return f"{said}, less than '{last['task']}' owns."
     room = _counted(more, "more task")
@@ -134,10 +137,6 @@ def policy_line(facts: dict) -> str:
     return f"{said}; pixel values {pixels.replace(',', ' to ')}." if pixels else f"{said}."
 
 
-def _is_of(task: str, shortfall: str) -> bool:
-    return shortfall.startswith(f"Task '{task}' ")
-
-
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
@@ -154,7 +153,7 @@ def shares(facts: dict) -> dict[str, float]:
 
 
 def capacity_bar(facts: dict) -> str:
-    """Lays out the capacity as one stacked bar: a mark per task, dots for free weights.
+    """Lays out the capacity as one stacked bar: a mark per task, dots for free weights; and a key.
 
     Args:
         facts: what `standing` returns.
@@ -170,8 +169,14 @@ def capacity_bar(facts: dict) -> str:
         mark * (end - start) for mark, start, end in zip(marks, starts, ends, strict=True)
     )
     named = zip(marks, found.items(), strict=True)
-    key = "  ".join(f"{mark} {name} {share:.1%}" for mark, (name, share) in named)
-    return f"[{bar}]\n {key}"
+    entries = [f"{mark} {name} {share:.1%}" for mark, (name, share) in named]
+    lines = [" " + entries[0]]
+    for entry in entries[1:]:
+        if len(lines[-1]) + 2 + len(entry) <= cli.WIDTH:
+            lines[-1] += f"  {entry}"
+        else:
+            lines.append(f" {entry}")
+    return "\n".join([f"[{bar}]", *lines])
 
 
 def tasks_table(facts: dict) -> str:
@@ -183,7 +188,7 @@ def tasks_table(facts: dict) -> str:
     rows = [
         [
             str(task["number"]),
-            task["task"],
+            title(task, facts),
             str(len(task["classes"])) if task["classes"] else "-",
             *accuracies(task, SHORT),
             f"{task['owns']:.1%}",
@@ -194,6 +199,11 @@ def tasks_table(facts: dict) -> str:
     ]
     moments = [moment.replace("_", " ") for moment in SHORT]
     return text_table(["", "task", "classes", *moments, "owns", "of its own", "packed on"], rows)
+
+
+def title(task: dict, facts: dict) -> str:
+    """Returns the name of a task of `standing` for a table; the base is marked."""
+    return f"{task['task']} (adopted)" if task["task"] == facts["base"] else task["task"]
 
 
 def accuracies(task: dict, moments: tuple[str, ...] = MOMENTS) -> list[str]:

@@ -7,6 +7,7 @@ import numpy as np
 from packnet_tf.apps.packs.standing import separate_bytes, value_bytes
 from packnet_tf.apps.pages.page import WIDTH
 from packnet_tf.reporting.figures import as_text, shortened
+from packnet_tf.reporting.tables import count_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,7 +63,7 @@ def draw_storage(facts: dict) -> "Figure":
     colours = ["#0072B2", "#BBBBBB", "#BBBBBB"][: len(sizes)]
     megabytes = [size / 1e6 for size in sizes.values()]
     bars = axes.barh(list(sizes), megabytes, color=colours)
-    axes.bar_label(bars, [f" {value:,.2f} MB" for value in megabytes])
+    axes.bar_label(bars, [count_bytes(size) for size in sizes.values()], padding=4)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.15 * max(megabytes))
     axes.set_xlabel("MB of weights")

@@ -5,10 +5,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from packnet_tf.apps.device.classifier import Classifier
+from packnet_tf.apps import cli
+from packnet_tf.apps.device.classifier import Classifier, NotAClassifierError
 from packnet_tf.apps.device.evaluation import Answer, Answers, confusion_matrix, evaluate
 from packnet_tf.apps.device.exported_files import exported_files
-from packnet_tf.apps.device.labelled import Labelled, folders_by_task, labelled_images
+from packnet_tf.apps.device.labelled import Labelled, folders_by_task
+from packnet_tf.apps.packs.opening import pixel_range
+from packnet_tf.apps.packs.task_images import classifying, held_out_images, noted_folder
 from packnet_tf.apps.pages.pack_classifier import PackClassifier
 from packnet_tf.net import PackNet
 
@@ -50,7 +53,7 @@ class Measured:
 
 
 def measure(net: PackNet, pack: str, data: Sequence[str], model: str | None) -> Iterator[Measured]:
-    """Measures tasks on their images, one after the other.
+    """Measures tasks on their images, one after the other; prints which tasks are not measured.
 
     Args:
         net: the pack.
@@ -62,31 +65,58 @@ def measure(net: PackNet, pack: str, data: Sequence[str], model: str | None) -> 
     Raises:
         OSError, ValueError: a folder or a file does not fit; the message says what.
     """
-    for classifier, folder in _pairs(net, pack, data, model):
-        print(f"Measuring {classifier.task} on {folder} ...", flush=True)
-        images = labelled_images(folder, None, classifier.classes, classifier.count)
-        answers, _ = evaluate(classifier, images)
-        yield Measured(classifier.task, classifier.path, images, answers)
-
-
-def _pairs(
-    net: PackNet, pack: str, data: Sequence[str], model: str | None
-) -> Iterator[tuple[Classifier | PackClassifier, str]]:
     if model is None:
-        for task, folder in folders_by_task("--data", data, net.tasks).items():
-            yield PackClassifier(net, task, pack), folder
+        for task, folder in folders_by_task("--data", data, classifying(net, net.tasks)).items():
+            classifier = PackClassifier(net, task, pack)
+            yield _measured(classifier, _images(net, classifier, folder))
         return
-    files = [Classifier(path) for path in exported_files(model)]
-    unknown = [found.task for found in files if found.task not in net.tasks]
-    if unknown:
-        raise ValueError(
-            f"'{model}' has the task '{unknown[0]}', and '{pack}' has {', '.join(net.tasks)}. Name "
-            "files that were exported from this pack."
-        )
+    files = _classifiers(net, pack, model)
     given = folders_by_task("--data", data, [found.task for found in files])
     for found in files:
-        folder = given.get(found.task) or net.metadata(found.task).get("data")
-        if folder is not None:
-            yield found, folder
-        elif found.task != net.base:
-            print(f"{found.task}: not measured, since --data does not name its images.")
+        if found.task in given:
+            images = _images(net, found, given[found.task])
+        else:
+            try:
+                images = _images(net, found, noted_folder(net.metadata(found.task)))
+            except (OSError, ValueError) as error:
+                print(f"{found.task} is not measured: {error} Name its images in --data.")
+                continue
+        yield _measured(found, images)
+
+
+def _classifiers(net: PackNet, pack: str, model: str) -> list[Classifier]:
+    """Opens the exported files that classify.
+
+    Raises:
+        NotAClassifierError: the file that is named does not classify.
+        ValueError: a file is of another pack, or nothing says which pixel values it takes.
+    """
+    found = []
+    for path in exported_files(model):
+        try:
+            found.append(Classifier(path, net.notes.get("pixel_range")))
+        except NotAClassifierError:
+            if path == model:
+                raise
+        except cli.UsageError:  # about --pixel_range, which packnet report has not
+            pixel_range(net, pack)
+            raise
+    for each in found:
+        if each.task not in net.tasks:
+            what = f"the task '{each.task}', and '{pack}' has {', '.join(net.tasks)}"
+        elif each.classes != net.classes(each.task):
+            what = f"other classes of '{each.task}' than '{pack}'"
+        else:
+            continue
+        raise ValueError(f"'{each.path}' has {what}. Name files that were exported from this pack.")
+    return found
+
+
+def _images(net: PackNet, classifier: Classifier | PackClassifier, folder: str) -> Labelled:
+    return held_out_images(net, classifier.task, folder, classifier.count)
+
+
+def _measured(classifier: Classifier | PackClassifier, images: Labelled) -> Measured:
+    print(f"Measuring {classifier.task} on {images.folder} ...", flush=True)
+    answers, _ = evaluate(classifier, images)
+    return Measured(classifier.task, classifier.path, images, answers)

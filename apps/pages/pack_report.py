@@ -14,6 +14,7 @@ from packnet_tf.apps.packs.standing import (
     sentence,
     shares,
     storage_rows,
+    title,
 )
 from packnet_tf.apps.pages.figures import draw_confusion, draw_storage
 from packnet_tf.apps.pages.measured import Measured, measure
@@ -105,7 +106,7 @@ def _tasks(facts: dict) -> Table:
         rows.append(
             [
                 str(task["number"]),
-                task["task"] + (" (base)" if task["task"] == facts["base"] else ""),
+                title(task, facts),
                 str(len(task["classes"])) if task["classes"] else "-",
                 f"{images['train']:,}" if "train" in images else "-",
                 *accuracies(task),

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import io
 import pathlib
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,7 @@ def write_page(path: str | pathlib.Path, template: str, **values: object) -> Non
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="replace")  # of names of files
 
 
 def svg(figure: "Figure") -> str:
@@ -73,7 +74,10 @@ def svg(figure: "Figure") -> str:
 
     text = io.StringIO()
     figure.set_figwidth(WIDTH)
-    with matplotlib.rc_context({"svg.hashsalt": "packnet"}):
+    # Text stays text: a browser has the fonts of all scripts, matplotlib that of a few.
+    settings = {"svg.hashsalt": "packnet", "svg.fonttype": "none"}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()
 

@@ -23,7 +23,8 @@ def replacing(path: AnyPath) -> Iterator[pathlib.Path]:
         path: the file to write; missing folders are created.
 
     Raises:
-        OSError: the disk is full; the message names `path`.
+        OSError: the file cannot be written, since the disk is full for instance; the message names
+            `path`.
 
     Example:
         >>> with replacing("manifest.json") as temporary:
@@ -32,7 +33,11 @@ def replacing(path: AnyPath) -> Iterator[pathlib.Path]:
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The temporary name ends in the full name: savers look at the suffix.
-    handle, name = tempfile.mkstemp(prefix=".writing-", suffix=f"-{path.name}", dir=path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=".writing-", suffix=f"-{path.name}", dir=path.parent)
+    except OSError as error:  # a folder that is read-only, for instance
+        error.filename = os.fspath(path)
+        raise
     os.close(handle)
     temporary = pathlib.Path(name)
     try:

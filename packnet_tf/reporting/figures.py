@@ -1,6 +1,7 @@
 """Figures that notebooks show and files keep, and their legends; imports matplotlib."""
 
 import io
+import math
 import pathlib
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ from packnet_tf.backend.types import AnyPath
 FONT = 10  # points
 LONGEST = 40  # characters of a name in a legend
 _HANDLE = 50  # points that an entry takes beside its text
+_ROW = 1.6 * FONT  # points that a row takes
 
 
 class Picture(Figure):
@@ -63,14 +65,16 @@ def legend(figure: Figure, entries: Sequence[tuple[str, Artist]]) -> None:
     """Draws a legend above the axes, in as many columns as fit into the width.
 
     Args:
-        figure: a figure with constrained layout.
+        figure: a figure with constrained layout; it becomes higher for every row but the first.
         entries: pairs of a name and what it explains.
     """
     names = [shortened(name) for name, _ in entries]
     column = text_width(names) + _HANDLE / 72
-    columns = max(1, int(figure.get_size_inches()[0] / column))
+    columns = min(len(names), max(1, int(figure.get_figwidth() / column)))
+    rows = math.ceil(len(names) / columns)
+    figure.set_figheight(figure.get_figheight() + (rows - 1) * _ROW / 72)
     figure.legend(
         [artist for _, artist in entries], [as_text(name) for name in names],
         frameon=False, fontsize=FONT, loc="outside upper center",
-        ncols=min(columns, len(names)),
+        ncols=columns,
     )  # fmt: skip

@@ -81,11 +81,13 @@ def plot_history(
 
 def _draw(place: Any, panel: _Curves, explained: "dict[str, Artist]") -> None:
     """Draws a panel: the accuracy, or another metric, above the loss."""
+    from packnet_tf.reporting.figures import as_text, shortened
+
     names = list(dict.fromkeys(name for epoch in panel.epochs for name in epoch))
     metric = main_metric(names)
     shown = ["loss"] if metric is None else [metric, "loss"]
     axes = place.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
-    axes[0].set_title(panel.title.replace("$", r"\$"), fontsize=10)
+    axes[0].set_title(as_text(shortened(panel.title)), fontsize=10)
     axes[-1].set_xlabel("epoch")
     for axis, name in zip(axes, shown, strict=True):
         axis.set_ylabel(name)

@@ -10,8 +10,10 @@ from packnet_tf.backend.datasets import check_ends
 from packnet_tf.backend.py_datasets import PyDatasetPasses
 from packnet_tf.backend.types import AnyData, Tensors
 from packnet_tf.training.class_weights import (
+    SEVERAL,
     ClassWeight,
     classes_of,
+    is_one_class,
     weights_by_class,
     weights_of,
 )
@@ -177,6 +179,7 @@ def weighted(data: tf.data.Dataset, class_weight: Mapping[int, float]) -> tf.dat
     def add_weights(*batch: Tensors) -> tuple:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         weights = weights_of(classes_of(y), class_weight)
+        tf.debugging.Assert(is_one_class(y), [SEVERAL])
         if sample_weight is not None:
             weights *= tf.cast(tf.reshape(sample_weight, tf.shape(weights)), weights.dtype)
         return x, y, weights
@@ -187,7 +190,8 @@ def weighted(data: tf.data.Dataset, class_weight: Mapping[int, float]) -> tf.dat
 def _labels(source: AnyData, data: tf.data.Dataset) -> Iterator:
     """Iterates over the labels of training data: arrays, a `PyDataset`, or a dataset."""
     if isinstance(source, (tuple, list)):
-        yield source[1]
+        labels = source[1]
+        yield np.asarray(labels) if isinstance(labels, list) else labels  # as tf.data takes lists
     elif isinstance(source, keras.utils.PyDataset):
         for place in range(source.num_batches):
             yield source[place][1]

@@ -41,7 +41,7 @@ class Task:
         metadata: facts to save with the task, JSON values by name; see `PackNet.metadata`.
 
     Raises:
-        ValueError: `class_weight` is invalid.
+        ValueError: `class_weight` is invalid, or has a class that `classes` lacks.
 
     Example:
         >>> Task("clothing", keras.layers.Dense(10), (images, labels))
@@ -62,7 +62,8 @@ class Task:
     class_weight: ClassWeight = None
 
     def __post_init__(self) -> None:
-        check_class_weight(self.class_weight)
+        count = None if self.classes is None else len(self.classes)
+        check_class_weight(self.class_weight, count)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -114,6 +114,12 @@ class PackNetCallback(keras.callbacks.Callback):
         epochs = (self.params or {}).get("epochs")
         prune_epoch = self._prune_epoch(epochs)
         self._phases = OneShot(self.model, self.prune_ratio, prune_epoch, **common)
+        if self.prune_epoch is None and prune_epoch == 0 and self.prune_ratio:
+            warnings.warn(
+                f"This fit has one epoch, so task '{self.model.task_name}' is pruned before it has "
+                "trained. Use more epochs, or write prune_epoch=0 if the network is trained.",
+                stacklevel=2,
+            )
         if epochs is not None and epochs <= prune_epoch:
             warnings.warn(
                 f"This fit ends after epoch {epochs - 1}, before the prune of task "

@@ -10,18 +10,24 @@ import numpy as np
 
 ClassWeight: TypeAlias = Mapping[int, float] | str | None
 BALANCED = "balanced"
+SEVERAL = (
+    "class_weight is for one class per example, and these labels have several classes or none: "
+    "rows that do not add up to 1. Leave it out, and give the batches weights, "
+    "(x, y, sample_weight)."
+)
 
 
-def check_class_weight(given: Any) -> None:
+def check_class_weight(given: Any, count: int | None = None) -> None:
     """Refuses class weights that are neither None, "balanced", nor a dict from class to weight.
 
     Args:
         given: the weights.
+        count: number of classes, if it is known.
 
     Raises:
         ValueError: they cannot be used.
     """
-    usable = given is None or given == BALANCED
+    usable = given is None or (isinstance(given, str) and given == BALANCED)
     if isinstance(given, Mapping):
         usable = bool(given) and all(_is_class(k) and _is_weight(v) for k, v in given.items())
     if not usable:
@@ -29,6 +35,11 @@ def check_class_weight(given: Any) -> None:
             "class_weight is a dict from the number of a class, counted from 0, to its weight, a "
             f'number from 0, or "balanced"; got {given!r}. Write '
             "class_weight={0: 1.0, 1: 2.5}; a class that it leaves out counts 1."
+        )
+    if isinstance(given, Mapping) and count is not None and max(given) >= count:
+        raise ValueError(
+            f"class_weight has a weight for class {max(given)}, and the {count} classes are 0 to "
+            f"{count - 1}. Count them from 0."
         )
 
 
@@ -68,6 +79,8 @@ def count_classes(labels: Iterable[Any]) -> dict[int, int]:
     counts: dict[int, int] = {}
     for batch in labels:
         found = keras.ops.convert_to_numpy(classes_of(batch))
+        if not is_one_class(batch):
+            raise ValueError(SEVERAL)
         for label, count in zip(*np.unique(found, return_counts=True), strict=True):
             counts[int(label)] = counts.get(int(label), 0) + int(count)
     return counts
@@ -99,6 +112,21 @@ def classes_of(labels: Any) -> Any:
     else:
         classes = keras.ops.argmax(labels, axis=-1) if shape[1] != 1 else labels[:, 0]
     return keras.ops.cast(keras.ops.round(keras.ops.cast(classes, "float32")), "int32")
+
+
+def is_one_class(labels: Any) -> Any:
+    """Tells whether each label of a batch is one class: shares that add up to 1, if one-hot.
+
+    Args:
+        labels: labels that `classes_of` takes.
+
+    Returns:
+        A bool, or a boolean tensor within a graph.
+    """
+    if len(labels.shape) == 1 or labels.shape[1] == 1:
+        return True
+    sums = keras.ops.sum(keras.ops.cast(labels, "float32"), axis=-1)
+    return keras.ops.all(keras.ops.abs(sums - 1.0) < 1e-3)
 
 
 def weights_of(classes: Any, weights: Mapping[int, float]) -> Any:

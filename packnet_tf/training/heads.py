@@ -70,7 +70,7 @@ def linear_head(
     if isinstance(data, tuple):
         data = _batches(*data)
     features, labels = collect(next_features(net, statistics, reuse), data)
-    check_class_weight(class_weight)
+    check_class_weight(class_weight, classes)
     return fitted_head(features, labels, classes, class_weight)
 
 

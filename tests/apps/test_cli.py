@@ -23,6 +23,7 @@ def test_help_lists_every_command(capsys):
     assert (status, err) == (0, "")
     for command in COMMANDS:
         assert f"\n  {command} " in out
+    assert max(map(len, out.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
@@ -32,6 +33,7 @@ def test_each_commands_help_has_an_example_and_its_flags(command, capsys):
     assert "Example:\n  packnet " + command in out
     assert "Flags:\n" in out
     assert "--[no]debug" in out
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_required_flags_are_marked_in_the_help(capsys):
@@ -40,7 +42,6 @@ def test_required_flags_are_marked_in_the_help(capsys):
     assert "--epochs\n      All epochs, those after the prune included. (default: 15)" in out
     flags = out[out.index("Flags:") :]
     assert flags.index("--image_size") < flags.index("More flags:") < flags.index("--accumulation")
-    assert max(map(len, flags.splitlines())) <= 80
 
 
 def test_help_of_a_command_comes_both_ways(capsys):
@@ -142,6 +143,15 @@ def test_no_command_shows_the_overview_and_is_wrong(capsys):
 
 def test_the_version_is_the_packages(capsys):
     assert run(capsys, "--version") == (0, f"packnet_tf {packnet_tf.__version__}\n", "")
+
+
+def test_errors_of_the_system_are_said_without_their_number(monkeypatch, capsys):
+    def full(*_):
+        raise OSError(30, "Read-only file system", "p.png")
+
+    monkeypatch.setattr(importlib.import_module("packnet_tf.apps.commands.plan"), "run", full)
+    expected = "packnet plan: Read-only file system: 'p.png'\n"
+    assert run(capsys, "plan", "--tasks=2") == (1, "", expected)
 
 
 def test_a_failure_is_a_sentence_with_status_1_and_a_traceback_only_under_debug():

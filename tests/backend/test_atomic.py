@@ -100,3 +100,18 @@ def test_a_full_disk_is_named_and_the_old_file_stays(tmp_path):
     with pytest.raises(OSError, match="'/elsewhere/file'") as error, replacing(path):
         raise elsewhere
     assert error.value is elsewhere
+
+
+def test_a_folder_that_cannot_be_written_to_is_said_with_the_name_of_the_file(
+    tmp_path, monkeypatch
+):
+    def refuse(prefix, suffix, dir):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), f"{dir}/{prefix}x{suffix}")
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    with (
+        pytest.raises(OSError, match="Read-only file system") as error,
+        replacing(tmp_path / "file.txt"),
+    ):
+        raise AssertionError
+    assert error.value.filename == str(tmp_path / "file.txt")

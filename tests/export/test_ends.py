@@ -243,7 +243,7 @@ class TestOutputs:
         assert [verdict.problems for verdict in verify(net, tmp_path)] == [[], []]
 
     def test_more_than_there_are_is_refused(self, net, tmp_path):
-        with pytest.raises(ValueError, match=r"top_k=5 is for a model with one output .*batch, 3"):
+        with pytest.raises(ValueError, match=r"task 'one': .*top_k=5 is for .*batch, 3"):
             export_onnx(net, "one", tmp_path / "m.onnx", outputs="top_k", top_k=5)
         with pytest.raises(ValueError, match="top_k is a whole number from 1; got 0"):
             export_onnx(net, "one", tmp_path / "m.onnx", outputs="top_k", top_k=0)

@@ -72,6 +72,7 @@ def test_a_pack_is_drawn_as_its_capacity_is():
     [
         (["birds"], ["conv"]),
         ([f"a_task_of_a_long_name_{number}" for number in range(12)], ["conv"]),
+        ([f"task_{number}_of_a_name_too_long_for_a_column" for number in range(16)], ["conv"]),
         (["b" * 100, "_$x$_"], ["conv", "$a_b$"]),
         (["birds"], [f"block_{number}/" + "inner/" * 12 + "conv" for number in range(60)]),
     ],
@@ -80,6 +81,7 @@ def test_labels_and_legends_are_never_cut_off(tasks, names):
     figure = packnet_tf.plot_capacity(capacity(tasks, names))
     whole, legend, labels = drawn(figure)
     assert inside(legend, whole)
+    assert legend.y0 >= figure.axes[0].get_window_extent().y1
     assert all(inside(label, whole) for label in labels)
     assert len(figure.legends[0].get_texts()) == len(tasks) + 1
 
@@ -130,6 +132,17 @@ def test_every_task_has_a_panel():
     assert lines(packnet_tf.plot_history(history["birds"]))["training", "loss"] == [
         [[1, 1], [2, 0.5], [3, 1 / 3]]
     ]
+
+
+def test_long_names_of_tasks_do_not_overlap():
+    figure = packnet_tf.plot_history({f"{letter * 90}_$x$": entry() for letter in "abcd"})
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    titles = [axes.title for axes in figure.axes if axes.get_title()]
+    boxes = [title.get_window_extent(canvas.get_renderer()) for title in titles]
+    assert len(boxes) == 4
+    assert all(inside(box, figure.bbox) for box in boxes)
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
 def test_what_fit_returns_is_drawn_with_its_prune(tmp_path):

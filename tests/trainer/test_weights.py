@@ -74,13 +74,14 @@ def test_validation_counts_the_weights_of_examples_and_not_those_of_classes():
     assert other["retrained"]["loss"] == run((x, y), validation=(x, y))[1]["retrained"]["loss"]
 
 
-@pytest.mark.parametrize("kind", ["dataset", *slow("arrays", "function", "one-hot")])
+@pytest.mark.parametrize("kind", ["dataset", "a list", *slow("arrays", "function", "one-hot")])
 def test_balanced_counts_the_classes_of_the_training_data(kind, capsys):
     x, _, _ = examples()
     y = np.repeat([0, 1], [6, 18])
     one_hot = keras.losses.CategoricalCrossentropy(from_logits=True)
     train = {
         "arrays": (x, y),
+        "a list": (x, y.tolist()),
         "dataset": batched(x, y),
         "function": lambda epoch: batched(x, y),
         "one-hot": (x, np.eye(3, dtype=np.float32)[y]),
@@ -134,6 +135,16 @@ def test_heads_of_several_outputs_are_refused_and_leave_the_pack_as_it_was():
     model.compile("sgd", losses)
     with pytest.raises(ValueError, match="single output"):
         model.fit(x, labels, class_weight={0: 2.0}, verbose=0)
+
+
+@pytest.mark.parametrize("class_weight", ["balanced", {0: 2.0}])
+def test_labels_of_several_classes_have_no_class_weights(class_weight):
+    x, y, _ = examples()
+    several = np.eye(3, dtype=np.float32)[y] + np.eye(3, dtype=np.float32)[(y + 1) % 3]
+    net = packnet_tf.PackNet(mlp_trunk())
+    trainer = quick(net, loss=keras.losses.BinaryCrossentropy(from_logits=True), metrics=[])
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="several classes"):
+        trainer.fit(Task("a", layers.Dense(3), batched(x, several), class_weight=class_weight))
 
 
 def test_on_epoch_is_a_function():

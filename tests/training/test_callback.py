@@ -80,6 +80,17 @@ def test_without_an_epoch_it_prunes_after_two_thirds(net, epochs, turn):
     assert net.tasks == ("one",)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"), [((0.5,), True), ((0.0,), False), ((0.5, 0), False)]
+)
+def test_a_prune_before_all_training_that_nobody_asked_for_is_said(net, arguments, said):
+    model, x, y = opened(net)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        fit(model, x, y, Callback(*arguments), epochs=1)
+    assert any("pruned before it has trained" in str(one.message) for one in found) == said
+
+
 def test_without_an_epoch_or_their_number_it_says_what_to_write(net):
     model, *_ = opened(net)
     callback = Callback(0.5)

@@ -26,13 +26,15 @@ def verdict(comparison: Comparison, titled: Sequence[tuple[str, Line]]) -> str:
         if best is None or line.acc[0] > best[1].acc[0]:
             by_kind[kinds[line.label]] = (title, line)
     count = len(comparison.tasks)
-    of_tasks = f"on average over {count} tasks" if count > 1 else "of the task"
+    of_tasks = f" on average over {count} tasks" if count > 1 else ""
     if "packnet" not in by_kind:
         title, line = max(titled, key=lambda pair: pair[1].acc[0])
-        return f"Best is {title}: {line.acc[0]:.1%} of test images right {of_tasks}."
+        return f"Best is {title}: {line.acc[0]:.1%} of test images right{of_tasks}."
     title, packed = by_kind["packnet"]
+    packings = sum(kinds[line.label] == "packnet" for _, line in titled)
+    best = f", the best of {packings} packed rows by test accuracy," if packings > 1 else ""
     said = [
-        f"{title} gets {packed.acc[0]:.1%} of test images right {of_tasks}, in "
+        f"{title}{best} gets {packed.acc[0]:.1%} of test images right{of_tasks}, in "
         f"{packed.of_one[0]:.2f} times the bytes of one network."
     ]
     if "individual" in by_kind:

@@ -127,7 +127,7 @@ def test_only_the_tasks_named_are_measured(onnx, photos, measured, capsys, tmp_p
         ([], 2, "name at least one .onnx file, or a folder of packnet export"),
         (["{}", "--batch_sizes=1,x"], 2, "--batch_sizes=1,x: expected whole numbers from 1"),
         (["{}", "--batch_sizes=0"], 2, "--batch_sizes=0: expected whole numbers from 1"),
-        (["{}", "{}", "--data=cats:a"], 2, "--data names the task 'cats'; the tasks here are"),
+        (["{}", "{}", "--data=cats:a"], 2, "--data names the task 'cats'; the tasks that give"),
         (["{}", "--data=gone"], 1, "There is no folder 'gone'."),
         (["gone.onnx"], 1, "There is no model 'gone.onnx'."),
     ],

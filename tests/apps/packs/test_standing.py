@@ -11,20 +11,19 @@ from packnet_tf.apps.packs.standing import (
 )
 
 
-def facts(base=None, shortfalls=(), free=40, last=20, names=("base", "a", "b")):
+def facts(base=None, free=40, last=20, names=("base", "a", "b")):
     owned = dict(zip(names, (100 - free - last, 0, last), strict=True))
     tasks = [
         {
             "task": name, "number": number, "classes": ["x", "y"], "sees": [],
             "results": {} if name == base else {"retrained": 0.9, "linear_head": 0.85},
             "metadata": {"committed": "2026-03-01T10:00:00+00:00"}, "owns": owned[name] / 100,
-            "bytes": 100,
+            "bytes": 100, "shortfalls": [],
         }
         for number, name in enumerate(names, start=1)
     ]  # fmt: skip
     return {
         "pack": "somewhere/garden.keras", "bytes": 5000, "base": base, "tasks": tasks,
-        "shortfalls": list(shortfalls),
         "capacity": {"sum": {"total": 100, "free": free, "claimed": 0, "owned": owned}},
         "storage": {
             "packed": 1000, "owners": 50, "trunk": 100, "tasks": dict.fromkeys(names, 100),
@@ -54,6 +53,7 @@ def test_the_base_is_no_task_of_the_users():
         (0, 20, "0.0% of its packed weights are free: the pack is full."),
         (10, 20, "10.0% of its packed weights are free, less than 'b' owns."),
         (20, 20, "20.0% of its packed weights are free, enough for 1 more task with as many"),
+        (59.9, 20, "59.9% of its packed weights are free, enough for 3 more tasks with as many"),
         (20, 0, "20.0% of its packed weights are free. "),
     ],
 )
@@ -62,9 +62,10 @@ def test_the_room_that_is_left_is_counted_in_tasks(free, last, said):
 
 
 def test_tasks_that_fall_short_are_named():
-    found = facts(shortfalls=["Task 'a' is no better than guessing, and so on."])
+    found = facts()
+    found["tasks"][1]["shortfalls"].append("Task 'a' is no better than guessing, and so on.")
     assert sentence(found).endswith(" 1 task falls short: a.")
-    found["shortfalls"].append("Task 'b' lost much to its prune.")
+    found["tasks"][2]["shortfalls"].append("Task 'b' lost much to its prune.")
     assert sentence(found).endswith(" 2 tasks fall short: a, b.")
 
 
@@ -72,6 +73,19 @@ def test_the_bar_has_a_mark_per_share():
     bar, key = capacity_bar(facts()).splitlines()
     assert bar == "[" + "1" * 24 + "3" * 12 + "." * 24 + "]"
     assert key == " 1 base 40.0%  2 a 0.0%  3 b 20.0%  . free 40.0%"
+
+
+def test_the_key_of_the_bar_is_wrapped():
+    many = facts()
+    owned = {f"task_number_{n}": 5 for n in range(1, 13)}
+    many["capacity"]["sum"] |= {"owned": owned, "free": 40}
+    _, *key = capacity_bar(many).splitlines()
+    assert len(key) > 1
+    assert max(map(len, key)) <= 80
+    assert "  ".join(line.strip() for line in key).split("  ") == [
+        *(f"{mark} {name} 5.0%" for mark, name in zip("123456789ABC", owned, strict=True)),
+        ". free 40.0%",
+    ]
 
 
 def test_a_row_of_the_table_has_accuracies_and_the_day():
@@ -89,6 +103,11 @@ def test_the_policy_and_the_pixel_values_are_said(notes, end):
     assert policy_line({"policy": policy, "notes": notes}) == (
         f"Biases shared, norms per_task, embeddings shared; freed weights restart from {end}"
     )
+
+
+def test_the_base_is_marked_in_the_table():
+    rows = tasks_table(facts(base="base")).splitlines()[2:]
+    assert ["(adopted)" in row for row in rows] == [True, False, False]
 
 
 def test_storage_adds_up():

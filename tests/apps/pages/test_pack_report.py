@@ -1,15 +1,22 @@
 """The report of a pack as a page: in a real browser, and with hostile names."""
 
+import base64
+import os
+import re
 import shutil
+import warnings
 
+import keras
 import pytest
 
+import packnet_tf
 from helpers.browser import check_page, lay_out, needs_browser
 from helpers.image_folders import short_plan, write_place, write_task
+from helpers.pack_helpers import mlp_trunk
 from packnet_tf.apps.main import main
 from packnet_tf.apps.packs.training import train
 
-NAMES = ("<b>dark", "light & <script>alert(1)")
+NAMES = ("<b>dark 日本", "light & <script>alert(1)")
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +29,16 @@ def place(tmp_path_factory):
     test = folder / "swapped"
     for name, other in (NAMES, NAMES[::-1]):
         shutil.copytree(folder / "shades" / "test" / name, test / other)
+        image = next((test / other).iterdir())
+        os.rename(image, os.fsencode(image.parent) + b"/\xff.png")  # as an old camera names it
     (folder / "pack.keras").rename(folder / "garden.keras")
     (folder / "pack.keras.runs").rename(folder / "garden.keras.runs")
-    status = main(
-        ["report", str(folder / "garden.keras"), f"--html={folder / 'page.html'}",
-         f"--data=shades:{test}"]
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Glyph")  # matplotlib has no font with such characters
+        status = main(
+            ["report", str(folder / "garden.keras"), f"--html={folder / 'page.html'}",
+             f"--data=shades:{test}"]
+        )  # fmt: skip
     assert status == 0
     return folder
 
@@ -39,6 +50,9 @@ def test_the_page_needs_nothing_from_elsewhere(place):
     assert "<b>dark" not in page
     assert page.count("data:image/svg+xml;base64,") == 4  # confusion, curves, storage, layers
     assert not list(place.glob("*.png"))
+    figures = re.findall('data:image/svg.xml;base64,([^"]+)', page)
+    assert any("&lt;b&gt;dark 日本</text>" in base64.b64decode(f).decode() for f in figures)
+    assert "<small>?.png</small>" in page
 
 
 def test_the_pictures_of_wrong_answers_are_shown_the_most_certain_first(place):
@@ -77,8 +91,31 @@ def test_exported_files_answer_instead_of_the_pack(place, tmp_path, capsys):
     pack, page = str(place / "garden.keras"), tmp_path / "page.html"
     assert main(["export", pack, str(tmp_path / "onnx")]) == 0
     assert main(["report", pack, f"--html={page}", f"--model={tmp_path / 'onnx'}"]) == 0
-    assert f"Measuring shades on {place / 'shades'} ..." in capsys.readouterr().out
+    assert f"Measuring shades on {place / 'shades' / 'test'} ..." in capsys.readouterr().out
     assert f"right, by {tmp_path / 'onnx' / 'model_task1.onnx'}." in page.read_text()
+
+
+def test_a_pack_with_an_open_task_alone_has_a_page(tmp_path, capsys):
+    net = packnet_tf.PackNet(mlp_trunk())
+    net.add_task("birds", keras.layers.Dense(3))
+    net.save(tmp_path / "new.keras")
+    page = tmp_path / "page.html"
+    assert main(["report", str(tmp_path / "new.keras"), f"--html={page}"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("new.keras holds no task yet: all of its packed weights are free.")
+    assert "Task 'birds' is still open." in out
+    assert "packed on" not in out + page.read_text()
+    assert "Task &#39;birds&#39; is still open" in page.read_text().replace("'", "&#39;")
+    assert main(["report", str(tmp_path / "new.keras"), f"--html={page}", "--data=a/"]) == 1
+    assert "there is no task that gives classes" in capsys.readouterr().err
+
+
+def test_a_picture_that_nobody_asked_for_is_no_reason_to_fail(place, tmp_path, capsys):
+    pack = shutil.copy(place / "garden.keras", tmp_path)
+    (tmp_path / "garden.png").mkdir()
+    assert main(["report", pack]) == 0
+    assert f"No picture, as '{tmp_path / 'garden.png'}' cannot" in capsys.readouterr().out
+    assert main(["report", pack, f"--picture={tmp_path / 'garden.png'}"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -87,6 +124,7 @@ def test_exported_files_answer_instead_of_the_pack(place, tmp_path, capsys):
         (["--data=a/"], "--data is for the page; add --html=report.html"),
         (["--model=a.onnx"], "--model is for the page; add --html=report.html"),
         (["--html=a.html", "--json"], "--json prints, and --html writes a page"),
+        (["--html=."], "--html=. is a folder; write --html=./report.html"),
     ],
 )
 def test_flags_that_go_without_the_page_are_refused(flags, said, place, capsys):

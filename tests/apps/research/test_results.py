@@ -3,12 +3,13 @@
 import csv
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
 
 from helpers.comparison_files import SMALL
-from helpers.made_up_results import entry, keep, run_of
+from helpers.made_up_results import entry, keep, many_tasks, run_of
 from packnet_tf.apps.research.config import parse
 from packnet_tf.apps.research.results import report
 from packnet_tf.apps.research.results.sentences import verdict
@@ -204,6 +205,19 @@ def test_the_verdict_without_packing_names_the_best_method(made_up):
     assert verdict(comparison(), others) == (
         "Best is individual: 75.0% of test images right on average over 2 tasks."
     )
+
+
+def test_the_verdict_says_that_it_took_the_best_of_several_rows(tmp_path):
+    found = many_tasks(tmp_path, ["birds"], ["packnet", "other"])
+    methods = {"packnet": {}, "other": {"method": "packnet"}, "individual": {}}
+    compared = comparison(tasks={"birds": {}}, methods=methods, seeds=[0])
+    titled = [(line.label, line) for line in lines(compared, collect(found, tmp_path))]
+    assert re.match(
+        r"(packnet|other), the best of 2 packed rows by test accuracy, gets \d\d\.\d% of test "
+        r"images right, in 1\.30 times the bytes of one network\. ",
+        verdict(compared, titled),
+    )
+    assert verdict(compared, titled[:1]).startswith("packnet gets ")
 
 
 def test_runs_without_a_result_are_named_in_the_report(made_up):

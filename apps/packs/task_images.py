@@ -1,15 +1,18 @@
-"""Images for an export: to calibrate int8 ranges, and to measure accuracy."""
+"""Images for the tasks of a pack: to calibrate int8 ranges, and to measure accuracy."""
 
+import os
+import pathlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from packnet_tf.apps.device import labelled
+from packnet_tf.apps.device.labelled import Labelled, folders_by_task, labelled_images
 from packnet_tf.apps.images.folders import read_folder, readable_files
-from packnet_tf.apps.images.listing import images_in
+from packnet_tf.apps.images.listing import images_in, split_folders
 from packnet_tf.apps.images.pipeline import Pipeline
 from packnet_tf.apps.packs.opening import check_shapes, pixel_range
+from packnet_tf.net import PackNet
 
 
 def calibration_images(net, pack: str, folder: str, count: int) -> np.ndarray:
@@ -27,19 +30,16 @@ def calibration_images(net, pack: str, folder: str, count: int) -> np.ndarray:
     return np.concatenate([images for images, _ in data.as_numpy_iterator()])
 
 
-def labelled_images(net, pack: str, tasks: Sequence[str], given: Sequence[str]) -> dict:
+def labelled_batches(net, pack: str, tasks: Sequence[str], given: Sequence[str]) -> dict:
     """Returns the batches (images, labels) of the folders in `--evaluate`, by task.
 
     Raises:
         ValueError: a folder does not name its task, or names an unknown one.
     """
     check_shapes(net.state.trunk, pack)
-    folders = labelled.folders_by_task("--evaluate", given, tasks)
+    folders = folders_by_task("--evaluate", given, classifying(net, tasks))
     pipeline = _pipeline(net, pack)
-    found = {
-        task: labelled.labelled_images(folder, None, net.classes(task), None)
-        for task, folder in folders.items()
-    }
+    found = {task: held_out_images(net, task, folder) for task, folder in folders.items()}
     for task, images in found.items():
         for note in images.notes:
             print(f"{task}: {note}", flush=True)
@@ -69,7 +69,7 @@ def noted_images(
     for task in tasks:
         facts, classes = net.metadata(task), net.classes(task)
         try:
-            files = _noted_files(facts, classes)
+            files = noted_files(facts, classes)
             typical = _readable(_chosen(files["train"], count))
             held_out = _readable(files.get("test", files["validation"]))
         except (OSError, ValueError) as error:
@@ -80,23 +80,85 @@ def noted_images(
     return calibration, evaluate
 
 
-def _noted_files(facts: dict, classes: list[str] | None) -> dict[str, list[tuple[str, int]]]:
-    """Returns the images of the folder in a task's metadata, by split, as training split them.
+def classifying(net: PackNet, tasks: Iterable[str]) -> list[str]:
+    """Returns the tasks that give classes: all but a base without a head, which gives features."""
+    return [task for task in tasks if task != net.base or _has_head(net, task)]
+
+
+def _has_head(net: PackNet, task: str) -> bool:
+    return bool(net.classes(task) or net.state.record(task).head_size)
+
+
+def noted_folder(facts: dict) -> str:
+    """Returns the folder of images that a task was trained with.
+
+    Args:
+        facts: the task's metadata, see `PackNet.metadata`.
 
     Raises:
-        OSError: there is none, or it is gone.
+        OSError: the pack does not name it.
+    """
+    folder = facts.get("data")
+    if not isinstance(folder, str):  # in Python one may note what one likes
+        raise OSError("The pack names no folder of its images.")
+    return folder
+
+
+def noted_files(facts: dict, classes: list[str] | None) -> dict[str, list[tuple[str, int]]]:
+    """Returns the images that a task was trained with, by split, as training split them.
+
+    Args:
+        facts: the task's metadata, see `PackNet.metadata`.
+        classes: names of the task's classes.
+
+    Raises:
+        OSError: the pack does not name their folder, or it is gone.
         ValueError: it has other classes by now.
     """
-    if "data" not in facts:
-        raise OSError("The pack names no folder of its images.")
+    directory = noted_folder(facts)
     given = {key: facts[key] for key in ("validation_share", "seed") if key in facts}
-    folder = read_folder(facts["data"], **given)
+    folder = read_folder(directory, **given)
     if folder.classes != classes:
         raise ValueError(
-            f"'{facts['data']}' has the classes {', '.join(folder.classes)}, and the task "
+            f"'{directory}' has the classes {', '.join(folder.classes)}, and the task "
             f"{', '.join(classes or ['none'])}."
         )
     return folder.files
+
+
+def held_out_images(net: PackNet, task: str, folder: str, count: int | None = None) -> Labelled:
+    """Lists the labelled images of a folder, as `labelled_images` does, to measure a task on them.
+
+    If the folder has neither test nor validation images and is the one that the task was trained
+    with, the images are those that training held out: the task knows the others.
+
+    Args:
+        net: the pack.
+        task: the task's name.
+        folder: the folder.
+        count: as for `labelled_images`.
+
+    Raises:
+        OSError, ValueError: see `labelled_images` and `noted_files`.
+    """
+    if not _trained_with(net, task, folder) or _has_held_out(pathlib.Path(folder)):
+        return labelled_images(folder, None, net.classes(task), count)
+    files = noted_files(net.metadata(task), net.classes(task))["validation"]
+    note = (
+        f"'{folder}' has no folder 'test' or 'validation', and '{task}' was trained with it: only "
+        f"the images that training held out count, {len(files)}."
+    )
+    return Labelled(pathlib.Path(folder), net.classes(task) or [], files, [note])
+
+
+def _trained_with(net: PackNet, task: str, folder: str) -> bool:
+    noted = net.metadata(task).get("data")
+    found = isinstance(noted, str) and os.path.isdir(folder) and os.path.isdir(noted)
+    return found and os.path.samefile(folder, noted)
+
+
+def _has_held_out(folder: pathlib.Path) -> bool:
+    return not {"test", "validation"}.isdisjoint(split_folders(folder).folders)
 
 
 def _chosen(files: Sequence[tuple[str, int]], count: int) -> list[tuple[str, int]]:

@@ -1,0 +1,95 @@
+"""The images that a task of a pack is measured on: none that trained it."""
+
+import shutil
+
+import keras
+import pytest
+from keras import layers
+
+import packnet_tf
+from helpers.image_folders import write_task
+from helpers.pack_helpers import jolt
+from packnet_tf.apps.images.folders import read_folder
+from packnet_tf.apps.main import main
+from packnet_tf.apps.packs.task_images import held_out_images
+
+CLASSES = ["dark", "light"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A pack of a base and of one task, with the folder that the task was trained with."""
+    folder = tmp_path_factory.mktemp("garden")
+    write_task(folder / "shades", test=False)
+    shutil.rmtree(folder / "shades" / "validation", ignore_errors=True)
+    for name in CLASSES:  # a folder of classes, without splits
+        (folder / "shades" / "train" / name).rename(folder / "shades" / name)
+    (folder / "shades" / "train").rmdir()
+    inputs = keras.Input((16, 16, 3), name="image")
+    x = layers.Conv2D(8, 3, strides=2, activation="relu")(layers.Rescaling(1 / 255)(inputs))
+    net = packnet_tf.PackNet(keras.Model(inputs, layers.Flatten()(x), name="trunk"))
+    net.notes["pixel_range"] = "0,255"
+    net.adopt("base", 0.5)
+    jolt(net.add_task("shades", layers.Dense(2), classes=CLASSES))
+    net.prune(0.5)
+    net.commit()
+    net.note_metadata("shades", data=str(folder / "shades"), validation_share=0.25, seed=3)
+    net.save(folder / "garden.keras")
+    return folder
+
+
+def test_a_task_is_measured_on_what_training_held_out(place, tmp_path):
+    net = packnet_tf.load(place / "garden.keras")
+    held_out = read_folder(place / "shades", 0.25, 3).files["validation"]
+    found = held_out_images(net, "shades", str(place / "shades"))
+    assert found.files == held_out
+    assert f"only the images that training held out count, {len(held_out)}" in found.notes[0]
+    every = [path for name in CLASSES for path in (place / "shades" / name).iterdir()]
+    assert 0 < len(held_out) < len(every)
+
+    other = shutil.copytree(place / "shades", tmp_path / "other")  # new images, for all we know
+    assert len(held_out_images(net, "shades", str(other)).files) == len(every)
+    split = tmp_path / "split"
+    shutil.copytree(place / "shades", split / "train")
+    net.note_metadata("shades", data=str(split))
+    assert len(held_out_images(net, "shades", str(split)).files) == len(held_out)
+    shutil.copytree(place / "shades", split / "test")
+    assert held_out_images(net, "shades", str(split)).folder == split / "test"
+
+
+def test_a_folder_without_a_name_is_for_the_one_task_that_gives_classes(place, tmp_path, capsys):
+    pack, folder, onnx = (str(place / name) for name in ("garden.keras", "shades", "onnx"))
+    page = f"--html={tmp_path / 'page.html'}"
+    assert main(["report", pack, page, f"--data={folder}"]) == 0
+    assert main(["export", pack, onnx, f"--evaluate={folder}"]) == 0
+    assert main(["benchmark", onnx, f"--data={folder}", "--seconds=0", "--batch_sizes=1"]) == 0
+    assert "accuracy" in capsys.readouterr().out.rpartition("file ")[2]
+    assert main(["report", pack, page, f"--data=base:{folder}"]) == 1
+    assert "the tasks that give classes are shades." in capsys.readouterr().err
+
+
+def test_a_page_about_files_leaves_out_what_cannot_be_measured(place, tmp_path, capsys):
+    net, pack, onnx = packnet_tf.load(place / "garden.keras"), tmp_path / "p.keras", tmp_path / "o"
+    net.note_metadata("shades", data=str(tmp_path / "gone"))
+    net.save(pack)
+    assert main(["export", str(pack), str(onnx)]) == 0
+    page = tmp_path / "page.html"
+    assert main(["report", str(pack), f"--html={page}", f"--model={onnx}"]) == 0
+    out = capsys.readouterr().out
+    assert f"shades is not measured: There is no folder '{tmp_path / 'gone'}'." in out
+    assert "What shades answers" not in page.read_text()
+    data = f"--data=shades:{place / 'shades'}"
+    assert main(["report", str(pack), f"--html={page}", f"--model={onnx}", data]) == 0
+    assert "What shades answers" in page.read_text()
+
+
+def test_files_with_other_classes_than_the_pack_are_refused(place, tmp_path, capsys):
+    net, onnx = packnet_tf.load(place / "garden.keras"), tmp_path / "onnx"
+    net.release("shades")
+    jolt(net.add_task("shades", layers.Dense(2), classes=CLASSES[::-1]))
+    net.commit()
+    net.save(tmp_path / "other.keras")
+    assert main(["export", str(tmp_path / "other.keras"), str(onnx)]) == 0
+    page = f"--html={tmp_path / 'page.html'}"
+    assert main(["report", str(place / "garden.keras"), page, f"--model={onnx}"]) == 1
+    assert "has other classes of 'shades' than" in capsys.readouterr().err
