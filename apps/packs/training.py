@@ -218,7 +218,13 @@ def _prunes(plan: Plan, count: int) -> list:
 
 
 def _print_plan(plan: Plan, net, prunes: list) -> None:
-    """Prints the share that every task will get, and warns if it is too small."""
+    """Prints the share that every task will get; warns of small ones and of an early prune."""
+    if plan.prune_epoch == 0 and any(prune != 0 for prune in prunes):
+        print(
+            "WARNING: the prune comes before all training, when no weight has shown its worth. Use "
+            "more --epochs, or a later --prune_epoch.",
+            flush=True,
+        )
     if plan.claim_ratio < 1.0 or any(isinstance(prune, packnet_tf.Auto) for prune in prunes):
         return
     coming = coming_base(net) is not None

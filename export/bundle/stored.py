@@ -51,7 +51,7 @@ def encode(kernel: np.ndarray, precision: str) -> tuple[np.ndarray, np.ndarray |
     Example:
         >>> encode(np.array([[0.5, -2.0], [0.25, 1.0]], np.float32), "int8")[0]
         array([[ 127, -127],
-               [  64,   64]], dtype=int8)
+               [  63,   63]], dtype=int8)
     """
     if precision == "float32":
         return kernel, None

@@ -201,12 +201,13 @@ def test_continuing_with_other_settings_is_refused(place):
     assert packnet_tf.load(place / "pack.keras").tasks == ("shades",)
 
 
-def test_unreadable_images_are_counted_and_named_at_the_end(place):
+def test_unreadable_images_are_counted_and_named_at_the_end(place, capsys):
     broken = place / "shades" / "train" / "dark" / "03.png"
     broken.write_bytes(b"no image")
     text = str(train(plan(place, epochs=1, prune_epoch=0)))
     assert re.search(r"unreadable images, skipped +1\n", text)
     assert f"Skipped: '{broken}' is not a readable image" in text
+    assert "WARNING: the prune comes before all training" in capsys.readouterr().out
 
 
 def test_a_task_name_that_is_a_path_touches_no_folder(place):
