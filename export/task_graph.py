@@ -167,9 +167,10 @@ class TaskGraph:
                 "precision handle less. Leave precision out."
             )
         batches = self.comparison.batches(data.samples)
-        if options.precision != "float32" and not lowered:
-            self.check_plain(proto, batches)
-            entry["calibrated"] = data.calibration is not None
+        if not lowered:
+            if options.precision != "float32":
+                self.check_plain(proto, batches)
+                entry["calibrated"] = data.calibration is not None
             feeds = self._feeds(data.calibration)
             proto = to_precision(proto, options.precision, feeds, options.reduce_range)
         proto, path = self.finalize_graph(proto), pathlib.Path(path)
