@@ -42,10 +42,10 @@ APPS = [
     "pillow>=13,<14",
     "pyyaml>=6,<7",
     "scikit-learn>=1.9,<2",
+    "tensorboard>=2.20,<3",  # the trainer writes for it where it is installed
 ]
 TESTS = [
     *APPS,
-    "tensorboard>=2.20,<3",  # the trainer writes for it where it is installed
     "hypothesis>=6.170,<7",
     "jax>=0.10.2,<0.11",  # the core also runs on Keras's JAX backend
     "keras-hub>=0.32,<0.33",  # its backbones are trunks

@@ -173,7 +173,9 @@ def _folders(folder: pathlib.Path) -> list[str]:
 def _walk(folder) -> tuple[list[str], collections.Counter]:
     """Returns the image files, sorted, and the number of other files by suffix."""
     found, others = [], collections.Counter()
-    been = {os.path.realpath(folder)}  # links may form cycles
+    # Links may form cycles, and one to a folder above would lead to the images of other classes.
+    here = pathlib.Path(os.path.realpath(folder))
+    been = {str(above) for above in (here, *here.parents)}
     for parent, folders, files in os.walk(folder, followlinks=True):
         kept = []
         for name in folders:

@@ -138,6 +138,8 @@ def test_links_are_followed_and_do_not_go_round(tmp_path):
     (tmp_path / "train" / "cat" / "linked").symlink_to(tmp_path / "store" / "more")
     (tmp_path / "store" / "more" / "back").symlink_to(tmp_path / "store" / "more")
     (tmp_path / "train" / "dog" / "up").symlink_to(tmp_path / "train" / "dog")
+    (tmp_path / "train" / "dog" / "above").symlink_to(tmp_path / "train")  # cats are no dogs
+    (tmp_path / "train" / "dog" / "top").symlink_to(tmp_path)
     assert sum(map(len, read_folder(tmp_path).files.values())) == 9
 
 
