@@ -87,12 +87,16 @@ def epoch_line(task: str, row: dict, epochs: int | None) -> str:
 
 
 def typed_command() -> str:
-    """Returns the command line that continues this process; a script on the PATH by its name.
+    """Returns the command line that continues this process, as short as it was typed.
 
-    Without `--fresh` of `packnet train`, which would delete what is to be continued.
+    A command on the PATH goes by its name, and no command by the interpreter that runs it. Without
+    `--fresh` of `packnet train`, which would delete what is to be continued.
     """
     typed, given = ([a for a in each if a != "--fresh"] for each in (sys.orig_argv, sys.argv))
-    script = shutil.which(os.path.basename(sys.argv[0]))
-    if script is not None and os.path.exists(sys.argv[0]) and os.path.samefile(script, sys.argv[0]):
-        return shlex.join([os.path.basename(script), *given[1:]])
-    return shlex.join(typed)
+    script = given[0]
+    if script.endswith(".py") or not os.access(script, os.X_OK):
+        return shlex.join(typed)  # python FILE.py, or python -m MODULE
+    name = os.path.basename(script)
+    found = shutil.which(name)
+    on_path = found is not None and os.path.samefile(found, script)
+    return shlex.join([name if on_path else script, *given[1:]])
