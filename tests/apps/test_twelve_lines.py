@@ -101,6 +101,10 @@ def test_the_twelve_lines_run_as_they_stand(tmp_path):
     said = run(given[:there], desk, PATH=path, KERAS_HOME=str(tmp_path / "keras"))
     assert "leaves" in said
     assert (desk / "report.html").stat().st_size > 10_000
+    kept = sorted(path.name for path in (desk / "garden.keras.runs" / "leaves").iterdir())
+    assert kept[0] == "epochs.csv"
+    assert kept[1].startswith("events.out.tfevents.")
+    assert kept[2:] == ["history.json"]
 
     said = run([*given[there + 1 :], "! python -c 'import keras' 2> /dev/null"], device)
     table, answer = said[: said.index("photo.jpg")], said.splitlines()[-1]
