@@ -43,6 +43,11 @@ def short_plan(place, **changes):
     return Plan(**{**settings, **changes})
 
 
+def task_plan(place, task="shades", **changes):
+    """Those settings for one of its tasks."""
+    return short_plan(place, **{"task": task, "data": str(place / task), **changes})
+
+
 def write_trunk(path, size=16):
     """A small convolutional network with a head of its own, saved as a .keras file."""
     import keras

@@ -17,3 +17,9 @@ def test_a_script_on_the_path_goes_by_its_name_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["-c"])
     monkeypatch.setattr(sys, "orig_argv", ["python", "-c", "pass"])
     assert typed_command() == "python -c pass"
+
+
+def test_the_command_to_continue_does_not_start_over(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["packnet", "train", "a.keras", "--fresh"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "packnet", "train", "a.keras", "--fresh"])
+    assert typed_command().endswith("train a.keras")
