@@ -361,11 +361,16 @@ def test_a_pack_shows_its_tasks():
     assert repr(net) == f"<PackNet of trunk '{name}': tasks one; task three open (retraining)>"
 
 
-def test_the_open_model_and_notes_that_are_none_cannot_be_put_in():
+def test_the_open_model_cannot_be_replaced():
     net = packnet_tf.PackNet(mlp_trunk())
     net.add_task("one", layers.Dense(3))
     with pytest.raises(AttributeError):
         net.open_model = None
+
+
+def test_notes_results_and_metadata_that_no_file_can_hold_are_refused():
+    net = packnet_tf.PackNet(mlp_trunk())
+    net.add_task("one", layers.Dense(3))
     with pytest.raises(ValueError, match=r"notes of a pack are a dict of strings; got None"):
         net.notes = None
     net.commit()

@@ -1,7 +1,5 @@
 """Promise 8: an exported task equals its Keras view."""
 
-import json
-import os
 import re
 import subprocess
 import sys
@@ -16,49 +14,18 @@ from onnx import numpy_helper
 
 import packnet_tf
 from helpers.cases import slow
+from helpers.export_helpers import answer
 from helpers.pack_helpers import (
     TRUNKS,
-    break_task,
     conv_trunk,
     logits,
     mlp_trunk,
     packed,
     packed_layers,
 )
-from packnet_tf.export import export_all, export_bundle, export_onnx, verify
+from packnet_tf.export import export_all, export_bundle, export_onnx
 from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.task_graph import TaskGraph
-
-
-def test_zero_padding_before_pooling_is_zero_in_the_file_too(tmp_path):
-    """onnxruntime would pad with the lowest number, and pool something negative at the border."""
-    inputs = keras.Input((8, 8, 2), name="image")
-    x = layers.Conv2D(3, 3, bias_initializer=keras.initializers.Constant(-5.0))(inputs)
-    x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(x))
-    net = packed(keras.Model(inputs, layers.Flatten()(x), name="trunk"), one=0.5)
-    x = np.random.default_rng(0).normal(size=(4, 8, 8, 2)).astype("float32")
-    assert export_onnx(net, "one", tmp_path / "m.onnx", samples=x) < 1e-6
-
-
-def test_recurrent_layers_are_operators_of_onnx(tmp_path, capfd):
-    inputs = keras.Input((5, 3), name="sequence")
-    net = packed(keras.Model(inputs, layers.LSTM(4)(inputs), name="trunk"), one=0.5)
-    capfd.readouterr()
-    assert export_onnx(net, "one", tmp_path / "m.onnx") < 1e-6
-    kinds = {node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node}
-    assert "LSTM" in kinds
-    assert "Loop" not in kinds
-    assert "rewriter" not in capfd.readouterr().err
-
-
-@pytest.mark.parametrize("opset", [13, 18])
-def test_kernels_are_baked_in_under_any_opset(opset, tmp_path):
-    inputs = keras.Input((8, 2), name="signal")
-    x = layers.SeparableConv1D(3, 3)(layers.Conv1D(4, 3)(inputs))
-    net = packed(keras.Model(inputs, layers.Flatten()(x), name="trunk"), one=0.5)
-    assert export_onnx(net, "one", tmp_path / "m.onnx", opset=opset) < 1e-6
-    graph = onnx.load(tmp_path / "m.onnx").graph
-    assert {"conv1d/kernel"} <= {entry.name for entry in graph.initializer}
 
 
 @pytest.mark.parametrize(("least", "samples"), [(40, None), (5, None), (40, (2, 50, 60, 1))])
@@ -100,14 +67,8 @@ def net():
     return packed(conv_trunk(), birds=0.5, cars=0.5, flowers=0)
 
 
-def images(count=5, seed=3):
-    return np.random.default_rng(seed).normal(size=(count, 6, 6, 1)).astype("float32")
-
-
-def answer(path, *inputs):
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names = [entry.name for entry in session.get_inputs()]
-    return session.run(None, dict(zip(names, inputs, strict=True)))[0]
+def images(count=5):
+    return np.random.default_rng(3).normal(size=(count, 6, 6, 1)).astype("float32")
 
 
 @pytest.mark.parametrize("kind", sorted(TRUNKS))
@@ -219,47 +180,6 @@ def test_given_samples_are_compared_besides_the_random_ones(net, tmp_path):
     assert [task["compared_inputs"] for task in manifest["tasks"]] == [4 + 11, 4, 4]
 
 
-def test_export_all_writes_one_file_per_task_and_a_manifest(net, tmp_path):
-    seen = []
-    manifest = export_all(net, tmp_path / "onnx", progress=seen.append)
-    names = ["model_task1.onnx", "model_task2.onnx", "model_task3.onnx"]
-    assert sorted(p.name for p in (tmp_path / "onnx").iterdir()) == ["manifest.json", *names]
-    assert json.loads((tmp_path / "onnx" / "manifest.json").read_text()) == manifest
-    assert seen == list(net.tasks)
-    assert [task["file"] for task in manifest["tasks"]] == names
-    first = manifest["tasks"][0]
-    assert first["task"] == "birds"
-    assert first["bytes"] == (tmp_path / "onnx" / names[0]).stat().st_size
-    assert 0 <= first["relative_difference"] < 1e-5
-    assert first["inputs"] == [{"name": "image", "shape": [None, 6, 6, 1], "dtype": "float32"}]
-
-
-def test_exporting_one_task_again_keeps_the_others_in_the_manifest(net, tmp_path):
-    before = export_all(net, tmp_path)
-    after = export_all(net, tmp_path, tasks=["cars"])
-    assert [task["task"] for task in after["tasks"]] == ["birds", "cars", "flowers"]
-    assert after["tasks"][0] == before["tasks"][0]
-
-
-def test_files_are_named_by_their_task_on_request(net, tmp_path):
-    manifest = export_all(net, tmp_path / "onnx", names="task")
-    files = ["birds.onnx", "cars.onnx", "flowers.onnx"]
-    assert [task["file"] for task in manifest["tasks"]] == files
-    assert [verdict.problems for verdict in verify(net, tmp_path / "onnx")] == [[], [], []]
-    bundle = export_bundle(net, tmp_path / "bundle", names="task")
-    assert [task["file"] for task in bundle["tasks"]] == files
-    with pytest.raises(ValueError, match="names='class' is not known to the export; write names="):
-        export_all(net, tmp_path / "onnx", names="class")
-
-
-def test_a_task_exported_under_another_name_replaces_its_file(net, tmp_path):
-    export_all(net, tmp_path)
-    manifest = export_all(net, tmp_path, tasks=["cars"], names="task")
-    files = ["model_task1.onnx", "cars.onnx", "model_task3.onnx"]
-    assert [task["file"] for task in manifest["tasks"]] == files
-    assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", *files}
-
-
 def test_the_same_pack_gives_files_that_answer_bit_for_bit_alike(net, tmp_path):
     first = export_all(net, tmp_path / "a")
     second = export_all(net, tmp_path / "b")
@@ -268,49 +188,6 @@ def test_the_same_pack_gives_files_that_answer_bit_for_bit_alike(net, tmp_path):
             answer(tmp_path / "a" / one["file"], images()),
             answer(tmp_path / "b" / other["file"], images()),
         )
-
-
-def test_when_one_task_fails_the_folder_is_as_it_was(net, tmp_path):
-    before = export_all(net, tmp_path)
-    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(ValueError, match="answers NaN or infinite numbers"):
-        export_all(net, tmp_path, tasks=["birds", "cars"], progress=Spoil(net, "cars"))
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
-    assert json.loads((tmp_path / "manifest.json").read_text()) == before
-
-
-class Spoil:
-    """Breaks a task just before it is exported."""
-
-    def __init__(self, net, task):
-        self.net, self.task = net, task
-
-    def __call__(self, name):
-        if name == self.task:
-            break_task(self.net, 1, np.inf)
-
-
-def test_files_of_tasks_that_are_gone_are_removed(net, tmp_path):
-    export_all(net, tmp_path)
-    export_all(packed(conv_trunk(), other=0.5), tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.json", "model_task1.onnx"]
-
-
-def test_an_optimization_of_the_converter_that_fails_is_left_out(net, tmp_path, monkeypatch):
-    from tf2onnx import optimizer
-
-    calls = []
-
-    def fails():
-        calls.append(1)
-        raise RuntimeError("this one is broken")
-
-    before = dict(os.environ)
-    expected = export_onnx(net, "birds", tmp_path / "whole.onnx")
-    monkeypatch.setitem(optimizer._optimizers, "broken", fails)
-    assert export_onnx(net, "birds", tmp_path / "m.onnx") == pytest.approx(expected, abs=1e-6)
-    assert len(calls) > 1
-    assert dict(os.environ) == before
 
 
 @pytest.mark.parametrize("kind", ["float64", "uint8", "list", "dict"])
@@ -382,19 +259,6 @@ def test_tasks_of_any_name_are_exported(name, tmp_path):
     )
 
 
-def test_layers_that_the_plain_converter_fails_on_are_exported(tmp_path):
-    # Statistics of a Normalization become inputs, grouped convolutions calls, exact GELU Erfc.
-    inputs = keras.Input((8, 8, 4))
-    x = layers.Normalization(mean=[0.1, 0.2, 0.3, 0.4], variance=[1.0, 2.0, 3.0, 4.0])(inputs)
-    x = layers.Conv2D(8, 3, groups=4, activation="gelu", name="grouped")(x)
-    trunk = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
-    net = packed(trunk, one=0.5)
-    assert export_onnx(net, "one", tmp_path / "m.onnx") < 1e-5
-    graph = onnx.load(tmp_path / "m.onnx").graph
-    assert [value.name for value in graph.input] == ["image"]
-    assert {node.domain for node in graph.node} == {""}
-
-
 def test_unknown_and_open_tasks_are_named_in_the_error(net, tmp_path):
     with pytest.raises(ValueError, match="no committed task 'dogs'") as caught:
         export_onnx(net, "dogs", tmp_path / "m.onnx")
@@ -402,12 +266,6 @@ def test_unknown_and_open_tasks_are_named_in_the_error(net, tmp_path):
     empty = packnet_tf.PackNet(mlp_trunk())
     with pytest.raises(ValueError, match=r"no committed task to export.*net\.commit\(\) first"):
         export_all(empty, tmp_path)
-
-
-def test_a_damaged_manifest_is_named(net, tmp_path):
-    (tmp_path / "manifest.json").write_text("[1, 2")
-    with pytest.raises(ValueError, match="is not a manifest of exported tasks"):
-        export_all(net, tmp_path)
 
 
 def test_input_names_must_fit_the_inputs(net, tmp_path):

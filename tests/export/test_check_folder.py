@@ -11,6 +11,7 @@ from keras import layers
 from onnx import numpy_helper
 
 import packnet_tf
+from helpers.export_helpers import shared_file
 from helpers.pack_helpers import conv_trunk, functional, mlp_trunk, pack_task, packed
 from packnet_tf.export import export_all, export_bundle, verify
 
@@ -84,7 +85,7 @@ def test_damaged_cut_off_missing_and_swapped_files_are_named(net, folder):
 
 
 def test_damage_of_the_shared_file_concerns_every_task(net, folder):
-    [shared] = (folder / "bundle").glob("shared-*.data")
+    shared = shared_file(folder / "bundle")
     shared.unlink()
     missing = [f"'{shared.name}': it is missing"]
     assert problems(net, folder / "bundle") == {

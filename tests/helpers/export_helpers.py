@@ -1,4 +1,7 @@
-"""Exported files, asked."""
+"""Exported files, and their answers."""
+
+import pathlib
+import re
 
 import keras
 import numpy as np
@@ -26,6 +29,28 @@ def answer(path, *inputs):
     """The one answer of a file."""
     [found] = answers(path, *inputs)
     return found
+
+
+def images(net, count=5):
+    """Random inputs of the shape that the pack takes."""
+    shape = net.task_model(net.tasks[0]).input_shape[1:]
+    return np.random.default_rng(3).normal(size=(count, *shape)).astype("float32")
+
+
+def files(folder):
+    """The contents of the files of a folder, by name."""
+    return {path.name: path.read_bytes() for path in pathlib.Path(folder).iterdir()}
+
+
+def without_hashes(names):
+    """Names of files, sorted, with `shared.data` for `shared-1a2b3c4d5e6f.data`."""
+    return sorted(re.sub(r"-[0-9a-f]{12}(?=\.data$)", "", name) for name in names)
+
+
+def shared_file(folder):
+    """The one file of shared weights of a bundle."""
+    [path] = pathlib.Path(folder).glob("shared-*.data")
+    return path
 
 
 def net_of(kind):

@@ -43,6 +43,37 @@ def short_plan(place, **changes):
     return Plan(**{**settings, **changes})
 
 
+def task_plan(place, task="shades", **changes):
+    """Those settings for one of its tasks."""
+    return short_plan(place, **{"task": task, "data": str(place / task), **changes})
+
+
+def small_pack(tasks, base=None):
+    """A pack for those images, whose tasks were not trained.
+
+    Args:
+        tasks: the classes of every task, by its name.
+        base: name of the trunk as an adopted first task; None for no such task.
+    """
+    import keras
+    from keras import layers
+
+    import packnet_tf
+    from helpers.pack_helpers import jolt
+
+    inputs = keras.Input((16, 16, 3), name="image")
+    x = layers.Conv2D(8, 3, strides=2, activation="relu")(layers.Rescaling(1 / 255)(inputs))
+    net = packnet_tf.PackNet(keras.Model(inputs, layers.Flatten()(x), name="trunk"))
+    net.notes["pixel_range"] = "0,255"
+    if base is not None:
+        net.adopt(base, 0.5)
+    for name, classes in tasks.items():
+        jolt(net.add_task(name, layers.Dense(len(classes)), classes=classes))
+        net.prune(0.5)
+        net.commit()
+    return net
+
+
 def write_trunk(path, size=16):
     """A small convolutional network with a head of its own, saved as a .keras file."""
     import keras

@@ -1,9 +1,4 @@
-"""PackTrainer: the same verbs as by hand, one engine, and what it keeps of a run."""
-
-import csv
-import dataclasses
-import json
-import types
+"""PackTrainer: the same verbs as by hand, and one engine."""
 
 import keras
 import numpy as np
@@ -19,8 +14,6 @@ from helpers.pack_helpers import (
     fit,
     logits,
     mlp_trunk,
-    pack_task,
-    run_python,
     values,
     weights_of,
 )
@@ -36,22 +29,14 @@ def owned(net):
 # -- Packing -------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def three(tmp_path_factory):
-    """A run of three tasks with equal shares: its directory, pack and history."""
-    directory = tmp_path_factory.mktemp("run")
+def test_a_list_of_tasks_is_packed_with_exact_shares():
     trunk = mlp_trunk()
     net = packnet_tf.PackNet(trunk)
-    trainer = quick(net, prune="equal_shares", directory=directory)
-    history = trainer.fit(tasks(trunk, "a", "b", "c"))
-    return types.SimpleNamespace(directory=directory, net=net, history=history)
-
-
-def test_a_list_of_tasks_is_packed_with_exact_shares(three):
-    assert three.net.tasks == ("a", "b", "c")
-    assert owned(three.net) == {"first": [64, 64, 64], "second": [43, 43, 42]}
-    assert list(three.history) == ["a", "b", "c"]
-    assert [entry["prune_ratio"] for entry in three.history.values()][-1] == 0
+    history = quick(net, prune="equal_shares").fit(tasks(trunk, "a", "b", "c"))
+    assert net.tasks == ("a", "b", "c")
+    assert owned(net) == {"first": [64, 64, 64], "second": [43, 43, 42]}
+    assert list(history) == ["a", "b", "c"]
+    assert [entry["prune_ratio"] for entry in history.values()][-1] == 0
 
 
 @pytest.mark.parametrize(
@@ -255,155 +240,3 @@ def test_auto_stops_where_nothing_is_left_to_release():
     history = quick(net, epochs=1, prune=Auto(max_drop=1.0, step=0.9)).fit(tasks(trunk, "a"))
     assert all(row["kept"] for row in history["a"]["rounds"])
     assert history["a"]["prune_ratio"] > 0.98
-
-
-# -- What is kept --------------------------------------------------------------------------------
-
-
-def test_the_directory_holds_pack_and_history(three):
-    assert packnet_tf.load(three.directory / "pack.keras").tasks == ("a", "b", "c")
-    assert not (three.directory / "checkpoint.npz").exists()
-    written = json.loads((three.directory / "history.json").read_text())
-    assert written == three.history
-    entry = written["a"]
-    for moment in ("before_prune", "after_prune", "retrained", "test"):
-        assert set(entry[moment]) == {"loss", "accuracy"}
-    row = entry["epochs"][0]
-    assert row["steps"] == 2  # 48 examples in batches of 32
-    assert row["examples_per_second"] > 0
-    assert entry["retrained"]["accuracy"] == entry["epochs"][-1]["val_accuracy"]
-    lines = str(three.history).splitlines()
-    assert lines[0].split() == [
-        "task", "prune_ratio", "before", "the", "prune", "after", "it", "retrained", "test",
-        "capacity", "left", "seconds",
-    ]  # fmt: skip
-    assert [line.split()[0] for line in lines[2:]] == ["a", "b", "c"]
-
-
-def test_tensorboard_gets_scalars_and_owners(three):
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(three.directory / "logs" / "b"))
-    events.Reload()
-    tags = set(events.Tags()["tensors"])
-    assert {"loss", "val_accuracy", "sparsity", "owners/first", "share/a", "share/b"} <= tags
-
-
-def test_every_task_leaves_its_history_and_a_table_of_its_epochs(three):
-    for name, entry in three.history.items():
-        folder = three.directory / "logs" / name
-        assert json.loads((folder / "history.json").read_text()) == entry
-        with (folder / "epochs.csv").open() as file:
-            rows = list(csv.DictReader(file))
-        assert [float(row["val_loss"]) for row in rows] == [
-            row["val_loss"] for row in entry["epochs"]
-        ]
-        assert [row["phase"] for row in rows] == [row["phase"] for row in entry["epochs"]]
-
-
-def test_the_logs_of_a_task_of_the_same_name_are_replaced(tmp_path):
-    trunk = mlp_trunk()
-    net = packnet_tf.PackNet(trunk)
-    (a,) = tasks(trunk, "a")
-    logs = tmp_path / "logs"
-    quick(net, logs=logs, tensorboard=True).fit(a)
-    first = {path.name for path in (logs / "a").iterdir()}
-    net.release("a")
-    quick(net, logs=logs, tensorboard=True).fit(a)
-    again = {path.name for path in (logs / "a").iterdir()}
-    assert len(again) == len(first) == 3
-    assert first & again == {"history.json", "epochs.csv"}
-    assert list(tmp_path.iterdir()) == [logs]
-
-
-def test_metadata_of_a_task_are_in_the_pack(tmp_path):
-    trunk = mlp_trunk()
-    net = packnet_tf.PackNet(trunk)
-    (a,) = tasks(trunk, "a")
-    a = dataclasses.replace(a, metadata={"data": "birds/", "size": (12, 12)})
-    quick(net, directory=tmp_path).fit(a)
-    found = packnet_tf.load(tmp_path / "pack.keras").metadata("a")
-    assert found.pop("committed")[:2] == "20"
-    assert found == {"data": "birds/", "size": [12, 12]}
-
-
-def test_what_is_packed_already_is_not_packed_again(tmp_path):
-    trunk = mlp_trunk()
-    both = tasks(trunk, "a", "b", held_out=False)
-    first = packnet_tf.PackNet(trunk)
-    quick(first, directory=tmp_path).fit(both[:1])
-    again = packnet_tf.PackNet(trunk)
-    history = quick(again, directory=tmp_path).fit(both)
-    assert again.tasks == ("a", "b")
-    x = both[0].train[0]
-    assert np.array_equal(logits(again.task_model("a"), x), logits(first.task_model("a"), x))
-    assert list(history) == ["a", "b"]
-
-
-def test_what_was_done_to_the_pack_since_is_kept(tmp_path):
-    trunk = mlp_trunk()
-    net = packnet_tf.PackNet(trunk)
-    a, b, c = tasks(trunk, "a", "b", "c", held_out=False)
-    quick(net, directory=tmp_path).fit([a, b])
-    net.notes["by"] = "me"
-    net.release("b")
-    quick(net, directory=tmp_path).fit([a])
-    assert (net.tasks, net.notes) == (("a",), {"by": "me"})
-    pack_task(net, "hand")
-    quick(net, directory=tmp_path).fit([a, c])
-    assert net.tasks == ("a", "hand", "c")
-    assert packnet_tf.load(tmp_path / "pack.keras").tasks == net.tasks
-
-
-def test_what_another_process_has_packed_since_is_kept(tmp_path):
-    trunk = mlp_trunk()
-    net, other = packnet_tf.PackNet(trunk), packnet_tf.PackNet(trunk)
-    a, b, c = tasks(trunk, "a", "b", "c", held_out=False)
-    quick(net, directory=tmp_path).fit([a])
-    quick(other, directory=tmp_path).fit([a, b])
-    quick(net, directory=tmp_path).fit([a, b, c])
-    assert net.tasks == ("a", "b", "c")
-    x = a.train[0]
-    assert np.array_equal(logits(net.task_model("b"), x), logits(other.task_model("b"), x))
-
-
-def test_ctrl_c_ends_with_the_command_to_continue(tmp_path):
-    run = run_python(
-        """
-        import os, signal, sys
-        import packnet_tf
-        import tensorflow as tf
-        from keras import layers
-        from helpers.pack_helpers import data, mlp_trunk
-        trunk = mlp_trunk()
-        pairs = tf.data.Dataset.from_tensor_slices(data(trunk, size=32)).batch(32)
-        def batches(epoch):
-            if epoch == 1:
-                os.kill(os.getpid(), signal.SIGINT)
-            return pairs
-        def interrupted(jit_compile):
-            net = packnet_tf.PackNet(trunk)
-            directory = sys.argv[1] + "/" + str(jit_compile)
-            trainer = packnet_tf.PackTrainer(net, epochs=3, directory=directory,
-                                             jit_compile=jit_compile)
-            trainer.fit([packnet_tf.Task("a", layers.Dense(3), batches)])
-        try:
-            interrupted(True)
-        except SystemExit as end:
-            print("status", end.code)
-        interrupted(False)
-        """,
-        tmp_path,
-    )
-    assert run.returncode == 130, run.stderr
-    assert "Traceback" not in run.stderr
-    compiled_run, plain_run = run.stdout.split("\nstatus 130\n")
-    for jit_compile, output in ((True, compiled_run), (False, plain_run)):
-        directory = tmp_path / str(jit_compile)
-        said, *command = output[output.index("Interrupted") :].splitlines()
-        assert said == (
-            f"Interrupted; epochs that were finished are in '{directory}'. To continue:"
-        )
-        assert command[-1].endswith(f" {tmp_path}")
-        assert (directory / "checkpoint.npz").exists()

@@ -15,7 +15,7 @@ from keras import layers
 
 import packnet_tf
 from helpers import trainer_runs
-from helpers.pack_helpers import data, mlp_trunk, same
+from helpers.pack_helpers import data, mlp_trunk, run_python, same
 from helpers.short_runs import quick
 
 SCRIPT = pathlib.Path(trainer_runs.__file__)
@@ -76,6 +76,47 @@ def test_a_task_goes_on_in_the_process_in_which_it_was_interrupted(name, tmp_pat
     history = quick(net, directory=tmp_path).fit(task)
     assert net.tasks == (name,)
     assert [row["epoch"] for row in history[name]["epochs"]] == [0, 1, 2]
+
+
+def test_ctrl_c_ends_with_the_command_to_continue(tmp_path):
+    run = run_python(
+        """
+        import os, signal, sys
+        import packnet_tf
+        import tensorflow as tf
+        from keras import layers
+        from helpers.pack_helpers import data, mlp_trunk
+        trunk = mlp_trunk()
+        pairs = tf.data.Dataset.from_tensor_slices(data(trunk, size=32)).batch(32)
+        def batches(epoch):
+            if epoch == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            return pairs
+        def interrupted(jit_compile):
+            net = packnet_tf.PackNet(trunk)
+            directory = sys.argv[1] + "/" + str(jit_compile)
+            trainer = packnet_tf.PackTrainer(net, epochs=3, directory=directory,
+                                             jit_compile=jit_compile)
+            trainer.fit([packnet_tf.Task("a", layers.Dense(3), batches)])
+        try:
+            interrupted(True)
+        except SystemExit as end:
+            print("status", end.code)
+        interrupted(False)
+        """,
+        tmp_path,
+    )
+    assert run.returncode == 130, run.stderr
+    assert "Traceback" not in run.stderr
+    compiled_run, plain_run = run.stdout.split("\nstatus 130\n")
+    for jit_compile, output in ((True, compiled_run), (False, plain_run)):
+        directory = tmp_path / str(jit_compile)
+        said, *command = output[output.index("Interrupted") :].splitlines()
+        assert said == (
+            f"Interrupted; epochs that were finished are in '{directory}'. To continue:"
+        )
+        assert command[-1].endswith(f" {tmp_path}")
+        assert (directory / "checkpoint.npz").exists()
 
 
 def start(directory):

@@ -2,16 +2,11 @@
 
 import json
 
-import keras
 import pytest
-from keras import layers
 
-import packnet_tf
-from helpers.image_folders import write_task
-from helpers.pack_helpers import jolt
+from helpers.export_helpers import shared_file
+from helpers.image_folders import small_pack, write_task
 from packnet_tf.apps.main import main
-
-SIDE = 16
 
 
 @pytest.fixture(scope="module")
@@ -20,15 +15,8 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("place")
     write_task(folder / "shades")
     write_task(folder / "greys", classes=("a", "b", "c"), seed=1, test=False)
-    inputs = keras.Input((SIDE, SIDE, 3), name="image")
-    x = layers.Conv2D(8, 3, strides=2, activation="relu")(layers.Rescaling(1 / 255)(inputs))
-    net = packnet_tf.PackNet(keras.Model(inputs, layers.Flatten()(x), name="trunk"))
-    net.notes["pixel_range"] = "0,255"
-    for name, classes in {"shades": ["dark", "light"], "greys": ["a", "b", "c"]}.items():
-        jolt(net.add_task(name, layers.Dense(len(classes)), classes=classes))
-        net.prune(0.5)
-        net.commit()
-    net.save(folder / "pack.keras")
+    tasks = {"shades": ["dark", "light"], "greys": ["a", "b", "c"]}
+    small_pack(tasks).save(folder / "pack.keras")
     return folder
 
 
@@ -82,7 +70,7 @@ def test_folders_are_given_by_task(packnet, place, tmp_path):
 def test_a_bundle_is_written_and_nothing_is_sent_twice(packnet, tmp_path):
     status, out, err = packnet("export", "--output=bundle", "--bundle", "--optimized")
     assert (status, err) == (0, "")
-    [shared] = (tmp_path / "bundle").glob("shared-*.data")
+    shared = shared_file(tmp_path / "bundle")
     assert f"Shared: {shared.name} (" in out
     names = {path.name for path in (tmp_path / "bundle").iterdir()}
     assert {"model_task1.onnx", "model_task1.ort", shared.name, "manifest.json"} <= names

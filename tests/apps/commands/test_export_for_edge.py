@@ -3,16 +3,12 @@
 import json
 import shutil
 
-import keras
 import pytest
-from keras import layers
 
 import packnet_tf
-from helpers.image_folders import write_task
-from helpers.pack_helpers import jolt
+from helpers.image_folders import small_pack, write_task
 from packnet_tf.apps.main import main
 
-SIDE = 16
 TASKS = {"shades": ["dark", "light"], "greys": ["a", "b", "c"]}
 
 
@@ -22,15 +18,8 @@ def pack(tmp_path_factory):
     folder = tmp_path_factory.mktemp("edge")
     write_task(folder / "shades")
     write_task(folder / "greys", classes=TASKS["greys"], seed=1, test=False)
-    inputs = keras.Input((SIDE, SIDE, 3), name="image")
-    x = layers.Conv2D(8, 3, strides=2, activation="relu")(layers.Rescaling(1 / 255)(inputs))
-    net = packnet_tf.PackNet(keras.Model(inputs, layers.Flatten()(x), name="trunk"))
-    net.notes["pixel_range"] = "0,255"
-    net.adopt("base", 0.5)
-    for name, classes in TASKS.items():
-        jolt(net.add_task(name, layers.Dense(len(classes)), classes=classes))
-        net.prune(0.5)
-        net.commit()
+    net = small_pack(TASKS, base="base")
+    for name in TASKS:
         net.note_metadata(name, data=str(folder / name))
     net.save(folder / "pack.keras")
     return folder / "pack.keras"

@@ -1,7 +1,6 @@
 """`packnet train`, `export`, `predict` and `report`, on small made-up images."""
 
 import collections
-import dataclasses
 import json
 import re
 import shutil
@@ -14,14 +13,11 @@ import pytest
 
 import packnet_tf
 from helpers.cases import slow
-from helpers.image_folders import short_plan, write_place
-from helpers.pack_helpers import owners, packed_layers
+from helpers.image_folders import task_plan, write_place
+from helpers.pack_helpers import packed_layers
 from packnet_tf.apps.images.folders import read_folder
 from packnet_tf.apps.main import main
-from packnet_tf.apps.packs import job, rates
-from packnet_tf.apps.packs.rates import cosine
 from packnet_tf.apps.packs.training import train
-from packnet_tf.trainer import checkpoint
 
 
 @pytest.fixture
@@ -34,17 +30,13 @@ def trained_once(tmp_path_factory):
     """Such a folder with a pack of the first task, and the report."""
     keras.utils.set_random_seed(7)  # as every test has it, for the trunk
     folder = write_place(tmp_path_factory.mktemp("trained"))
-    return folder, train(plan(folder))
+    return folder, train(task_plan(folder))
 
 
 @pytest.fixture
 def trained(trained_once, tmp_path):
     """A copy of the folder."""
     return shutil.copytree(trained_once[0], tmp_path / "trained")
-
-
-def plan(place, task="shades", **changes):
-    return short_plan(place, **{"task": task, "data": str(place / task), **changes})
 
 
 def packnet(*arguments, folder):
@@ -133,78 +125,20 @@ def test_what_training_measured_stays(trained_once):
 
 
 @pytest.mark.slow
-def test_a_killed_run_continues_where_it_was(place, monkeypatch):
-    train(plan(place, epochs=4))
-    whole = owners(packnet_tf.load(place / "pack.keras"))
-    (place / "pack.keras").unlink()
-    real, calls = rates.cosine, []
-
-    def die(*arguments):
-        calls.append(arguments)
-        if len(calls) == 3:  # rates are asked for at compiling, then in every epoch
-            raise OSError("the power is gone")
-        return real(*arguments)
-
-    monkeypatch.setattr(rates, "cosine", die)
-    with pytest.raises(OSError, match="the power is gone"):
-        train(plan(place, epochs=4))
-    monkeypatch.undo()
-    assert not (place / "pack.keras").exists()
-    assert (place / "pack.keras.progress" / "checkpoint.npz").exists()
-
-    # In the retraining, a process that has no time for anything.
-    code = f"""
-import sys; sys.path[:0] = {sys.path!r}
-from packnet_tf.apps.packs import rates, training
-import pathlib, os, runpy
-real, calls = rates.cosine, []
-def die(*arguments):
-    calls.append(arguments)
-    if len(calls) == 4:
-        os._exit(99)
-    return real(*arguments)
-rates.cosine = die
-plan = runpy.run_path({__file__!r})["plan"]
-training.train(plan(pathlib.Path({str(place)!r}), epochs=4))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 99, done.stderr
-    assert "shades: continuing after 1 epochs" in done.stdout
-    assert not (place / "pack.keras").exists()
-    report = train(plan(place, epochs=4))
-    assert set(report.accuracy) == {"before the prune", "after it", "retrained", "test"}
-    found = owners(packnet_tf.load(place / "pack.keras"))
-    for path, owner in whole.items():
-        assert np.array_equal(owner, found[path])
-    assert not list(place.glob("*.progress"))
-
-
-@pytest.mark.slow
 def test_classes_of_few_images_may_count_more(place, capsys):
     folder = read_folder(place / "shades", 0.1, 0)
     counts = collections.Counter(label for _, label in folder.files["train"])
-    train(plan(place, class_weight="balanced"))
+    train(task_plan(place, class_weight="balanced"))
     said = capsys.readouterr().out
     whole = counts.total() / len(counts)
     weights = [f"{name} {whole / counts[i]:.3g}" for i, name in enumerate(folder.classes)]
     assert f"shades: weights of images by class: {', '.join(weights)}" in said
 
 
-def test_continuing_with_other_settings_is_refused(place):
-    (place / "pack.keras.progress").mkdir()
-    note = place / "pack.keras.progress" / "settings.json"
-    note.write_text(json.dumps({"task": "shades", "data": str(place / "shades"), "trunk": "x"}))
-    text = "had --trunk=x, this one has --trunk=.*Repeat the old command .* or add --fresh"
-    with pytest.raises(ValueError, match=text):
-        train(plan(place))
-    train(plan(place, fresh=True, epochs=1, prune_epoch=0))
-    assert packnet_tf.load(place / "pack.keras").tasks == ("shades",)
-
-
 def test_unreadable_images_are_counted_and_named_at_the_end(place, capsys):
     broken = place / "shades" / "train" / "dark" / "03.png"
     broken.write_bytes(b"no image")
-    text = str(train(plan(place, epochs=1, prune_epoch=0)))
+    text = str(train(task_plan(place, epochs=1, prune_epoch=0)))
     assert re.search(r"unreadable images, skipped +1\n", text)
     assert f"Skipped: '{broken}' is not a readable image" in text
     assert "WARNING: the prune comes before all training" in capsys.readouterr().out
@@ -215,7 +149,7 @@ def test_a_task_name_that_is_a_path_touches_no_folder(place):
     before = sorted(place.rglob("*"))
     for task in (data, "../shades", ""):
         with pytest.raises(ValueError, match="usable as a file name"):
-            train(plan(place, fresh=True, data=data, task=task))
+            train(task_plan(place, fresh=True, data=data, task=task))
     assert sorted(place.rglob("*")) == before
 
 
@@ -226,14 +160,14 @@ def test_packs_made_in_python_say_their_pixel_range_or_are_refused(place):
     net = packnet_tf.PackNet(trunk)
     net.save(place / "pack.keras")
     with pytest.raises(ValueError, match="does not say which pixel values its trunk takes"):
-        train(plan(place, epochs=1, prune_epoch=0))
+        train(task_plan(place, epochs=1, prune_epoch=0))
     net.notes["pixel_range"] = "0,1"
     net.save(place / "pack.keras")
-    train(plan(place, epochs=1, prune_epoch=0))
+    train(task_plan(place, epochs=1, prune_epoch=0))
     flat = packnet_tf.PackNet(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
     flat.save(place / "pack.keras")
     with pytest.raises(ValueError, match=r"takes \(None, 4\) and gives \(None, 2\); expected"):
-        train(plan(place))
+        train(task_plan(place))
 
 
 @pytest.mark.parametrize(
@@ -253,7 +187,7 @@ def test_packs_made_in_python_say_their_pixel_range_or_are_refused(place):
 )  # fmt: skip
 def test_what_contradicts_the_pack_is_refused(changes, text, trained):
     with pytest.raises(ValueError, match=text):
-        train(plan(trained, task="greys", **changes))
+        train(task_plan(trained, task="greys", **changes))
     assert packnet_tf.load(trained / "pack.keras").tasks == ("shades",)
 
 
@@ -262,9 +196,9 @@ def test_a_pack_computes_as_it_was_made(trunk, place):
     short = {"epochs": 2, "prune_epoch": 1, "learning_rate": 1e-5}
     if trunk != "file":
         short |= {"trunk": trunk, "trunk_output": None, "trunk_weights": "none", "image_size": 32}
-    train(plan(place, precision="mixed_bfloat16", **short))
+    train(task_plan(place, precision="mixed_bfloat16", **short))
     keras.config.set_dtype_policy("float32")
-    train(plan(place, task="greys", **short))  # says nothing of it
+    train(task_plan(place, task="greys", **short))  # says nothing of it
     net = packnet_tf.load(place / "pack.keras")
     for name in net.tasks:
         model = net.task_model(name)
@@ -274,30 +208,30 @@ def test_a_pack_computes_as_it_was_made(trunk, place):
 
 def test_the_adopted_trunk_has_a_name_of_its_own(place):
     with pytest.raises(ValueError, match="Two tasks of this command have the same name"):
-        train(plan(place, adopt="shades"))
+        train(task_plan(place, adopt="shades"))
     with pytest.raises(ValueError, match="usable as a file name"):
-        train(plan(place, adopt="../trunk"))
+        train(task_plan(place, adopt="../trunk"))
     assert not list(place.glob("*.progress"))
 
 
 def test_names_to_reuse_are_checked_before_anything_is_done(place):
     with pytest.raises(ValueError, match="reuse names 'birds', which is not a committed task"):
-        train(plan(place, reuse="birds"))
+        train(task_plan(place, reuse="birds"))
     assert not list(place.glob("*.progress"))
 
 
 def test_a_task_of_the_same_name_and_a_missing_trunk_are_errors(place, trained):
     with pytest.raises(ValueError, match=r"no pack .*and no trunk.*Add --trunk=FILE.keras"):
-        train(plan(place, trunk=None))
+        train(task_plan(place, trunk=None))
     with pytest.raises(ValueError, match=r"has a task 'shades' already\. Choose another name"):
-        train(plan(trained))
+        train(task_plan(trained))
 
 
 def test_a_later_task_begins_with_a_converged_head_whatever_its_rate(trained):
     pack, kernels = (trained / "pack.keras").read_bytes(), []
     for scale_rate in (False, True):  # at such a rate it stays as it began
         (trained / "pack.keras").write_bytes(pack)
-        train(plan(trained, task="greys", learning_rate=1e-30, scale_rate=scale_rate))
+        train(task_plan(trained, task="greys", learning_rate=1e-30, scale_rate=scale_rate))
         net = packnet_tf.load(trained / "pack.keras")
         kernels.append(net.unpack("greys").layers[-1].get_weights()[0])
     np.testing.assert_array_equal(kernels[1], kernels[0])
@@ -318,7 +252,7 @@ def pretrained(place):
 
 
 def test_a_pretrained_trunk_is_kept_as_the_base(pretrained):
-    train(plan(pretrained))
+    train(task_plan(pretrained))
     net = packnet_tf.load(pretrained / "pack.keras")
     assert net.tasks == ("base", "shades")
     assert {"chance", "linear_head", "before_prune", "retrained", "test"} <= set(
@@ -331,112 +265,16 @@ def test_a_pretrained_trunk_is_kept_as_the_base(pretrained):
 @pytest.mark.slow
 def test_later_tasks_reuse_the_base_alone_unless_told_otherwise(pretrained):
     short = {"epochs": 1, "prune_epoch": 0}
-    train(plan(pretrained, **short))
-    train(plan(pretrained, task="greys", **short))
-    train(plan(pretrained, task="again", data=str(pretrained / "greys"), reuse="all", **short))
+    train(task_plan(pretrained, **short))
+    train(task_plan(pretrained, task="greys", **short))
+    train(task_plan(pretrained, task="again", data=str(pretrained / "greys"), reuse="all", **short))
     net = packnet_tf.load(pretrained / "pack.keras")
     assert net.reused("greys") == ("base",)
     assert net.reused("again") == ("base", "shades", "greys")
 
 
 def test_a_pretrained_trunk_is_not_kept_where_told_not_to(pretrained):
-    train(plan(pretrained, adopt="none", epochs=1, prune_epoch=0))
+    train(task_plan(pretrained, adopt="none", epochs=1, prune_epoch=0))
     net = packnet_tf.load(pretrained / "pack.keras")
     assert net.tasks == ("shades",)
     assert net.policy.restart == "trunk"
-
-
-def test_a_diverged_run_says_how_to_go_on_and_goes_on_at_a_lower_rate(place):
-    with pytest.raises(FloatingPointError, match=r"diverged: .* a lower learning_rate") as error:
-        train(plan(place, learning_rate=1e30))
-    assert "pack.keras.progress" in str(error.value)
-    assert not list(place.glob("*.progress/checkpoint.npz"))  # no epoch of NaN is kept
-    report = train(plan(place, learning_rate=0.05))
-    assert report.accuracy["retrained"] > 0
-
-
-def test_rates_fall_to_a_tenth_along_a_cosine():
-    rates = [cosine(epoch, 5, 1.0) for epoch in range(5)]
-    assert rates[0] == 1.0
-    assert rates[2] == pytest.approx(0.55)
-    assert rates[4] == pytest.approx(0.1)
-    assert rates == sorted(rates, reverse=True)
-    assert cosine(0, 1, 1.0) == 1.0
-
-
-@pytest.mark.parametrize("killed", [False, True])
-def test_a_task_below_a_linear_head_becomes_that_head(killed, place, monkeypatch, capsys):
-    real_begin, real_save, saves = job.begin, packnet_tf.PackNet.save, []
-
-    def begin(*arguments):
-        return dataclasses.replace(real_begin(*arguments), kept_head=1.1)  # nothing reaches it
-
-    def save(net, path):
-        saves.append(path)
-        if killed and len(saves) == 2:  # the first one is before the first step
-            raise OSError("the power is gone")
-        real_save(net, path)
-
-    monkeypatch.setattr(job, "begin", begin)
-    monkeypatch.setattr(packnet_tf.PackNet, "save", save)
-    if killed:
-        with pytest.raises(OSError, match="the power is gone"):
-            train(plan(place))
-        assert not (place / "pack.keras").exists()
-    report = train(plan(place))
-    net = packnet_tf.load(place / "pack.keras")
-    said = re.search(
-        r"shades: training ended at [\d.]+% of validation images, below the linear head, so the "
-        r"task is that head on the pack's frozen weights, ([\d.]+)%, and takes none of the "
-        r"free ones",
-        capsys.readouterr().out,
-    )
-    assert net.capacity().free == 1.0
-    assert set(report.accuracy) == {"retrained", "test"}
-    assert set(net.results("shades")) == {"chance", "retrained", "test"}
-    assert float(said[1]) == pytest.approx(100 * net.results("shades")["retrained"], abs=0.06)
-    assert report.prune_ratio == report.capacity == 1.0
-
-
-def test_the_folder_of_a_version_that_kept_every_tasks_ratio_is_continued(place, monkeypatch):
-    real, calls = rates.cosine, []
-
-    def die(*arguments):
-        calls.append(arguments)
-        if len(calls) == 3:  # rates are asked for at compiling, then in every epoch
-            raise OSError("the power is gone")
-        return real(*arguments)
-
-    monkeypatch.setattr(rates, "cosine", die)
-    with pytest.raises(OSError, match="the power is gone"):
-        train(plan(place))
-    monkeypatch.undo()
-    path = place / "pack.keras.progress" / "checkpoint.npz"
-    facts, values = checkpoint.load(path)
-    assert facts["settings"]["prune"] == "a function"
-    facts["settings"]["prune"] = ["a function"]
-    checkpoint.save(path, facts, values)
-    assert train(plan(place)).task == "shades"
-
-
-def test_the_command_to_continue_does_not_start_over(monkeypatch):
-    from packnet_tf.trainer.progress import typed_command
-
-    monkeypatch.setattr(sys, "argv", ["packnet", "train", "a.keras", "--fresh"])
-    monkeypatch.setattr(sys, "orig_argv", ["python", "packnet", "train", "a.keras", "--fresh"])
-    assert typed_command().endswith("train a.keras")
-
-
-@pytest.mark.parametrize("on_path", [True, False])
-def test_the_command_to_continue_is_as_short_as_it_was_typed(on_path, tmp_path, monkeypatch):
-    from packnet_tf.trainer.progress import typed_command
-
-    script = tmp_path / "packnet"
-    script.touch(mode=0o755)
-    monkeypatch.setenv("PATH", str(tmp_path if on_path else tmp_path / "elsewhere"))
-    monkeypatch.setattr(sys, "argv", [str(script), "train", "a b.keras"])
-    monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python3", *sys.argv])
-    assert typed_command() == f"{'packnet' if on_path else script} train 'a b.keras'"
-    monkeypatch.setattr(sys, "argv", [str(tmp_path / "script.py")])
-    monkeypatch.setattr(sys, "orig_argv", ["python", "script.py"])
-    assert typed_command() == "python script.py"

@@ -43,6 +43,15 @@ def test_the_next_task_of_a_pack_learns_at_rates_for_what_it_trains():
     assert rates.factors(shared, "sgd", 0.5, gradual=True) == (1.0, 1.0)
 
 
+def test_rates_fall_to_a_tenth_along_a_cosine():
+    found = [rates.cosine(epoch, 5, 1.0) for epoch in range(5)]
+    assert found[0] == 1.0
+    assert found[2] == pytest.approx(0.55)
+    assert found[4] == pytest.approx(0.1)
+    assert found == sorted(found, reverse=True)
+    assert rates.cosine(0, 1, 1.0) == 1.0
+
+
 def test_decay_is_a_function_of_the_epoch():
     assert [rates.decayed(1.0, 4, "none")(e) for e in range(4)] == [1.0] * 4
     steps = [rates.decayed(1.0, 4, "step", 2)(e) for e in range(5)]

@@ -2,12 +2,11 @@
 
 import shutil
 
-import keras
 import pytest
 from keras import layers
 
 import packnet_tf
-from helpers.image_folders import write_task
+from helpers.image_folders import small_pack, write_task
 from helpers.pack_helpers import jolt
 from packnet_tf.apps.images.folders import read_folder
 from packnet_tf.apps.main import main
@@ -25,14 +24,7 @@ def place(tmp_path_factory):
     for name in CLASSES:  # a folder of classes, without splits
         (folder / "shades" / "train" / name).rename(folder / "shades" / name)
     (folder / "shades" / "train").rmdir()
-    inputs = keras.Input((16, 16, 3), name="image")
-    x = layers.Conv2D(8, 3, strides=2, activation="relu")(layers.Rescaling(1 / 255)(inputs))
-    net = packnet_tf.PackNet(keras.Model(inputs, layers.Flatten()(x), name="trunk"))
-    net.notes["pixel_range"] = "0,255"
-    net.adopt("base", 0.5)
-    jolt(net.add_task("shades", layers.Dense(2), classes=CLASSES))
-    net.prune(0.5)
-    net.commit()
+    net = small_pack({"shades": CLASSES}, base="base")
     net.note_metadata("shades", data=str(folder / "shades"), validation_share=0.25, seed=3)
     net.save(folder / "garden.keras")
     return folder

@@ -11,7 +11,7 @@ import pytest
 
 import packnet_tf
 from helpers.browser import check_page, lay_out, needs_browser
-from helpers.image_folders import short_plan, write_place, write_task
+from helpers.image_folders import task_plan, write_task, write_trunk
 from helpers.pack_helpers import mlp_trunk
 from packnet_tf.apps.main import main
 from packnet_tf.apps.packs.training import train
@@ -22,10 +22,10 @@ NAMES = ("<b>dark 日本", "light & <script>alert(1)")
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A pack of one task, images whose classes are swapped, and the page about both."""
-    folder = write_place(tmp_path_factory.mktemp("garden"))
-    shutil.rmtree(folder / "shades")
+    folder = tmp_path_factory.mktemp("garden")
     write_task(folder / "shades", classes=NAMES)
-    train(short_plan(folder, task="shades", data=str(folder / "shades"), epochs=2, prune_epoch=1))
+    write_trunk(folder / "small.keras")
+    train(task_plan(folder, epochs=2, prune_epoch=1))
     test = folder / "swapped"
     for name, other in (NAMES, NAMES[::-1]):
         shutil.copytree(folder / "shades" / "test" / name, test / other)

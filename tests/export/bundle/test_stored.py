@@ -5,18 +5,13 @@ import numpy as np
 import pytest
 from keras import layers
 
-from helpers.export_helpers import answer
+from helpers.export_helpers import answer, images
 from helpers.pack_helpers import conv_trunk, pack_task, packed
 from packnet_tf.export import export_all, export_bundle, verify
 from packnet_tf.export.bundle.stored import decode, encode, precision_of, seen_weights
 
 LOWER = ("float16", "int8")
 BITS = {"float16": 16, "int8": 8}
-
-
-def images(net, count=5):
-    shape = net.task_model(net.tasks[0]).input_shape[1:]
-    return np.random.default_rng(3).normal(size=(count, *shape)).astype("float32")
 
 
 # What is stored

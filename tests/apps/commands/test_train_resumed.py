@@ -1,0 +1,102 @@
+"""`packnet train` that is stopped, and started again."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import packnet_tf
+from helpers.image_folders import task_plan, write_place
+from helpers.pack_helpers import owners
+from packnet_tf.apps.packs import rates
+from packnet_tf.apps.packs.training import train
+from packnet_tf.trainer import checkpoint
+
+
+@pytest.fixture
+def place(tmp_path):
+    return write_place(tmp_path)
+
+
+def kill(plan, monkeypatch):
+    """Trains until the power goes, after the first epoch."""
+    real, calls = rates.cosine, []
+
+    def die(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:  # rates are asked for at compiling, then in every epoch
+            raise OSError("the power is gone")
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rates, "cosine", die)
+        with pytest.raises(OSError, match="the power is gone"):
+            train(plan)
+
+
+@pytest.mark.slow
+def test_a_killed_run_continues_where_it_was(place, monkeypatch):
+    train(task_plan(place, epochs=4))
+    whole = owners(packnet_tf.load(place / "pack.keras"))
+    (place / "pack.keras").unlink()
+    kill(task_plan(place, epochs=4), monkeypatch)
+    assert not (place / "pack.keras").exists()
+    assert (place / "pack.keras.progress" / "checkpoint.npz").exists()
+
+    # In the retraining, a process that has no time for anything.
+    code = f"""
+import sys; sys.path[:0] = {sys.path!r}
+from packnet_tf.apps.packs import rates, training
+from helpers.image_folders import task_plan
+import pathlib, os
+real, calls = rates.cosine, []
+def die(*arguments):
+    calls.append(arguments)
+    if len(calls) == 4:
+        os._exit(99)
+    return real(*arguments)
+rates.cosine = die
+training.train(task_plan(pathlib.Path({str(place)!r}), epochs=4))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 99, done.stderr
+    assert "shades: continuing after 1 epochs" in done.stdout
+    assert not (place / "pack.keras").exists()
+    report = train(task_plan(place, epochs=4))
+    assert set(report.accuracy) == {"before the prune", "after it", "retrained", "test"}
+    found = owners(packnet_tf.load(place / "pack.keras"))
+    for path, owner in whole.items():
+        assert np.array_equal(owner, found[path])
+    assert not list(place.glob("*.progress"))
+
+
+def test_continuing_with_other_settings_is_refused(place):
+    (place / "pack.keras.progress").mkdir()
+    note = place / "pack.keras.progress" / "settings.json"
+    note.write_text(json.dumps({"task": "shades", "data": str(place / "shades"), "trunk": "x"}))
+    text = "had --trunk=x, this one has --trunk=.*Repeat the old command .* or add --fresh"
+    with pytest.raises(ValueError, match=text):
+        train(task_plan(place))
+    train(task_plan(place, fresh=True, epochs=1, prune_epoch=0))
+    assert packnet_tf.load(place / "pack.keras").tasks == ("shades",)
+
+
+def test_the_folder_of_a_version_that_kept_every_tasks_ratio_is_continued(place, monkeypatch):
+    kill(task_plan(place), monkeypatch)
+    path = place / "pack.keras.progress" / "checkpoint.npz"
+    facts, values = checkpoint.load(path)
+    assert facts["settings"]["prune"] == "a function"
+    facts["settings"]["prune"] = ["a function"]
+    checkpoint.save(path, facts, values)
+    assert train(task_plan(place)).task == "shades"
+
+
+def test_a_diverged_run_says_how_to_go_on_and_goes_on_at_a_lower_rate(place):
+    with pytest.raises(FloatingPointError, match=r"diverged: .* a lower learning_rate") as error:
+        train(task_plan(place, learning_rate=1e30))
+    assert "pack.keras.progress" in str(error.value)
+    assert not list(place.glob("*.progress/checkpoint.npz"))  # no epoch of NaN is kept
+    report = train(task_plan(place, learning_rate=0.05))
+    assert report.accuracy["retrained"] > 0
