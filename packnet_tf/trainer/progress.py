@@ -93,10 +93,12 @@ def typed_command() -> str:
     `--fresh` of `packnet train`, which would delete what is to be continued.
     """
     typed, given = ([a for a in each if a != "--fresh"] for each in (sys.orig_argv, sys.argv))
-    script = given[0]
-    if script.endswith(".py") or not os.access(script, os.X_OK):
-        return shlex.join(typed)  # python FILE.py, or python -m MODULE
-    name = os.path.basename(script)
+    script, name = given[0], os.path.basename(given[0])
     found = shutil.which(name)
-    on_path = found is not None and os.path.samefile(found, script)
-    return shlex.join([name if on_path else script, *given[1:]])
+    if found is not None and os.path.exists(script) and os.path.samefile(found, script):
+        return shlex.join([name, *given[1:]])
+    # The system runs a script by the absolute path of the interpreter that its first line names.
+    by_itself = os.path.isabs(typed[0]) and os.access(script, os.X_OK)
+    if by_itself and not script.endswith(".py"):
+        return shlex.join(given)
+    return shlex.join(typed)

@@ -2,6 +2,8 @@
 
 import sys
 
+import pytest
+
 from packnet_tf.trainer.progress import typed_command
 
 
