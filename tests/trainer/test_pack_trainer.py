@@ -317,6 +317,24 @@ def test_the_logs_of_a_task_of_the_same_name_are_replaced(tmp_path):
     assert list(tmp_path.iterdir()) == [logs]
 
 
+def test_a_resumed_run_may_measure_what_its_first_epochs_did_not(tmp_path):
+    trunk = mlp_trunk()
+
+    def stop(task, row):
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        quick(packnet_tf.PackNet(trunk), directory=tmp_path, on_epoch=stop).fit(
+            tasks(trunk, "a", held_out=False)
+        )
+    quick(packnet_tf.PackNet(trunk), directory=tmp_path).fit(tasks(trunk, "a"))
+    with (tmp_path / "logs" / "a" / "epochs.csv").open() as file:
+        first, *others = csv.DictReader(file)
+    assert first["val_loss"] == ""
+    assert others
+    assert all(float(row["val_loss"]) > 0 for row in others)
+
+
 def test_metadata_of_a_task_are_in_the_pack(tmp_path):
     trunk = mlp_trunk()
     net = packnet_tf.PackNet(trunk)
