@@ -1,5 +1,6 @@
 """`export_onnx` and `export_all`: committed tasks as ONNX files."""
 
+import glob
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -67,7 +68,8 @@ def export_onnx(
     with beside(path.parent) as folder:
         data = Data(samples, calibration)
         entry = graph.finish(graph.converted.bake(), folder / path.name, data)
-    remove_leftovers(path.parent, [path.name], [other["file"] for other in entry["external"]])
+    kept = [other["file"] for other in entry["external"]]
+    remove_leftovers(path.parent, glob.escape(path.name), kept)
     say_written(entry, verbose)
     return entry["relative_difference"]
 
@@ -118,7 +120,7 @@ def export_all(
         >>> [task["file"] for task in exported["tasks"]]
         ['model_task1.onnx']
     """
-    exported = chosen(net, tasks)
+    exported, files = chosen(net, tasks), manifests.file_names(names, net.tasks)
     directory, export_options = pathlib.Path(directory), ExportOptions(**options)
     check_data(net, samples, evaluate)
     calibration = _per_task(net, exported, calibration)
@@ -130,14 +132,13 @@ def export_all(
     )
     with beside(directory) as folder:
         for name in exported:
-            file = manifests.file_name(names, name, net.tasks.index(name) + 1)
             if progress is not None:
                 progress(name)
             graph = TaskGraph(net, name, export_options)
             data = Data(
                 (samples or {}).get(name), calibration.get(name), (evaluate or {}).get(name)
             )
-            entry = graph.finish(graph.converted.bake(), folder / file, data)
+            entry = graph.finish(graph.converted.bake(), folder / files[name], data)
             say_written(entry, verbose)
             manifest = manifests.with_task(manifest, entry)
         manifests.write(folder, manifest)

@@ -13,7 +13,7 @@ import numpy as np
 from packnet_tf.backend.types import AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
 from packnet_tf.export.bundle.shared_file import digest
-from packnet_tf.export.bundle.stored import precision_of, seen_weights
+from packnet_tf.export.bundle.stored import precisions_of, seen_weights
 from packnet_tf.export.graph.constants import calculated_constants
 from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.runtime.batches import check_by_task
@@ -202,14 +202,16 @@ def _check_shared(
     """Checks that the masked weights in a bundle's graph are those that the task sees."""
     found = {digest(array) for array in calculated_constants(path)}
     parts = [tuple(file["tasks"]) for file in shared]
-    sizes = [math.prod(weight.packed.shape) for weight in graph.packed.values()]
-    for name, layout in graph.converted.layouts.items():
-        weight = graph.packed.get(layout.source)
-        if weight is None:
-            continue
+    read = [
+        (name, layout, graph.packed[layout.source])
+        for name, layout in graph.converted.layouts.items()
+        if layout.source in graph.packed
+    ]
+    sizes = [math.prod(weight.packed.shape) for _, _, weight in read]
+    kinds = precisions_of(sizes, graph.options.precision)
+    for (name, layout, weight), kind in zip(read, kinds, strict=True):
         owner = layout(keras.ops.convert_to_numpy(weight.owner))
         values = layout(keras.ops.convert_to_numpy(weight.packed).astype(np.float32, copy=False))
-        kind = precision_of(owner.size, sizes, graph.options.precision)
         kernel = seen_weights(values, owner, graph.sees, parts, kind)
         if digest(kernel) not in found:
             verdict.problems.append(

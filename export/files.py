@@ -2,13 +2,12 @@
 
 import contextlib
 import errno
-import glob
 import hashlib
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from packnet_tf.backend.atomic import FULL, flush
@@ -66,28 +65,28 @@ def name_by_content(path: pathlib.Path) -> pathlib.Path:
     Args:
         path: the file, `shared.data` for instance, which becomes `shared-1a2b3c4d5e6f.data`.
     """
-    named = path.with_name(f"{path.stem}-{_content(path)}{path.suffix}")
+    named = path.with_name(f"{path.stem}-{sha256(path)[:DIGITS]}{path.suffix}")
     os.replace(path, named)
     return named
 
 
-def remove_leftovers(directory: pathlib.Path, graphs: Iterable[str], kept: Collection[str]) -> None:
+def remove_leftovers(directory: pathlib.Path, pattern: str, kept: Collection[str]) -> None:
     """Removes files of weights that earlier graphs referred to.
 
     Args:
         directory: the folder.
-        graphs: what the names of the files begin with: names of `.onnx` files, or "shared".
+        pattern: a glob pattern for what `name_by_content` puts before the hash.
         kept: names of files to keep.
     """
-    for graph in graphs:
-        for path in directory.glob(f"{glob.escape(graph)}*-{'[0-9a-f]' * DIGITS}.data"):
-            if path.name not in kept and _content(path) in path.name:
-                path.unlink()
+    for path in directory.glob(f"{pattern}-{'[0-9a-f]' * DIGITS}.data"):
+        if path.name not in kept and sha256(path)[:DIGITS] in path.name:
+            path.unlink()
 
 
-def _content(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
+def sha256(path: AnyPath) -> str:
+    """Returns the SHA-256 of a file in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def relocate(proto: "ModelProto", names: Mapping[str, str]) -> None:

@@ -1,6 +1,6 @@
 """`manifest.json`, the list of files in a folder of exported tasks."""
 
-import hashlib
+import glob
 import importlib.metadata
 import json
 import pathlib
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import packnet_tf
 from packnet_tf.backend.types import AnyPath
-from packnet_tf.export.files import remove_leftovers
+from packnet_tf.export.files import remove_leftovers, sha256
 
 NAME = "manifest.json"
 FORMAT = 3
@@ -100,25 +100,29 @@ def with_task(manifest: dict, entry: dict) -> dict:
     return {**manifest, **fresh, "tasks": tasks}
 
 
-def file_name(names: str, task: str, number: int) -> str:
-    """Returns the name of a task's file.
+def file_names(names: str, tasks: Iterable[str]) -> dict[str, str]:
+    """Returns the names of the files of tasks, by task.
 
     Args:
         names: "number" or "task".
-        task: the task's name.
-        number: its 1-based place in the order of packing.
+        tasks: all tasks of the pack, in the order of packing.
 
     Raises:
         ValueError: `names` is something else.
 
     Example:
-        >>> file_name("number", "leaves", 3), file_name("task", "leaves", 3)
-        ('model_task3.onnx', 'leaves.onnx')
+        >>> file_names("number", ["birds", "cars"])
+        {'birds': 'model_task1.onnx', 'cars': 'model_task2.onnx'}
+        >>> file_names("task", ["birds", "cars"])
+        {'birds': 'birds.onnx', 'cars': 'cars.onnx'}
     """
     if names not in NAMES:
         remedy = " or ".join(f"names={name!r}" for name in NAMES)
         raise ValueError(f"names={names!r} is not known to the export; write {remedy}.")
-    return f"model_task{number}.onnx" if names == "number" else f"{task}.onnx"
+    numbered = enumerate(tasks, start=1)
+    if names == "number":
+        return {task: f"model_task{number}.onnx" for number, task in numbered}
+    return {task: f"{task}.onnx" for _, task in numbered}
 
 
 def described_files(manifest: dict) -> list[dict]:
@@ -147,8 +151,9 @@ def remove_stale(directory: AnyPath, old: dict, new: dict, written: Iterable[str
             continue
         if path.is_file() and sha256(path) == content:
             path.unlink()
-    graphs = [task["file"] for task in new["tasks"]]
-    remove_leftovers(directory, ["shared", *graphs], kept={name for name, _ in meant})
+    kept = {name for name, _ in meant}
+    for pattern in ("shared*", *(glob.escape(task["file"]) for task in new["tasks"])):
+        remove_leftovers(directory, pattern, kept)
 
 
 def damage(directory: AnyPath, described: Iterable[dict]) -> dict[str, str]:
@@ -174,12 +179,6 @@ def damage(directory: AnyPath, described: Iterable[dict]) -> dict[str, str]:
 def describe_file(path: pathlib.Path) -> dict:
     """Returns a file's entry: its name, size in bytes and checksum."""
     return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
-
-
-def sha256(path: AnyPath) -> str:
-    """Returns the SHA-256 of a file in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _version(name: str) -> str | None:

@@ -18,6 +18,7 @@ from packnet_tf.packing.pruning import check_ratio, check_ratios, magnitude
 from packnet_tf.packing.restart import fresh_values
 from packnet_tf.packing.weight import Criterion, choose_all, clear, copy_value
 from packnet_tf.tasks.checks import (
+    as_results,
     check_capacity,
     check_class_count,
     check_finite,
@@ -335,21 +336,13 @@ class PackNet(StoredPack):
             results: accuracies by name, 0 to 1.
 
         Raises:
-            ValueError: there is no committed task of that name.
+            ValueError: there is no committed task of that name, or a result is no number.
 
         Example:
             >>> net.note_results("birds", test=0.9)
         """
-        found = {}
-        for key, value in results.items():
-            try:
-                found[key] = float(value)
-            except (TypeError, ValueError) as error:
-                raise ValueError(
-                    f"The result {key!r} of task '{name}' is {value!r}; results are numbers. Write "
-                    f"net.note_results('{name}', {key}=0.9)."
-                ) from error
-        self.state = self.state.with_committed(name, results={**self.results(name), **found})
+        found = {**self.results(name), **as_results(name, results)}
+        self.state = self.state.with_committed(name, results=found)
 
     def note_metadata(self, name: str, **values: Any) -> None:
         """Saves facts about a committed task, in addition to earlier ones; see `metadata`.

@@ -79,7 +79,7 @@ def export_bundle(
         >>> model = net.add_task("cars", keras.layers.Dense(196))  # a month later
         >>> export_bundle(net, "update/", update_from="bundle/")
     """
-    tasks = chosen(net, None)
+    tasks, graph_files = chosen(net, None), manifests.file_names(names, net.tasks)
     directory, export_options = pathlib.Path(directory), ExportOptions(**options)
     _check_options(export_options)
     check_data(net, samples, evaluate)
@@ -101,9 +101,8 @@ def export_bundle(
         for graph, proto in graphs:
             relocate(proto, names_of_files)
             task = graph.task
-            path = folder / manifests.file_name(names, task, graph.number)
             data = Data((samples or {}).get(task), None, (evaluate or {}).get(task))
-            entry = graph.finish(proto, path, data, optimized, lowered=True)
+            entry = graph.finish(proto, folder / graph_files[task], data, optimized, True)
             say_written(entry, verbose)
             manifest = manifests.with_task(manifest, entry)
         manifest["shared"] = [_describe(file) for file in files if file.index]

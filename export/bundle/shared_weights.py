@@ -12,7 +12,7 @@ from keras import ops
 from packnet_tf.backend.types import AnyPath
 from packnet_tf.export.bundle import owner_codes
 from packnet_tf.export.bundle.shared_file import SharedFile, digest
-from packnet_tf.export.bundle.stored import decoder, encode, precision_of
+from packnet_tf.export.bundle.stored import decoder, encode, precisions_of
 from packnet_tf.export.convert.baking import bake
 from packnet_tf.export.graph.builder import GraphBuilder, external
 from packnet_tf.export.graph.canonical import shorten_names
@@ -70,8 +70,7 @@ class SharedWeights(SharedFile):
         Raises:
             KeyError: the weights are new, and nothing can be added to the file.
         """
-        sizes = [owner.size for owner in owners]
-        kinds = [precision_of(size, sizes, self.precision) for size in sizes]
+        kinds = precisions_of([owner.size for owner in owners], self.precision)
         here = [(owner >= self.first) & (owner <= self.last) for owner in owners]
         shapes = [owner.shape for owner in owners]
         if self.first == 1:

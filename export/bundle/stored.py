@@ -10,26 +10,26 @@ LARGEST = np.float32(np.finfo(np.float16).max)
 SMALL = 1 / 64  # share of all packed weights that stay in float16
 
 
-def precision_of(size: int, sizes: Collection[int], precision: str) -> str:
-    """Returns the precision in which a kernel is stored.
+def precisions_of(sizes: Sequence[int], precision: str) -> list[str]:
+    """Returns the precisions in which the packed kernels of a graph are stored.
 
     In an int8 bundle the smallest kernels are stored in float16. They are the first layers and
     depthwise convolutions, whose rounding costs most: on Tiny Darknet 14 of 16 answers that differ
     from Keras are due to 0.5 % of the weights.
 
     Args:
-        size: number of weights in the kernel.
-        sizes: those of all packed kernels.
+        sizes: the number of weights in each kernel that the graph reads. A kernel that it reads in
+            two layouts is stored, and counted, twice.
         precision: that of the bundle.
 
     Example:
-        >>> precision_of(100, [100, 1000, 9000], "int8")
-        'float16'
+        >>> precisions_of([100, 1000, 9000], "int8")
+        ['float16', 'int8', 'int8']
     """
     if precision != "int8":
-        return precision
-    up_to_it = sum(other for other in sizes if other <= size)
-    return "float16" if up_to_it <= SMALL * sum(sizes) else "int8"
+        return [precision] * len(sizes)
+    up_to_each = [sum(other for other in sizes if other <= size) for size in sizes]
+    return ["float16" if part <= SMALL * sum(sizes) else "int8" for part in up_to_each]
 
 
 def encode(kernel: np.ndarray, precision: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -123,7 +123,7 @@ def seen_weights(
         values, owner: the weights and their owners, in the graph's layout.
         sees: numbers of the tasks whose weights the task sees.
         parts: the first and the last task of each shared file; each was stored by itself.
-        precision: see `precision_of`.
+        precision: the kernel's, see `precisions_of`.
     """
     kernel = np.zeros(values.shape, np.float32)
     for first, last in parts:

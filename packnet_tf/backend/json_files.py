@@ -16,12 +16,16 @@ def as_json(value: Mapping[str, Any], what: str) -> dict[str, Any]:
         what: its description, for the message.
 
     Raises:
-        ValueError: JSON cannot represent one of its values; the message names it.
+        ValueError: it is no dict, or JSON cannot represent one of its values; the message names it.
 
     Example:
         >>> as_json({"sizes": (96, 96)}, "The settings")
         {'sizes': [96, 96]}
     """
+    if not isinstance(value, Mapping):
+        raise ValueError(
+            f'{what} cannot be saved: expected a dict, got {value!r}. Write {{"name": "value"}}.'
+        )
     found = {}
     for key, entry in value.items():
         try:

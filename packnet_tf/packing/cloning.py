@@ -52,7 +52,8 @@ def view_trunk(store: PackedTrunk, sees: Sequence[int], frozen: bool) -> PackedT
         frozen: whether the view cannot be trained.
     """
     view, pairs = _clone(store, with_zeros_init)
-    view.task_view = TaskView(tuple(sees), frozen, shared=True)
+    # A model of a task replaces `is_open`; a preview keeps this one.
+    view.task_view = TaskView(tuple(sees), frozen, shared=True, is_open=lambda: not frozen)
     for source, target in pairs:
         if isinstance(source, Packed):
             pack_layer(target, view.task_view, source)

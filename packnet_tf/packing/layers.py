@@ -43,7 +43,8 @@ class TaskView:
             own number, whose claim is visible too. Empty: all weights are 0.
         frozen: whether the view cannot be trained; it then has no trainable weights or claims.
         shared: whether the variables belong to other layers, those of the store.
-        is_open: returns whether the task is being trained, or belongs to no pack.
+        is_open: returns whether the layers may be changed: the task is being trained, or the trunk
+            belongs to no pack.
     """
 
     sees: tuple[int, ...] = ()
@@ -182,8 +183,7 @@ class Packed(_Mixed):
         Raises:
             RuntimeError: the layer's task is committed or discarded, or it belongs to a preview.
         """
-        view = self.task_view
-        if not view.is_open() or (view.shared and view.frozen):
+        if not self.task_view.is_open():
             raise RuntimeError(
                 f"Cannot {action} layer '{self.name}': its task is committed or discarded, or it "
                 "only shows the pack. Take the model of the open task, net.open_model."

@@ -66,8 +66,10 @@ def legend(figure: Figure, entries: Sequence[tuple[str, Artist]]) -> None:
 
     Args:
         figure: a figure with constrained layout; it becomes higher for every row but the first.
-        entries: pairs of a name and what it explains.
+        entries: pairs of a name and what it explains; without any, nothing is drawn.
     """
+    if not entries:
+        return
     names = [shortened(name) for name, _ in entries]
     column = text_width(names) + _HANDLE / 72
     columns = min(len(names), max(1, int(figure.get_figwidth() / column)))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
-_TRAINING, _VALIDATION, _TEST, _LINEAR = (task_colours(8)[n] for n in (0, 1, 2, 3))
+_TRAINING, _VALIDATION, _TEST, _LINEAR = task_colours(4)
 _PRUNE = "#666666"
 _COLUMNS = 3
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import keras
 
@@ -209,6 +210,28 @@ def check_class_count(task: str, classes: Sequence[str] | None, model: keras.Mod
             f"Cannot add task '{task}': {len(classes)} class names for {width} outputs. Give one "
             "name per output of the head."
         )
+
+
+def as_results(task: str, results: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the results of a task as numbers.
+
+    Args:
+        task: the task's name.
+        results: accuracies by name.
+
+    Raises:
+        ValueError: a result is no number; the message names it.
+    """
+    found = {}
+    for key, value in results.items():
+        try:
+            found[key] = float(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"The result {key!r} of task '{task}' is {value!r}; results are numbers. Write "
+                f"{key}=0.9."
+            ) from error
+    return found
 
 
 def check_finite(

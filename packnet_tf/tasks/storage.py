@@ -225,6 +225,10 @@ def naming(path: AnyPath) -> Iterator[None]:
 
 
 def _refuse_damaged(path: pathlib.Path) -> None:
+    if path.is_dir():
+        raise ValueError(
+            f"'{path}' is a folder; expected a .keras file. Write '{path / 'pack.keras'}'."
+        )
     remedy = "Restore it from a backup, or save the pack again."
     try:
         with zipfile.ZipFile(path) as file:

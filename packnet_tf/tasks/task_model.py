@@ -288,10 +288,8 @@ class TaskModel(FittingModel):
         if self.pack is None or self.pack.state.holds(self._key):
             return
         if self.current_phase == Phase.COMMITTED:
-            verb, remedy = (
-                "released",
-                "Keep a plain copy, net.unpack(task), before net.release(task)",
-            )
+            verb = "released"
+            remedy = "Keep a plain copy, net.unpack(task), before net.release(task)"
         else:
             verb, remedy = "discarded", "Use the model that net.add_task returned last"
         raise RuntimeError(

@@ -129,10 +129,10 @@ def batches(
         return untuned(check_ends(source, _WHAT))
     if not isinstance(source, (tuple, list)) or len(source) not in (2, 3):
         raise ValueError(
-            f"The data of a task are a tf.data.Dataset of batches, a keras.utils.PyDataset, arrays "
-            f"(x, y) or (x, y, sample_weight), or, for training, a function from an epoch to a "
-            f"tf.data.Dataset; got "
-            f"{type(source).__name__}. Write Task(name, head, train=(images, labels))."
+            "The data of a task are a tf.data.Dataset of batches, a keras.utils.PyDataset, arrays "
+            "(x, y) or (x, y, sample_weight), or, for training, a function from an epoch to a "
+            f"tf.data.Dataset; got {type(source).__name__}. Write Task(name, head, train=(images, "
+            "labels))."
         )
     data = tf.data.Dataset.from_tensor_slices(tuple(source))
     if shuffle_seed is not False:

@@ -109,7 +109,9 @@ class Logs:
             return
         folder.mkdir(parents=True, exist_ok=True)
         text = io.StringIO()
-        table = csv.DictWriter(text, list(epochs[0]), lineterminator="\n")
+        # A resumed run may measure what its first epochs did not, validation data for instance.
+        columns = list(dict.fromkeys(name for epoch in epochs for name in epoch))
+        table = csv.DictWriter(text, columns, lineterminator="\n")
         table.writeheader()
         table.writerows(epochs)
         with replacing(folder / EPOCHS) as temporary:

@@ -261,8 +261,8 @@ class PackTrainer:
             if self.prune != "equal_shares":
                 raise ValueError(
                     f"prune={self.prune!r} is none of the ways to prune; write "
-                    'prune="equal_shares", '
-                    "a ratio, a list of ratios, a schedule, or packnet_tf.Auto(max_drop=0.01)."
+                    'prune="equal_shares", a ratio, a list of ratios, a schedule, or '
+                    "packnet_tf.Auto(max_drop=0.01)."
                 )
             prune = equal_shares(len(tasks)) if tasks else []
         else:

@@ -40,11 +40,8 @@ class ChangedSetting(ValueError):
         if task is None:
             what, where, unit = "The run", f"'{directory}'", "the run"
         else:
-            what, where, unit = (
-                f"The interrupted run of task '{task}'",
-                "'checkpoint.npz'",
-                "the task",
-            )
+            what = f"The interrupted run of task '{task}'"
+            where, unit = "'checkpoint.npz'", "the task"
         super().__init__(
             f"{what} in '{directory}' had {name}={before!r}, this one has {name}={now!r}. Repeat "
             f"the old settings to continue it, delete {where} to start {unit} again, or take a new "

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from packnet_tf.backend.json_files import as_json
 from packnet_tf.backend.types import AnyData
+from packnet_tf.tasks.checks import as_results
 from packnet_tf.training.class_weights import ClassWeight, check_class_weight
 
 if TYPE_CHECKING:
@@ -41,7 +43,8 @@ class Task:
         metadata: facts to save with the task, JSON values by name; see `PackNet.metadata`.
 
     Raises:
-        ValueError: `class_weight` is invalid, or has a class that `classes` lacks.
+        ValueError: `class_weight` is invalid, or has a class that `classes` lacks; `reference` has
+            a value that is no number, or `metadata` one that is no JSON value.
 
     Example:
         >>> Task("clothing", keras.layers.Dense(10), (images, labels))
@@ -64,6 +67,9 @@ class Task:
     def __post_init__(self) -> None:
         count = None if self.classes is None else len(self.classes)
         check_class_weight(self.class_weight, count)
+        # Refuse now what the commit would refuse after the training.
+        as_results(self.name, self.reference)
+        as_json(self.metadata, f"Metadata of task '{self.name}'")
 
 
 @dataclasses.dataclass(frozen=True)

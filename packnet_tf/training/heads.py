@@ -67,10 +67,10 @@ def linear_head(
 
     Source: Kumar et al., Fine-Tuning can Distort Pretrained Features, ICLR 2022.
     """
+    check_class_weight(class_weight, classes)
     if isinstance(data, tuple):
         data = _batches(*data)
     features, labels = collect(next_features(net, statistics, reuse), data)
-    check_class_weight(class_weight, classes)
     return fitted_head(features, labels, classes, class_weight)
 
 

@@ -44,8 +44,11 @@ def test_files_are_named_by_their_task_on_request(net, tmp_path):
     assert [verdict.problems for verdict in verify(net, tmp_path / "onnx")] == [[], [], []]
     bundle = export_bundle(net, tmp_path / "bundle", names="task")
     assert [task["file"] for task in bundle["tasks"]] == names
-    with pytest.raises(ValueError, match="names='class' is not known to the export; write names="):
+    message = "names='class' is not known to the export; write names="
+    with pytest.raises(ValueError, match=message):
         export_all(net, tmp_path / "onnx", names="class")
+    with pytest.raises(ValueError, match=message):  # also where no task is new
+        export_bundle(net, tmp_path, update_from=tmp_path / "bundle", names="class")
 
 
 def test_a_task_exported_under_another_name_replaces_its_file(net, tmp_path):

@@ -41,6 +41,20 @@ def test_weights_too_large_for_one_file_lie_beside_it(net, tmp_path, monkeypatch
     assert problem == f"'{one}': it is missing"
 
 
+def test_only_the_weights_of_the_same_file_are_leftovers(tmp_path):
+    def weights(name):
+        (tmp_path / name).write_text(name)
+        return files.name_by_content(tmp_path / name).name
+
+    mine, other = weights("birds.onnx.data"), weights("birds.onnx.onnx.data")
+    foreign = "birds.onnx-0123456789ab.data"  # named after other contents
+    (tmp_path / foreign).write_text("")
+    files.remove_leftovers(tmp_path, "birds.onnx", kept=[mine])
+    assert set(os.listdir(tmp_path)) == {mine, other, foreign}
+    files.remove_leftovers(tmp_path, "birds.onnx", kept=[])
+    assert set(os.listdir(tmp_path)) == {other, foreign}
+
+
 def test_a_path_that_is_no_folder_is_named(net, tmp_path):
     (tmp_path / "file").write_text("x")
     for write in (export_all, export_bundle):

@@ -173,6 +173,15 @@ def test_what_the_trainer_returns_is_drawn():
     assert found["linear head", "accuracy"][0][0][1] == 0.5
 
 
+def test_a_history_without_epochs_is_drawn_empty():
+    net = packnet_tf.PackNet(mlp_trunk())
+    trainer = packnet_tf.PackTrainer(net, epochs=0, retrain_epochs=0, verbose=False)
+    history = trainer.fit(packnet_tf.Task("birds", layers.Dense(3), data(net.state.trunk)))
+    figure = packnet_tf.plot_history(history)
+    assert [axes.get_ylabel() for axes in figure.axes] == ["loss"]
+    assert figure.legends == []
+
+
 @pytest.mark.parametrize("given", [{}, [], {"birds": 0.5}, keras.callbacks.Callback()])
 def test_what_is_no_history_is_refused(given):
     with pytest.raises(ValueError, match=r"plot_history\(trainer\.fit\(tasks\)\)"):

@@ -87,8 +87,11 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
 
 
 def test_a_folder_is_refused(tmp_path):
-    (tmp_path / "pack.keras").mkdir()
-    refused(tmp_path / "pack.keras")
+    (tmp_path / "run").mkdir()
+    assert refused(tmp_path / "run") == (
+        f"'{tmp_path / 'run'}' is a folder; expected a .keras file. Write "
+        f"'{tmp_path / 'run' / 'pack.keras'}'."
+    )
 
 
 def test_a_missing_file_is_named(tmp_path):

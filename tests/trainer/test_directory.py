@@ -83,6 +83,24 @@ def test_what_another_process_has_packed_since_is_kept(tmp_path):
     assert np.array_equal(logits(net.task_model("b"), x), logits(other.task_model("b"), x))
 
 
+def test_a_resumed_run_may_measure_what_its_first_epochs_did_not(tmp_path):
+    trunk = mlp_trunk()
+
+    def stop(task, row):
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        quick(packnet_tf.PackNet(trunk), directory=tmp_path, on_epoch=stop).fit(
+            tasks(trunk, "a", held_out=False)
+        )
+    quick(packnet_tf.PackNet(trunk), directory=tmp_path).fit(tasks(trunk, "a"))
+    with (tmp_path / "logs" / "a" / "epochs.csv").open() as file:
+        first, *others = csv.DictReader(file)
+    assert first["val_loss"] == ""
+    assert others
+    assert all(float(row["val_loss"]) > 0 for row in others)
+
+
 def test_metadata_of_a_task_are_in_the_pack(tmp_path):
     trunk = mlp_trunk()
     net = packnet_tf.PackNet(trunk)

@@ -133,6 +133,27 @@ def test_auto_watches_only_what_is_measured():
 
 
 @pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"metadata": {"at": object()}}, "Metadata of task 'a' cannot be saved: 'at' is <object"),
+        ({"metadata": 3}, "Metadata of task 'a' cannot be saved: expected a dict, got 3."),
+        ({"reference": {"linear_head": "good"}}, "The result 'linear_head' of task 'a' is 'good'"),
+    ],
+)
+def test_what_cannot_be_saved_with_a_task_is_refused_before_its_training(given, message):
+    text = text_of(ValueError, Task, "a", layers.Dense(3), (np.zeros((4, 8)), np.zeros(4)), **given)
+    assert text.startswith(message)
+
+
+def test_settings_that_are_no_dict_are_refused():
+    text = text_of(ValueError, PackTrainer, packnet_tf.PackNet(mlp_trunk()), settings=["trunk"])
+    assert text == (
+        "The settings of the run cannot be saved: expected a dict, got ['trunk']. Write "
+        '{"name": "value"}.'
+    )
+
+
+@pytest.mark.parametrize(
     ("wrong", "kind"),
     [("birds", "str"), ([("birds", layers.Dense(3))], "tuple"), ([None], "NoneType")],
     ids=["a_name", "a_tuple", "none"],

@@ -15,7 +15,8 @@ import packnet_tf
 from helpers.cases import slow
 from helpers.export_helpers import answer, answers, files, images, net_of, without_hashes
 from helpers.pack_helpers import conv_trunk, mlp_trunk, pack_task, packed
-from packnet_tf.export import export_all, export_bundle, verify
+from packnet_tf.export import export_all, export_bundle, task_graph, verify
+from packnet_tf.export.runtime import session
 
 
 def test_every_task_answers_bit_for_bit_as_its_baked_file(tmp_path):
@@ -160,6 +161,23 @@ def test_optimized_files_stand_alone_and_answer_alike(tmp_path):
             rtol=1e-5,
             atol=1e-6,
         )
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_an_optimized_file_that_answers_otherwise_is_not_written(precision, tmp_path, monkeypatch):
+    net = packed(mlp_trunk(), one=0.5)
+
+    def optimize_another(path, target):
+        model = onnx.load(path, load_external_data=False)
+        [bias] = [t for t in model.graph.initializer if list(t.dims) == [3]]
+        bias.CopyFrom(numpy_helper.from_array(np.float32([100, 0, 0]), bias.name))
+        onnx.save(model, path.with_name("another.onnx"))
+        session.optimize(path.with_name("another.onnx"), target)
+
+    monkeypatch.setattr(task_graph, "optimize", optimize_another)
+    with pytest.raises(ValueError, match="The ONNX graph of task 'one' differs from Keras by"):
+        export_bundle(net, tmp_path / "bundle", optimized=True, precision=precision)
+    assert not (tmp_path / "bundle").exists()
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from keras import layers
 
+import packnet_tf
 from helpers.export_helpers import answer, images
 from helpers.pack_helpers import conv_trunk, pack_task, packed
 from packnet_tf.export import export_all, export_bundle, verify
-from packnet_tf.export.bundle.stored import decode, encode, precision_of, seen_weights
+from packnet_tf.export.bundle.stored import decode, encode, precisions_of, seen_weights
 
 LOWER = ("float16", "int8")
 BITS = {"float16": 16, "int8": 8}
@@ -61,12 +62,24 @@ def test_errors_are_half_a_step_and_zeros_stay(precision):
 
 def test_the_smallest_kernels_of_an_int8_bundle_stay_in_float16():
     sizes = [100, 50, 14_850, 50]
-    found = [precision_of(size, sizes, "int8") for size in sizes]
-    assert found == ["float16", "float16", "int8", "float16"]
-    assert {precision_of(size, [200, *sizes], "int8") for size in (100, 50)} == {"float16"}
-    assert precision_of(200, [200, *sizes], "int8") == "int8"
+    found = ["float16", "float16", "int8", "float16"]
+    assert precisions_of(sizes, "int8") == found
+    assert precisions_of([200, *sizes], "int8") == ["int8", *found]
     for precision in ("float32", "float16"):
-        assert {precision_of(size, sizes, precision) for size in sizes} == {precision}
+        assert precisions_of(sizes, precision) == [precision] * 4
+
+
+def test_a_kernel_that_is_read_in_two_layouts_is_verified_as_it_is_stored(tmp_path):
+    words = keras.Input((6,), dtype="int32")
+    embedding = keras.layers.ReversibleEmbedding(600, 16, tie_weights=True)
+    # 256 weights: more than 1/64 of all when the embedding counts once, less when it counts twice.
+    features = embedding(keras.layers.Dense(16)(embedding(words)), reverse=True)
+    features = keras.layers.GlobalAveragePooling1D()(features)
+    net = packnet_tf.PackNet(keras.Model(words, features), embeddings="packed")
+    pack_task(net, "one")
+    export_bundle(net, tmp_path, precision="int8")
+    [verdict] = verify(net, tmp_path)
+    assert verdict.problems == []
 
 
 def test_every_shared_file_was_stored_by_itself():
