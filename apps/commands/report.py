@@ -16,6 +16,7 @@ import pathlib
 from absl import flags
 
 from packnet_tf.apps import cli
+from packnet_tf.apps.device.labelled import define_folders
 
 FLAGS = cli.new_flags()
 REQUIRED = POSITIONAL = ("pack",)
@@ -24,13 +25,11 @@ flags.DEFINE_string("pack", None, "The pack, a .keras file.", flag_values=FLAGS)
 flags.DEFINE_string(
     "html", None, "File for the report as a self-contained page.", flag_values=FLAGS
 )
-flags.DEFINE_list(
+define_folders(
+    FLAGS,
     "data",
-    [],
-    "With --html, a task's folder of labelled images to measure on; for several tasks TASK:FOLDER, "
-    "separated by commas. Uses the test images, or the validation images, or those that training "
-    "held out of the folder.",
-    flag_values=FLAGS,
+    "With --html, a task's folder of labelled images to measure on",
+    "those that training held out of the folder",
 )
 flags.DEFINE_string(
     "model",

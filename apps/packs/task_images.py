@@ -34,7 +34,7 @@ def labelled_batches(net, pack: str, tasks: Sequence[str], given: Sequence[str])
     """Returns the batches (images, labels) of the folders in `--evaluate`, by task.
 
     Raises:
-        ValueError: a folder does not name its task, or names an unknown one.
+        UsageError: see `folders_by_task`.
     """
     check_shapes(net.state.trunk, pack)
     folders = folders_by_task("--evaluate", given, classifying(net, tasks))

@@ -64,6 +64,7 @@ def measure(net: PackNet, pack: str, data: Sequence[str], model: str | None) -> 
 
     Raises:
         OSError, ValueError: a folder or a file does not fit; the message says what.
+        UsageError: see `folders_by_task`.
     """
     if model is None:
         for task, folder in folders_by_task("--data", data, classifying(net, net.tasks)).items():
