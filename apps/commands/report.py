@@ -59,7 +59,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         policy_line,
         sentence,
         standing,
-        storage_rows,
+        storage_table,
         tasks_table,
     )
     from packnet_tf.reporting.tables import text_table
@@ -75,12 +75,14 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if facts["open"] is not None:
         print(f"Task '{facts['open']}' is still open.")
     if facts["tasks"]:
-        print(f"\n{tasks_table(facts)}")
+        tasks = tasks_table(facts)
+        print(f"\n{text_table(tasks.head, tasks.rows)}")
     shortfalls.warn(net)
     print(f"\n{capacity_bar(facts)}\n")
     if values.layers:
         print(f"{net.capacity()}\n")
-    print(text_table(["storage", "size"], storage_rows(facts)))
+    storage = storage_table(facts)
+    print(text_table(storage.head, storage.rows))
     if values.html is not None:
         from packnet_tf.apps.pages.pack_report import write_pack_report
 

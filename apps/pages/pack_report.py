@@ -7,24 +7,16 @@ import numpy as np
 from PIL import Image
 
 from packnet_tf.apps.images.pixels import read_whole_image
-from packnet_tf.apps.packs.standing import (
-    MOMENTS,
-    accuracies,
-    day,
-    sentence,
-    shares,
-    storage_rows,
-    title,
-)
+from packnet_tf.apps.packs.standing import sentence, shares, storage_table, tasks_table
 from packnet_tf.apps.pages.figures import draw_confusion, draw_storage
 from packnet_tf.apps.pages.measured import Measured, measure
-from packnet_tf.apps.pages.page import Illustration, Table, jpeg, svg, write_page
+from packnet_tf.apps.pages.page import Illustration, jpeg, svg, write_page
 from packnet_tf.net import PackNet
 from packnet_tf.reporting.colours import task_colours
 from packnet_tf.reporting.history import History
 from packnet_tf.reporting.history_plot import plot_history
 from packnet_tf.reporting.plotting import plot_capacity
-from packnet_tf.reporting.tables import count_bytes
+from packnet_tf.reporting.tables import Table
 
 FREE = "#dddddd"
 THUMBNAIL = 192  # pixels, the longer side of a picture
@@ -55,7 +47,7 @@ def write_pack_report(
         lead=sentence(facts),
         still_open=facts["open"],
         warnings=facts["shortfalls"],
-        tasks=_tasks(facts),
+        tasks=tasks_table(facts, full=True),
         bar=list(zip(found, found.values(), [*task_colours(len(found) - 1), FREE], strict=True)),
         curves=_curves(history) if history else None,
         lost=lost,
@@ -67,7 +59,7 @@ def write_pack_report(
             "Bytes of weights; files add the configuration of layers.",
             svg(draw_storage(facts)),
         ),
-        storage_table=Table(["what for", "size"], storage_rows(facts)),
+        storage_table=storage_table(facts),
         measured=[_section(one) for one in measured],
         made=_made(facts),
     )
@@ -96,26 +88,6 @@ def training_history(pack: pathlib.Path, facts: dict) -> tuple[History, list[str
         else:
             lost.append(f"'{path}' is of another training of '{name}', so it is left out.")
     return found, lost
-
-
-def _tasks(facts: dict) -> Table:
-    head = ["", "task", "classes", "training images", *(m.replace("_", " ") for m in MOMENTS)]
-    rows = []
-    for task in facts["tasks"]:
-        images = task["metadata"].get("images", {})
-        rows.append(
-            [
-                str(task["number"]),
-                title(task, facts),
-                str(len(task["classes"])) if task["classes"] else "-",
-                f"{images['train']:,}" if "train" in images else "-",
-                *accuracies(task),
-                f"{task['owns']:.1%}",
-                count_bytes(task["bytes"]),
-                day(task),
-            ]
-        )
-    return Table([*head, "owns", "of its own", "packed on"], rows)
 
 
 def _curves(history: History) -> Illustration:
