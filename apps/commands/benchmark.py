@@ -158,11 +158,13 @@ def opened(paths: Sequence[str], tasks: Sequence[str] | None, provider: str) -> 
     for path in dict.fromkeys(found):
         facts = open_file(path, provider).get_modelmeta().custom_metadata_map
         files.append(File(path, facts.get("task", "?"), facts.get("precision")))
-    kept = [file for file in files if not tasks or file.task in tasks]
-    if not kept:
-        known = ", ".join(file.task for file in files)
-        raise ValueError(f"No file is of the task '{tasks[0]}'; their tasks are {known}.")
-    return kept
+    known = [file.task for file in files]
+    unknown = sorted({*(tasks or ())} - {*known})
+    if unknown:
+        raise ValueError(
+            f"No file is of the task '{unknown[0]}'; their tasks are {', '.join(known)}."
+        )
+    return [file for file in files if not tasks or file.task in tasks]
 
 
 def _classes(files: Sequence[File], given: tuple) -> dict[str, tuple[list[str] | None, int | None]]:
