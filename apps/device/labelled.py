@@ -1,4 +1,4 @@
-"""Labels for a folder of images, by the class names of an exported file."""
+"""Labels for a folder of images, by the class names of a task."""
 
 import dataclasses
 import pathlib
@@ -36,13 +36,13 @@ def labelled_images(
         directory: a task's folder, `DIR/{train,validation,test}/<class>/<image>`, or a folder of
             class folders.
         split: which split; None for `test`, or `validation` if there is no `test`.
-        classes: names of the classes in the exported file; None if it has none. Then the class
-            folders are labelled in the order of their names.
-        count: number of classes in the exported file; None if unknown.
+        classes: names of the task's classes; None if it has none. Then the class folders are
+            labelled in the order of their names.
+        count: number of the task's classes; None if unknown.
 
     Raises:
         FileNotFoundError: the folder, the split, or all images are missing.
-        ValueError: the class folders do not match the classes of the exported file.
+        ValueError: the class folders do not match the classes of the task.
     """
     folder = _split_folder(pathlib.Path(directory), split)
     listed = classes_in(folder)
@@ -55,7 +55,7 @@ def labelled_images(
         classes = list(found)
         if count not in (None, len(found)):
             raise ValueError(
-                f"'{folder}' has {len(found)} class folders ({', '.join(found)}), and the file has "
+                f"'{folder}' has {len(found)} class folders ({', '.join(found)}), and the task has "
                 f"{count} classes without names. Expected one folder per class, sorted as in "
                 "training."
             )
@@ -161,9 +161,9 @@ def _check_names(
     unknown = [name for name, paths in found.items() if paths and name not in known]
     if missing or unknown:
         said = [f"lacks {_quoted(missing)}"] * bool(missing)
-        said += [f"has {_quoted(unknown)}, which the file does not know"] * bool(unknown)
+        said += [f"has {_quoted(unknown)}, which the task does not know"] * bool(unknown)
         raise ValueError(
-            f"'{folder}' {' and '.join(said)}. Expected one folder per class of the file: "
+            f"'{folder}' {' and '.join(said)}. Expected one folder per class of the task: "
             f"{', '.join(classes)}."
         )
 
