@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from packnet_tf.apps.images.pixels import read_whole_image
+from packnet_tf.apps.packs.plan import logs_folder
 from packnet_tf.apps.packs.standing import sentence, shares, storage_table, tasks_table
 from packnet_tf.apps.pages.figures import draw_confusion, draw_storage
 from packnet_tf.apps.pages.measured import Measured, measure
@@ -17,6 +18,7 @@ from packnet_tf.reporting.history import History
 from packnet_tf.reporting.history_plot import plot_history
 from packnet_tf.reporting.plotting import plot_capacity
 from packnet_tf.reporting.tables import Table
+from packnet_tf.trainer.logs import HISTORY
 
 FREE = "#dddddd"
 THUMBNAIL = 192  # pixels, the longer side of a picture
@@ -69,7 +71,7 @@ def training_history(pack: pathlib.Path, facts: dict) -> tuple[History, list[str
     """Reads what training left of the tasks of a pack.
 
     Args:
-        pack: the pack's file; the histories are in `PACK.runs/TASK/history.json`.
+        pack: the pack's file.
         facts: what `standing` returns for it.
 
     Returns:
@@ -78,7 +80,7 @@ def training_history(pack: pathlib.Path, facts: dict) -> tuple[History, list[str
     found, lost = History(), []
     for task in facts["tasks"]:
         name = task["task"]
-        path = pathlib.Path(f"{pack}.runs") / name / "history.json"
+        path = logs_folder(pack) / name / HISTORY
         entry = History.read(path)
         if not entry:
             continue
