@@ -32,7 +32,12 @@ from packnet_tf.apps.device.counter import counted
 from packnet_tf.apps.device.evaluation import evaluate, summary
 from packnet_tf.apps.device.exported_files import exported_files
 from packnet_tf.apps.device.fresh_process import in_fresh_process
-from packnet_tf.apps.device.labelled import Labelled, folders_by_task, labelled_images
+from packnet_tf.apps.device.labelled import (
+    Labelled,
+    define_folders,
+    folders_by_task,
+    labelled_images,
+)
 from packnet_tf.apps.device.timing import Timing, measure
 from packnet_tf.apps.device.weight_files import weight_files
 from packnet_tf.reporting.tables import count_bytes, text_table
@@ -40,13 +45,12 @@ from packnet_tf.reporting.tables import count_bytes, text_table
 FLAGS = cli.new_flags()
 TAKES_ARGUMENTS = True
 MAIN = ("data", "task", "batch_sizes", "threads", "provider", "json")
-flags.DEFINE_list(
+define_folders(
+    FLAGS,
     "data",
-    [],
-    "Folder of a task's labelled images, to measure accuracy on; for several tasks TASK:FOLDER, "
-    "separated by commas. Uses the test images, or the validation images, or all of a folder of "
-    "classes. The files of other tasks are timed only.",
-    flag_values=FLAGS,
+    "Folder of a task's labelled images, to measure accuracy on (the files of other tasks are "
+    "timed only)",
+    "all of a folder of classes",
 )
 flags.DEFINE_list("task", None, "Only these tasks, separated by commas.", flag_values=FLAGS)
 flags.DEFINE_list(
@@ -103,8 +107,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     given = (values.pixel_range, values.image_size, provider)
     known = _classes(files, given) if values.data else {}
     tasks = list(dict.fromkeys(file.task for file in files if file.path in known))
-    with cli.as_usage():
-        folders = folders_by_task("--data", values.data, tasks)
+    folders = folders_by_task("--data", values.data, tasks)
     for file in files:  # what is wrong with a folder is said before anything is timed
         if file.task in folders and file.path in known:
             file.images = labelled_images(folders[file.task], None, *known[file.path])
@@ -155,11 +158,13 @@ def opened(paths: Sequence[str], tasks: Sequence[str] | None, provider: str) -> 
     for path in dict.fromkeys(found):
         facts = open_file(path, provider).get_modelmeta().custom_metadata_map
         files.append(File(path, facts.get("task", "?"), facts.get("precision")))
-    kept = [file for file in files if not tasks or file.task in tasks]
-    if not kept:
-        known = ", ".join(file.task for file in files)
-        raise ValueError(f"No file is of the task '{tasks[0]}'; their tasks are {known}.")
-    return kept
+    known = [file.task for file in files]
+    unknown = sorted({*(tasks or ())} - {*known})
+    if unknown:
+        raise ValueError(
+            f"No file is of the task '{unknown[0]}'; their tasks are {', '.join(known)}."
+        )
+    return [file for file in files if not tasks or file.task in tasks]
 
 
 def _classes(files: Sequence[File], given: tuple) -> dict[str, tuple[list[str] | None, int | None]]:

@@ -54,20 +54,23 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     provider = chosen_provider(values)
     files = exported_files(values.model)
     if len(files) > 1:
-        raise cli.UsageError(f"'{values.model}' has {len(files)} tasks; name the file of one")
+        raise cli.UsageError(
+            f"'{values.model}' has {len(files)} tasks; name the file of one, for instance "
+            f"{files[0]}"
+        )
     model = Classifier(files[0], values.pixel_range, values.image_size, provider)
     images = labelled_images(values.data, values.split, model.classes, model.count)
     for note in images.notes:
         print(note, file=sys.stderr)
     answers, scores = evaluate(model, images)
-    facts = {"task": model.task, "file": values.model, "data": str(images.folder)}
+    facts = {"task": model.task, "file": model.path, "data": str(images.folder)}
     facts |= {**as_json(scores), "errors": answers.failed}
     if values.output is not None:
         write_evaluation(values.output, answers.images, images.classes, facts)
     if values.json:
         print(json.dumps(facts, indent=2))
     else:
-        print(f"Task {model.task}: {values.model} on {images.folder}\n")
+        print(f"Task {model.task}: {model.path} on {images.folder}\n")
         print(as_table(scores))
         if values.output is not None:
             print(f"\nWritten: {values.output}")

@@ -17,6 +17,7 @@ import pathlib
 from absl import flags
 
 from packnet_tf.apps import cli
+from packnet_tf.apps.device.labelled import define_folders
 
 FLAGS = cli.new_flags()
 REQUIRED = POSITIONAL = ("pack", "output")
@@ -87,13 +88,11 @@ flags.DEFINE_string(
     flag_values=FLAGS,
 )
 flags.DEFINE_integer("calibration_images", 200, "How many of them to use.", 1, flag_values=FLAGS)
-flags.DEFINE_list(
+define_folders(
+    FLAGS,
     "evaluate",
-    [],
-    "Folder of a task's labelled images, to measure accuracy on; for several tasks TASK:FOLDER, "
-    "separated by commas. Uses the test images, or the validation images, or those that training "
-    "held out of the folder.",
-    flag_values=FLAGS,
+    "Folder of a task's labelled images, to measure accuracy on",
+    "those that training held out of the folder",
 )
 flags.DEFINE_boolean("bundle", False, "Share the weights between the tasks.", flag_values=FLAGS)
 flags.DEFINE_string(

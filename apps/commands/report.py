@@ -16,6 +16,7 @@ import pathlib
 from absl import flags
 
 from packnet_tf.apps import cli
+from packnet_tf.apps.device.labelled import define_folders
 
 FLAGS = cli.new_flags()
 REQUIRED = POSITIONAL = ("pack",)
@@ -24,13 +25,11 @@ flags.DEFINE_string("pack", None, "The pack, a .keras file.", flag_values=FLAGS)
 flags.DEFINE_string(
     "html", None, "File for the report as a self-contained page.", flag_values=FLAGS
 )
-flags.DEFINE_list(
+define_folders(
+    FLAGS,
     "data",
-    [],
-    "With --html, a task's folder of labelled images to measure on; for several tasks TASK:FOLDER, "
-    "separated by commas. Uses the test images, or the validation images, or those that training "
-    "held out of the folder.",
-    flag_values=FLAGS,
+    "With --html, a task's folder of labelled images to measure on",
+    "those that training held out of the folder",
 )
 flags.DEFINE_string(
     "model",
@@ -60,7 +59,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         policy_line,
         sentence,
         standing,
-        storage_rows,
+        storage_table,
         tasks_table,
     )
     from packnet_tf.reporting.tables import text_table
@@ -76,12 +75,14 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if facts["open"] is not None:
         print(f"Task '{facts['open']}' is still open.")
     if facts["tasks"]:
-        print(f"\n{tasks_table(facts)}")
+        tasks = tasks_table(facts)
+        print(f"\n{text_table(tasks.head, tasks.rows)}")
     shortfalls.warn(net)
     print(f"\n{capacity_bar(facts)}\n")
     if values.layers:
         print(f"{net.capacity()}\n")
-    print(text_table(["storage", "size"], storage_rows(facts)))
+    storage = storage_table(facts)
+    print(text_table(storage.head, storage.rows))
     if values.html is not None:
         from packnet_tf.apps.pages.pack_report import write_pack_report
 

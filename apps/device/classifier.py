@@ -137,8 +137,7 @@ class Classifier:
         if self._backwards:
             batch = batch[..., ::-1]
         if self._range is not None:
-            low, high = self._range
-            batch = batch.astype(np.float32) / 255.0 * (high - low) + low
+            batch = scaled(batch, self._range)
         if self._batch is not None:  # fill a fixed batch
             batch = np.concatenate([batch, batch[-1:].repeat(self._batch - len(batch), axis=0)])
         batch = np.ascontiguousarray(batch, self._dtype)
@@ -150,17 +149,44 @@ class Classifier:
                 "it was exported in a lower precision, export it in float32."
             )
         if self._outputs == TOP:
-            pairs = zip(*answers, strict=True)
-        else:
-            chances = answers[0].astype(np.float64)
-            if self._outputs == ["logits"]:
-                chances = softmax(chances)
-            best = np.argsort(-chances, axis=1, kind="stable")
-            pairs = zip(best, np.take_along_axis(chances, best, axis=1), strict=True)
-        return [
-            [(int(index), float(chance)) for index, chance in zip(*pair, strict=True)][:k]
-            for pair in pairs
-        ]
+            return _pairs(*answers, k)
+        return most_probable(answers[0], self._outputs == ["probabilities"], k)
+
+
+def scaled(images: np.ndarray, pixel_range: tuple[float, float]) -> np.ndarray:
+    """Scales uint8 images to a range of pixel values, as float32."""
+    low, high = pixel_range
+    return images.astype(np.float32) / 255.0 * (high - low) + low
+
+
+def most_probable(
+    answers: np.ndarray, probabilities: bool, k: int
+) -> list[list[tuple[int, float]]]:
+    """Returns the most probable classes of each image.
+
+    Args:
+        answers: logits or probabilities (n, classes).
+        probabilities: whether they are probabilities.
+        k: number of classes to return; fewer if there are fewer.
+
+    Returns:
+        For each image, pairs (index of the class, probability), the most probable first. Of classes
+        as probable as each other, that with the smaller index is first.
+
+    Example:
+        >>> most_probable(np.array([[0.25, 0.75]]), True, 1)
+        [[(1, 0.75)]]
+    """
+    chances = answers.astype(np.float64) if probabilities else softmax(answers)
+    best = np.argsort(-chances, axis=1, kind="stable")
+    return _pairs(best, np.take_along_axis(chances, best, axis=1), k)
+
+
+def _pairs(best: np.ndarray, chances: np.ndarray, k: int) -> list[list[tuple[int, float]]]:
+    return [
+        [(int(index), float(chance)) for index, chance in zip(*row, strict=True)][:k]
+        for row in zip(best, chances, strict=True)
+    ]
 
 
 def open_file(path: str, provider: str = "cpu"):

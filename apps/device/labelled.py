@@ -1,9 +1,12 @@
-"""Labels for a folder of images, by the class names of an exported file."""
+"""Labels for a folder of images, by the class names of a task."""
 
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 
+from absl import flags
+
+from packnet_tf.apps import cli
 from packnet_tf.apps.images.listing import LAYOUT, classes_in, composed, split_folders, split_named
 
 
@@ -33,13 +36,13 @@ def labelled_images(
         directory: a task's folder, `DIR/{train,validation,test}/<class>/<image>`, or a folder of
             class folders.
         split: which split; None for `test`, or `validation` if there is no `test`.
-        classes: names of the classes in the exported file; None if it has none. Then the class
-            folders are labelled in the order of their names.
-        count: number of classes in the exported file; None if unknown.
+        classes: names of the task's classes; None if it has none. Then the class folders are
+            labelled in the order of their names.
+        count: number of the task's classes; None if unknown.
 
     Raises:
         FileNotFoundError: the folder, the split, or all images are missing.
-        ValueError: the class folders do not match the classes of the exported file.
+        ValueError: the class folders do not match the classes of the task.
     """
     folder = _split_folder(pathlib.Path(directory), split)
     listed = classes_in(folder)
@@ -52,7 +55,7 @@ def labelled_images(
         classes = list(found)
         if count not in (None, len(found)):
             raise ValueError(
-                f"'{folder}' has {len(found)} class folders ({', '.join(found)}), and the file has "
+                f"'{folder}' has {len(found)} class folders ({', '.join(found)}), and the task has "
                 f"{count} classes without names. Expected one folder per class, sorted as in "
                 "training."
             )
@@ -67,6 +70,24 @@ def labelled_images(
     return Labelled(folder, list(classes), listed.pairs(classes), notes)
 
 
+def define_folders(values: flags.FlagValues, flag: str, what: str, otherwise: str) -> None:
+    """Defines a flag whose values `folders_by_task` takes.
+
+    Args:
+        values: the flags of the command.
+        flag: name of the flag.
+        what: what the folders are, for the help.
+        otherwise: which images count if a folder has no test or validation images, for the help.
+    """
+    flags.DEFINE_list(
+        flag,
+        [],
+        f"{what}; for several tasks TASK:FOLDER, separated by commas. Uses the test images, or the "
+        f"validation images, or {otherwise}.",
+        flag_values=values,
+    )
+
+
 def folders_by_task(flag: str, given: Sequence[str], tasks: Sequence[str]) -> dict[str, str]:
     """Returns the folders that a flag names, by task.
 
@@ -76,30 +97,39 @@ def folders_by_task(flag: str, given: Sequence[str], tasks: Sequence[str]) -> di
         tasks: names of the tasks that give classes.
 
     Raises:
-        ValueError: a value does not name its task, or names an unknown one.
+        UsageError: a value names no folder, or not one of the tasks, or one that has a folder.
 
     Example:
         >>> folders_by_task("--data", ["leaves:photos/leaves"], ["flowers", "leaves"])
         {'leaves': 'photos/leaves'}
     """
-    folders = dict(entry.split(":", 1) for entry in given if ":" in entry)
-    plain = [entry for entry in given if ":" not in entry]
     if given and not tasks:
-        raise ValueError(
-            f"{flag}={','.join(given)}: there is no task that gives classes, so none to measure."
+        raise cli.UsageError(
+            f"{flag}={','.join(given)}: there is no task that gives classes, so none to measure"
         )
-    if plain and (len(tasks) > 1 or len(given) > 1):
-        raise ValueError(
-            f"{flag}={','.join(given)} does not say which of the tasks {', '.join(tasks)} it is "
-            f"for. Write {flag}={tasks[0]}:{plain[0]}."
-        )
-    folders |= dict(zip(tasks, plain, strict=False))
-    unknown = sorted(set(folders) - set(tasks))
-    if unknown:
-        raise ValueError(
-            f"{flag} names the task '{unknown[0]}'; the tasks that give classes are "
-            f"{', '.join(tasks)}."
-        )
+    folders: dict[str, str] = {}
+    for entry in given:
+        task, colon, folder = entry.partition(":")
+        if not colon and len(tasks) == len(given) == 1:
+            task, folder = tasks[0], entry
+        elif not colon:
+            raise cli.UsageError(
+                f"{flag}={entry} does not say which of the tasks {', '.join(tasks)} it is for. "
+                f"Write {flag}=TASK:{entry}"
+            )
+        if task not in tasks:
+            raise cli.UsageError(
+                f"{flag} names the task '{task}'; the tasks that give classes are "
+                f"{', '.join(tasks)}"
+            )
+        if not folder:
+            raise cli.UsageError(f"{flag}={entry} names no folder. Write {flag}={task}:FOLDER")
+        if task in folders:
+            raise cli.UsageError(
+                f"{flag} names two folders for the task '{task}', '{folders[task]}' and "
+                f"'{folder}'. Leave one of them out"
+            )
+        folders[task] = folder
     return folders
 
 
@@ -131,9 +161,9 @@ def _check_names(
     unknown = [name for name, paths in found.items() if paths and name not in known]
     if missing or unknown:
         said = [f"lacks {_quoted(missing)}"] * bool(missing)
-        said += [f"has {_quoted(unknown)}, which the file does not know"] * bool(unknown)
+        said += [f"has {_quoted(unknown)}, which the task does not know"] * bool(unknown)
         raise ValueError(
-            f"'{folder}' {' and '.join(said)}. Expected one folder per class of the file: "
+            f"'{folder}' {' and '.join(said)}. Expected one folder per class of the task: "
             f"{', '.join(classes)}."
         )
 

@@ -81,9 +81,7 @@ def load_preset(source: str, weights: bool = True) -> Preset:
     found = str(folder.resolve()) if folder.is_dir() else source
     try:
         backbone = keras_hub.models.Backbone.from_preset(found, load_weights=weights)
-    except (
-        Exception
-    ) as error:  # of KerasHub, of Kaggle's and Hugging Face's clients, of the network
+    except Exception as error:  # KerasHub, the clients of the hubs, and the network raise many
         text = (str(error) or type(error).__name__).split("\n")[0]
         raise ValueError(
             f"Cannot load the preset '{source}' with keras-hub {keras_hub.__version__}: "

@@ -195,6 +195,11 @@ def pretrained_head(
     """
     import keras
 
+    if not source.endswith(SUFFIXES) and source not in applications():
+        raise ValueError(
+            f"'{source}' is neither a file nor a model of keras.applications, and only those have "
+            "a classifier that can be the head of a task. Leave head: pretrained out."
+        )
     network = _network(source, image_size, weights, output)
     last = network.layers[-1]
     if (
@@ -248,8 +253,6 @@ def _application(name: str, image_size: int | None, weights: str, output: str | 
 
         whole = vgg16(size, **OWN[name], weights=weights)
         return whole if output else _up_to(whole, "fc2_dropout")
-    if name not in applications():
-        raise hub.unknown(name, applications())
     build = getattr(keras.applications, name)
     if output is not None and not _is_within(build, output, size):
         return build(include_top=True, weights=weights, input_shape=(size, size, 3))

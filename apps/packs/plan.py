@@ -1,6 +1,7 @@
 """The settings of `packnet train`, from which `research.settings` derives `packnet compare`'s."""
 
 import dataclasses
+import pathlib
 
 from packnet_tf.apps.images.pixel_scales import SCALES
 from packnet_tf.apps.settings import setting
@@ -8,6 +9,11 @@ from packnet_tf.packing.pruning import check_ratio
 from packnet_tf.planning import usual_prune_epoch
 
 WAYS = ("ratio", "auto", "equal_shares")  # values of `prune` other than a list of ratios
+
+
+def logs_folder(pack: str | pathlib.Path) -> pathlib.Path:
+    """Returns the folder beside a pack for the measurements of training, a folder per task."""
+    return pathlib.Path(f"{pack}.runs")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

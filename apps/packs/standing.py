@@ -6,10 +6,10 @@ import pathlib
 import packnet_tf
 from packnet_tf.apps import cli
 from packnet_tf.net import PackNet
-from packnet_tf.reporting.tables import count_bytes, text_table
+from packnet_tf.reporting.tables import Table, count_bytes
 
 MOMENTS = ("linear_head", "before_prune", "after_prune", "retrained", "test")
-SHORT = ("linear_head", "before_prune", "retrained", "test")  # those of the printed table
+SHORT = ("linear_head", "before_prune", "retrained", "test")  # as many as fit a terminal
 BAR = 60  # characters of the printed bar
 MARKS = "123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 ROUNDING = 0.01  # of a task: ratios are rounded to whole weights in every layer
@@ -179,45 +179,42 @@ def capacity_bar(facts: dict) -> str:
     return "\n".join([f"[{bar}]", *lines])
 
 
-def tasks_table(facts: dict) -> str:
-    """Lays out the tasks, a row each: classes, accuracies, share of packed weights, bytes, date.
+def tasks_table(facts: dict, full: bool = False) -> Table:
+    """Returns a row per task: classes, accuracies, share of packed weights, bytes, date.
 
     Args:
         facts: what `standing` returns.
+        full: whether to add the number of training images and the accuracy after the prune.
     """
-    rows = [
-        [
-            str(task["number"]),
-            title(task, facts),
-            str(len(task["classes"])) if task["classes"] else "-",
-            *accuracies(task, SHORT),
-            f"{task['owns']:.1%}",
-            count_bytes(task["bytes"]),
-            day(task),
-        ]
-        for task in facts["tasks"]
-    ]
-    moments = [moment.replace("_", " ") for moment in SHORT]
-    return text_table(["", "task", "classes", *moments, "owns", "of its own", "packed on"], rows)
+    moments = MOMENTS if full else SHORT
+    head = ["", "task", "classes", *["training images"] * full]
+    head += [*(moment.replace("_", " ") for moment in moments), "owns", "of its own", "packed on"]
+    rows = []
+    for task in facts["tasks"]:
+        name, results = task["task"], task["results"]
+        rows.append(
+            [
+                str(task["number"]),
+                f"{name} (adopted)" if name == facts["base"] else name,
+                str(len(task["classes"])) if task["classes"] else "-",
+                *[_training_images(task["metadata"])] * full,
+                *(f"{results[moment]:.1%}" if moment in results else "-" for moment in moments),
+                f"{task['owns']:.1%}",
+                count_bytes(task["bytes"]),
+                str(task["metadata"].get("committed", "-"))[:10],  # the day
+            ]
+        )
+    return Table(head, rows)
 
 
-def title(task: dict, facts: dict) -> str:
-    """Returns the name of a task of `standing` for a table; the base is marked."""
-    return f"{task['task']} (adopted)" if task["task"] == facts["base"] else task["task"]
+def _training_images(metadata: dict) -> str:
+    images = metadata.get("images")
+    count = images.get("train") if isinstance(images, dict) else None
+    return f"{count:,}" if isinstance(count, int) else "-"  # in Python one may note anything
 
 
-def accuracies(task: dict, moments: tuple[str, ...] = MOMENTS) -> list[str]:
-    """Formats the accuracies of a task of `standing`; "-" for what was not measured."""
-    return [f"{task['results'][m]:.1%}" if m in task["results"] else "-" for m in moments]
-
-
-def day(task: dict) -> str:
-    """Returns the day on which a task of `standing` was committed; "-" if it is not known."""
-    return str(task["metadata"].get("committed", "-"))[:10]
-
-
-def storage_rows(facts: dict) -> list[list[str]]:
-    """Returns the rows of a table of the storage: what for, and bytes.
+def storage_table(facts: dict) -> Table:
+    """Returns the bytes of the pack's parts, of one network, and of one per task.
 
     Args:
         facts: what `standing` returns.
@@ -235,4 +232,4 @@ def storage_rows(facts: dict) -> list[list[str]]:
     if count > 1:
         sizes[f"{count} separate networks"] = separate_bytes(facts)
     sizes["the pack's file, with the layers' configuration"] = facts["bytes"]
-    return [[name, count_bytes(size)] for name, size in sizes.items()]
+    return Table(["storage", "size"], [[name, count_bytes(size)] for name, size in sizes.items()])

@@ -24,9 +24,9 @@ def calibration_images(net, pack: str, folder: str, count: int) -> np.ndarray:
         folder: folder of images, searched with its subfolders.
         count: number of images, chosen with a fixed seed.
     """
-    check_shapes(net.state.trunk, pack)
+    pipeline = _pipeline(net, pack)
     files = _chosen([(path, 0) for path in images_in(folder)], count)
-    data = _pipeline(net, pack).evaluation(_readable(files))
+    data = pipeline.evaluation(_readable(files))
     return np.concatenate([images for images, _ in data.as_numpy_iterator()])
 
 
@@ -34,9 +34,8 @@ def labelled_batches(net, pack: str, tasks: Sequence[str], given: Sequence[str])
     """Returns the batches (images, labels) of the folders in `--evaluate`, by task.
 
     Raises:
-        ValueError: a folder does not name its task, or names an unknown one.
+        UsageError: see `folders_by_task`.
     """
-    check_shapes(net.state.trunk, pack)
     folders = folders_by_task("--evaluate", given, classifying(net, tasks))
     pipeline = _pipeline(net, pack)
     found = {task: held_out_images(net, task, folder) for task, folder in folders.items()}
@@ -63,7 +62,6 @@ def noted_images(
         By task, training images for calibration (None for a task without images); and, for tasks
         with images, its test images with labels, or the validation images if there are none.
     """
-    check_shapes(net.state.trunk, pack)
     pipeline = _pipeline(net, pack)
     calibration, evaluate = dict.fromkeys(tasks), {}
     for task in tasks:
@@ -177,5 +175,6 @@ def _readable(files: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
 
 
 def _pipeline(net, pack: str) -> Pipeline:
+    check_shapes(net.state.trunk, pack)
     shape = net.state.trunk.input_shape[1:]
     return Pipeline(shape, 32, 0, cache=False, pixel_range=pixel_range(net, pack))

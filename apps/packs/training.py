@@ -14,7 +14,7 @@ from packnet_tf.apps.packs import rates
 from packnet_tf.apps.packs.base import coming_base, optimizer_name, reused
 from packnet_tf.apps.packs.job import Job
 from packnet_tf.apps.packs.opening import check_shapes, open_pack, pixel_range
-from packnet_tf.apps.packs.plan import Plan
+from packnet_tf.apps.packs.plan import Plan, logs_folder
 from packnet_tf.backend.distribution import is_chief, strategy_of
 from packnet_tf.planning import plan as planned
 from packnet_tf.planning import plan_table, too_little
@@ -138,7 +138,7 @@ def _trainer(
             for job, count in zip(jobs, steps, strict=True)
         ],
         directory=directory,
-        logs=f"{plan.pack}.runs",
+        logs=logs_folder(plan.pack),
         batch_size=plan.batch_size,
         jit_compile={"on": True, "off": False}.get(plan.jit_compile, "auto"),
         seed=plan.seed,

@@ -7,7 +7,13 @@ import numpy as np
 
 from packnet_tf.apps import cli
 from packnet_tf.apps.device.classifier import Classifier, NotAClassifierError
-from packnet_tf.apps.device.evaluation import Answer, Answers, confusion_matrix, evaluate
+from packnet_tf.apps.device.evaluation import (
+    Answer,
+    Answers,
+    confusion_matrix,
+    evaluate,
+    summary,
+)
 from packnet_tf.apps.device.exported_files import exported_files
 from packnet_tf.apps.device.labelled import Labelled, folders_by_task
 from packnet_tf.apps.packs.opening import pixel_range
@@ -27,18 +33,14 @@ class Measured:
         source: the file that answered.
         images: the images.
         answers: the answers to those that can be read.
+        accuracy: the share of right answers, 0 to 1.
     """
 
     task: str
     source: str
     images: Labelled
     answers: Answers
-
-    @property
-    def accuracy(self) -> float:
-        """The share of right answers, 0 to 1."""
-        found = self.answers.images
-        return sum(one.classes[0] == one.label for one in found) / len(found)
+    accuracy: float
 
     @property
     def confusion(self) -> np.ndarray:
@@ -64,6 +66,7 @@ def measure(net: PackNet, pack: str, data: Sequence[str], model: str | None) -> 
 
     Raises:
         OSError, ValueError: a folder or a file does not fit; the message says what.
+        UsageError: see `folders_by_task`.
     """
     if model is None:
         for task, folder in folders_by_task("--data", data, classifying(net, net.tasks)).items():
@@ -118,5 +121,6 @@ def _images(net: PackNet, classifier: Classifier | PackClassifier, folder: str) 
 
 def _measured(classifier: Classifier | PackClassifier, images: Labelled) -> Measured:
     print(f"Measuring {classifier.task} on {images.folder} ...", flush=True)
-    answers, _ = evaluate(classifier, images)
-    return Measured(classifier.task, classifier.path, images, answers)
+    answers, scores = evaluate(classifier, images)
+    accuracy = summary(scores)["accuracy"]
+    return Measured(classifier.task, classifier.path, images, answers, accuracy)

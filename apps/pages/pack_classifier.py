@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from packnet_tf.apps.device.classifier import most_probable, scaled
 from packnet_tf.apps.images.pixels import read_image
 from packnet_tf.apps.packs.opening import check_shapes, pixel_range
-from packnet_tf.export.graph.outputs import are_probabilities, softmax
+from packnet_tf.export.graph.outputs import are_probabilities
 from packnet_tf.net import PackNet
 
 
@@ -53,14 +54,16 @@ class PackClassifier:
         return read_image(path, *self.size, self._channels)
 
     def top_of(self, images: Sequence[np.ndarray], k: int) -> list[list[tuple[int, float]]]:
-        """Returns the most probable classes of images, as `Classifier.top_of` does."""
-        low, high = self._range
-        batch = np.stack(images).astype(np.float32) / 255.0 * (high - low) + low
-        chances = np.asarray(self._model.predict_on_batch(batch), np.float64)
-        if not are_probabilities(chances):
-            chances = softmax(chances)
-        best = np.argsort(-chances, axis=1, kind="stable")[:, :k]
-        return [
-            [(int(index), float(row[index])) for index in found]
-            for found, row in zip(best, chances, strict=True)
-        ]
+        """Returns the most probable classes of images, as `Classifier.top_of` does.
+
+        Raises:
+            ValueError: an answer is NaN or infinite.
+        """
+        answers = self._model.predict_on_batch(scaled(np.stack(images), self._range))
+        answers = np.asarray(answers, np.float64)
+        if not np.isfinite(answers).all():
+            raise ValueError(
+                f"Task '{self.task}' of '{self.path}' answers NaN or infinite numbers. Train the "
+                "task again, at a lower learning rate, or leave it out of --data."
+            )
+        return most_probable(answers, are_probabilities(answers), k)

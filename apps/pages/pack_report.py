@@ -7,24 +7,18 @@ import numpy as np
 from PIL import Image
 
 from packnet_tf.apps.images.pixels import read_whole_image
-from packnet_tf.apps.packs.standing import (
-    MOMENTS,
-    accuracies,
-    day,
-    sentence,
-    shares,
-    storage_rows,
-    title,
-)
+from packnet_tf.apps.packs.plan import logs_folder
+from packnet_tf.apps.packs.standing import sentence, shares, storage_table, tasks_table
 from packnet_tf.apps.pages.figures import draw_confusion, draw_storage
 from packnet_tf.apps.pages.measured import Measured, measure
-from packnet_tf.apps.pages.page import Illustration, Table, jpeg, svg, write_page
+from packnet_tf.apps.pages.page import Illustration, jpeg, svg, write_page
 from packnet_tf.net import PackNet
 from packnet_tf.reporting.colours import task_colours
 from packnet_tf.reporting.history import History
 from packnet_tf.reporting.history_plot import plot_history
 from packnet_tf.reporting.plotting import plot_capacity
-from packnet_tf.reporting.tables import count_bytes
+from packnet_tf.reporting.tables import Table
+from packnet_tf.trainer.logs import HISTORY
 
 FREE = "#dddddd"
 THUMBNAIL = 192  # pixels, the longer side of a picture
@@ -55,7 +49,7 @@ def write_pack_report(
         lead=sentence(facts),
         still_open=facts["open"],
         warnings=facts["shortfalls"],
-        tasks=_tasks(facts),
+        tasks=tasks_table(facts, full=True),
         bar=list(zip(found, found.values(), [*task_colours(len(found) - 1), FREE], strict=True)),
         curves=_curves(history) if history else None,
         lost=lost,
@@ -67,7 +61,7 @@ def write_pack_report(
             "Bytes of weights; files add the configuration of layers.",
             svg(draw_storage(facts)),
         ),
-        storage_table=Table(["what for", "size"], storage_rows(facts)),
+        storage_table=storage_table(facts),
         measured=[_section(one) for one in measured],
         made=_made(facts),
     )
@@ -77,7 +71,7 @@ def training_history(pack: pathlib.Path, facts: dict) -> tuple[History, list[str
     """Reads what training left of the tasks of a pack.
 
     Args:
-        pack: the pack's file; the histories are in `PACK.runs/TASK/history.json`.
+        pack: the pack's file.
         facts: what `standing` returns for it.
 
     Returns:
@@ -86,7 +80,7 @@ def training_history(pack: pathlib.Path, facts: dict) -> tuple[History, list[str
     found, lost = History(), []
     for task in facts["tasks"]:
         name = task["task"]
-        path = pathlib.Path(f"{pack}.runs") / name / "history.json"
+        path = logs_folder(pack) / name / HISTORY
         entry = History.read(path)
         if not entry:
             continue
@@ -96,26 +90,6 @@ def training_history(pack: pathlib.Path, facts: dict) -> tuple[History, list[str
         else:
             lost.append(f"'{path}' is of another training of '{name}', so it is left out.")
     return found, lost
-
-
-def _tasks(facts: dict) -> Table:
-    head = ["", "task", "classes", "training images", *(m.replace("_", " ") for m in MOMENTS)]
-    rows = []
-    for task in facts["tasks"]:
-        images = task["metadata"].get("images", {})
-        rows.append(
-            [
-                str(task["number"]),
-                title(task, facts),
-                str(len(task["classes"])) if task["classes"] else "-",
-                f"{images['train']:,}" if "train" in images else "-",
-                *accuracies(task),
-                f"{task['owns']:.1%}",
-                count_bytes(task["bytes"]),
-                day(task),
-            ]
-        )
-    return Table([*head, "owns", "of its own", "packed on"], rows)
 
 
 def _curves(history: History) -> Illustration:

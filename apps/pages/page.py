@@ -6,7 +6,6 @@ import functools
 import io
 import pathlib
 import warnings
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import jinja2
@@ -18,19 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 10.0  # inches, of every figure: their fonts then have one size on the page
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table of a page.
-
-    Attributes:
-        head: column titles.
-        rows: rows of cells; the first column is aligned left, the others right.
-    """
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from packnet_tf.apps.packs.beginning import Beginning, begin
 from packnet_tf.apps.packs.floor import Floor
 from packnet_tf.apps.research.methods.job import Job, TaskData, accuracy, network_bytes
 from packnet_tf.apps.research.settings import Packing
-from packnet_tf.backend.atomic import replacing
+from packnet_tf.backend.json_files import write_json
 from packnet_tf.reporting.history import History
 from packnet_tf.trainer.run import HISTORY, PACK
 from packnet_tf.training.heads import next_features
@@ -183,5 +183,4 @@ def _read(job: Job) -> dict:
 
 
 def _write(job: Job, state: dict) -> None:
-    with replacing(job.folder / "state.json") as temporary:
-        temporary.write_text(json.dumps(state), encoding="utf-8")
+    write_json(job.folder / "state.json", state)

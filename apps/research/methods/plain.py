@@ -15,6 +15,7 @@ from packnet_tf.apps.research.methods.job import Job, TaskData, accuracy, networ
 from packnet_tf.apps.research.settings import Settings
 from packnet_tf.backend.atomic import replacing
 from packnet_tf.backend.distribution import has_accelerator
+from packnet_tf.backend.json_files import write_json
 from packnet_tf.backend.keras_internals import all_layers
 from packnet_tf.backend.optimizers import reset_optimizer
 from packnet_tf.normalization.statistics import moves_statistics, update_statistics
@@ -252,8 +253,7 @@ def _save_progress(job: Job, trunk: keras.Model, heads: list, state: dict) -> No
     path = job.folder / _file(len(heads))
     with replacing(path) as temporary:
         with_heads(trunk, heads).save(temporary)
-    with replacing(job.folder / "state.json") as temporary:
-        temporary.write_text(json.dumps(state), encoding="utf-8")
+    write_json(job.folder / "state.json", state)
     (job.folder / _file(len(heads) - 1)).unlink(missing_ok=True)
 
 

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from packnet_tf.apps.pages.page import Illustration, Table, svg, write_page
+from packnet_tf.apps.pages.page import Illustration, svg, write_page
 from packnet_tf.apps.research.definition import Comparison
 from packnet_tf.apps.research.results.sentences import below_the_floor, chosen, missing, verdict
 from packnet_tf.apps.research.results.summary import Line, collect, lines, write_csv
 from packnet_tf.apps.research.results.tables import prune_table, summary_table, task_table
 from packnet_tf.apps.research.runs import Entry
 from packnet_tf.backend.atomic import replacing
-from packnet_tf.reporting.tables import text_table
+from packnet_tf.reporting.tables import Table, text_table
 
 PACKAGES = ("keras", "tensorflow", "numpy")
 NOTES = (

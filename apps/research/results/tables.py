@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from packnet_tf.apps.pages.page import Table
 from packnet_tf.apps.research.definition import Comparison
 from packnet_tf.apps.research.results.summary import Line
-from packnet_tf.reporting.tables import count_bytes
+from packnet_tf.reporting.tables import Table, count_bytes
 
 
 def summary_table(titled: Sequence[tuple[str, Line]]) -> Table:

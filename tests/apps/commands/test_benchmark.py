@@ -115,10 +115,12 @@ def test_only_the_tasks_named_are_measured(onnx, photos, measured, capsys, tmp_p
     assert benchmark(capsys, model, other, "--task=colours", f"--data={photos}")[0] == 0
     assert [call[0] for call in measured] == [model]
     assert benchmark(capsys, onnx, "--task=model_task2.onnx", model, model)[0] == 1
-    status, _, err = benchmark(capsys, model, other, "--task=moods")
-    assert (status, err) == (
-        1, "packnet benchmark: No file is of the task 'moods'; their tasks are colours, shades.\n"
-    )  # fmt: skip
+    for tasks in ("moods", "colours,moods"):
+        status, _, err = benchmark(capsys, model, other, f"--task={tasks}")
+        assert (status, err) == (
+            1,
+            "packnet benchmark: No file is of the task 'moods'; their tasks are colours, shades.\n",
+        )
 
 
 @pytest.mark.parametrize(

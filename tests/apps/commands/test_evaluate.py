@@ -230,12 +230,14 @@ def test_a_folder_stands_for_the_one_task_in_it(colours, tmp_path, capsys):
     assert f"The folder '{folder}' has no manifest.json." in err
     write_model(folder / "model_task1.onnx")
     manifest(folder, "model_task1.onnx")
-    assert evaluate(capsys, folder, colours)[0] == 0
+    status, out, _ = evaluate(capsys, folder, colours, "--json")
+    assert (status, json.loads(out)["file"]) == (0, str(folder / "model_task1.onnx"))
     write_model(folder / "model_task2.onnx", task="two")
     manifest(folder, "model_task1.onnx", "model_task2.onnx")
     status, out, err = evaluate(capsys, folder, colours)
     assert (status, out) == (2, "")
-    assert f"'{folder}' has 2 tasks; name the file of one" in err
+    first = folder / "model_task1.onnx"
+    assert f"'{folder}' has 2 tasks; name the file of one, for instance {first}. See" in err
 
 
 def test_a_file_that_does_not_classify_is_refused(colours, tmp_path, capsys):
@@ -341,10 +343,10 @@ def test_training_images_are_measured_on_request_only(tmp_path):
     ("classes", "said"),
     [
         (["blue", "green", "red", "grey", "pink"], "lacks 'grey', 'pink'"),
-        (["blue"], "has 'green', 'red', which the file does not know"),
+        (["blue"], "has 'green', 'red', which the task does not know"),
         (
             ["blue", "green", "grey"],
-            "lacks 'grey' and has 'red', which the file does not know",
+            "lacks 'grey' and has 'red', which the task does not know",
         ),
     ],
 )
@@ -352,7 +354,7 @@ def test_missing_and_unknown_classes_are_named(classes, said, colours):
     with pytest.raises(ValueError) as error:
         labelled_images(colours, None, classes, len(classes))
     assert str(error.value) == (
-        f"'{colours}' {said}. Expected one folder per class of the file: {', '.join(classes)}."
+        f"'{colours}' {said}. Expected one folder per class of the task: {', '.join(classes)}."
     )
 
 
@@ -360,7 +362,7 @@ def test_without_names_the_number_of_folders_must_fit(colours):
     with pytest.raises(ValueError) as error:
         labelled_images(colours, None, None, 4)
     assert str(error.value) == (
-        f"'{colours}' has 3 class folders (blue, green, red), and the file has 4 classes without "
+        f"'{colours}' has 3 class folders (blue, green, red), and the task has 4 classes without "
         "names. Expected one folder per class, sorted as in training."
     )
     assert labelled_images(colours, None, None, None).classes == ["blue", "green", "red"]

@@ -13,7 +13,7 @@ from helpers.cases import slow
 from helpers.image_folders import write_trunk
 from helpers.pack_helpers import mlp_trunk, packed
 from packnet_tf.apps.images.pixel_scales import application_scale, scale_of, scale_pixels
-from packnet_tf.apps.images.trunks import load_trunk
+from packnet_tf.apps.images.trunks import load_trunk, pretrained_head
 
 
 @pytest.mark.parametrize(
@@ -152,6 +152,11 @@ def test_an_application_becomes_a_trunk_that_packs():
 def test_unknown_trunks_are_named(arguments, text):
     with pytest.raises((FileNotFoundError, ValueError), match=text):
         load_trunk(**arguments)
+
+
+def test_a_preset_has_no_classifier_to_keep():
+    with pytest.raises(ValueError, match="'resnet_18_imagenet' is neither a file nor a model of"):
+        pretrained_head("resnet_18_imagenet", "stack3_block1_out")
 
 
 def test_what_is_no_network_is_no_trunk(tmp_path):

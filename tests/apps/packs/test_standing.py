@@ -6,7 +6,7 @@ from packnet_tf.apps.packs.standing import (
     capacity_bar,
     policy_line,
     sentence,
-    storage_rows,
+    storage_table,
     tasks_table,
 )
 
@@ -89,9 +89,21 @@ def test_the_key_of_the_bar_is_wrapped():
 
 
 def test_a_row_of_the_table_has_accuracies_and_the_day():
-    row = tasks_table(facts()).splitlines()[-1].split()
-    assert row == [
-        "3", "b", "2", "85.0%", "-", "90.0%", "-", "20.0%", "100", "bytes", "2026-03-01",
+    row = tasks_table(facts()).rows[-1]
+    assert row == ["3", "b", "2", "85.0%", "-", "90.0%", "-", "20.0%", "100 bytes", "2026-03-01"]
+
+
+@pytest.mark.parametrize(
+    ("noted", "shown"), [({"train": 1200, "test": 9}, "1,200"), ({}, "-"), (500, "-"), (None, "-")]
+)
+def test_the_full_table_has_training_images_and_all_moments(noted, shown):
+    found = facts()
+    found["tasks"][-1]["metadata"]["images"] = noted
+    table = tasks_table(found, full=True)
+    row = dict(zip(table.head, table.rows[-1], strict=True))
+    assert row["training images"] == shown
+    assert [row[name] for name in ("linear head", "after prune", "retrained")] == [
+        "85.0%", "-", "90.0%",
     ]  # fmt: skip
 
 
@@ -106,11 +118,10 @@ def test_the_policy_and_the_pixel_values_are_said(notes, end):
 
 
 def test_the_base_is_marked_in_the_table():
-    rows = tasks_table(facts(base="base")).splitlines()[2:]
-    assert ["(adopted)" in row for row in rows] == [True, False, False]
+    assert [row[1] for row in tasks_table(facts(base="base")).rows] == ["base (adopted)", "a", "b"]
 
 
 def test_storage_adds_up():
-    sizes = dict(storage_rows(facts()))
+    sizes = dict(storage_table(facts()).rows)
     assert sizes["all values"] == "1.45 kB"
     assert sizes["3 separate networks"] == "3.40 kB"

@@ -2,6 +2,8 @@
 
 import shutil
 
+import keras
+import numpy as np
 import pytest
 from keras import layers
 
@@ -11,6 +13,7 @@ from helpers.pack_helpers import jolt
 from packnet_tf.apps.images.folders import read_folder
 from packnet_tf.apps.main import main
 from packnet_tf.apps.packs.task_images import held_out_images
+from packnet_tf.apps.pages.pack_classifier import PackClassifier
 
 CLASSES = ["dark", "light"]
 
@@ -56,7 +59,7 @@ def test_a_folder_without_a_name_is_for_the_one_task_that_gives_classes(place, t
     assert main(["export", pack, onnx, f"--evaluate={folder}"]) == 0
     assert main(["benchmark", onnx, f"--data={folder}", "--seconds=0", "--batch_sizes=1"]) == 0
     assert "accuracy" in capsys.readouterr().out.rpartition("file ")[2]
-    assert main(["report", pack, page, f"--data=base:{folder}"]) == 1
+    assert main(["report", pack, page, f"--data=base:{folder}"]) == 2
     assert "the tasks that give classes are shades." in capsys.readouterr().err
 
 
@@ -85,3 +88,14 @@ def test_files_with_other_classes_than_the_pack_are_refused(place, tmp_path, cap
     page = f"--html={tmp_path / 'page.html'}"
     assert main(["report", str(place / "garden.keras"), page, f"--model={onnx}"]) == 1
     assert "has other classes of 'shades' than" in capsys.readouterr().err
+
+
+def test_a_task_that_answers_no_numbers_is_named(place):
+    net = packnet_tf.load(place / "garden.keras")
+    large = layers.Dense(2, bias_initializer=keras.initializers.Constant(3e38))
+    net.add_task("broken", keras.Sequential([large, layers.Rescaling(10.0)]))  # float32 overflows
+    net.commit()
+    images = [np.zeros((16, 16, 3), np.uint8)]
+    with pytest.raises(ValueError, match=r"Task 'broken' of 'p.keras' answers NaN or infinite"):
+        PackClassifier(net, "broken", "p.keras").top_of(images, 1)
+    assert len(PackClassifier(net, "shades", "p.keras").top_of(images, 1)[0]) == 1

@@ -106,7 +106,7 @@ def test_a_pack_with_an_open_task_alone_has_a_page(tmp_path, capsys):
     assert "Task 'birds' is still open." in out
     assert "packed on" not in out + page.read_text()
     assert "Task &#39;birds&#39; is still open" in page.read_text().replace("'", "&#39;")
-    assert main(["report", str(tmp_path / "new.keras"), f"--html={page}", "--data=a/"]) == 1
+    assert main(["report", str(tmp_path / "new.keras"), f"--html={page}", "--data=a/"]) == 2
     assert "there is no task that gives classes" in capsys.readouterr().err
 
 
