@@ -35,8 +35,8 @@ def export_onnx(
     Args:
         net: the pack.
         task: name of a committed task.
-        path: the `.onnx` file to write. If the weights exceed 2 GiB, they go to `NAME.onnx.data`
-            beside it.
+        path: the `.onnx` file to write. If the weights exceed 2 GiB, they go to
+            `NAME.onnx-HASH.data` beside it.
         samples: inputs to compare on, in addition to random ones: an array (n, ...), a list of one
             array per input, or a dict by input name.
         calibration: inputs for calibrating the activation ranges of `precision="int8"`: as
@@ -58,12 +58,7 @@ def export_onnx(
         >>> difference < 1e-4
         True
     """
-    path, export_options = pathlib.Path(path), ExportOptions(**options)
-    if path.suffix != ".onnx" or path.is_dir():
-        raise ValueError(
-            f"'{path}' cannot be the file: expected a name that ends in .onnx, and no folder. "
-            f"Write '{path.with_suffix('')}/model.onnx', for instance."
-        )
+    path, export_options = checked_file(path), ExportOptions(**options)
     graph = TaskGraph(net, task, export_options)
     with beside(path.parent) as folder:
         data = Data(samples, calibration)
@@ -123,7 +118,7 @@ def export_all(
     exported, files = chosen(net, tasks), manifests.file_names(names, net.tasks)
     directory, export_options = pathlib.Path(directory), ExportOptions(**options)
     check_data(net, samples, evaluate)
-    calibration = _per_task(net, exported, calibration)
+    calibration = per_task(net, exported, calibration)
     old = manifests.read(directory)
     manifest = (
         manifests.empty(manifests.FILES)
@@ -145,6 +140,21 @@ def export_all(
         written = [path.name for path in folder.iterdir()]
     manifests.remove_stale(directory, old, manifest, written)
     return Exported(manifest)
+
+
+def checked_file(path: AnyPath) -> pathlib.Path:
+    """Returns the path of a file to write.
+
+    Raises:
+        ValueError: it does not end in `.onnx`, or is a folder.
+    """
+    path = pathlib.Path(path)
+    if path.suffix != ".onnx" or path.is_dir():
+        raise ValueError(
+            f"'{path}' cannot be the file: expected a name that ends in .onnx, and no folder. "
+            f"Write '{path.with_suffix('')}/model.onnx', for instance."
+        )
+    return path
 
 
 def chosen(net: PackNet, tasks: Sequence[str] | None) -> list[str]:
@@ -179,7 +189,7 @@ def check_data(
     check_by_task("evaluate", evaluate, net.tasks, "(images, labels)")
 
 
-def _per_task(
+def per_task(
     net: PackNet, names: Sequence[str], calibration: AnyData | Mapping[str, AnyData]
 ) -> dict[str, AnyData]:
     """Returns the calibration inputs by task name."""

@@ -17,7 +17,7 @@ DEFAULT_OPSET = 17
 # Softmax and Split have the meaning used here from 13 on; the converter supports up to 18.
 OPSETS = (13, 18)
 # Metadata keys that the export sets itself; notes and options cannot override them.
-FACTS = ("task", "task_number", "classes", "channel_order", "precision")
+FACTS = ("task", "task_number", "tasks", "classes", "channel_order", "precision")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -178,12 +178,12 @@ class TaskGraph:
         onnx_session = session(path)
         found = self.comparison.difference(onnx_session, batches)
         if options.precision == "float32":
-            self._check(found)
+            self.check(found)
         if optimized:
             files.append(path.with_suffix(".ort"))
             optimize(path, files[-1])
             rounding = 0.0 if options.precision == "float32" else found.relative
-            self._check(self.comparison.difference(session(files[-1]), batches), rounding)
+            self.check(self.comparison.difference(session(files[-1]), batches), rounding)
         if data.evaluate is not None:
             entry["evaluated"] = self.comparison.accuracy(onnx_session, data.evaluate)
         return {**self._entry(proto, files, found), **entry}
@@ -206,9 +206,9 @@ class TaskGraph:
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "plain.onnx"
             save(proto, path)
-            self._check(comparison.difference(session(path), batches))
+            self.check(comparison.difference(session(path), batches))
 
-    def _check(self, found: Difference, rounding: float = 0.0) -> None:
+    def check(self, found: Difference, rounding: float = 0.0) -> None:
         """Refuses a difference above the tolerance and what the precision costs (`rounding`)."""
         allowed = self.options.tolerance + rounding
         if not found.relative <= allowed:
@@ -261,14 +261,21 @@ class TaskGraph:
             "opset": self.options.opset,
             "precision": self.options.precision,
             "preprocessing": "trained" if self.pixels is None else self.pixels.facts(),
-            "relative_difference": found.relative,
-            "absolute_difference": found.absolute,
-            "agreement": found.agreement,
-            "compared_inputs": found.samples,
+            **measured(found),
             "options": self.options.changed(),
             "notes": self._notes(),
             "made_by": manifests.made_by(),
         }
+
+
+def measured(found: Difference) -> dict:
+    """Returns the entries of the manifest about a comparison with Keras."""
+    return {
+        "relative_difference": found.relative,
+        "absolute_difference": found.absolute,
+        "agreement": found.agreement,
+        "compared_inputs": found.samples,
+    }
 
 
 def described(proto: "ModelProto") -> dict:

@@ -55,6 +55,10 @@ class PackNet(StoredPack):
             rules are `norms="shared", restart="zero"`.
         embeddings: "shared": embeddings train with the first task and are then frozen; "packed":
             they are packed in the same way as kernels.
+        stem: name of the last layer of the stem. The stem trains with the first task, kernels and
+            norms included, and is then frozen: all tasks share it, so a device computes it once
+            for all tasks, see `packnet_tf.export.export_multitask`. Layers that are frozen in the
+            trunk stay as they are. Default: no stem.
 
     Attributes:
         notes: dict of your own strings, saved with the pack and written into exported files.
@@ -79,14 +83,15 @@ class PackNet(StoredPack):
         norms: str = "per_task",
         restart: str = "trunk",
         embeddings: str = "shared",
+        stem: str | None = None,
     ):
-        policy = Policy(biases, norms, restart, embeddings)
+        policy = Policy(biases, norms, restart, embeddings, stem)
         check_trunk(trunk.state.trunk if isinstance(trunk, PackNet) else trunk)
-        store = cloning.pack_trunk(trunk, policy.embeddings == "packed")
+        store = cloning.pack_trunk(trunk, policy.embeddings == "packed", stem)
         self.state = PackState(store, policy, store.packed_weights())
         self._open_model = None
         if not self.state.weights:
-            raise nothing_to_pack(trunk, embeddings)
+            raise nothing_to_pack(trunk, policy)
 
     # -- The verbs: add, prune, commit -----------------------------------------------------------
 
@@ -311,9 +316,10 @@ class PackNet(StoredPack):
             check_finite(record.name, weights, others)
         with Transaction(self):
             if record.number == 1:
-                for (layer, variable), (_, start) in zip(own, own_weights(trunk), strict=True):
-                    if self.policy.shares(layer, variable):
-                        copy_value(variable, start)
+                shared = self.policy.shared(trunk)
+                for place, (_, start) in enumerate(own_weights(trunk)):
+                    if shared[place]:
+                        copy_value(own[place][1], start)
             for weight in weights.values():
                 weight.commit(record.number, keep_restart_values=self.policy.restart != "zero")
             model.phase.assign(int(Phase.COMMITTED))

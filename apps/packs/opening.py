@@ -12,7 +12,7 @@ from packnet_tf.apps.packs.plan import Plan
 from packnet_tf.export.graph.preprocessing import noted_range
 from packnet_tf.packing.cloning import computing_in
 
-POLICIES = ("biases", "norms", "restart")
+POLICIES = ("biases", "norms", "restart", "stem")
 
 
 def open_pack(plan: Plan) -> packnet_tf.PackNet:

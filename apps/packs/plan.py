@@ -116,6 +116,12 @@ class Plan(Learning):
         "else trunk, the values it came with.",
         choices=("trunk", "zero", "fresh"),
     )
+    stem: str | None = setting(
+        None,
+        "For a new pack: the last layer that all tasks share, block_12_add for instance. The "
+        "layers up to it come from the adopted trunk, or train with the first task, and a device "
+        "computes them once for all tasks, see packnet export --multitask.",
+    )
     precision: str | None = setting(
         None,
         "For a new pack: the dtype policy of its layers; weights stay float32. Default: float32, "

@@ -133,6 +133,8 @@ def policy_line(facts: dict) -> str:
         f"Biases {policy['biases']}, norms {policy['norms']}, embeddings {policy['embeddings']}; "
     )
     said += f"freed weights restart from {policy['restart']}"
+    if policy["stem"] is not None:
+        said += f"; the layers up to {policy['stem']} are shared"
     pixels = facts["notes"].get("pixel_range")
     return f"{said}; pixel values {pixels.replace(',', ' to ')}." if pixels else f"{said}."
 

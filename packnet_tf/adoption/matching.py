@@ -9,11 +9,10 @@ import numpy as np
 from keras import ops, tree
 
 from packnet_tf.backend.distribution import has_accelerator
-from packnet_tf.backend.keras_internals import all_layers
+from packnet_tf.backend.keras_internals import all_layers, has_graph
 from packnet_tf.backend.types import AnyData, Tensor, Tensors
 from packnet_tf.packing.layers import Packed
 from packnet_tf.packing.trunk import PackedTrunk
-from packnet_tf.tasks.checks import has_graph
 
 
 def match(

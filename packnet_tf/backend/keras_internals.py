@@ -3,11 +3,13 @@
 All of them are in this file. Check it against each new version of Keras.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import keras
 
 if TYPE_CHECKING:
+    from keras.src.ops.node import Node
     from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
 
@@ -87,6 +89,16 @@ def lock(layer: keras.Layer) -> None:
     layer._tracker.lock()
 
 
+def has_graph(model: keras.Model) -> bool:
+    """Returns whether a model is Functional or Sequential, or of a subclass of these.
+
+    Args:
+        model: any Keras model.
+    """
+    names = [base.__name__ for base in type(model).__mro__]
+    return "Sequential" in names or "Functional" in names
+
+
 def operation_of(tensor: keras.KerasTensor) -> keras.Operation:
     """Returns the operation that produces a symbolic tensor.
 
@@ -94,6 +106,36 @@ def operation_of(tensor: keras.KerasTensor) -> keras.Operation:
         tensor: a tensor of a graph, of any shape and dtype; it may be an input of the graph.
     """
     return tensor._keras_history.operation  # type: ignore[attr-defined]  # set by graphs
+
+
+def operations_before(model: keras.Model, operation: keras.Operation) -> list[keras.Operation]:
+    """Returns the operations of a model's graph on whose outputs one of them depends.
+
+    Args:
+        model: a functional model, or a sequential one that is built.
+        operation: a layer or another operation of the graph.
+
+    Returns:
+        The operations, without `operation` unless it depends on itself, in no useful order.
+    """
+    before, every = [], _nodes_before(model.outputs)
+    for node in every:
+        if node.operation is operation:
+            before += [other.operation for other in _nodes_before(node.input_tensors)]
+    return list({id(found): found for found in before}.values())
+
+
+def _nodes_before(tensors: Iterable[keras.KerasTensor]) -> list["Node"]:
+    """Returns the nodes of a graph that symbolic tensors are computed by."""
+    found: dict[int, Node] = {}
+    waiting = list(tensors)
+    while waiting:
+        history = waiting.pop()._keras_history  # type: ignore[attr-defined]  # set by graphs
+        node = history.operation._inbound_nodes[history.node_index]
+        if id(node) not in found:
+            found[id(node)] = node
+            waiting += node.input_tensors
+    return list(found.values())
 
 
 def steps_counter(optimizer: keras.optimizers.Optimizer) -> keras.Variable:

@@ -31,9 +31,17 @@ Pairs = Sequence[tuple[keras.Layer, keras.Layer]]
 ModelOf = TypeVar("ModelOf", bound=keras.Model)
 
 
-def pack_trunk(trunk: keras.Model, embeddings: bool = False) -> PackedTrunk:
-    """Copies a trunk and packs every packable layer; all weights are free and keep their values."""
-    packable, view = packable_layers(trunk, embeddings), TaskView()
+def pack_trunk(
+    trunk: keras.Model, embeddings: bool = False, stem: str | None = None
+) -> PackedTrunk:
+    """Copies a trunk and packs every packable layer; all weights are free and keep their values.
+
+    Args:
+        trunk: a functional or sequential model.
+        embeddings: whether to pack embeddings too.
+        stem: the last layer of its stem, which is not packed.
+    """
+    packable, view = packable_layers(trunk, embeddings, stem), TaskView()
     clone, pairs = _clone(trunk)
     for source, target in pairs:
         _copy_own(own_variables(source), own_variables(target))

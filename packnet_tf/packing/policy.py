@@ -6,6 +6,7 @@ import keras
 
 from packnet_tf.backend.keras_internals import all_layers, inner_layers
 from packnet_tf.packing.layers import Packed, own_variables
+from packnet_tf.packing.stem import stem_layers
 
 NORMS = (
     keras.layers.BatchNormalization,
@@ -39,6 +40,7 @@ class Policy:
         restart: the values at which freed weights start a later task: "trunk" (the trunk's
             original values), "zero", or "fresh" (new samples from the layers' initializers).
         embeddings: "shared", or "packed" in the same way as kernels.
+        stem: the last layer of the trunk's stem, whose weights are all shared; None for no stem.
 
     All other unpacked weights (those of custom layers, say) are shared. If a custom layer updates
     its own statistics despite `trainable=False`, they are stored per task.
@@ -48,6 +50,7 @@ class Policy:
     norms: str = "per_task"
     restart: str = "trunk"
     embeddings: str = "shared"
+    stem: str | None = None
 
     def __post_init__(self) -> None:
         known = {
@@ -62,8 +65,15 @@ class Policy:
                 remedy = " or ".join(f"{name}={choice!r}" for choice in choices)
                 raise ValueError(f"{name}={value!r} is not a policy; write {remedy}.")
 
-    def shares(self, layer: keras.Layer, variable: keras.Variable) -> bool:
-        """Returns whether a weight trains with the first task only."""
+    def shared(self, trunk: keras.Model) -> list[bool]:
+        """Returns for each of `own_weights(trunk)` whether it trains with the first task only."""
+        stem = {id(layer) for layer in stem_layers(trunk, self.stem)}
+        return [
+            id(layer) in stem or self._shares(layer, variable)
+            for layer, variable in own_weights(trunk)
+        ]
+
+    def _shares(self, layer: keras.Layer, variable: keras.Variable) -> bool:
         if isinstance(layer, NORMS):
             return self.norms == "shared"
         if variable.name == "bias":
@@ -74,8 +84,7 @@ class Policy:
         """Freezes the shared weights in the trunk of a later task."""
         frozen: dict[int, list[bool]] = {}
         layers = {}
-        for layer, variable in own_weights(trunk):
-            shared = self.shares(layer, variable)
+        for (layer, variable), shared in zip(own_weights(trunk), self.shared(trunk), strict=True):
             if shared:
                 variable.trainable = False
             layers[id(layer)] = layer

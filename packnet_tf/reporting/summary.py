@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import keras
 
 from packnet_tf.packing.layers import Packed, own_variables, plain_class
-from packnet_tf.packing.policy import Policy
+from packnet_tf.packing.policy import Policy, own_weights
 from packnet_tf.packing.trunk import PackedTrunk
 from packnet_tf.reporting.tables import text_table
 
@@ -35,8 +35,12 @@ def summarize(trunk: PackedTrunk, policy: Policy, heads: Mapping[str, int]) -> s
         cells = [f"{counts[kind]:,}" if counts.get(kind) else "" for kind in KINDS]
         rows.append([name, class_name, *cells])
 
+    kinds = {
+        id(variable): "shared" if shared else "per task"
+        for (_, variable), shared in zip(own_weights(trunk), policy.shared(trunk), strict=True)
+    }
     for path, layer in trunk.paths():
-        add(path, plain_class(layer).__name__, _counts(layer, policy))
+        add(path, plain_class(layer).__name__, _counts(layer, kinds))
     for task, count in heads.items():
         add(f"head of '{task}'", "", {"head": count})
 
@@ -53,10 +57,10 @@ def summarize(trunk: PackedTrunk, policy: Policy, heads: Mapping[str, int]) -> s
     )
 
 
-def _counts(layer: keras.Layer, policy: Policy) -> dict[str, int]:
+def _counts(layer: keras.Layer, kinds: Mapping[int, str]) -> dict[str, int]:
     packed = layer.packed_weights.values() if isinstance(layer, Packed) else ()
     counts = {"packed": sum(math.prod(weight.packed.shape) for weight in packed)}
     for variable in own_variables(layer):
-        kind = "shared" if policy.shares(layer, variable) else "per task"
+        kind = kinds[id(variable)]
         counts[kind] = counts.get(kind, 0) + math.prod(variable.shape)
     return counts

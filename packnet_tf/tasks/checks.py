@@ -6,8 +6,9 @@ from typing import Any
 
 import keras
 
-from packnet_tf.backend.keras_internals import all_layers
+from packnet_tf.backend.keras_internals import all_layers, has_graph
 from packnet_tf.packing.layers import Packed, plain_class
+from packnet_tf.packing.policy import Policy
 from packnet_tf.packing.weight import MAX_TASKS, PackedWeight, is_finite
 from packnet_tf.reporting.capacity import Capacity
 from packnet_tf.tasks.names import check_usable
@@ -72,15 +73,19 @@ def check_name(name: str, taken: Sequence[str]) -> None:
         )
 
 
-def nothing_to_pack(trunk: keras.Model, embeddings: str) -> ValueError:
+def nothing_to_pack(trunk: keras.Model, policy: Policy) -> ValueError:
     """Creates the error for a trunk without a layer to pack.
 
     Args:
         trunk: a built model.
-        embeddings: as for `PackNet`.
+        policy: the policy of the pack.
     """
     tables = [x for x in all_layers(trunk) if isinstance(x, keras.layers.Embedding)]
-    if tables and embeddings != "packed":
+    if policy.stem is not None:
+        remedy = (
+            f"The stem, all layers up to '{policy.stem}', is not packed; name an earlier layer."
+        )
+    elif tables and policy.embeddings != "packed":
         remedy = f"To pack its embedding '{tables[0].name}', write embeddings=\"packed\"."
     else:
         remedy = (
@@ -306,16 +311,6 @@ def check_owners(weights: Mapping[str, PackedWeight], records: Sequence[TaskReco
                 f"commit of task '{records[-1].name if records else '?'}' were restored over them. "
                 "Restore the newer weights, or open the last saved pack with packnet_tf.load."
             )
-
-
-def has_graph(model: keras.Model) -> bool:
-    """Returns whether a model is Functional or Sequential, or of a subclass of these.
-
-    Args:
-        model: any Keras model.
-    """
-    names = [base.__name__ for base in type(model).__mro__]
-    return "Sequential" in names or "Functional" in names
 
 
 def _check_layers(model: keras.layers.Layer) -> None:

@@ -27,8 +27,8 @@ from packnet_tf.tasks.records import Head, TaskRecord
 from packnet_tf.tasks.state import PackState
 from packnet_tf.tasks.task_model import Phase
 
-FORMAT = 6
-READABLE = (FORMAT, 5)  # in format 5 every task sees all earlier ones
+FORMAT = 7
+READABLE = (FORMAT, 6, 5)  # format 6 has no stem; in format 5 every task sees all earlier ones
 
 
 @keras.saving.register_keras_serializable("packnet_tf")
@@ -88,7 +88,7 @@ class Archive(keras.layers.Layer):
         if version not in READABLE:
             raise ValueError(
                 f"it has format {version}, and this packnet_tf reads format "
-                f"{' and '.join(map(str, READABLE))}: install the packnet_tf that wrote it"
+                f"{', '.join(map(str, READABLE))}: install the packnet_tf that wrote it"
             )
         tasks, committed = [], config["facts"]["committed"]
         for number, task in enumerate(json.loads(config["tasks"]), start=1):
@@ -262,5 +262,6 @@ def _state_of(archive: Archive) -> PackState:
         else record
         for record in records
     ]
-    policy = Policy(*(facts[name] for name in ("biases", "norms", "restart", "embeddings")))
+    choices = ("biases", "norms", "restart", "embeddings")
+    policy = Policy(**{name: facts[name] for name in choices}, stem=facts.get("stem"))
     return PackState(archive.trunk, policy, weights, tuple(records), dict(facts["notes"]))

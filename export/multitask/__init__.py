@@ -1,0 +1,1 @@
+"""One ONNX graph for several tasks."""
