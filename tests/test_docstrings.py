@@ -20,7 +20,8 @@ OPEN = (
     "PackNet.prune_to", "PackNet.commit", "PackNet.discard",
 )  # fmt: skip
 COMMITTED = (
-    "Capacity", "plot_capacity", "load", "export_onnx", "export_bundle", "Pack.preview",
+    "Capacity", "plot_capacity", "load", "export_onnx", "export_bundle", "export_multitask",
+    "TaskSession", "Pack.preview",
     "Pack.task_model", "Pack.unpack", "Pack.classes", "Pack.reused", "Pack.results",
     "Pack.metadata", "PackNet.release", "Exported", "PackNet.note_results", "PackNet.note_metadata",
     "StoredPack.restore", "to_precision",
@@ -69,6 +70,8 @@ def namespace(name):
         net.save("pack.keras")
     if name.endswith("to_precision"):
         packnet_tf.export.export_onnx(net, "birds", "model_birds.onnx")
+    if name.endswith("TaskSession"):
+        packnet_tf.export.export_multitask(net, "all.onnx")
     return given
 
 

@@ -26,7 +26,6 @@ from packnet_tf.apps.device.classifier import (
     NotAClassifierError,
     chosen_provider,
     define_flags,
-    open_file,
 )
 from packnet_tf.apps.device.counter import counted
 from packnet_tf.apps.device.evaluation import evaluate, summary
@@ -38,8 +37,10 @@ from packnet_tf.apps.device.labelled import (
     folders_by_task,
     labelled_images,
 )
+from packnet_tf.apps.device.sessions import open_file
 from packnet_tf.apps.device.timing import Timing, measure
 from packnet_tf.apps.device.weight_files import weight_files
+from packnet_tf.export.runtime.task_session import tasks_in
 from packnet_tf.reporting.tables import count_bytes, text_table
 
 FLAGS = cli.new_flags()
@@ -84,7 +85,7 @@ class File:
 
     Attributes:
         path: the `.onnx` or `.ort` file.
-        task: the task's name; "?" if the file does not name it.
+        task: the task's name, or the names of its tasks; "?" if the file does not name it.
         precision: precision by its metadata; None if unknown.
         images: its task's labelled images; None if there are none.
         timing: time and memory; None before they are measured.
@@ -156,8 +157,9 @@ def opened(paths: Sequence[str], tasks: Sequence[str] | None, provider: str) -> 
     """
     files, found = [], [file for path in paths for file in exported_files(path, tasks)]
     for path in dict.fromkeys(found):
-        facts = open_file(path, provider).get_modelmeta().custom_metadata_map
-        files.append(File(path, facts.get("task", "?"), facts.get("precision")))
+        opened = open_file(path, provider)
+        facts, several = opened.get_modelmeta().custom_metadata_map, ", ".join(tasks_in(opened))
+        files.append(File(path, several or facts.get("task", "?"), facts.get("precision")))
     known = [file.task for file in files]
     unknown = sorted({*(tasks or ())} - {*known})
     if unknown:

@@ -11,6 +11,7 @@ Example:
 import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
@@ -20,12 +21,22 @@ from packnet_tf.apps.device.evaluation import ClassScore, evaluate, summary
 from packnet_tf.apps.device.evaluation_files import write_evaluation
 from packnet_tf.apps.device.exported_files import exported_files
 from packnet_tf.apps.device.labelled import labelled_images
+from packnet_tf.apps.device.sessions import sessions_of
 from packnet_tf.reporting.tables import text_table
 
 FLAGS = cli.new_flags()
 REQUIRED = POSITIONAL = ("model", "data")
 flags.DEFINE_string(
-    "model", None, "The .onnx file of a task, or a folder with one.", flag_values=FLAGS
+    "model",
+    None,
+    "The .onnx file of a task or of several, or a folder.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
+    "task",
+    None,
+    "Of a folder or of a file with several tasks, the one to measure.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_string(
     "data",
@@ -52,13 +63,7 @@ flags.DEFINE_string(
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     provider = chosen_provider(values)
-    files = exported_files(values.model)
-    if len(files) > 1:
-        raise cli.UsageError(
-            f"'{values.model}' has {len(files)} tasks; name the file of one, for instance "
-            f"{files[0]}"
-        )
-    model = Classifier(files[0], values.pixel_range, values.image_size, provider)
+    model = _only_model(values.model, values.task, provider, values.pixel_range, values.image_size)
     images = labelled_images(values.data, values.split, model.classes, model.count)
     for note in images.notes:
         print(note, file=sys.stderr)
@@ -76,6 +81,22 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
             print(f"\nWritten: {values.output}")
     if answers.failed:
         raise OSError("; ".join(answers.failed))
+
+
+def _only_model(path: str, task: str | None, provider: str, *given: Any) -> Classifier:
+    """Opens the one task of a file or folder, or the one that is named."""
+    tasks = None if task is None else [task]
+    opened = [
+        (file, session)
+        for file in exported_files(path, tasks)
+        for session in sessions_of(file, provider, tasks)
+    ]
+    if len(opened) > 1:
+        facts = [session.get_modelmeta().custom_metadata_map for _, session in opened]
+        known = ", ".join(each.get("task", "?") for each in facts)
+        raise cli.UsageError(f"'{path}' has the tasks {known}; name one with --task")
+    [(file, session)] = opened
+    return Classifier(file, *given, opened=session)
 
 
 def as_json(scores: Sequence[ClassScore]) -> dict:

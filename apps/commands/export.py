@@ -1,6 +1,7 @@
 """write the tasks of a pack as ONNX files, with a manifest.
 
-Writes a file per task or, with --bundle, small graphs that share one file of weights.
+Writes a file per task; with --bundle small graphs that share one file of weights; with --multitask
+one file that answers for all tasks.
 
 Example:
   packnet export garden.keras onnx/
@@ -10,6 +11,7 @@ Example:
       --calibration=flowers/train/ --evaluate=flowers/
   packnet export garden.keras bundle/ --bundle
   packnet export garden.keras update/ --bundle --update_from=bundle/
+  packnet export garden.keras garden.onnx --multitask --for=edge
 """
 
 import pathlib
@@ -21,9 +23,11 @@ from packnet_tf.apps.device.labelled import define_folders
 
 FLAGS = cli.new_flags()
 REQUIRED = POSITIONAL = ("pack", "output")
-MAIN = ("pack", "output", "for", "task", "names", "preprocessing", "outputs", "bundle")
+MAIN = ("pack", "output", "for", "task", "names", "preprocessing", "outputs", "bundle", "multitask")
 flags.DEFINE_string("pack", None, "The pack, a .keras file.", flag_values=FLAGS)
-flags.DEFINE_string("output", None, "Folder for the .onnx files.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "output", None, "Folder for the .onnx files; with --multitask, the file.", flag_values=FLAGS
+)
 flags.DEFINE_enum(
     "for",
     None,
@@ -94,6 +98,13 @@ define_folders(
     "Folder of a task's labelled images, to measure accuracy on",
     "those that training held out of the folder",
 )
+flags.DEFINE_boolean(
+    "multitask",
+    False,
+    "One file that answers for all tasks, or for those that its input 'tasks' asks for, and "
+    "computes what they share once: the stem of the pack, and the preprocessing.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_boolean("bundle", False, "Share the weights between the tasks.", flag_values=FLAGS)
 flags.DEFINE_string(
     "update_from",
@@ -133,10 +144,12 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         labelled_batches,
         noted_images,
     )
-    from packnet_tf.export import export_all, export_bundle
+    from packnet_tf.export import export_all, export_bundle, export_multitask
 
     net = packnet_tf.load(values.pack)
-    given = {**_options(values), "names": values.names}
+    given = _options(values)
+    if not values.multitask:
+        given["names"] = values.names
     given["progress"] = lambda name: print(f"Exporting {name} ...", flush=True)
     given["verbose"] = False
     tasks = values.task or list(net.tasks)
@@ -156,12 +169,12 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
             calibration = calibration_images(
                 net, values.pack, values.calibration, values.calibration_images
             )
-        exported = export_all(
-            net, values.output, tasks=values.task, calibration=calibration, **given
-        )
+        write = export_multitask if values.multitask else export_all
+        exported = write(net, values.output, tasks=values.task, calibration=calibration, **given)
     print()
     print(exported)
-    print(f"\nManifest: {pathlib.Path(values.output) / 'manifest.json'}")
+    if not values.multitask:
+        print(f"\nManifest: {pathlib.Path(values.output) / 'manifest.json'}")
     shortfalls.warn(net)
 
 
@@ -173,6 +186,10 @@ def _set_for_edge(values: flags.FlagValues) -> None:
 
 
 def _check(values: flags.FlagValues) -> None:
+    if values.multitask and values.bundle:
+        raise cli.UsageError("--multitask writes one file, and --bundle several; leave one out")
+    if values.multitask and values["names"].present:
+        raise cli.UsageError("--multitask writes one file, which --output names; leave --names out")
     if values.bundle and values.task:
         raise cli.UsageError("a bundle holds all tasks; leave out --task, or --bundle")
     for name in ("update_from", "optimized"):

@@ -24,6 +24,7 @@ from packnet_tf.apps.device.classifier import (
 )
 from packnet_tf.apps.device.counter import counted
 from packnet_tf.apps.device.exported_files import exported_files
+from packnet_tf.apps.device.sessions import sessions_of
 from packnet_tf.apps.images.listing import images_in
 
 FLAGS = cli.new_flags()
@@ -32,12 +33,15 @@ TAKES_ARGUMENTS = True
 flags.DEFINE_multi_string(
     "model",
     None,
-    "The .onnx or .ort file of a task, or a folder with a manifest.json for all its tasks. May be "
-    "given several times.",
+    "The .onnx or .ort file of a task or of several, or a folder with a manifest.json for all its "
+    "tasks. May be given several times.",
     flag_values=FLAGS,
 )
 flags.DEFINE_list(
-    "task", None, "Only these tasks of a folder, separated by commas.", flag_values=FLAGS
+    "task",
+    None,
+    "Of a folder or of a file with several tasks, only these, separated by commas.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_integer(
     "top", 3, "How many classes to print per image.", lower_bound=1, flag_values=FLAGS
@@ -76,22 +80,23 @@ def open_models(
     tasks: Sequence[str] | None = None,
     provider: str = "cpu",
 ) -> list[Classifier]:
-    """Opens the classifier of a file, or those of a folder with a manifest.
+    """Opens the classifiers of a file, or those of a folder with a manifest.
 
-    Tasks of the folder that do not classify are skipped, with a message on stderr.
+    Tasks that do not classify are skipped, with a message on stderr, if others do.
 
     Raises:
         FileNotFoundError: there is no such file, or no manifest in the folder.
         OSError: a file of the folder, of any task, does not match the manifest.
-        ValueError: the folder has no such task.
+        ValueError: there is no such task.
         NotAClassifierError: the file, or every one in the folder, does not classify.
     """
     models, left_out = [], []
     for file in exported_files(path, tasks):
-        try:
-            models.append(Classifier(file, pixel_range, image_size, provider))
-        except NotAClassifierError as error:
-            left_out.append(error)
+        for opened in sessions_of(file, provider, tasks):
+            try:
+                models.append(Classifier(file, pixel_range, image_size, opened=opened))
+            except NotAClassifierError as error:
+                left_out.append(error)
     if not models:
         raise left_out[0]
     for error in left_out:

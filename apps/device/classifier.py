@@ -1,19 +1,17 @@
 """Classifies images with an exported task. Imports neither Keras nor TensorFlow."""
 
 import json
-import os
 from collections.abc import Sequence
 
 import numpy as np
 from absl import flags
 
 from packnet_tf.apps import cli
-from packnet_tf.apps.device.weight_files import changed_weights, weight_files
+from packnet_tf.apps.device.sessions import Session, open_file
 from packnet_tf.apps.images.pixels import read_image, read_whole_image
 from packnet_tf.export.graph.outputs import softmax
-from packnet_tf.export.runtime.session import ProviderError, provider_name, session
+from packnet_tf.export.runtime.session import provider_name
 
-COPY = "Copy the model and its weights again, from one export to one folder."
 TOP = ["top_classes", "top_probabilities"]
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -38,6 +36,7 @@ class Classifier:
             from the file's metadata.
         image_size: height and width in pixels, for a float input of any size.
         provider: onnxruntime's execution provider, "cpu" or "cuda" for instance.
+        opened: a session of the file, or of one of its tasks; by default the file is opened.
 
     Attributes:
         path: the file, as given.
@@ -67,9 +66,10 @@ class Classifier:
         pixel_range: str | None = None,
         image_size: int = 224,
         provider: str = "cpu",
+        opened: Session | None = None,
     ):
         self.path = path
-        self._session = open_file(path, provider)
+        self._session = opened or open_file(path, provider)
         facts = self._session.get_modelmeta().custom_metadata_map
         entry = _only_input(self._session.get_inputs(), path)
         self._outputs, self.count = _outputs(self._session.get_outputs(), path)
@@ -187,46 +187,6 @@ def _pairs(best: np.ndarray, chances: np.ndarray, k: int) -> list[list[tuple[int
         [(int(index), float(chance)) for index, chance in zip(*row, strict=True)][:k]
         for row in zip(best, chances, strict=True)
     ]
-
-
-def open_file(path: str, provider: str = "cpu"):
-    """Opens a file in onnxruntime; an error names the file that is at fault.
-
-    Raises:
-        FileNotFoundError: the file, or a file with its weights, is missing.
-        ProviderError: the provider is not available.
-        ValueError: onnxruntime cannot read it.
-    """
-    cli.need("onnxruntime", "onnxruntime")
-    if os.path.isdir(path):
-        raise IsADirectoryError(
-            f"'{path}' is a folder. Name the file of one task, for instance "
-            f"{os.path.join(path, 'model_task1.onnx')}."
-        )
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"There is no model '{path}'. packnet export writes one.")
-    for file, what in changed_weights(path).items():
-        raise ValueError(f"'{path}' has weights in '{file}', which does not fit: {what}. {COPY}")
-    try:
-        return session(path, provider)
-    except ProviderError:
-        raise
-    except Exception as error:  # onnxruntime's exception classes are not public
-        beside = weight_files(path)
-        for file in beside:
-            if not file.is_file():
-                raise FileNotFoundError(
-                    f"'{path}' has weights in '{file}', which is missing. {COPY}"
-                ) from error
-        if beside:
-            files = " or ".join(f"'{file}'" for file in beside)
-            raise ValueError(
-                f"'{path}' has weights in {files}, which does not fit: {error}. {COPY}"
-            ) from error
-        raise ValueError(
-            f"'{path}' is not a model that onnxruntime can read: {error}. Write it again with "
-            "packnet export."
-        ) from error
 
 
 def _only_input(entries, path: str):

@@ -4,7 +4,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from packnet_tf.apps.device.classifier import COPY
+from packnet_tf.apps.device.sessions import COPY
 from packnet_tf.export import manifest as manifests
 
 

@@ -16,6 +16,7 @@ from packnet_tf.apps.device.evaluation import (
 )
 from packnet_tf.apps.device.exported_files import exported_files
 from packnet_tf.apps.device.labelled import Labelled, folders_by_task
+from packnet_tf.apps.device.sessions import sessions_of
 from packnet_tf.apps.packs.opening import pixel_range
 from packnet_tf.apps.packs.task_images import classifying, held_out_images, noted_folder
 from packnet_tf.apps.pages.pack_classifier import PackClassifier
@@ -95,11 +96,12 @@ def _classifiers(net: PackNet, pack: str, model: str) -> list[Classifier]:
         ValueError: a file is of another pack, or nothing says which pixel values it takes.
     """
     found = []
-    for path in exported_files(model):
+    opened = [(path, session) for path in exported_files(model) for session in sessions_of(path)]
+    for path, session in opened:
         try:
-            found.append(Classifier(path, net.notes.get("pixel_range")))
+            found.append(Classifier(path, net.notes.get("pixel_range"), opened=session))
         except NotAClassifierError:
-            if path == model:
+            if len(opened) == 1:
                 raise
         except cli.UsageError:  # about --pixel_range, which packnet report has not
             pixel_range(net, pack)

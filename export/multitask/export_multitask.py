@@ -65,9 +65,10 @@ def export_multitask(
         OSError: the file cannot be written.
 
     Example:
-        >>> export_multitask(net, "all.onnx")
+        >>> import onnxruntime
+        >>> exported = export_multitask(net, "all.onnx", verbose=False)
         >>> session = onnxruntime.InferenceSession("all.onnx")
-        >>> birds, cars = session.run(["logits_birds", "logits_cars"], {"image": images})
+        >>> [logits] = session.run(["logits_birds"], {"image": images})
     """
     path, export_options, names = checked_file(path), ExportOptions(**options), chosen(net, tasks)
     check_data(net, samples, evaluate)

@@ -49,7 +49,8 @@ class TaskSession:
         ValueError: the file has no such task.
 
     Example:
-        >>> birds = TaskSession(session("all.onnx"), "birds")
+        >>> import onnxruntime
+        >>> birds = TaskSession(onnxruntime.InferenceSession("all.onnx"), "birds")
         >>> [logits] = birds.run(None, {"image": images})
     """
 
@@ -81,9 +82,17 @@ class TaskSession:
             facts["classes"] = json.dumps(self._facts["classes"])
         return Facts({**facts, "task": self._task})
 
-    def run(self, names: None, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Returns the outputs of the task for a batch; other tasks are not computed."""
-        return self._session.run(self._facts["outputs"], {**feeds, CHOICE: self._asked})
+    def run(self, names: Sequence[str] | None, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Returns outputs of the task for a batch; other tasks are not computed.
+
+        Args:
+            names: which outputs, as `get_outputs` names them; None for all.
+            feeds: arrays by the names of the inputs.
+        """
+        wanted = self._facts["outputs"]
+        if names is not None:
+            wanted = [f"{name}_{self._task}" for name in names]
+        return self._session.run(wanted, {**feeds, CHOICE: self._asked})
 
 
 def _described(session: "InferenceSession") -> dict[str, dict]:

@@ -22,8 +22,8 @@ def stem_layers(trunk: keras.Model, stem: str | None) -> list[keras.Layer]:
         ValueError: the trunk has no such layer, or several.
 
     Example:
-        >>> [layer.name for layer in stem_layers(trunk, "conv2")]
-        ['image', 'conv1', 'conv2']
+        >>> [layer.name for layer in stem_layers(trunk, "first")]
+        ['first']
     """
     if stem is None:
         return []

@@ -1,0 +1,202 @@
+"""One file for several tasks: what they share is computed once, the rest only where asked for."""
+
+import json
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from keras import layers
+from onnx.reference import ReferenceEvaluator
+
+import packnet_tf
+from helpers.cases import slow
+from helpers.export_helpers import images, net_of
+from helpers.pack_helpers import conv_trunk, mlp_trunk, pack_task
+from packnet_tf.export import export_all, export_multitask
+from packnet_tf.export.runtime.task_session import TaskSession, tasks_in
+
+TASKS = ["birds", "cars", "a_birds"]
+
+
+@pytest.fixture(scope="module")
+def net():
+    """A pack of three tasks with a stem; the name of one ends like that of another."""
+    return pack(conv_trunk(), stem="relu1")
+
+
+def pack(trunk, **policy):
+    made = packnet_tf.PackNet(trunk, **policy)
+    for number, name in enumerate(TASKS):
+        classes = [f"{name} {place}" for place in range(3 + number)]
+        pack_task(made, name, classes=len(classes), seed=number)
+        made.state = made.state.with_committed(name, classes=classes)
+    return made
+
+
+def plainly(path):
+    """A session that changes nothing of the graph, so that equal graphs compute equal bits."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def branches(path):
+    """The operators that run for all tasks, and those of each task's branch."""
+    graph = onnx.load(path).graph
+    inner = [
+        [node.op_type for node in attribute.g.node]
+        for node in graph.node
+        for attribute in node.attribute
+        if attribute.name == "then_branch"
+    ]
+    return [node.op_type for node in graph.node], inner
+
+
+CASES = {
+    "float32": {},
+    "int8": {"precision": "int8"},
+    "pixels": {"preprocessing": "uint8", "pixel_range": (0, 1), "outputs": "top_k", "top_k": 2},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_task_answers_bit_for_bit_as_its_own_file(case, net, tmp_path):
+    export_all(net, tmp_path / "alone", names="task", **CASES[case])
+    exported = export_multitask(net, tmp_path / "all.onnx", **CASES[case])
+    assert [task["task"] for task in exported["tasks"]] == TASKS
+    feeds = {"image": images(net)}
+    if case == "pixels":
+        feeds["image"] = (255 * np.random.default_rng(0).random((2, 9, 7, 1))).astype(np.uint8)
+    whole = plainly(tmp_path / "all.onnx")
+    names = [output.name for output in whole.get_outputs()]
+    every = dict(zip(names, whole.run(None, feeds), strict=True))
+    for task in TASKS:
+        own, mine = plainly(tmp_path / "alone" / f"{task}.onnx"), TaskSession(whole, task)
+        names = [output.name for output in own.get_outputs()]
+        assert [output.name for output in mine.get_outputs()] == names
+        found = dict(zip(names, mine.run(None, feeds), strict=True))
+        for name, expected in zip(names, own.run(None, feeds), strict=True):
+            assert np.array_equal(expected, found[name])
+            assert np.array_equal(expected, every[f"{name}_{task}"])
+            assert np.array_equal(expected, *mine.run([name], feeds))
+
+
+def test_float16_files_compute_the_same_graphs(net, tmp_path):
+    # onnxruntime computes float16 in float32 on a CPU, and rounds where it likes.
+    export_all(net, tmp_path, names="task", precision="float16")
+    export_multitask(net, tmp_path / "all.onnx", precision="float16")
+    feeds, asked = {"image": images(net)}, {"tasks": np.ones(3, bool)}
+    whole = ReferenceEvaluator(tmp_path / "all.onnx").run(None, feeds | asked)
+    for task, found in zip(TASKS, whole, strict=True):
+        [alone] = ReferenceEvaluator(tmp_path / f"{task}.onnx").run(None, feeds)
+        assert np.array_equal(alone, found)
+
+
+def test_what_all_tasks_share_runs_once(net, tmp_path):
+    export_multitask(net, tmp_path / "all.onnx", preprocessing="uint8", pixel_range=(0, 1))
+    outside, inside = branches(tmp_path / "all.onnx")
+    assert outside.count("Resize") == outside.count("Conv") == 1
+    assert outside.count("If") == len(TASKS)
+    assert all(found.count("Conv") == 1 and "Resize" not in found for found in inside)
+
+
+def test_tasks_without_a_stem_share_no_more_than_is_equal(tmp_path):
+    net = pack(conv_trunk())
+    export_multitask(net, tmp_path / "all.onnx")
+    outside, inside = branches(tmp_path / "all.onnx")
+    assert "Conv" not in outside
+    assert [found.count("Conv") for found in inside] == [2, 2, 2]
+
+
+def test_only_the_tasks_that_are_asked_for_answer(net, tmp_path):
+    export_multitask(net, tmp_path / "all.onnx", ["cars", "birds"])
+    session = onnxruntime.InferenceSession(tmp_path / "all.onnx")
+    feeds = {"image": images(net)}
+    assert [o.name for o in session.get_outputs()] == ["logits_cars", "logits_birds"]
+    both = session.run(None, feeds)
+    assert [array.shape for array in both] == [(5, 4), (5, 3)]
+    one = session.run(None, {**feeds, "tasks": np.array([False, True])})
+    assert [array.shape for array in one] == [(0, 4), (5, 3)]
+    assert np.array_equal(one[1], both[1])
+    assert tasks_in(session) == ["cars", "birds"]
+
+
+def test_the_file_describes_its_tasks(net, tmp_path):
+    net.notes["pixel_range"] = "0,1"
+    export_multitask(net, tmp_path / "all.onnx", outputs="top_k", metadata={"by": "me"})
+    session = onnxruntime.InferenceSession(tmp_path / "all.onnx")
+    facts = session.get_modelmeta().custom_metadata_map
+    assert (facts["by"], facts["pixel_range"]) == ("me", "0,1")
+    assert json.loads(facts["tasks"])["cars"] == {
+        "classes": net.classes("cars"),
+        "outputs": ["top_classes_cars", "top_probabilities_cars"],
+    }
+    mine = TaskSession(session, "cars").get_modelmeta().custom_metadata_map
+    assert json.loads(mine["classes"]) == net.classes("cars")
+    assert (mine["task"], mine["by"], "tasks" in mine) == ("cars", "me", False)
+    with pytest.raises(ValueError, match="no task 'dogs'; it has birds, cars, a_birds"):
+        TaskSession(session, "dogs")
+
+
+def test_int8_is_calibrated_on_the_inputs_of_all_tasks(net, tmp_path):
+    x = images(net, 40)
+    calibration = {"birds": x[:20], "cars": x[20:], "a_birds": None}
+    export_multitask(net, tmp_path / "all.onnx", precision="int8", calibration=calibration)
+    outside, inside = branches(tmp_path / "all.onnx")
+    assert outside.count("Conv") == 1
+    assert outside.count("QuantizeLinear") > 0
+    assert [found.count("Conv") for found in inside] == [1, 1, 1]
+    [task, *_] = export_all(net, tmp_path, precision="int8", calibration=x)["tasks"]
+    alone = onnxruntime.InferenceSession(tmp_path / task["file"]).run(None, {"image": x})
+    whole = onnxruntime.InferenceSession(tmp_path / "all.onnx").run(["logits_birds"], {"image": x})
+    assert np.allclose(alone, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["recurrent", *slow("loop", "attention", "two_inputs")])
+def test_other_networks_go_into_one_file(kind, tmp_path):
+    net = net_of(kind)
+    exported = export_multitask(net, tmp_path / "all.onnx")
+    assert all(task["relative_difference"] < 1e-5 for task in exported["tasks"])
+
+
+def test_a_single_task_is_a_branch_too(tmp_path):
+    net = packnet_tf.PackNet(mlp_trunk())
+    pack_task(net, "one")
+    export_multitask(net, tmp_path / "one.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "one.onnx")
+    x = np.ones((2, 12), np.float32)
+    [none] = session.run(None, {"image": x, "tasks": np.array([False])})
+    assert none.shape == (0, 3)
+
+
+def test_equal_tasks_differ_in_nothing_but_their_names(tmp_path):
+    trunk = mlp_trunk()
+    net = packnet_tf.PackNet(trunk)
+    head = keras.Sequential([keras.Input((8,)), layers.Dense(3)])
+    net.adopt("one", 0.0, head=head)
+    other = packnet_tf.PackNet(trunk)
+    other.adopt("two", 0.0, head=head)
+    assert export_multitask(net, tmp_path / "one.onnx")
+    graphs = {}
+    for which, name in ((net, "one"), (other, "two")):
+        export_all(which, tmp_path / name, names="task")
+        graphs[name] = onnx.load(tmp_path / name / f"{name}.onnx")
+    from packnet_tf.export.multitask.merge import merge
+
+    onnx.save(merge(graphs), tmp_path / "both.onnx")
+    outside, inside = branches(tmp_path / "both.onnx")
+    assert outside.count("MatMul") + outside.count("Gemm") == 3
+    assert inside == [["Identity"], ["Identity"]]
+    x = np.ones((2, 12), np.float32)
+    first, second = onnxruntime.InferenceSession(tmp_path / "both.onnx").run(None, {"image": x})
+    assert np.array_equal(first, second)
+
+
+def test_a_file_that_differs_from_keras_is_not_written(net, tmp_path):
+    with pytest.raises(ValueError, match=r"differs from Keras by .* No file was written"):
+        export_multitask(net, tmp_path / "all.onnx", tolerance=0.0)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="expected a name that ends in"):
+        export_multitask(net, tmp_path / "all")
