@@ -2,9 +2,9 @@
 
 import importlib
 
-NAMES = ("train", "memory", "prune", "storage", "export", "deploy", "scale")
+NAMES = ("train", "memory", "prune", "storage", "export", "deploy", "multitask", "scale")
 
 for name in NAMES:
     summary = importlib.import_module(f"benchmarks.{name}").__doc__.splitlines()[0]
-    print(f"python -m benchmarks.{name:8} {summary}")
+    print(f"python -m benchmarks.{name:9} {summary}")
 print("\nEach takes --only, --repeats, --json and --help.")

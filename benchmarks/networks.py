@@ -54,13 +54,13 @@ def tiny_darknet(shape: tuple[int, int, int]):
     return keras.Model(inputs, layers.GlobalAveragePooling2D()(x), name="trunk")
 
 
-def packed(trunk, tasks: int, until: int | None = None):
+def packed(trunk, tasks: int, until: int | None = None, stem: str | None = None):
     """Packs tasks of equal shares, or the first `until` of them; trains random steps only."""
     import keras
 
     import packnet_tf
 
-    net = packnet_tf.PackNet(trunk)
+    net = packnet_tf.PackNet(trunk, stem=stem)
     for number, ratio in enumerate(packnet_tf.equal_shares(tasks)[:until], start=1):
         model = net.add_task(f"task{number}", keras.layers.Dense(CLASSES))
         rng = np.random.default_rng(number)

@@ -23,7 +23,7 @@ def stem_layers(trunk: keras.Model, stem: str | None) -> list[keras.Layer]:
 
     Example:
         >>> [layer.name for layer in stem_layers(trunk, "first")]
-        ['first']
+        ['features', 'first']
     """
     if stem is None:
         return []

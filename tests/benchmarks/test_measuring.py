@@ -14,6 +14,7 @@ from benchmarks import (
     deploy,
     export,
     memory,
+    multitask,
     networks,
     onnx_session,
     process_memory,
@@ -161,6 +162,16 @@ def test_memory_counts_what_is_taken_and_the_peak_of_what_was():
     assert process_memory.memory().peak >= held.resident - 1_000_000
     process_memory.restart_peak()
     assert process_memory.memory().peak < held.resident - 40_000_000
+
+
+@pytest.mark.slow
+def test_multitask_compares_one_file_with_one_task_and_with_five_files(monkeypatch):
+    monkeypatch.setattr(multitask, "TURNS", 1)
+    rows = {row.what: row for row in multitask.measure(("TinyDarknet", 32, "max_pooling2d_3"), 1)}
+    assert len(pairs(rows.values())) == 2 * (3 + 2 + 2)
+    assert rows["float32, five files, size"].ratio == pytest.approx(5, abs=0.001)
+    assert 1 < rows["float32, multitask, size"].ratio < 5
+    assert rows["int8, one of five"].against == "int8, one task"
 
 
 @pytest.mark.slow

@@ -236,7 +236,7 @@ def test_a_folder_stands_for_the_one_task_in_it(colours, tmp_path, capsys):
     manifest(folder, "model_task1.onnx", "model_task2.onnx")
     status, out, err = evaluate(capsys, folder, colours)
     assert (status, out) == (2, "")
-    assert f"'{folder}' has the tasks colours, two; name one with --task. See" in err
+    assert f"'{folder}' has the tasks ?, two; name one with --task. See" in err
 
 
 def test_a_file_that_does_not_classify_is_refused(colours, tmp_path, capsys):

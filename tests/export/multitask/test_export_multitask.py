@@ -88,9 +88,9 @@ def test_float16_files_compute_the_same_graphs(net, tmp_path):
     export_all(net, tmp_path, names="task", precision="float16")
     export_multitask(net, tmp_path / "all.onnx", precision="float16")
     feeds, asked = {"image": images(net)}, {"tasks": np.ones(3, bool)}
-    whole = ReferenceEvaluator(tmp_path / "all.onnx").run(None, feeds | asked)
+    whole = ReferenceEvaluator(str(tmp_path / "all.onnx")).run(None, feeds | asked)
     for task, found in zip(TASKS, whole, strict=True):
-        [alone] = ReferenceEvaluator(tmp_path / f"{task}.onnx").run(None, feeds)
+        [alone] = ReferenceEvaluator(str(tmp_path / f"{task}.onnx")).run(None, feeds)
         assert np.array_equal(alone, found)
 
 
