@@ -2,7 +2,7 @@
 
 import importlib
 
-NAMES = ("train", "memory", "prune", "storage", "export", "deploy", "multitask", "scale")
+NAMES = ("train", "memory", "prune", "storage", "export", "deploy", "multitask", "stem", "scale")
 
 for name in NAMES:
     summary = importlib.import_module(f"benchmarks.{name}").__doc__.splitlines()[0]

@@ -20,6 +20,7 @@ from benchmarks import (
     process_memory,
     prune,
     scale,
+    stem,
     storage,
     train,
 )
@@ -172,6 +173,14 @@ def test_multitask_compares_one_file_with_one_task_and_with_five_files(monkeypat
     assert rows["float32, five files, size"].ratio == pytest.approx(5, abs=0.001)
     assert 1 < rows["float32, multitask, size"].ratio < 5
     assert rows["int8, one of five"].against == "int8, one task"
+
+
+@pytest.mark.slow
+def test_stem_compares_steps_with_and_without_one(monkeypatch):
+    monkeypatch.setattr(stem, "STEMS", {"TinyDarknet": "max_pooling2d"})
+    monkeypatch.setattr(stem, "STEPS", 1)
+    keras.utils.clear_session()  # numbers the trunk's layers from the first
+    assert pairs(stem.measure(SMALL, 1)) == [("stem", "no stem"), ("stored features", "no stem")]
 
 
 @pytest.mark.slow
