@@ -175,6 +175,15 @@ def chosen(net: PackNet, tasks: Sequence[str] | None) -> list[str]:
     return names
 
 
+def classifying(net: PackNet, tasks: Iterable[str]) -> list[str]:
+    """Returns the tasks that give classes: all but a base without a head, which gives features."""
+    return [task for task in tasks if task != net.base or _has_head(net, task)]
+
+
+def _has_head(net: PackNet, task: str) -> bool:
+    return bool(net.classes(task) or net.state.record(task).head_size)
+
+
 def check_data(
     net: PackNet,
     samples: Mapping[str, Tensors] | None,

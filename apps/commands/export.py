@@ -145,6 +145,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         noted_images,
     )
     from packnet_tf.export import export_all, export_bundle, export_multitask
+    from packnet_tf.export.api import classifying
 
     net = packnet_tf.load(values.pack)
     given = _options(values)
@@ -152,7 +153,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         given["names"] = values.names
     given["progress"] = lambda name: print(f"Exporting {name} ...", flush=True)
     given["verbose"] = False
-    tasks = values.task or list(net.tasks)
+    every = classifying(net, net.tasks) if values.multitask else list(net.tasks)
+    tasks = values.task or every
     calibration, evaluate = None, {}
     if edge:
         typical, evaluate = noted_images(net, values.pack, tasks, values.calibration_images)

@@ -3,7 +3,7 @@
 import os
 import pathlib
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from packnet_tf.apps.images.folders import read_folder, readable_files
 from packnet_tf.apps.images.listing import images_in, split_folders
 from packnet_tf.apps.images.pipeline import Pipeline
 from packnet_tf.apps.packs.opening import check_shapes, pixel_range
+from packnet_tf.export.api import classifying
 from packnet_tf.net import PackNet
 
 
@@ -76,15 +77,6 @@ def noted_images(
         calibration[task] = pipeline.evaluation(typical)
         evaluate[task] = pipeline.evaluation(held_out)
     return calibration, evaluate
-
-
-def classifying(net: PackNet, tasks: Iterable[str]) -> list[str]:
-    """Returns the tasks that give classes: all but a base without a head, which gives features."""
-    return [task for task in tasks if task != net.base or _has_head(net, task)]
-
-
-def _has_head(net: PackNet, task: str) -> bool:
-    return bool(net.classes(task) or net.state.record(task).head_size)
 
 
 def noted_folder(facts: dict) -> str:

@@ -18,8 +18,9 @@ from packnet_tf.apps.device.exported_files import exported_files
 from packnet_tf.apps.device.labelled import Labelled, folders_by_task
 from packnet_tf.apps.device.sessions import sessions_of
 from packnet_tf.apps.packs.opening import pixel_range
-from packnet_tf.apps.packs.task_images import classifying, held_out_images, noted_folder
+from packnet_tf.apps.packs.task_images import held_out_images, noted_folder
 from packnet_tf.apps.pages.pack_classifier import PackClassifier
+from packnet_tf.export.api import classifying
 from packnet_tf.net import PackNet
 
 WORST = 24  # pictures per task

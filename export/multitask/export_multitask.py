@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from packnet_tf.backend.types import AnyData, AnyPath, Tensors
-from packnet_tf.export.api import check_data, checked_file, chosen, per_task
+from packnet_tf.export.api import check_data, checked_file, chosen, classifying, per_task
 from packnet_tf.export.exported import Exported, say_written
 from packnet_tf.export.files import beside, remove_leftovers, save
 from packnet_tf.export.manifest import describe_file
@@ -46,7 +46,8 @@ def export_multitask(
     Args:
         net: the pack.
         path: the `.onnx` file to write.
-        tasks: names of the tasks, in the order of the input `tasks`; default all.
+        tasks: names of the tasks, in the order of the input `tasks`; default all, except for an
+            adopted trunk without a head.
         samples: as for `export_all`.
         calibration: as for `export_all`. For `precision="int8"` the ranges are those of all
             inputs that are given, so that all tasks compute the same stem.
@@ -70,7 +71,8 @@ def export_multitask(
         >>> session = onnxruntime.InferenceSession("all.onnx")
         >>> [logits] = session.run(["logits_birds"], {"image": images})
     """
-    path, export_options, names = checked_file(path), ExportOptions(**options), chosen(net, tasks)
+    path, export_options = checked_file(path), ExportOptions(**options)
+    names = chosen(net, (classifying(net, net.tasks) or None) if tasks is None else tasks)
     check_data(net, samples, evaluate)
     import onnx
 

@@ -9,7 +9,7 @@ import keras
 
 from packnet_tf.backend.keras_internals import all_layers, direct_variables
 from packnet_tf.packing.layers import PACKED_CLASSES, Packed
-from packnet_tf.packing.stem import stem_layers
+from packnet_tf.packing.policy import stem_layers
 
 # Packed only on request: most tasks use few rows, so magnitudes say little about their use.
 EMBEDDINGS = (keras.layers.Embedding,)

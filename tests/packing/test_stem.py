@@ -8,8 +8,7 @@ from keras import layers
 import packnet_tf
 from helpers.contract import check_contract
 from helpers.pack_helpers import conv_trunk, jolt, mlp_trunk, nested_trunk, pack_task, same
-from packnet_tf.packing.policy import own_weights
-from packnet_tf.packing.stem import stem_layers
+from packnet_tf.packing.policy import own_weights, stem_layers
 
 
 def skipping_trunk():
