@@ -14,7 +14,7 @@ import numpy as np
 from packnet_tf.backend.keras_internals import all_layers
 from packnet_tf.backend.types import AnyData, AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
-from packnet_tf.export.checksum import task_digest
+from packnet_tf.export.convert.checksum import task_digest
 from packnet_tf.export.convert.supported import check_inputs
 from packnet_tf.export.convert.to_onnx import input_names, to_onnx
 from packnet_tf.export.files import is_large, save

@@ -15,7 +15,7 @@ from packnet_tf.export.bundle.shared_weights import (
     new_files,
     opened_files,
 )
-from packnet_tf.export.checksum import task_digest
+from packnet_tf.export.convert.checksum import task_digest
 from packnet_tf.export.exported import Exported, say_written
 from packnet_tf.export.files import beside, relocate
 from packnet_tf.export.options import ExportOptions
