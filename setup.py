@@ -12,7 +12,8 @@ from setuptools import setup
 HERE = pathlib.Path(__file__).parent
 FOLDERS = {"packnet_tf": "packnet_tf", "packnet_tf.export": "export", "packnet_tf.apps": "apps"}
 
-# onnxruntime-gpu also runs on machines without a GPU, but is built for two platforms only.
+# onnxruntime-gpu also runs on machines without a GPU. Its wheels for aarch64, recent and large, are
+# for the few boards with CUDA, so devices get onnxruntime.
 GPU_PLATFORM = (
     "(sys_platform == 'linux' and platform_machine == 'x86_64')"
     " or (sys_platform == 'win32' and platform_machine == 'AMD64')"
