@@ -12,7 +12,8 @@ from setuptools import setup
 HERE = pathlib.Path(__file__).parent
 FOLDERS = {"packnet_tf": "packnet_tf", "packnet_tf.export": "export", "packnet_tf.apps": "apps"}
 
-# onnxruntime-gpu also runs on machines without a GPU, but is built for two platforms only.
+# onnxruntime-gpu also runs on machines without a GPU. Its wheels for aarch64, recent and large, are
+# for the few boards with CUDA, so devices get onnxruntime.
 GPU_PLATFORM = (
     "(sys_platform == 'linux' and platform_machine == 'x86_64')"
     " or (sys_platform == 'win32' and platform_machine == 'AMD64')"
@@ -53,6 +54,7 @@ TESTS = [
     "pytest>=9.2,<10",
     "pytest-xdist>=3.8,<4",
     "ruff>=0.17.6,<0.18",  # another minor version may format differently
+    "sympy>=1.14,<2",  # onnxruntime's symbolic shape inference, which exported files must pass
 ]
 
 

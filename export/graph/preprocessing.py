@@ -85,20 +85,28 @@ class Pixels:
         rows = batch.dim_value or batch.dim_param or "batch"
         read_instead(proto.graph, name, "scaled_pixels")
         gain, offset = self.gain_and_offset()
-        size = np.array([self.height, self.width], np.int64)
-        constants = {"scaled_size": size, "pixel_gain": gain, "pixel_offset": offset}
+        fixed = [batch.dim_value] if batch.dim_value else []
+        sizes = np.array([*fixed, self.height, self.width, self.channels], np.int64)
+        constants = {"scaled_sizes": sizes, "pixel_gain": gain, "pixel_offset": offset}
         # Resize uint8 as Pillow does, which rounds to whole grey levels. Without `exclude_outside`
-        # the border would be darker than Pillow's.
+        # the border would be darker than Pillow's. It is given all four sizes: sizes of two `axes`
+        # are wrong shapes to onnxslim and to onnxruntime's symbolic shape inference.
         resize: dict[str, Any] = {
             "mode": "linear",
-            "axes": [1, 2],
             "antialias": 1,
             "exclude_outside": 1,
             "coordinate_transformation_mode": "half_pixel",
         }
         make = helper.make_node
-        nodes = [
-            make("Resize", [name, "", "", "scaled_size"], ["resized"], **resize),
+        nodes = []
+        if not fixed:
+            nodes += [
+                make("Shape", [name], ["image_count"], end=1),
+                make("Concat", ["image_count", "scaled_sizes"], ["all_sizes"], axis=0),
+            ]
+        all_sizes = "scaled_sizes" if fixed else "all_sizes"
+        nodes += [
+            make("Resize", [name, "", "", all_sizes], ["resized"], **resize),
             make("Cast", ["resized"], ["pixel_floats"], to=TensorProto.FLOAT),
         ]
         last = "pixel_floats"

@@ -6,6 +6,7 @@ import onnx
 import onnxruntime
 import pytest
 from keras import layers
+from onnxruntime.quantization import quant_pre_process
 from PIL import Image
 
 import packnet_tf
@@ -71,6 +72,32 @@ class TestUint8:
         found, expected = (answer(tmp_path / "m.onnx", array) for array in (x, small))
         # Pillow and onnxruntime round some pixels to neighbouring grey levels.
         assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
+
+    @pytest.mark.parametrize("batch_size", [None, 3])
+    def test_onnxruntimes_symbolic_shape_inference_takes_the_file(self, batch_size, net, tmp_path):
+        """It refuses a Resize with `axes`; onnxslim gives such a file wrong shapes."""
+        given, taken = tmp_path / "m.onnx", tmp_path / "taken.onnx"
+        export_onnx(net, "two", given, preprocessing="uint8", batch_size=batch_size)
+        quant_pre_process(given, taken)
+        rows = onnx.load(taken).graph.input[0].type.tensor_type.shape.dim[0]
+        assert (rows.dim_value or rows.dim_param) == (batch_size or "batch")
+        x = pictures(40, 64)
+        np.testing.assert_allclose(answer(taken, x), answer(given, x), rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("batch_size", [None, 3])
+    def test_images_are_resized_along_height_and_width_alone(self, batch_size, net, tmp_path):
+        """All four sizes are in the file; a Resize of these two axes gives the same bits."""
+        given, of_axes = tmp_path / "m.onnx", tmp_path / "axes.onnx"
+        export_onnx(net, "two", given, preprocessing="uint8", batch_size=batch_size)
+        model = onnx.load(given)
+        [resize] = [node for node in model.graph.node if node.op_type == "Resize"]
+        resize.input[3] = "two_sizes"
+        resize.attribute.append(onnx.helper.make_attribute("axes", [1, 2]))
+        sizes = np.array([SIDE, SIDE], np.int64)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(sizes, "two_sizes"))
+        onnx.save(model, of_axes)
+        x = pictures(40, 64)
+        assert np.array_equal(answer(given, x), answer(of_axes, x))
 
     def test_mean_std_and_range_are_applied_in_that_order(self, net, tmp_path):
         mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
