@@ -1,5 +1,6 @@
 """`packnet train`: packs tasks from folders of images."""
 
+import contextlib
 import dataclasses
 import math
 import pathlib
@@ -7,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 
 import keras
+import tensorflow as tf
 
 import packnet_tf
 from packnet_tf.apps.images.folders import Folder, read_folders, readable
@@ -16,6 +18,7 @@ from packnet_tf.apps.packs.job import Job
 from packnet_tf.apps.packs.opening import check_shapes, open_pack, pixel_range
 from packnet_tf.apps.packs.plan import Plan, logs_folder
 from packnet_tf.backend.distribution import is_chief, strategy_of
+from packnet_tf.backend.writers import held
 from packnet_tf.planning import plan as planned
 from packnet_tf.planning import plan_table, too_little
 from packnet_tf.reporting.history import MOMENTS
@@ -78,6 +81,8 @@ def train(plan: Plan) -> Report:
 def train_all(plan: Plan, folders: Mapping[str, Folder] | None = None) -> list[Report]:
     """Trains, prunes, retrains and commits tasks, and saves the pack after each.
 
+    Other processes cannot save the pack meanwhile.
+
     Progress is kept in a folder beside the pack; the same plan continues from there.
 
     Args:
@@ -89,7 +94,15 @@ def train_all(plan: Plan, folders: Mapping[str, Folder] | None = None) -> list[R
 
     Raises:
         FileNotFoundError, ValueError: something is missing or does not fit; the message says what.
+        BlockingIOError: another process works on the pack.
     """
+    # Before the pack is read, since it could change until it is saved. Of workers the chief saves.
+    chief = is_chief(tf.distribute.get_strategy())
+    with held(plan.pack) if chief else contextlib.nullcontext():
+        return _train_all(plan, folders)
+
+
+def _train_all(plan: Plan, folders: Mapping[str, Folder] | None) -> list[Report]:
     pairs = plan.pairs()
     folders = folders or read_folders(pairs, plan.validation_share, plan.seed)
     if len(folders) < len(pairs) or plan.adopt in folders:

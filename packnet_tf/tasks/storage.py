@@ -10,7 +10,7 @@ import dataclasses
 import json
 import pathlib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -205,6 +205,28 @@ def read(path: AnyPath) -> PackState:
         )
     with naming(path):
         return _state_of(archive)
+
+
+def changed_since(path: AnyPath, tasks: Sequence[str]) -> RuntimeError:
+    """Returns the error for a file that something else has changed since a pack was read from it.
+
+    Args:
+        path: a `.keras` file.
+        tasks: the committed tasks of the pack.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            config = json.loads(file.read("config.json"))["config"]
+        names = [task["name"] for task in json.loads(config["tasks"])]
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        names = []  # something else than a pack
+    lost = [name for name in names if name not in tasks]
+    what = f" It has the task '{lost[0]}', which this pack lacks." if lost else ""
+    return RuntimeError(
+        f"'{path}' was changed by another program, or from another pack, after this pack was read "
+        f"from it or saved to it.{what} Saving would undo that change. Save under another name; "
+        "or load the file again with packnet_tf.load, and add your task there."
+    )
 
 
 @contextlib.contextmanager

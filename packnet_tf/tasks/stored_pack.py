@@ -7,10 +7,13 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from packnet_tf.backend.types import AnyPath
+from packnet_tf.backend.writers import held, is_changed, note
 from packnet_tf.tasks import storage
 from packnet_tf.tasks.pack import Pack
 from packnet_tf.tasks.state import PackState
 from packnet_tf.tasks.transaction import Transaction
+
+WAIT = 30.0  # seconds for another process that saves the pack
 
 PackOf = TypeVar("PackOf", bound="StoredPack")
 
@@ -29,7 +32,10 @@ class StoredPack(Pack):
 
         Raises:
             ValueError: the name does not end in `.keras`.
-            RuntimeError: weights of committed tasks were restored from before a commit.
+            RuntimeError: weights of committed tasks were restored from before a commit; or the
+                pack was read from this file or saved to it, and another program or another pack has
+                changed the file since.
+            BlockingIOError: another process is using the file.
 
         Example:
             >>> net.save("pack.keras")
@@ -38,7 +44,11 @@ class StoredPack(Pack):
         state = self.state
         if self.open_model is not None:
             state = state.with_last(state.need_open("save").kept(self.open_model))
-        storage.write(state, path)
+        with held(path, wait=WAIT):
+            if is_changed(self, path):
+                raise storage.changed_since(path, self.tasks)
+            storage.write(state, path)
+            note(self, path)
 
     def restore(self, path: AnyPath) -> None:
         """Replaces the pack by a later state of it that was saved.
@@ -79,6 +89,7 @@ class StoredPack(Pack):
         with Transaction(self), storage.naming(path):
             notes = {**saved.notes, **self.notes}
             self._take(dataclasses.replace(saved, records=records, notes=notes))
+            note(self, path)
 
     def _take(self, state: PackState) -> None:
         """Takes over a state, and builds a model for its open task."""
@@ -102,6 +113,7 @@ class StoredPack(Pack):
         state = storage.read(path)
         with storage.naming(path):
             net._take(state)  # noqa: SLF001  an object of this class
+            note(net, path)
         return net
 
     def __reduce__(self) -> tuple[Callable, tuple]:

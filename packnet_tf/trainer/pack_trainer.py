@@ -189,6 +189,7 @@ class PackTrainer:
         Raises:
             ValueError: the tasks or settings are invalid, or differ from those of the interrupted
                 run in the directory.
+            BlockingIOError: another process works in the directory.
             FloatingPointError: the loss has become NaN or infinite. A new run resumes from the last
                 good epoch; use a lower learning rate.
             SystemExit: Ctrl-C, with status 130, after printing how to continue.
@@ -205,7 +206,7 @@ class PackTrainer:
         ):
             self.net.discard()  # from an interrupted `fit`; its checkpoint restores the task
         self.net.state.check_none_open(tasks[0].name if tasks else "")
-        with scope_of(self._strategy):
+        with self._run.alone(), scope_of(self._strategy):
             self._open_run(tasks, prunes)
             try:
                 with self._screen.open():

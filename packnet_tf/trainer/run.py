@@ -1,13 +1,14 @@
 """The directory of a run: finished tasks, and the state from which to resume."""
 
+import contextlib
 import pathlib
-import weakref
 from collections.abc import Mapping
 from typing import Any
 
 from packnet_tf.backend.distribution import has_workers, strategy_of, wait_for_others
 from packnet_tf.backend.json_files import as_json, read_json, write_json
 from packnet_tf.backend.types import AnyPath
+from packnet_tf.backend.writers import held, is_noted
 from packnet_tf.net import PackNet
 from packnet_tf.reporting.history import History
 from packnet_tf.tasks.task_model import TaskModel
@@ -16,8 +17,6 @@ from packnet_tf.training.phases import Phases
 
 PACK = "pack.keras"  # in the run's directory, like HISTORY
 HISTORY = "history.json"
-# By pack: the stamp of the file last written from it or read into it. The pack may be newer.
-_CURRENT_FILE: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 class ChangedSetting(ValueError):
@@ -49,12 +48,6 @@ class ChangedSetting(ValueError):
         )
 
 
-def _stamp(path: pathlib.Path) -> tuple:
-    """Returns a value that changes when another process replaces the file."""
-    found = path.stat()
-    return (path.resolve(), found.st_mtime_ns, found.st_size)
-
-
 class Run:
     """Saves the pack, the unfinished task and the history.
 
@@ -72,6 +65,17 @@ class Run:
         self._writes = writes and directory is not None
         self.history = History()
         self._restored: tuple[str, ...] = ()
+
+    def alone(self) -> contextlib.AbstractContextManager:
+        """Keeps other runs out of the directory.
+
+        Raises:
+            BlockingIOError: another process works in it.
+        """
+        if not self._writes:
+            return contextlib.nullcontext()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return held(self._pack)
 
     def open(
         self,
@@ -104,13 +108,13 @@ class Run:
         wait_for_others(strategy_of(net))
         if found:
             self.history = History.read(self._history)
-        if found and _CURRENT_FILE.get(net) != _stamp(self._pack):
+        # With several workers, all read the file.
+        if found and (has_workers(strategy_of(net)) or not is_noted(net, self._pack)):
             known = len(net.tasks)
             net.restore(self._pack)
             self._restored += net.tasks[known:]
         elif self._writes:  # a new pack, or one that changed after it was saved
             net.save(self._pack)
-        self._mark_current(net)
         if self._writes and given:
             write_json(self._given, {**before, **given})
         if self._checkpoint.exists():
@@ -168,7 +172,6 @@ class Run:
         """
         if self._writes:
             net.save(self._pack)
-            self._mark_current(net)
 
     def resume(self, task: str, model: TaskModel, phases: Phases) -> dict | None:
         """Restores an unfinished task from its checkpoint.
@@ -237,11 +240,6 @@ class Run:
             self.history.write(self._history)
             self.keep(net)
             self._checkpoint.unlink(missing_ok=True)
-
-    def _mark_current(self, net: PackNet) -> None:
-        """Remembers that the pack matches its file; with several workers, all read the file."""
-        if self._pack.exists() and not has_workers(strategy_of(net)):
-            _CURRENT_FILE[net] = _stamp(self._pack)
 
     @property
     def logs(self) -> pathlib.Path | None:

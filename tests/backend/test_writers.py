@@ -1,0 +1,136 @@
+"""Several processes that write one file: none undoes what another has done."""
+
+import copy
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+import packnet_tf
+from helpers.image_folders import small_pack, write_task
+from helpers.pack_helpers import mlp_trunk, pack_task
+from packnet_tf.apps.main import main
+from packnet_tf.backend.writers import held
+from packnet_tf.tasks import stored_pack
+
+HOLD = """
+import sys, time
+from packnet_tf.backend.writers import held
+with held(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def holder():
+    """A function that makes another process hold a file for some seconds."""
+    started = []
+
+    def hold(path, seconds=60):
+        command = [sys.executable, "-c", HOLD, str(path), str(seconds)]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        assert started[-1].stdout.readline() == "held\n"
+        return started[-1]
+
+    yield hold
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_a_file_that_another_process_holds_is_refused_by_name(holder, tmp_path):
+    path = tmp_path / "pack.keras"
+    other = holder(path)
+    with pytest.raises(BlockingIOError) as refused, held(path):
+        pass
+    assert str(refused.value).startswith(f"'{path}' is in use by another process ({other.pid})")
+    with held(tmp_path / "another.keras"):
+        pass
+
+
+def test_death_releases_a_file_and_leaves_nothing_in_the_way(holder, tmp_path):
+    path = tmp_path / "pack.keras"
+    other = holder(path)
+    other.kill()
+    other.wait()
+    with held(path), held(path):  # a function that holds it may call another that does
+        assert [entry.name for entry in tmp_path.iterdir()] == [".pack.keras.lock"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_may_wait_for_another_process(holder, tmp_path):
+    holder(tmp_path / "pack.keras", 1.0)
+    began = time.monotonic()
+    with held(tmp_path / "pack.keras", wait=30):
+        assert time.monotonic() - began < 25
+
+
+def test_a_folder_that_cannot_be_locked_is_no_obstacle(tmp_path):
+    with held(tmp_path / "missing" / "pack.keras"):
+        assert not (tmp_path / "missing").exists()
+
+
+def test_a_change_by_another_pack_is_not_undone(tmp_path):
+    path = tmp_path / "pack.keras"
+    net = packnet_tf.PackNet(mlp_trunk())
+    pack_task(net, "one")
+    net.save(path)
+    ours, theirs = packnet_tf.load(path), packnet_tf.load(path)
+    pack_task(ours, "ours")
+    pack_task(theirs, "theirs")
+    theirs.save(path)
+    before = path.read_bytes()
+    for late in (ours, net):
+        with pytest.raises(RuntimeError) as refused:
+            late.save(path)
+        assert str(refused.value).startswith(f"'{path}' was changed by another program")
+        assert "It has the task 'theirs', which this pack lacks." in str(refused.value)
+    assert path.read_bytes() == before
+    ours.save(tmp_path / "ours.keras")
+    net.restore(path)  # it is a later state of this pack
+    pack_task(net, "two")
+    net.save(path)
+    assert packnet_tf.load(path).tasks == ("one", "theirs", "two")
+
+
+def test_a_pack_may_be_saved_again_and_over_files_that_it_never_read(tmp_path):
+    net = packnet_tf.PackNet(mlp_trunk())
+    for name in ("a.keras", "b.keras", "a.keras"):
+        net.save(tmp_path / name)
+        pack_task(net, f"{name[0]}{len(net.tasks)}")
+    other = copy.deepcopy(net)
+    other.save(tmp_path / "a.keras")
+    (tmp_path / "b.keras").unlink()
+    net.save(tmp_path / "b.keras")
+    assert packnet_tf.load(tmp_path / "b.keras").tasks == net.tasks
+
+
+def test_saving_waits_for_a_process_that_uses_the_file(holder, tmp_path, monkeypatch):
+    monkeypatch.setattr(stored_pack, "WAIT", 0.1)
+    net = packnet_tf.PackNet(mlp_trunk())
+    holder(tmp_path / "pack.keras")
+    with pytest.raises(BlockingIOError, match="is in use by another process"):
+        net.save(tmp_path / "pack.keras")
+
+
+def test_two_commands_do_not_train_one_pack(holder, tmp_path, capsys):
+    write_task(tmp_path / "shades")
+    pack = tmp_path / "pack.keras"
+    small_pack({"tones": ["dark", "light"]}).save(pack)
+    holder(pack)
+    flags = ["--task=shades", f"--data={tmp_path / 'shades'}", "--epochs=1"]
+    assert main(["train", str(pack), *flags]) == 1
+    assert f"'{pack}' is in use by another process" in capsys.readouterr().err
+    assert not pathlib.Path(f"{pack}.progress").exists()
+
+
+def test_two_runs_do_not_work_in_one_directory(holder, tmp_path):
+    net = packnet_tf.PackNet(mlp_trunk())
+    trainer = packnet_tf.PackTrainer(net, directory=tmp_path / "run", verbose=False)
+    (tmp_path / "run").mkdir()
+    holder(tmp_path / "run" / "pack.keras")
+    with pytest.raises(BlockingIOError, match="is in use by another process"):
+        trainer.fit([])
