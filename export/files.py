@@ -6,11 +6,12 @@ import hashlib
 import os
 import pathlib
 import shutil
+import stat
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from packnet_tf.backend.atomic import FULL, flush
+from packnet_tf.backend.atomic import FULL, flush, own_prefix, remove_dead
 from packnet_tf.backend.types import AnyPath
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ def beside(directory: AnyPath) -> Iterator[pathlib.Path]:
     made = _missing(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".writing-", dir=directory) as aside:
+        remove_dead(directory)
+        with tempfile.TemporaryDirectory(prefix=own_prefix(), dir=directory) as aside:
             yield pathlib.Path(aside)
             files = sorted(pathlib.Path(aside).iterdir(), key=_rank)
             for path in files:
@@ -145,6 +147,7 @@ def _move(files: list[pathlib.Path], directory: pathlib.Path) -> None:
             kept = path.with_name(f"{path.name}.old") if target.exists() else None
             if kept is not None:
                 _keep(target, kept)
+                path.chmod(stat.S_IMODE(target.stat().st_mode))
             old[target] = kept
             os.replace(path, target)
     except BaseException:

@@ -4,7 +4,11 @@ import contextlib
 import errno
 import os
 import pathlib
-import tempfile
+import platform
+import secrets
+import shutil
+import stat
+import zlib
 from collections.abc import Iterator
 
 from packnet_tf.backend.types import AnyPath
@@ -16,8 +20,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def replacing(path: AnyPath) -> Iterator[pathlib.Path]:
     """Yields a temporary path that replaces `path` when the block succeeds.
 
-    The temporary file is in the same folder. It is flushed to disk before it replaces `path`. If
-    the block raises, the temporary file is removed and `path` is unchanged.
+    The temporary file is in the same folder. It is flushed to disk before it replaces `path`, with
+    its permissions. If `path` is a symbolic link, the file that it points to is replaced. If the
+    block raises, the temporary file is removed and `path` is unchanged; if the process is killed,
+    the next write in the folder removes it.
 
     Args:
         path: the file to write; missing folders are created.
@@ -31,19 +37,22 @@ def replacing(path: AnyPath) -> Iterator[pathlib.Path]:
         ...     temporary.write_text("{}")
     """
     path = pathlib.Path(path)
+    if path.is_symlink():
+        path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The temporary name ends in the full name: savers look at the suffix.
+    remove_dead(path.parent)
+    # The temporary name ends like the name: savers look at the suffix.
+    temporary = path.with_name(f"{own_prefix()}{secrets.token_hex(4)}{''.join(path.suffixes)}")
     try:
-        handle, name = tempfile.mkstemp(prefix=".writing-", suffix=f"-{path.name}", dir=path.parent)
+        mode = stat.S_IMODE(path.stat().st_mode) if path.is_file() else None
+        private = 0o666 if mode is None else 0o600  # until it has the permissions of the old file
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, private))
     except OSError as error:  # a folder that is read-only, for instance
         error.filename = os.fspath(path)
         raise
-    os.close(handle)
-    temporary = pathlib.Path(name)
     try:
-        mask = os.umask(0)  # mkstemp makes private files; give this one the usual permissions
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
+        if mode is not None:
+            temporary.chmod(mode)
         uncache(path)
         yield temporary
         flush(temporary)
@@ -61,6 +70,46 @@ def replacing(path: AnyPath) -> Iterator[pathlib.Path]:
         raise full from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def own_prefix() -> str:
+    """Returns what the names of this process's temporary files and folders begin with."""
+    return f"{_host_prefix()}{os.getpid()}-"
+
+
+def remove_dead(folder: pathlib.Path) -> None:
+    """Removes temporary files and folders of processes of this computer that have ended.
+
+    Args:
+        folder: the folder to look in, without its subfolders.
+    """
+    begin = _host_prefix()
+    for path in folder.glob(f"{begin}*"):
+        number = path.name.removeprefix(begin).partition("-")[0]
+        if not number.isdecimal() or _is_alive(int(number)):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _host_prefix() -> str:
+    # On a shared drive, the number of a process says nothing about those of other computers.
+    return f".writing-{zlib.crc32(platform.node().encode()):08x}-"
+
+
+def _is_alive(process: int) -> bool:
+    if os.name == "nt":  # there, os.kill would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it is another user's
+        return True
+    return True
 
 
 def uncache(path: pathlib.Path) -> None:

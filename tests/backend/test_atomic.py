@@ -3,6 +3,8 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -105,13 +107,65 @@ def test_a_full_disk_is_named_and_the_old_file_stays(tmp_path):
 def test_a_folder_that_cannot_be_written_to_is_said_with_the_name_of_the_file(
     tmp_path, monkeypatch
 ):
-    def refuse(prefix, suffix, dir):
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), f"{dir}/{prefix}x{suffix}")
+    def refuse(path, *_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), os.fspath(path))
 
-    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    monkeypatch.setattr(atomic.os, "open", refuse)
     with (
         pytest.raises(OSError, match="Read-only file system") as error,
         replacing(tmp_path / "file.txt"),
     ):
         raise AssertionError
     assert error.value.filename == str(tmp_path / "file.txt")
+
+
+def test_a_file_keeps_its_permissions_and_the_umask_is_not_touched(tmp_path, monkeypatch):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    path.chmod(0o600)
+    monkeypatch.delattr(atomic.os, "umask")
+    with replacing(path) as temporary:
+        assert stat.S_IMODE(temporary.stat().st_mode) == 0o600
+        temporary.write_text("new")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "data").mkdir()
+    path, link = tmp_path / "data" / "file.txt", tmp_path / "link.txt"
+    link.symlink_to(path)
+    for text in ("first", "second"):
+        with replacing(link) as temporary:
+            temporary.write_text(text)
+        assert (link.is_symlink(), path.read_text()) == (True, text)
+    assert os.listdir(tmp_path / "data") == ["file.txt"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    code = (
+        "import os, sys; from packnet_tf.backend.atomic import own_prefix, replacing\n"
+        "os.mkdir(os.path.join(os.path.dirname(sys.argv[1]), own_prefix() + 'folder'))\n"
+        "with replacing(sys.argv[1]): os.kill(os.getpid(), 9)"
+    )
+    path = tmp_path / "file.txt"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    mine = tmp_path / f"{atomic.own_prefix()}alive"
+    mine.touch()
+    other = tmp_path / ".writing-0123abcd-1-file.txt"  # perhaps of another computer
+    other.touch()
+    assert len(os.listdir(tmp_path)) == 4
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+    assert {*tmp_path.iterdir()} == {path, mine, other}
+
+
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path):
+    path = tmp_path / f"{'n' * 249}.keras"
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    too_long = tmp_path / f"{'n' * 250}.keras"
+    with pytest.raises(OSError, match="File name too long") as refused, replacing(too_long):
+        pass
+    assert refused.value.filename == str(too_long)
+    assert os.listdir(tmp_path) == [path.name]
