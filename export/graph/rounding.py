@@ -1,4 +1,4 @@
-"""Rounds weights to int8 together, so that their errors do not add up."""
+"""Rounds weights together, so that their errors do not add up."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -57,9 +57,10 @@ def round_kernels(
         held[name].CopyFrom(numpy_helper.from_array(integers, name))
 
     for node in [node for node in quantized.graph.node if node.op_type in ("Conv", "Gemm")]:
-        constants = [parts(name) for name in node.input[1:]]
+        constants = [found for found in map(parts, node.input[1:]) if found is not None]
+        names = {name for name, _ in constants}
         twin, attributes = twins.get(node.name), _attributes(node)
-        if twin is None or None in constants or constants[0][0] in rounded:
+        if twin is None or len(constants) < len(node.input) - 1 or names & rounded:
             continue  # a kernel that is calculated, or that an earlier layer has too
         kernel, *biases = (numpy_helper.to_array(floats[name]) for name in twin.input[1:])
         matrix = node.op_type == "Gemm" and not attributes.get("transB", 0)
@@ -69,7 +70,7 @@ def round_kernels(
         exact = _inputs(source, twin.input[0], kernel.shape, attributes, feeds)
         given = _inputs(quantized, node.input[0], kernel.shape, attributes, feeds)
         (name, scale), *others = constants
-        rounded.add(name)
+        rounded |= names
         integers, shift = rounded_kernel(kernel, scale, exact, given, largest, bool(biases))
         store(name, integers.T if matrix else integers)
         for bias, (name, scale) in zip(biases, others, strict=True):
