@@ -80,14 +80,14 @@ class SharedWeights(SharedFile):
                 np.where(h, v, np.zeros((), v.dtype)) for h, v in zip(here, values, strict=True)
             )
             return [
-                self._whole(builder, whole, mask, kind)
-                for whole, mask, kind in zip(wholes, seen, kinds, strict=True)
+                self._whole(builder, whole, owner, mask, kind)
+                for whole, owner, mask, kind in zip(wholes, owners, seen, kinds, strict=True)
             ]
         filled, seen = list(kernels), self._masks(builder, here, shapes, [1])
         for place, (mask, own) in enumerate(zip(seen, here, strict=True)):
             if own.any():
                 whole = np.where(own, values[place], np.zeros((), values[place].dtype))
-                stored, decoded = self._encoded(builder, whole, kinds[place])
+                stored, decoded = self._encoded(builder, whole, owners[place], kinds[place])
                 array = np.append(stored[own], np.zeros(1, stored.dtype))
                 spread = owner_codes.spread(
                     builder, self._external(builder, array), mask, own.shape
@@ -95,16 +95,18 @@ class SharedWeights(SharedFile):
                 filled[place] = builder.node("Where", mask, decoded(spread), filled[place])
         return filled
 
-    def _whole(self, builder: GraphBuilder, whole: np.ndarray, mask: str, kind: str) -> str:
-        stored, decoded = self._encoded(builder, whole, kind)
+    def _whole(
+        self, builder: GraphBuilder, whole: np.ndarray, owner: np.ndarray, mask: str, kind: str
+    ) -> str:
+        stored, decoded = self._encoded(builder, whole, owner, kind)
         kernel = decoded(self._external(builder, stored))
         return owner_codes.masked(builder, kernel, mask, whole.dtype)
 
     def _encoded(
-        self, builder: GraphBuilder, whole: np.ndarray, kind: str
+        self, builder: GraphBuilder, whole: np.ndarray, owner: np.ndarray, kind: str
     ) -> tuple[np.ndarray, Callable[[str], str]]:
         """Returns a kernel as it is stored, and a function that adds the nodes to restore it."""
-        stored, scale = encode(whole, kind)
+        stored, scale = encode(whole, kind, owner)
         put = functools.partial(self._external, builder)
         return stored, decoder(builder, stored, scale, put)
 

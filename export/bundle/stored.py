@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 
 from packnet_tf.export.graph.builder import GraphBuilder
+from packnet_tf.export.graph.rounding import halved_by_sums, rounded_by_sums
 
-LARGEST = np.float32(np.finfo(np.float16).max)
 SMALL = 1 / 64  # share of all packed weights that stay in float16
 
 
@@ -32,7 +32,9 @@ def precisions_of(sizes: Sequence[int], precision: str) -> list[str]:
     return ["float16" if part <= SMALL * sum(sizes) else "int8" for part in up_to_each]
 
 
-def encode(kernel: np.ndarray, precision: str) -> tuple[np.ndarray, np.ndarray | None]:
+def encode(
+    kernel: np.ndarray, precision: str, owner: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Converts a kernel to the form in which it is stored.
 
     Weights that are 0 stay exactly 0.
@@ -41,6 +43,8 @@ def encode(kernel: np.ndarray, precision: str) -> tuple[np.ndarray, np.ndarray |
         kernel: the weights in the graph's layout, float32.
         precision: "float32"; "float16", in which numbers beyond 65504 become 65504; or "int8", with
             a scale per output channel: along the last axis of matrices, the first of convolutions.
+        owner: the weights' owners. Sums over the weights of one are nearly those of float32, see
+            `rounded_by_sums`.
 
     Returns:
         The stored array, and the scales for int8, float16, of a shape that broadcasts.
@@ -49,15 +53,16 @@ def encode(kernel: np.ndarray, precision: str) -> tuple[np.ndarray, np.ndarray |
         ValueError: int8 cannot hold weights as large as 8 million.
 
     Example:
-        >>> encode(np.array([[0.5, -2.0], [0.25, 1.0]], np.float32), "int8")[0]
+        >>> weights = np.array([[0.5, -2.0], [0.25, 1.0]], np.float32)
+        >>> encode(weights, "int8", np.ones((2, 2), np.uint8))[0]
         array([[ 127, -127],
                [  63,   63]], dtype=int8)
     """
     if precision == "float32":
         return kernel, None
-    if precision == "float16":
-        return np.clip(kernel, -LARGEST, LARGEST).astype(np.float16), None
     channel = kernel.ndim - 1 if kernel.ndim == 2 else 0
+    if precision == "float16":
+        return halved_by_sums(kernel, channel, owner), None
     others = tuple(axis for axis in range(kernel.ndim) if axis != channel)
     largest = np.abs(kernel).max(others, keepdims=True, initial=0.0)
     scale = _rounded_up(largest / 127)
@@ -66,7 +71,8 @@ def encode(kernel: np.ndarray, precision: str) -> tuple[np.ndarray, np.ndarray |
             f"A packed weight is {largest.max():.3g}, too large for int8. Write "
             'precision="float32".'
         )
-    return np.rint(kernel / scale.astype(np.float32)).astype(np.int8), scale
+    steps = kernel / scale.astype(np.float32)
+    return rounded_by_sums(steps, channel, owner).astype(np.int8), scale
 
 
 def _rounded_up(scale: np.ndarray) -> np.ndarray:
@@ -128,6 +134,6 @@ def seen_weights(
     kernel = np.zeros(values.shape, np.float32)
     for first, last in parts:
         here = (owner >= first) & (owner <= last)
-        own = decode(*encode(np.where(here, values, np.float32(0)), precision))
+        own = decode(*encode(np.where(here, values, np.float32(0)), precision, owner))
         kernel = np.where(here & np.isin(owner, list(sees)), own, kernel)
     return kernel

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from packnet_tf.export.graph.rounding import round_kernels, rounded_by_sums
 from packnet_tf.export.graph.walk import graphs, node_reads, reads, within
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def to_precision(
 
     - `float16`: half precision inside. For GPUs. Numbers beyond 65504 become 65504.
     - `int8`, calibrated: 8-bit weights with a scale per channel, and 8-bit activations in the
-      ranges found by calibration. For CPUs.
+      ranges found by calibration. Convolutions are rounded so that their outputs for these inputs
+      are close to those of float32, see `round_kernels`. For CPUs.
     - `int8`, not calibrated: matrix products use the range of the current batch, so an output
       depends slightly on the rest of the batch. Convolutions and recurrent layers store 8-bit
       weights but compute in float, because onnxruntime 1.31 is several times slower with integers.
@@ -153,6 +155,8 @@ def _to_int8(model: "ModelProto", feeds: Feeds | None, reduce_range: bool) -> "M
             options |= {"op_types_to_quantize": CALIBRATED}
             quantization.quantize_static(folded, written, Reader(), **options)
         quantized = onnx.load(written)
+        if feeds is not None:
+            round_kernels(quantized, onnx.load(folded), feeds, 64 if reduce_range else 127)
     _store_as_integers(quantized.graph)
     return quantized
 
@@ -171,9 +175,10 @@ def _store_as_integers(graph: "GraphProto") -> None:
         for name in filter(floats.__contains__, node.input if node.op_type in STORED else ()):
             stored, cast, scale = (f"{name}_{part}" for part in ("stored", "cast", "step"))
             weight = numpy_helper.to_array(floats[name])
-            others = tuple(np.delete(range(weight.ndim), STORED[node.op_type]).tolist())
+            channel = STORED[node.op_type] % weight.ndim
+            others = tuple(axis for axis in range(weight.ndim) if axis != channel)
             scales = np.abs(weight).max(others, keepdims=True, initial=1e-35) / 127  # never 0
-            integers = np.rint(weight / scales).astype(np.int8)
+            integers = rounded_by_sums(weight / scales, channel).astype(np.int8)
             floats.pop(name).CopyFrom(numpy_helper.from_array(integers, stored))
             graph.initializer.append(numpy_helper.from_array(scales, scale))
             nodes.append(helper.make_node("Cast", [stored], [cast], to=kind))

@@ -1,0 +1,357 @@
+"""Rounds weights together, so that their errors do not add up."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+INPUTS = 128  # calibration inputs to round with: the network before each layer runs on them
+BATCH = 16  # of these run at once
+POSITIONS = 8192  # positions in the outputs of a convolution that count, over all inputs
+WIDEST = 8192  # weights per output; a matrix of their mean products takes 0.5 GB
+# Added to the mean square of every input, as a share of their mean: for rounding, and for weights
+# that make up for errors of earlier layers. Smaller ones fit the inputs, and lose on others.
+DAMPING, CAUTION = 0.1, 10.0
+BLOCK = 64  # weights after which those of later blocks are updated
+PLAIN = {"alpha": 1.0, "beta": 1.0, "transA": 0}  # a Gemm that is a dense layer
+
+Feeds = Sequence[Mapping[str, np.ndarray]]
+
+
+def round_kernels(
+    quantized: "ModelProto", source: "ModelProto", feeds: Feeds, largest: int
+) -> None:
+    """Rounds the kernels and biases of layers again, in a graph of quantize_static.
+
+    To round each weight to the nearest integer lets errors add up where inputs are alike in all
+    images, such as those of a background. Here convolutions and dense layers are rounded in their
+    order, each so that its outputs are close to those of the float32 graph, given the outputs of
+    the layers that are rounded already. The bias takes the mean of what remains. Scales stay as
+    they are, and weights that are 0 stay 0.
+
+    Args:
+        quantized: a graph with DequantizeLinear nodes; its constants are changed in place.
+        source: the float32 graph that it was made from. Nodes have the same names.
+        feeds: typical inputs.
+        largest: the largest magnitude of an integer.
+    """
+    from onnx import numpy_helper
+
+    feeds, rounded = _some(source, feeds), set[str]()
+    floats = {tensor.name: tensor for tensor in source.graph.initializer}
+    held = {tensor.name: tensor for tensor in quantized.graph.initializer}
+    makers = {name: node for node in quantized.graph.node for name in node.output}
+    twins = {node.name: node for node in source.graph.node if node.name}
+
+    def parts(name: str) -> tuple[str, np.ndarray] | None:
+        """Returns the name of the integers of a constant, and its scales."""
+        node = makers.get(name)
+        if node is None or node.op_type != "DequantizeLinear" or node.input[0] not in held:
+            return None
+        return node.input[0], numpy_helper.to_array(held[node.input[1]]).astype(np.float64)
+
+    def store(name: str, integers: np.ndarray) -> None:
+        held[name].CopyFrom(numpy_helper.from_array(integers, name))
+
+    for node in [node for node in quantized.graph.node if node.op_type in ("Conv", "Gemm")]:
+        constants = [found for found in map(parts, node.input[1:]) if found is not None]
+        names = {name for name, _ in constants}
+        twin, attributes = twins.get(node.name), _attributes(node)
+        if twin is None or len(constants) < len(node.input) - 1 or names & rounded:
+            continue  # a kernel that is calculated, or that an earlier layer has too
+        kernel, *biases = (numpy_helper.to_array(floats[name]) for name in twin.input[1:])
+        matrix = node.op_type == "Gemm" and not attributes.get("transB", 0)
+        kernel = kernel.T if matrix else kernel
+        if kernel[0].size > WIDEST or not PLAIN.items() <= {**PLAIN, **attributes}.items():
+            continue
+        exact = _inputs(source, twin.input[0], kernel.shape, attributes, feeds)
+        given = _inputs(quantized, node.input[0], kernel.shape, attributes, feeds)
+        (name, scale), *others = constants
+        rounded |= names
+        integers, shift = rounded_kernel(kernel, scale, exact, given, largest, bool(biases))
+        store(name, integers.T if matrix else integers)
+        for bias, (name, scale) in zip(biases, others, strict=True):
+            limits = np.iinfo(np.int32)
+            steps = np.clip(np.rint((bias + shift) / scale), limits.min, limits.max)
+            store(name, steps.astype(np.int32))
+
+
+def rounded_kernel(
+    kernel: np.ndarray,
+    scale: np.ndarray,
+    exact: np.ndarray,
+    given: np.ndarray,
+    largest: int,
+    has_bias: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rounds a kernel so that it makes of the inputs that it is given what it makes of exact ones.
+
+    Args:
+        kernel: float32 (outputs, inputs, ...), the inputs of one group.
+        scale: the steps of the outputs.
+        exact: inputs in float32 (groups, inputs of a weight, positions).
+        given: the same inputs, as the rounded network computes them.
+        largest: the largest magnitude of an integer.
+        has_bias: whether a bias takes the difference of the means.
+
+    Returns:
+        The int8 kernel, and what to add to the bias, (outputs,).
+    """
+    groups, inputs, positions = exact.shape
+    weights = kernel.reshape(groups, -1, inputs).astype(np.float64)
+    steps = np.broadcast_to(scale.reshape(-1, 1), (len(kernel), 1)).reshape(groups, -1, 1)
+    means = [part.mean(2, keepdims=True, dtype=np.float64) for part in (exact, given)]
+    if has_bias:
+        exact, given = (
+            part - mean.astype(np.float32) for part, mean in zip((exact, given), means, strict=True)
+        )
+    moments = np.matmul(given, given.transpose(0, 2, 1)).astype(np.float64) / positions
+    lacking = np.matmul(exact - given, given.transpose(0, 2, 1)).astype(np.float64) / positions
+    # The weights that make of the given inputs what these make of the exact ones; with least
+    # squares, and a penalty for weights that differ.
+    fitted = weights + weights @ lacking @ np.linalg.inv(_damped(moments, CAUTION))
+    fitted = np.where(weights == 0, 0.0, fitted)
+    integers = rounded_together(fitted / steps, moments, largest)
+    shift = weights @ means[0] - (integers * steps) @ means[1]
+    return integers.reshape(kernel.shape).astype(np.int8), shift.reshape(-1)
+
+
+def rounded_together(values: np.ndarray, moments: np.ndarray, largest: int) -> np.ndarray:
+    """Rounds rows of weights, each weight so as to make up for the errors of those before it.
+
+    This is GPTQ (Frantar et al., 2022, arXiv 2210.17323, section 3).
+
+    Args:
+        values: the weights in steps (groups, rows, inputs); those that are 0 stay 0.
+        moments: mean products of the inputs (groups, inputs, inputs).
+        largest: the largest magnitude of an integer.
+
+    Example:
+        >>> alike = np.ones((1, 4, 4))  # the outputs are multiples of the rows' sums
+        >>> rounded_together(np.full((1, 1, 4), 0.3), alike, 127)
+        array([[[0., 0., 1., 0.]]])
+    """
+    inverse = np.linalg.inv(_damped(moments, DAMPING))
+    upper = np.linalg.cholesky(inverse).transpose(0, 2, 1)
+    free, rest = values != 0, values.copy()
+    integers = np.zeros_like(rest)
+    for start in range(0, values.shape[2], BLOCK):
+        block = slice(start, start + BLOCK)
+        errors = np.zeros_like(rest[:, :, block])
+        for place in range(errors.shape[2]):
+            at = start + place
+            nearest = np.clip(np.rint(rest[:, :, at]), -largest, largest)
+            integers[:, :, at] = np.where(free[:, :, at], nearest, 0)
+            error = (rest[:, :, at] - integers[:, :, at]) / upper[:, None, at, at]
+            rest[:, :, at : block.stop] -= error[:, :, None] * upper[:, None, at, at : block.stop]
+            errors[:, :, place] = error
+        rest[:, :, block.stop :] -= errors @ upper[:, block, block.stop :]
+    return integers
+
+
+def rounded_by_sums(
+    values: np.ndarray, channel: int, owner: np.ndarray | None = None, largest: int = 127
+) -> np.ndarray:
+    """Rounds weights so that their sums, per output channel and owner, are within half a step.
+
+    Without typical inputs, the best guess is that the inputs of a channel are alike, as those of a
+    background are. A few weights, those that are closest to it, are rounded to the second nearest
+    integer.
+
+    Args:
+        values: the weights in steps; those that are 0 stay 0.
+        channel: the axis of the output channels.
+        owner: the weights' owners; by default they have one. A task sees all weights of an owner or
+            none.
+        largest: the largest magnitude of an integer.
+
+    Example:
+        >>> rounded_by_sums(np.array([[0.4, 0.3, 0.4, 7.0]]), channel=0)
+        array([[1., 0., 0., 7.]])
+    """
+    rows = np.moveaxis(values, channel, 0)
+    exact = rows.reshape(len(rows), -1)
+    owners = np.ones_like(exact) if owner is None else np.moveaxis(owner, channel, 0)
+    owners = owners.reshape(exact.shape)
+    integers = np.clip(np.rint(exact), -largest, largest)
+    order = np.arange(exact.shape[1])
+    for number in np.unique(owners):
+        here = (owners == number) & (exact != 0)
+        short = np.where(here, exact - integers, 0)
+        lacks = np.rint(short.sum(1, keepdims=True, dtype=np.float64))
+        sign = np.sign(lacks)
+        can = here & (np.abs(integers + sign) <= largest)
+        first = np.argsort(np.where(can, -short * sign, np.inf), axis=1, kind="stable")
+        change = np.zeros_like(integers)
+        np.put_along_axis(change, first, (order < np.abs(lacks)) * sign, axis=1)
+        integers += np.where(can, change, 0)
+    return np.moveaxis(integers.reshape(rows.shape), 0, channel)
+
+
+def halved_by_sums(values: np.ndarray, channel: int, owner: np.ndarray) -> np.ndarray:
+    """Rounds weights to float16 so that their sums, per output channel and owner, stay close.
+
+    From the largest to the smallest, each weight takes the error of the one before it, so that the
+    last error is one of the smallest weight. See `rounded_by_sums`.
+
+    Args:
+        values: the weights, float32; those that are 0 stay 0, and those beyond 65504 become 65504.
+        channel: the axis of the output channels.
+        owner: the weights' owners.
+    """
+    rows = np.moveaxis(values, channel, 0)
+    exact = rows.reshape(len(rows), -1)
+    owners = np.moveaxis(owner, channel, 0).reshape(exact.shape)
+    order = np.lexsort((-np.abs(exact), owners), axis=1)
+    exact, owners = (np.take_along_axis(each, order, axis=1) for each in (exact, owners))
+    halves = np.zeros(exact.shape, np.float16)
+    error, largest = np.zeros(len(rows), np.float32), np.finfo(np.float16).max
+    for at in range(exact.shape[1]):
+        error[owners[:, at] != owners[:, at - 1]] = 0
+        whole = exact[:, at] + error
+        halves[:, at] = np.where(exact[:, at] == 0, 0, np.clip(whole, -largest, largest))
+        error = np.where(np.abs(whole) <= largest, whole - halves[:, at], np.float32(0))
+    found = np.empty_like(halves)
+    np.put_along_axis(found, order, halves, axis=1)
+    return np.moveaxis(found.reshape(rows.shape), 0, channel)
+
+
+def _damped(moments: np.ndarray, share: float) -> np.ndarray:
+    """Adds a share of the mean of the diagonal to it, so that the matrix has an inverse."""
+    size = moments.shape[1]
+    mean = np.einsum("gii->g", moments)[:, None, None] / size
+    return moments + np.where(mean > 0, share * mean, 1.0) * np.eye(size)
+
+
+def _some(model: "ModelProto", feeds: Feeds) -> list[dict[str, np.ndarray]]:
+    """Returns `INPUTS` of the inputs at most, evenly chosen, in batches that the graph takes."""
+    whole = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
+    [total, *_] = map(len, whole.values())
+    places = np.linspace(0, total, min(INPUTS, total), endpoint=False).astype(int)
+    fixed = [entry.type.tensor_type.shape.dim[0].dim_value for entry in model.graph.input]
+    size = max(fixed) or BATCH
+    if max(fixed):
+        places = np.resize(places, -(-len(places) // size) * size)
+    return [
+        {name: array[places[start : start + size]] for name, array in whole.items()}
+        for start in range(0, len(places), size)
+    ]
+
+
+def _attributes(node: "NodeProto") -> dict[str, Any]:
+    from onnx import helper
+
+    return {each.name: helper.get_attribute_value(each) for each in node.attribute}
+
+
+def _inputs(
+    model: "ModelProto",
+    name: str,
+    shape: Sequence[int],
+    attributes: Mapping[str, Any],
+    feeds: Feeds,
+) -> np.ndarray:
+    """Returns what the weights of a layer are multiplied with.
+
+    Args:
+        model: the graph.
+        name: name of the value that the layer reads.
+        shape: shape of its kernel, outputs first.
+        attributes: those of its node.
+        feeds: inputs of the graph.
+
+    Returns:
+        Float32 (groups, inputs of a weight, positions).
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1  # threads would wait for short work
+    session = onnxruntime.InferenceSession(
+        _before(model, name).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    names = [entry.name for entry in session.get_inputs()]
+    found = []
+    for feed in feeds:
+        [images] = session.run(None, {name: feed[name] for name in names})
+        found.append(_windows(images, shape, attributes, POSITIONS // len(feeds)))
+    return np.concatenate(found, axis=2)
+
+
+def _windows(
+    images: np.ndarray, shape: Sequence[int], attributes: Mapping[str, Any], count: int
+) -> np.ndarray:
+    """Returns the windows of a batch (groups, inputs of a weight, positions).
+
+    Args:
+        images: float32 (n, channels, ...).
+        shape: shape of the kernel, (outputs, channels, ...).
+        attributes: those of the node.
+        count: how many positions, about.
+    """
+    if len(shape) == 2:  # of a dense layer
+        return images.T[None]
+    sizes, axes = shape[2:], tuple(range(2, len(shape)))
+    ones = [1] * len(sizes)
+    strides, dilations = (attributes.get(name, ones) for name in ("strides", "dilations"))
+    extents = [(size - 1) * step + 1 for size, step in zip(sizes, dilations, strict=True)]
+    pads = list(_pads(images.shape[2:], extents, strides, attributes))
+    padded = np.pad(images, [(0, 0), (0, 0), *pads])
+    views = np.lib.stride_tricks.sliding_window_view(padded, extents, axis=axes)
+    every = [slice(None, None, step) for step in (*strides, *dilations)]
+    views = views[:, :, *every]  # (n, channels, positions ..., kernel ...)
+    places = views.shape[2 : len(shape)]
+    total = int(np.prod(places))
+    each = max(1, min(total, count // len(images)))
+    chosen = np.unravel_index(np.linspace(0, total, each, endpoint=False).astype(int), places)
+    windows = views[:, :, *chosen]  # (n, channels, positions, kernel ...)
+    groups = attributes.get("group", 1)
+    windows = windows.reshape(len(images), groups, -1, *windows.shape[2:])
+    order = (1, 2, *range(4, windows.ndim), 0, 3)
+    return windows.transpose(order).reshape(groups, int(np.prod(shape[1:])), -1)
+
+
+def _pads(
+    sizes: Sequence[int],
+    extents: Sequence[int],
+    strides: Sequence[int],
+    attributes: Mapping[str, Any],
+) -> Iterator[tuple[int, int]]:
+    """Yields the padding before and after along each axis."""
+    kind = attributes.get("auto_pad", b"NOTSET").decode()
+    given = attributes.get("pads", [0] * 2 * len(sizes))
+    for axis, (size, extent, stride) in enumerate(zip(sizes, extents, strides, strict=True)):
+        if kind.startswith("SAME"):
+            total = max(0, (-(-size // stride) - 1) * stride + extent - size)
+            less = total // 2
+            yield (less, total - less) if kind == "SAME_UPPER" else (total - less, less)
+        else:
+            yield (0, 0) if kind == "VALID" else (given[axis], given[axis + len(sizes)])
+
+
+def _before(model: "ModelProto", name: str) -> "ModelProto":
+    """Returns the part of a graph that calculates one of its values."""
+    from onnx import ModelProto, helper
+
+    from packnet_tf.export.graph.walk import node_reads
+
+    part, needed = ModelProto(), {name}
+    part.CopyFrom(model)
+    for name_of in ("node", "initializer", "output", "value_info"):
+        part.graph.ClearField(name_of)
+    nodes = []
+    for node in reversed(model.graph.node):  # in the order of computation
+        if needed & set(node.output):
+            nodes.append(node)
+            needed.update(node_reads(node))
+    part.graph.node.extend(reversed(nodes))
+    part.graph.initializer.extend(t for t in model.graph.initializer if t.name in needed)
+    inputs = [entry for entry in part.graph.input if entry.name in needed]
+    del part.graph.input[:]
+    part.graph.input.extend(inputs)
+    part.graph.output.append(helper.make_tensor_value_info(name, 1, None))
+    return part
