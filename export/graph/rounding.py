@@ -1,15 +1,15 @@
 """Rounds weights together, so that their errors do not add up."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from packnet_tf.export.graph.layer_inputs import LayerInputs, typical, windows
+
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-INPUTS = 128  # calibration inputs to round with: the network before each layer runs on them
-BATCH = 16  # of these run at once
 POSITIONS = 8192  # positions in the outputs of a convolution that count, over all inputs
 WIDEST = 8192  # weights per output; a matrix of their mean products takes 0.5 GB
 # Added to the mean square of every input, as a share of their mean: for rounding, and for weights
@@ -40,7 +40,6 @@ def round_kernels(
     """
     from onnx import numpy_helper
 
-    feeds, rounded = _some(source, feeds), set[str]()
     floats = {tensor.name: tensor for tensor in source.graph.initializer}
     held = {tensor.name: tensor for tensor in quantized.graph.initializer}
     makers = {name: node for node in quantized.graph.node for name in node.output}
@@ -56,19 +55,25 @@ def round_kernels(
     def store(name: str, integers: np.ndarray) -> None:
         held[name].CopyFrom(numpy_helper.from_array(integers, name))
 
-    for node in [node for node in quantized.graph.node if node.op_type in ("Conv", "Gemm")]:
+    layers = [node for node in quantized.graph.node if node.op_type in ("Conv", "Gemm")]
+    layers = [node for node in layers if node.name in twins]
+    some = typical(source, feeds)
+    exact_inputs = LayerInputs(source, some, [twins[node.name].input[0] for node in layers])
+    given_inputs = LayerInputs(quantized, some, [node.input[0] for node in layers])
+    rounded = set[str]()
+    for node in layers:
+        pair = exact_inputs.next(), given_inputs.next()
         constants = [found for found in map(parts, node.input[1:]) if found is not None]
         names = {name for name, _ in constants}
-        twin, attributes = twins.get(node.name), _attributes(node)
-        if twin is None or len(constants) < len(node.input) - 1 or names & rounded:
+        twin, attributes = twins[node.name], _attributes(node)
+        if len(constants) < len(node.input) - 1 or names & rounded:
             continue  # a kernel that is calculated, or that an earlier layer has too
         kernel, *biases = (numpy_helper.to_array(floats[name]) for name in twin.input[1:])
         matrix = node.op_type == "Gemm" and not attributes.get("transB", 0)
         kernel = kernel.T if matrix else kernel
         if kernel[0].size > WIDEST or not PLAIN.items() <= {**PLAIN, **attributes}.items():
             continue
-        exact = _inputs(source, twin.input[0], kernel.shape, attributes, feeds)
-        given = _inputs(quantized, node.input[0], kernel.shape, attributes, feeds)
+        exact, given = (windows(values, kernel.shape, attributes, POSITIONS) for values in pair)
         (name, scale), *others = constants
         rounded |= names
         integers, shift = rounded_kernel(kernel, scale, exact, given, largest, bool(biases))
@@ -226,132 +231,7 @@ def _damped(moments: np.ndarray, share: float) -> np.ndarray:
     return moments + np.where(mean > 0, share * mean, 1.0) * np.eye(size)
 
 
-def _some(model: "ModelProto", feeds: Feeds) -> list[dict[str, np.ndarray]]:
-    """Returns `INPUTS` of the inputs at most, evenly chosen, in batches that the graph takes."""
-    whole = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
-    [total, *_] = map(len, whole.values())
-    places = np.linspace(0, total, min(INPUTS, total), endpoint=False).astype(int)
-    fixed = [entry.type.tensor_type.shape.dim[0].dim_value for entry in model.graph.input]
-    size = max(fixed) or BATCH
-    if max(fixed):
-        places = np.resize(places, -(-len(places) // size) * size)
-    return [
-        {name: array[places[start : start + size]] for name, array in whole.items()}
-        for start in range(0, len(places), size)
-    ]
-
-
 def _attributes(node: "NodeProto") -> dict[str, Any]:
     from onnx import helper
 
     return {each.name: helper.get_attribute_value(each) for each in node.attribute}
-
-
-def _inputs(
-    model: "ModelProto",
-    name: str,
-    shape: Sequence[int],
-    attributes: Mapping[str, Any],
-    feeds: Feeds,
-) -> np.ndarray:
-    """Returns what the weights of a layer are multiplied with.
-
-    Args:
-        model: the graph.
-        name: name of the value that the layer reads.
-        shape: shape of its kernel, outputs first.
-        attributes: those of its node.
-        feeds: inputs of the graph.
-
-    Returns:
-        Float32 (groups, inputs of a weight, positions).
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1  # threads would wait for short work
-    session = onnxruntime.InferenceSession(
-        _before(model, name).SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    names = [entry.name for entry in session.get_inputs()]
-    found = []
-    for feed in feeds:
-        [images] = session.run(None, {name: feed[name] for name in names})
-        found.append(_windows(images, shape, attributes, POSITIONS // len(feeds)))
-    return np.concatenate(found, axis=2)
-
-
-def _windows(
-    images: np.ndarray, shape: Sequence[int], attributes: Mapping[str, Any], count: int
-) -> np.ndarray:
-    """Returns the windows of a batch (groups, inputs of a weight, positions).
-
-    Args:
-        images: float32 (n, channels, ...).
-        shape: shape of the kernel, (outputs, channels, ...).
-        attributes: those of the node.
-        count: how many positions, about.
-    """
-    if len(shape) == 2:  # of a dense layer
-        return images.T[None]
-    sizes, axes = shape[2:], tuple(range(2, len(shape)))
-    ones = [1] * len(sizes)
-    strides, dilations = (attributes.get(name, ones) for name in ("strides", "dilations"))
-    extents = [(size - 1) * step + 1 for size, step in zip(sizes, dilations, strict=True)]
-    pads = list(_pads(images.shape[2:], extents, strides, attributes))
-    padded = np.pad(images, [(0, 0), (0, 0), *pads])
-    views = np.lib.stride_tricks.sliding_window_view(padded, extents, axis=axes)
-    every = [slice(None, None, step) for step in (*strides, *dilations)]
-    views = views[:, :, *every]  # (n, channels, positions ..., kernel ...)
-    places = views.shape[2 : len(shape)]
-    total = int(np.prod(places))
-    each = max(1, min(total, count // len(images)))
-    chosen = np.unravel_index(np.linspace(0, total, each, endpoint=False).astype(int), places)
-    windows = views[:, :, *chosen]  # (n, channels, positions, kernel ...)
-    groups = attributes.get("group", 1)
-    windows = windows.reshape(len(images), groups, -1, *windows.shape[2:])
-    order = (1, 2, *range(4, windows.ndim), 0, 3)
-    return windows.transpose(order).reshape(groups, int(np.prod(shape[1:])), -1)
-
-
-def _pads(
-    sizes: Sequence[int],
-    extents: Sequence[int],
-    strides: Sequence[int],
-    attributes: Mapping[str, Any],
-) -> Iterator[tuple[int, int]]:
-    """Yields the padding before and after along each axis."""
-    kind = attributes.get("auto_pad", b"NOTSET").decode()
-    given = attributes.get("pads", [0] * 2 * len(sizes))
-    for axis, (size, extent, stride) in enumerate(zip(sizes, extents, strides, strict=True)):
-        if kind.startswith("SAME"):
-            total = max(0, (-(-size // stride) - 1) * stride + extent - size)
-            less = total // 2
-            yield (less, total - less) if kind == "SAME_UPPER" else (total - less, less)
-        else:
-            yield (0, 0) if kind == "VALID" else (given[axis], given[axis + len(sizes)])
-
-
-def _before(model: "ModelProto", name: str) -> "ModelProto":
-    """Returns the part of a graph that calculates one of its values."""
-    from onnx import ModelProto, helper
-
-    from packnet_tf.export.graph.walk import node_reads
-
-    part, needed = ModelProto(), {name}
-    part.CopyFrom(model)
-    for name_of in ("node", "initializer", "output", "value_info"):
-        part.graph.ClearField(name_of)
-    nodes = []
-    for node in reversed(model.graph.node):  # in the order of computation
-        if needed & set(node.output):
-            nodes.append(node)
-            needed.update(node_reads(node))
-    part.graph.node.extend(reversed(nodes))
-    part.graph.initializer.extend(t for t in model.graph.initializer if t.name in needed)
-    inputs = [entry for entry in part.graph.input if entry.name in needed]
-    del part.graph.input[:]
-    part.graph.input.extend(inputs)
-    part.graph.output.append(helper.make_tensor_value_info(name, 1, None))
-    return part

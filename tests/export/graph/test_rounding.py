@@ -11,9 +11,9 @@ from keras import layers
 from onnx import numpy_helper
 
 from helpers.precision_graphs import answer, constants, exported, feed
+from packnet_tf.export.graph.layer_inputs import LayerInputs, typical, windows
 from packnet_tf.export.graph.precision import to_precision
 from packnet_tf.export.graph.rounding import (
-    _windows,
     halved_by_sums,
     rounded_by_sums,
     rounded_kernel,
@@ -116,11 +116,39 @@ def test_windows_are_those_that_the_convolution_multiplies(strides, dilations, g
     )
     expected = session.run(None, {"x": images})[0]
     known = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    windows = _windows(images, kernel.shape, known, 10**6)
-    found = kernel.reshape(groups, 6 // groups, -1) @ windows  # groups, outputs, (n, places)
+    whole = windows([images], kernel.shape, known, 10**6)
+    found = kernel.reshape(groups, 6 // groups, -1) @ whole  # groups, outputs, (n, places)
     found = found.reshape(6, 3, -1).transpose(1, 0, 2).reshape(expected.shape)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-    assert _windows(images, kernel.shape, known, 12).shape[2] == 12  # four of each image
+    assert windows([images], kernel.shape, known, 12).shape[2] == 12  # four of each image
+
+
+def test_layers_get_their_inputs_one_after_the_other(tmp_path):
+    model = exported(background_trunk(), tmp_path)
+    names = [node.input[0] for node in model.graph.node if node.op_type == "Conv"]
+    feeds = typical(model, [feed(model, 5, 0), feed(model, 40, 1)])
+    inputs = LayerInputs(model, feeds, [*names, names[-1]])
+    for name in [*names, names[-1]]:
+        whole = onnx.ModelProto.FromString(model.SerializeToString())
+        del whole.graph.output[:]
+        whole.graph.output.append(onnx.helper.make_tensor_value_info(name, 1, None))
+        found = inputs.next()
+        assert [len(values) for values in found] == [len(given["image"]) for given in feeds]
+        for given, values in zip(feeds, found, strict=True):
+            np.testing.assert_allclose(answer(whole, given), values, rtol=1e-4, atol=1e-5)
+
+
+def test_typical_inputs_are_few_and_from_all_batches(tmp_path):
+    model = exported(background_trunk(), tmp_path)
+    feeds = [{"image": np.full((n, 12, 12, 3), n, np.float32)} for n in (300, 100)]
+    chosen = typical(model, feeds)
+    assert max(len(given["image"]) for given in chosen) <= 16
+    means = np.concatenate([given["image"] for given in chosen]).mean((1, 2, 3)).tolist()
+    assert (means.count(300), means.count(100)) == (96, 32)
+    large = [{"image": np.zeros((40, 512, 512, 3), np.float32)}]
+    assert sum(len(given["image"]) for given in typical(model, large)) == 16
+    mixed = [{"image": np.zeros((2, side, side, 3), np.float32)} for side in (8, 9)]
+    assert [given["image"].shape[1] for given in typical(model, mixed)] == [8, 9]
 
 
 def background_trunk():
