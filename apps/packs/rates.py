@@ -81,11 +81,12 @@ def factors(
     gradual: bool,
     claim_ratio: float = 1.0,
     scale_rate: bool = True,
+    overlay: float | None = None,
 ) -> tuple[float, float]:
     """Returns the factors on the rates of a pack's next task, in training and in retraining.
 
     For SGD see `packnet_tf.planning.rate_for_share`. For Adam beside a base both are `BESIDE_BASE`.
-    In other cases both are 1.
+    In other cases both are 1. A task with an overlay trains all weights at first.
 
     Args:
         net: the pack.
@@ -95,11 +96,14 @@ def factors(
         gradual: whether it is pruned during the training.
         claim_ratio: fraction of the free weights that it claims.
         scale_rate: False makes both 1.
+        overlay: fraction of all packed weights that it may override, if it has an overlay.
     """
     if not scale_rate or net.policy.norms == "shared":
         return 1.0, 1.0
     if optimizer != "sgd":
-        return (BESIDE_BASE, BESIDE_BASE) if net.base else (1.0, 1.0)
+        return (BESIDE_BASE, BESIDE_BASE) if net.base and overlay is None else (1.0, 1.0)
+    if overlay is not None:
+        return 1.0, rate_for_share(1.0, overlay)
     claimed = net.capacity().free * claim_ratio
     kept = claimed if isinstance(way, packnet_tf.Auto) else claimed * (1.0 - way)
     return rate_for_share(1.0, kept if gradual else claimed), rate_for_share(1.0, kept)
