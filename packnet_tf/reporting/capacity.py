@@ -10,9 +10,10 @@ class Capacity(AsTable, dict):
 
     It is a dict from a layer's path (with the weight's name, if the layer packs several) to
     `{"total": int, "free": int, "claimed": int, "owned": {task: int}}`. Free and owned weights
-    add up to the total. Weights that an open task claims are free until the commit. If tasks have
-    overlays, entries also have `"overlaid": {task: int}`, the weights that each of them overrides,
-    whoever owns them; the table shows their share with a plus sign.
+    add up to the total. Weights that an open task claims are free until the commit, or, if it has
+    an overlay, are counted as those of their owners. If committed tasks have overlays, entries also
+    have `"overlaid": {task: int}`, the weights that each of them overrides, whoever owns them; the
+    table shows their share with a plus sign.
 
     Attributes:
         tasks: names of the committed tasks, in the order they were packed.

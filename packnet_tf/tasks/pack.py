@@ -220,8 +220,9 @@ class Pack:
         """Returns the owners of each packed weight by path.
 
         Returns:
-            Dict from path to an integer array of the weight's shape: the 1-based number of the
-            task that owns each weight, 0 = free.
+            Dict from path to an integer array of the weight's shape: the number of the task that
+            owns each weight, 0 = free. Tasks that own weights are numbered from 1, in the order
+            they were packed; tasks with overlays have no number.
 
         Example:
             >>> shares = {path: (owner == 1).mean() for path, owner in net.owners().items()}
