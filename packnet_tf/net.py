@@ -226,7 +226,8 @@ class PackNet(StoredPack):
 
         For a task with an overlay, it chooses the weights that the task overrides: it keeps those
         that changed most, over all layers together, at most the overlay's fraction of all packed
-        weights. The others have the earlier tasks' values again.
+        weights. If the compiled optimizer averages squared gradients, as Adam does, changes are
+        multiplied by their roots. The other weights have the earlier tasks' values again.
 
         Args:
             ratio: fraction to release, 0 to 1; or a dict by the path of each packed weight (the
@@ -235,7 +236,7 @@ class PackNet(StoredPack):
             criterion: function `(weights, claim, ratio) -> released` on NumPy arrays that selects
                 the weights to release, called once per packed weight. Default: the smallest
                 magnitudes, see `packnet_tf.magnitude`. For a task with an overlay, it is called
-                once, with the changes of all weights as one array.
+                once, with these changes of all weights as one array.
 
         Returns:
             Dict from path to the number of released weights, exactly `round(ratio * claimed)`.
@@ -280,7 +281,8 @@ class PackNet(StoredPack):
     def _prune(self, ratios: Mapping[str, float], criterion: Criterion) -> dict[str, int]:
         record, model = self._open("prune")
         try:
-            chosen = self.state.choose(ratios, criterion)
+            optimizer = model.optimizer if model.compiled else None
+            chosen = self.state.choose(ratios, criterion, optimizer)
         except ValueError as error:
             raise ValueError(f"Cannot prune task '{record.name}': {error}") from error
         counts = {path: int(np.count_nonzero(mask)) for path, mask in chosen.items()}

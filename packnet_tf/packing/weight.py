@@ -249,10 +249,13 @@ def choose_places(
     ratios: Mapping[str, float],
     share: float,
     criterion: Criterion,
+    gradients: Sequence[np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
     """Returns the weights that leave the claim of a task with an overlay.
 
-    It ranks the weights of all layers together.
+    It ranks the weights of all layers together, by their changes. Adam and its relatives change all
+    weights about as fast, whatever their gradients are, so changes alone say little there: they are
+    multiplied by the typical gradients.
 
     Args:
         weights: the packed weights by path.
@@ -260,6 +263,8 @@ def choose_places(
         ratios: the least to release of each claim, 0 to 1, by path.
         share: fraction of all packed weights that the task may keep, 0 to 1.
         criterion: see `PackNet.prune`; it gets the differences from the earlier tasks' values.
+        gradients: root mean squares of the gradients, an array for each packed weight; None: not
+            known.
 
     Returns:
         A bool array per path, of the weight's shape.
@@ -273,6 +278,8 @@ def choose_places(
     wanted = sum(ratios[path] * size for path, size in zip(weights, claimed, strict=True))
     ratio = max(0, round(wanted), count - round(share * total)) / max(count, 1)
     changes = np.concatenate([weight.changes(sees).reshape(-1) for weight in weights.values()])
+    if gradients is not None:
+        changes = changes * np.concatenate([sizes.reshape(-1) for sizes in gradients])
     claim = np.concatenate([claim.reshape(-1) for claim in claims])
     chosen = check_released(criterion(changes, claim, ratio), claim, ratio, criterion)
     parts = np.split(chosen, np.cumsum([claim.size for claim in claims])[:-1])

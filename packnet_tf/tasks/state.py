@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from packnet_tf.backend.optimizers import gradient_sizes
 from packnet_tf.packing.policy import Policy, own_weights
 from packnet_tf.packing.trunk import PackedTrunk
 from packnet_tf.packing.weight import (
@@ -201,12 +202,18 @@ class PackState:
         ratio = self.need_open("prune").claim_ratio
         return max(0, sum(weight.missing_to(sparsity, ratio) for weight in self.weights.values()))
 
-    def choose(self, ratios: Mapping[str, float], criterion: Criterion) -> dict[str, np.ndarray]:
+    def choose(
+        self,
+        ratios: Mapping[str, float],
+        criterion: Criterion,
+        optimizer: keras.optimizers.Optimizer | None,
+    ) -> dict[str, np.ndarray]:
         """Returns the weights that pruning the open task by these ratios would release.
 
         Args:
             ratios: the prune ratio of each packed weight, by path.
             criterion: as for `PackNet.prune`.
+            optimizer: that of the open task's model, or None.
 
         Returns:
             A bool array per path, of the weight's shape.
@@ -217,7 +224,10 @@ class PackState:
         record = self.need_open("prune")
         if record.overlay is None:
             return choose_all(self.weights, ratios, criterion)
-        return choose_places(self.weights, record.sees, ratios, record.overlay, criterion)
+        gradients = gradient_sizes(optimizer, [w.trained[0] for w in self.weights.values()])
+        return choose_places(
+            self.weights, record.sees, ratios, record.overlay, criterion, gradients
+        )
 
     def claimed_share(self) -> tuple[float, float]:
         """Returns the open task's share of all packed weights and its sparsity.

@@ -327,6 +327,27 @@ def test_a_criterion_of_ones_own_gets_the_changes_of_all_weights():
     assert calls == [((320,), 320, 0.9)]
 
 
+def test_under_adam_changes_count_by_the_size_of_their_gradients():
+    net, x = full()
+    model = net.add_task("three", layers.Dense(3), overlay=0.1)
+    optimizer = keras.optimizers.Adam(0.01)
+    fit(compiled(model, optimizer), x, np.arange(len(x)) % 3)
+    pairs = zip(optimizer._trainable_variables, optimizer._velocities, strict=True)
+    averages = {id(variable): values([average])[0] for variable, average in pairs}
+    scores = []
+    for layer, other in zip(
+        model.trunk.packed_layers(), net.task_model("two").trunk.packed_layers(), strict=True
+    ):
+        [weight] = layer.packed_weights.values()
+        change = values([layer.kernel])[0] - values([other.kernel])[0]
+        scores.append(np.abs(change) * np.sqrt(averages[id(weight.trainable)]))
+    net.prune(0.0)
+    kept = np.concatenate([claim.reshape(-1) > 0 for claim in claims(net).values()])
+    flat = np.concatenate([score.reshape(-1) for score in scores])
+    assert np.count_nonzero(kept) == 32
+    assert flat[kept].min() >= flat[~kept].max()
+
+
 def test_fit_and_a_schedule_pack_it():
     trunk = conv_trunk()
     net = packed(trunk, one=0.0)
