@@ -24,6 +24,7 @@ TRIAL_STEPS = 100  # with fewer, a task with batch statistics has not caught up 
 # The factor on the learning rate with the trunk's statistics: batch statistics, which dampen steps
 # that are too large, are missing then.
 TRUNK_RATE = 1 / 3
+TRUNK_RATE_OF_ALL = 1 / 10  # if all weights train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,17 +64,19 @@ class Beginning:
             `linear_head`, a linear head on the frozen trunk.
         kept_head: accuracy of a linear head on the frozen weights that the task sees, which can be
             packed instead; 0 if the pack has no base.
+        trunk_rate: the factor on the learning rates with the trunk's statistics.
     """
 
     head: keras.layers.Layer
     statistics: str
     reference: dict[str, float]
     kept_head: float = 0.0
+    trunk_rate: float = TRUNK_RATE
 
     @property
     def rate_factor(self) -> float:
         """The factor on the learning rates."""
-        return TRUNK_RATE if self.statistics == "trunk" else 1.0
+        return self.trunk_rate if self.statistics == "trunk" else 1.0
 
 
 def begin(
@@ -93,7 +96,7 @@ def begin(
         reuse, overlay: see `PackNet.add_task`.
         statistics: the choice that an interrupted run made; default: choose now.
     """
-    free = overlay is None
+    free, trunk_rate = overlay is None, TRUNK_RATE if overlay is None else TRUNK_RATE_OF_ALL
     labels = np.concatenate([labels.numpy() for _, labels in images.validation])
     reference = {"chance": float(np.bincount(labels).max() / len(labels))}
     if not net.tasks and not is_trained(net.state.trunk):
@@ -122,7 +125,7 @@ def begin(
         tried = {}
         with scope_of(strategy_of(net)):
             for kind, head in heads.items():
-                begun = Beginning(head, kind, reference)
+                begun = Beginning(head, kind, reference, trunk_rate=trunk_rate)
                 tried[kind] = _try(net, name, begun, images, new_optimizer, rate, reuse, overlay)
         statistics = max(tried, key=tried.get)  # a tie goes to the trunk's
         print(
@@ -131,7 +134,7 @@ def begin(
             f"{_NAMES[statistics]}",
             flush=True,
         )
-    return Beginning(heads[statistics], statistics, reference, kept)
+    return Beginning(heads[statistics], statistics, reference, kept, trunk_rate)
 
 
 _NAMES = {"trunk": "trunk's", "task": "batches'"}

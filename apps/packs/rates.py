@@ -11,6 +11,7 @@ from packnet_tf.planning import rate_for_share
 from packnet_tf.training.schedules import Schedule
 
 BESIDE_BASE = 2.0  # few weights that start from 0 tolerate this: see docs/comparison.md
+OVERLAID = 5.0  # half the rate of the training: few weights recover too slowly at a tenth of it
 GRADUAL = (0.125, 0.75)  # start and end of gradual pruning, as shares of the training
 
 
@@ -86,7 +87,8 @@ def factors(
     """Returns the factors on the rates of a pack's next task, in training and in retraining.
 
     For SGD see `packnet_tf.planning.rate_for_share`. For Adam beside a base both are `BESIDE_BASE`.
-    In other cases both are 1. A task with an overlay trains all weights at first.
+    In other cases both are 1. A task with an overlay trains all weights at first, and few after its
+    prune: 1 and `OVERLAID`.
 
     Args:
         net: the pack.
@@ -100,10 +102,10 @@ def factors(
     """
     if not scale_rate or net.policy.norms == "shared":
         return 1.0, 1.0
-    if optimizer != "sgd":
-        return (BESIDE_BASE, BESIDE_BASE) if net.base and overlay is None else (1.0, 1.0)
     if overlay is not None:
-        return 1.0, rate_for_share(1.0, overlay)
+        return 1.0, OVERLAID
+    if optimizer != "sgd":
+        return (BESIDE_BASE, BESIDE_BASE) if net.base else (1.0, 1.0)
     claimed = net.capacity().free * claim_ratio
     kept = claimed if isinstance(way, packnet_tf.Auto) else claimed * (1.0 - way)
     return rate_for_share(1.0, kept if gradual else claimed), rate_for_share(1.0, kept)
