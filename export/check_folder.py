@@ -13,7 +13,8 @@ import numpy as np
 from packnet_tf.backend.types import AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
 from packnet_tf.export.bundle.shared_file import digest
-from packnet_tf.export.bundle.stored import precisions_of, seen_weights
+from packnet_tf.export.bundle.shared_weights import overlay_of
+from packnet_tf.export.bundle.stored import decode, encode, precisions_of, seen_weights
 from packnet_tf.export.graph.constants import calculated_constants
 from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.runtime.batches import check_by_task
@@ -168,7 +169,8 @@ def _check(
     options = ExportOptions(**entry["options"])
     graph = TaskGraph(net, task, options)
     if manifest["kind"] == manifests.BUNDLE:
-        _check_shared(path, graph, manifest["shared"], verdict)
+        owners = [net.state.owners_among(*file["tasks"]) for file in manifest["shared"]]
+        _check_shared(path, graph, [(part.start, part.stop - 1) for part in owners], verdict)
     elif options.precision != "int8":
         verdict.zeros = _zeros(onnx.load(str(path)), graph, verdict)
     compared = graph.comparison
@@ -197,11 +199,10 @@ def _check(
 
 
 def _check_shared(
-    path: pathlib.Path, graph: TaskGraph, shared: list[dict], verdict: Verdict
+    path: pathlib.Path, graph: TaskGraph, parts: list[tuple[int, int]], verdict: Verdict
 ) -> None:
     """Checks that the masked weights in a bundle's graph are those that the task sees."""
     found = {digest(array) for array in calculated_constants(path)}
-    parts = [tuple(file["tasks"]) for file in shared]
     read = [
         (name, layout, graph.packed[layout.source])
         for name, layout in graph.converted.layouts.items()
@@ -213,6 +214,10 @@ def _check_shared(
         owner = layout(keras.ops.convert_to_numpy(weight.owner))
         values = layout(keras.ops.convert_to_numpy(weight.packed).astype(np.float32, copy=False))
         kernel = seen_weights(values, owner, graph.sees, parts, kind)
+        if graph.overlaid:
+            own, here = overlay_of(weight, layout)
+            own = decode(*encode(np.where(here, own, np.float32(0)), kind))
+            kernel = np.where(here, own, kernel)
         if digest(kernel) not in found:
             verdict.problems.append(
                 f"the weight '{name}' that it reads and masks is not what the pack gives for this "
@@ -233,8 +238,7 @@ def _zeros(proto: "ModelProto", graph: TaskGraph, verdict: Verdict) -> int:
         if name not in held:
             verdict.problems.append(f"it lacks the weight '{name}'")
             continue
-        owner = layout(keras.ops.convert_to_numpy(weight.owner))
-        unseen = ~np.isin(owner, graph.sees)
+        unseen = ~layout(weight.seen(graph.sees))
         wrong = int(np.count_nonzero(numpy_helper.to_array(held[name])[unseen]))
         if wrong:
             verdict.problems.append(

@@ -33,6 +33,7 @@ from packnet_tf.export.runtime.comparison import Comparison, Difference
 from packnet_tf.export.runtime.session import optimize, session
 from packnet_tf.net import PackNet
 from packnet_tf.packing.cloning import full_precision, packed_kernels
+from packnet_tf.packing.trunk import PackedTrunk
 from packnet_tf.packing.weight import PackedWeight
 
 if TYPE_CHECKING:
@@ -65,9 +66,10 @@ class TaskGraph:
 
     Attributes:
         converted: the graph, and the weights that it lacks.
-        packed: the packed weights among these, by name.
-        sees: numbers of the tasks whose weights it sees, ascending.
-        number: its own number, the last of `sees`: its 1-based place in the order of packing.
+        packed: the packed weights among these, by name, as the task's view has them.
+        sees: numbers of the owners whose weights it sees, ascending, see `TaskView`.
+        number: its 1-based place in the order of packing.
+        overlaid: whether it has an overlay.
 
     Raises:
         ValueError: there is no such task, or an option does not fit its model.
@@ -77,7 +79,9 @@ class TaskGraph:
         self.net, self.task, self.options = net, task, options
         self.model, self.view = net.unpack(task), net.task_model(task)
         self.sees, head = net.state.record(task).sees, self.view.head
-        self.number = self.sees[-1]
+        self.number = net.tasks.index(task) + 1
+        self.overlaid = net.state.record(task).overlay is not None
+        trunk = self.view.trunk
         with self._named():
             check_inputs(self.model)
         dtypes = {x.compute_dtype for x in all_layers(self.model)}
@@ -112,7 +116,7 @@ class TaskGraph:
         name_outputs(proto, features, self.gives_probabilities)
         with self._named():
             check_outputs(proto, options.outputs, options.top_k, self.gives_probabilities)
-        self.packed = self._packed()
+        self.packed = self._packed(trunk)
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
@@ -122,8 +126,7 @@ class TaskGraph:
         except ValueError as error:
             raise ValueError(f"Cannot export task '{self.task}': {error}") from error
 
-    def _packed(self) -> dict[str, PackedWeight]:
-        trunk = self.net.state.trunk
+    def _packed(self, trunk: PackedTrunk) -> dict[str, PackedWeight]:
         kernels = packed_kernels(trunk, self.model.get_layer(trunk.name))
         by_id = {id(kernel): weight for kernel, weight in kernels}
         return {

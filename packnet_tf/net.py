@@ -16,10 +16,9 @@ from packnet_tf.packing import cloning
 from packnet_tf.packing.policy import Policy, own_weights
 from packnet_tf.packing.pruning import check_ratio, check_ratios, magnitude
 from packnet_tf.packing.restart import fresh_values
-from packnet_tf.packing.weight import Criterion, choose_all, clear, copy_value
+from packnet_tf.packing.weight import Criterion, clear, copy_value
 from packnet_tf.tasks.checks import (
     as_results,
-    check_capacity,
     check_class_count,
     check_finite,
     check_head,
@@ -31,7 +30,6 @@ from packnet_tf.tasks.checks import (
 )
 from packnet_tf.tasks.names import class_names
 from packnet_tf.tasks.records import Head, TaskRecord
-from packnet_tf.tasks.reuse import seen_numbers
 from packnet_tf.tasks.state import PackState
 from packnet_tf.tasks.stored_pack import StoredPack
 from packnet_tf.tasks.task_model import Phase, TaskModel, as_given
@@ -103,6 +101,7 @@ class PackNet(StoredPack):
         claim_ratio: float = 1.0,
         statistics: str = "task",
         reuse: str | Sequence[str] = "all",
+        overlay: float | None = None,
     ) -> TaskModel:
         """Opens a new task, which claims all free weights, or a fraction of them.
 
@@ -120,13 +119,17 @@ class PackNet(StoredPack):
                 original moving statistics, in training too.
             reuse: earlier tasks whose weights the task sees: "all", as in the paper; "none"; or a
                 list of names. Weights of the other tasks count as 0 for the new one.
+            overlay: fraction of all packed weights, whoever owns them, that the task may override
+                with values that it alone sees. It then claims no free weights, so that a full pack
+                takes it, and `release` can remove it at any time. All weights train, from the
+                values of the tasks that it sees, until the prune chooses those that it overrides.
 
         Returns:
             A Keras model of packed trunk and head, to compile and fit.
 
         Raises:
-            ValueError: the name, the head, the class names, the claim ratio, the statistics or
-                `reuse` cannot be used, or no weight is free.
+            ValueError: the name, the head, the class names, the claim ratio, the statistics,
+                `reuse` or the overlay cannot be used, or no weight is free.
             RuntimeError: another task is not committed yet.
 
         Example:
@@ -135,15 +138,16 @@ class PackNet(StoredPack):
         self.state.check_name(name)
         self.state.check_owners()
         check_head(name, head)
-        check_capacity(name, self.capacity(), self.base)
         claim_ratio = check_ratio(claim_ratio, "claim_ratio")
+        sees = self.state.seen_by_next(reuse, overlay)
+        overlay = self.state.check_room(name, sees, claim_ratio, overlay)
         check_statistics(statistics)
         classes = class_names(name, classes)
-        sees = seen_numbers(reuse, self.tasks)
         with as_given(head):
             record = TaskRecord(
-                name, sees, Head(cloning.copy_layer(head)), classes, claim_ratio, statistics
-            )
+                name, sees, Head(cloning.copy_layer(head)), classes, claim_ratio, statistics,
+                overlay=overlay,
+            )  # fmt: skip
             try:
                 model = self._build(record, head=head)
             except ValueError as error:
@@ -152,14 +156,15 @@ class PackNet(StoredPack):
                     f"have shape {self.state.trunk.output_shape}: {error}"
                 ) from error
         check_class_count(name, classes, model)
-        weights = self.state.weights.values()
+        state = self.state.with_last(record).with_weights_of(model.trunk)
+        weights = state.weights.values()
         with Transaction(self):
-            if self.policy.restart == "fresh" and record.number > 1:
+            if self.policy.restart == "fresh" and record.number > 1 and overlay is None:
                 for weight, values in zip(weights, fresh_values(self.state.trunk), strict=True):
                     weight.restart(values)
             for weight in weights:
-                weight.open(record.number, claim_ratio)
-            self.state, self._open_model = self.state.with_last(record), model
+                weight.open(sees, claim_ratio)
+            self.state, self._open_model = state, model
         return model
 
     def adopt(
@@ -224,13 +229,19 @@ class PackNet(StoredPack):
     ) -> dict[str, int]:
         """Releases the fraction `ratio` of the open task's claim in every layer.
 
+        For a task with an overlay, it chooses the weights that the task overrides: it keeps those
+        that changed most, over all layers together, at most the overlay's fraction of all packed
+        weights. If the compiled optimizer averages squared gradients, as Adam does, changes are
+        multiplied by their roots. The other weights have the earlier tasks' values again.
+
         Args:
             ratio: fraction to release, 0 to 1; or a dict by the path of each packed weight (the
                 keys of `capacity()`), see `packnet_tf.erk_ratios`. Released weights count as 0
                 from now on.
             criterion: function `(weights, claim, ratio) -> released` on NumPy arrays that selects
                 the weights to release, called once per packed weight. Default: the smallest
-                magnitudes, see `packnet_tf.magnitude`.
+                magnitudes, see `packnet_tf.magnitude`. For a task with an overlay, it is called
+                once, with these changes of all weights as one array.
 
         Returns:
             Dict from path to the number of released weights, exactly `round(ratio * claimed)`.
@@ -275,7 +286,8 @@ class PackNet(StoredPack):
     def _prune(self, ratios: Mapping[str, float], criterion: Criterion) -> dict[str, int]:
         record, model = self._open("prune")
         try:
-            chosen = choose_all(self.state.weights, ratios, criterion)
+            optimizer = model.optimizer if model.compiled else None
+            chosen = self.state.choose(ratios, criterion, optimizer)
         except ValueError as error:
             raise ValueError(f"Cannot prune task '{record.name}': {error}") from error
         counts = {path: int(np.count_nonzero(mask)) for path, mask in chosen.items()}
@@ -308,6 +320,7 @@ class PackNet(StoredPack):
         weights, trunk = self.state.weights, self.state.trunk
         self.state.check_owners()
         check_not_rolled_back(record, model)
+        self.state.check_claimed()
         own = own_weights(model.trunk)
         others = [*(v for _, v in own), *model.head.weights]
         check_finite(record.name, weights, others)  # before the pass over the data
@@ -324,14 +337,15 @@ class PackNet(StoredPack):
                 weight.commit(record.number, keep_restart_values=self.policy.restart != "zero")
             model.phase.assign(int(Phase.COMMITTED))
             model.batches_seen.assign(0.0)
-            owned = [w.owner_counts(record.number)[record.number] for w in weights.values()]
+            owned = [weight.owned(record.number) for weight in weights.values()]
             record = dataclasses.replace(
                 record.kept(model, trunk),
                 phase=Phase.COMMITTED,
                 owned=owned,
                 metadata={**record.metadata, "committed": _now()},
             )
-            self.state, self._open_model = self.state.with_last(record), None
+            self.state = self.state.with_last(record).with_weights_of(trunk)
+            self._open_model = None
             model.freeze()
 
     def note_results(self, name: str, **results: float) -> None:
@@ -375,16 +389,18 @@ class PackNet(StoredPack):
         Example:
             >>> net.discard()
         """
-        _, model = self._open("discard")
+        record, model = self._open("discard")
         with Transaction(self):
             for weight in self.state.weights.values():
                 clear(weight.trained[1])
-            self.state, self._open_model = self.state.without_last(), None
+            self.state = self.state.without(record).with_weights_of(self.state.trunk)
+            self._open_model = None
             model.freeze()
 
     def release(self, name: str) -> None:
-        """Removes the last task and frees its weights.
+        """Removes the last task that owns weights and frees them, or a task with an overlay.
 
+        A task with an overlay can be removed at any time, because no other task sees it.
         The freed weights restart from the task's values, or from 0 under `restart="zero"`. Weights
         that are shared after the first task keep their values, even if the first task is removed.
 
@@ -392,8 +408,8 @@ class PackNet(StoredPack):
             name: the committed task to remove; its models then refuse to answer.
 
         Raises:
-            ValueError: there is no such task, or it is not the last one.
-            RuntimeError: a task is open, which would lose weights that it sees.
+            ValueError: there is no such task, or it owns weights and is not the last such one.
+            RuntimeError: it owns weights, and a task is open, which would lose them.
 
         Example:
             >>> net.release("birds")
@@ -404,7 +420,7 @@ class PackNet(StoredPack):
         with Transaction(self):
             for weight in self.state.weights.values():
                 weight.give_back(record.number, keep_values=self.policy.restart != "zero")
-            self.state = self.state.without_last()
+            self.state = self.state.without(record)
 
 
 def _now() -> str:

@@ -49,8 +49,11 @@ def reused(net: packnet_tf.PackNet, reuse: str) -> str | list[str]:
     return reuse if reuse in ("all", "none") else reuse.split(",")
 
 
-def optimizer_name(net: packnet_tf.PackNet, name: str) -> str:
-    """Resolves the setting `optimizer`: "auto" is "adam" beside an adopted trunk, else "sgd"."""
+def optimizer_name(net: packnet_tf.PackNet, name: str, overlay: float | None = None) -> str:
+    """Resolves the setting `optimizer`: "auto" is "adam" beside an adopted trunk, else "sgd".
+
+    A task with an overlay trains all weights at first, for which "sgd" is better.
+    """
     if name != "auto":
         return name
-    return "adam" if net.base or coming_base(net) else "sgd"
+    return "adam" if (net.base or coming_base(net)) and overlay is None else "sgd"

@@ -17,7 +17,6 @@ from packnet_tf.apps.images.heads import calibrated_head
 from packnet_tf.apps.images.trunks import is_trained
 from packnet_tf.backend.distribution import scope_of, strategy_of
 from packnet_tf.normalization.statistics import moves_statistics, update_statistics
-from packnet_tf.tasks.reuse import seen_numbers
 from packnet_tf.training.heads import collect, fitted_head, linear_accuracy, next_features
 
 STATISTICS_STEPS = 16  # batches to measure statistics on after a trial
@@ -25,6 +24,7 @@ TRIAL_STEPS = 100  # with fewer, a task with batch statistics has not caught up 
 # The factor on the learning rate with the trunk's statistics: batch statistics, which dampen steps
 # that are too large, are missing then.
 TRUNK_RATE = 1 / 3
+TRUNK_RATE_OF_ALL = 1 / 10  # if all weights train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,22 +64,25 @@ class Beginning:
             `linear_head`, a linear head on the frozen trunk.
         kept_head: accuracy of a linear head on the frozen weights that the task sees, which can be
             packed instead; 0 if the pack has no base.
+        trunk_rate: the factor on the learning rates with the trunk's statistics.
     """
 
     head: keras.layers.Layer
     statistics: str
     reference: dict[str, float]
     kept_head: float = 0.0
+    trunk_rate: float = TRUNK_RATE
 
     @property
     def rate_factor(self) -> float:
         """The factor on the learning rates."""
-        return TRUNK_RATE if self.statistics == "trunk" else 1.0
+        return self.trunk_rate if self.statistics == "trunk" else 1.0
 
 
 def begin(
     net, name: str, images: Images, new_optimizer: Callable, rate: float, factor: float,
     reuse: str | Sequence[str] = "all", statistics: str | None = None,
+    overlay: float | None = None,
 ) -> Beginning:  # fmt: skip
     """Chooses the initial head and statistics of a pack's next task; the pack does not change.
 
@@ -90,9 +93,10 @@ def begin(
         new_optimizer: function from a learning rate to an optimizer.
         rate: learning rate of the training.
         factor: see `heads.calibrated_head`.
-        reuse: see `PackNet.add_task`.
+        reuse, overlay: see `PackNet.add_task`.
         statistics: the choice that an interrupted run made; default: choose now.
     """
+    free, trunk_rate = overlay is None, TRUNK_RATE if overlay is None else TRUNK_RATE_OF_ALL
     labels = np.concatenate([labels.numpy() for _, labels in images.validation])
     reference = {"chance": float(np.bincount(labels).max() / len(labels))}
     if not net.tasks and not is_trained(net.state.trunk):
@@ -101,15 +105,15 @@ def begin(
         return Beginning(head, "task", reference)
     moves = net.policy.norms == "per_task" and moves_statistics(net.state.trunk)
     if net.base is None or not moves:
-        head, reference["linear_head"] = linear_head_of(net, images, "task", reuse)
+        head, reference["linear_head"] = linear_head_of(net, images, "task", reuse, free)
         return Beginning(head, "task", reference)
     heads = {}
-    heads["trunk"], kept = linear_head_of(net, images, "trunk", reuse)
+    heads["trunk"], kept = linear_head_of(net, images, "trunk", reuse, free)
     reference["linear_head"] = kept
-    if seen_numbers(reuse, net.tasks) != seen_numbers([net.base], net.tasks):
+    if net.state.seen_by_next(reuse) != net.state.seen_by_next([net.base]):
         # Weights of earlier tasks may have made the features worse, so try the base alone as well.
         reference["linear_head"] = max(kept, linear_head_of(net, images, "trunk", [net.base])[1])
-    heads["task"], _ = linear_head_of(net, images, "task", reuse)
+    heads["task"], _ = linear_head_of(net, images, "task", reuse, free)
     print(
         f"{name}: a linear head on the frozen trunk gets {reference['linear_head']:.1%} of "
         "validation images",
@@ -121,8 +125,8 @@ def begin(
         tried = {}
         with scope_of(strategy_of(net)):
             for kind, head in heads.items():
-                begun = Beginning(head, kind, reference)
-                tried[kind] = _try(net, name, begun, images, new_optimizer, rate, reuse)
+                begun = Beginning(head, kind, reference, trunk_rate=trunk_rate)
+                tried[kind] = _try(net, name, begun, images, new_optimizer, rate, reuse, overlay)
         statistics = max(tried, key=tried.get)  # a tie goes to the trunk's
         print(
             f"{name}: {images.trial_steps} steps by the trunk's statistics get "
@@ -130,7 +134,7 @@ def begin(
             f"{_NAMES[statistics]}",
             flush=True,
         )
-    return Beginning(heads[statistics], statistics, reference, kept)
+    return Beginning(heads[statistics], statistics, reference, kept, trunk_rate)
 
 
 _NAMES = {"trunk": "trunk's", "task": "batches'"}
@@ -150,10 +154,12 @@ def linear_head_of(net, images: Images, *given, **more) -> tuple[keras.Model, fl
 
 
 def _try(
-    net, name: str, begun: Beginning, images: Images, new_optimizer, rate: float, reuse
+    net, name: str, begun: Beginning, images: Images, new_optimizer, rate: float, reuse, overlay
 ) -> float:
     """Returns the validation accuracy of a task after the steps of a trial."""
-    model = net.add_task(name, begun.head, statistics=begun.statistics, reuse=reuse)
+    model = net.add_task(
+        name, begun.head, statistics=begun.statistics, reuse=reuse, overlay=overlay
+    )
     try:
         return trial(model, new_optimizer(rate * begun.rate_factor), images)
     finally:

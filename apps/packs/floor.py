@@ -36,7 +36,9 @@ class Floor:
             return
         net.release(task.name)
         head, reached = linear_head_of(net, self.images, "trunk", task.reuse, free=False)
-        net.add_task(task.name, head, task.classes, 0.0, "trunk", task.reuse)
+        claim = 0.0 if task.overlay is None else 1.0  # an overlay is not claimed
+        net.add_task(task.name, head, task.classes, claim, "trunk", task.reuse, task.overlay)
+        net.prune(1.0)
         net.commit()
         print(
             f"{task.name}: training ended at {trained:.1%} of validation images, below the linear "

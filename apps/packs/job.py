@@ -55,10 +55,11 @@ class Job:
         if coming_base(net):
             some = pipeline.evaluation(files["train"][:BASE_IMAGES])
             adopt(net, coming_base(net), some, plan.adopt_ratio, plan.adopt_epochs)
-        optimizer = optimizer_name(net, plan.optimizer)
+        optimizer = optimizer_name(net, plan.optimizer, plan.overlay)
         factors = rates.factors(
-            net, optimizer, self.prune, plan.gradual, plan.claim_ratio, plan.scale_rate
-        )
+            net, optimizer, self.prune, plan.gradual, plan.claim_ratio, plan.scale_rate,
+            plan.overlay,
+        )  # fmt: skip
         # A second dataset: a pass over the training's would change the order of its epochs, which
         # a resumed run must reproduce.
         images = Images(
@@ -79,13 +80,14 @@ class Job:
         begun = begin(
             net, self.name, images, rates.optimizer(optimizer, plan.accumulation),
             plan.learning_rate * factors[0], factors[0], reuse, memory.get("statistics"),
+            plan.overlay,
         )  # fmt: skip
         memory["statistics"] = begun.statistics
         task = packnet_tf.Task(
             self.name, begun.head, training, sets["validation"], sets.get("test"), folder.classes,
             plan.claim_ratio, begun.statistics, reuse, begun.reference,
             tuple(factor * begun.rate_factor for factor in factors), self._metadata(net),
-            self._class_weight(),
+            self._class_weight(), plan.overlay,
         )  # fmt: skip
         self._floor = Floor(task, begun, images)
         return task

@@ -170,6 +170,14 @@ class Plan(Learning):
     claim_ratio: float = setting(
         1.0, "Fraction of the free weights a task claims.", least=0, most=1
     )
+    overlay: float | None = setting(
+        None,
+        "Let the tasks override this fraction of all packed weights with values of their own, and "
+        "take no free weights: 0.05, for a full pack. They start from the weights that they see, "
+        "and are pruned once, at --prune_epoch.",
+        least=0,
+        most=1,
+    )
     class_weight: str | None = setting(
         None,
         "balanced: the fewer images a class has, the more each of them counts in training, so that "
@@ -193,6 +201,11 @@ class Plan(Learning):
         if not self.pack.endswith(".keras"):
             raise ValueError(
                 f"--pack={self.pack} is to be a .keras file; write --pack={self.pack}.keras."
+            )
+        if self.overlay is not None and self.claim_ratio < 1:
+            raise ValueError(
+                "--claim_ratio is a fraction of the free weights, of which tasks with an --overlay "
+                "take none. Leave out one of the two."
             )
         ratios, count = self.ratios(), len(self.pairs())
         if ratios is not None and len(ratios) != count:

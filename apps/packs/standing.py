@@ -24,6 +24,7 @@ def standing(net: PackNet, path: pathlib.Path) -> dict:
         path: its file.
     """
     whole, storage = net.capacity().sum(), net.storage()
+    overlaid = whole.get("overlaid", {})
     tasks = [
         {
             "task": name,
@@ -34,6 +35,7 @@ def standing(net: PackNet, path: pathlib.Path) -> dict:
             "shortfalls": packnet_tf.shortfalls(name, net.results(name)),
             "metadata": net.metadata(name),
             "owns": whole["owned"][name] / whole["total"],
+            "overrides": overlaid[name] / whole["total"] if name in overlaid else None,
             "bytes": storage["tasks"][name],
         }
         for number, name in enumerate(net.tasks, start=1)
@@ -201,12 +203,18 @@ def tasks_table(facts: dict, full: bool = False) -> Table:
                 str(len(task["classes"])) if task["classes"] else "-",
                 *[_training_images(task["metadata"])] * full,
                 *(f"{results[moment]:.1%}" if moment in results else "-" for moment in moments),
-                f"{task['owns']:.1%}",
+                _share(task),
                 count_bytes(task["bytes"]),
                 str(task["metadata"].get("committed", "-"))[:10],  # the day
             ]
         )
     return Table(head, rows)
+
+
+def _share(task: dict) -> str:
+    """Returns the share of the packed weights that a task owns, or with a plus sign overrides."""
+    overrides = task.get("overrides")
+    return f"{task['owns']:.1%}" if overrides is None else f"+{overrides:.1%}"
 
 
 def _training_images(metadata: dict) -> str:

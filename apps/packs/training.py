@@ -23,6 +23,7 @@ from packnet_tf.planning import plan as planned
 from packnet_tf.planning import plan_table, too_little
 from packnet_tf.reporting.history import MOMENTS
 from packnet_tf.reporting.tables import count_bytes, text_table
+from packnet_tf.tasks.overlays import check_overlay
 from packnet_tf.tasks.reuse import seen_numbers
 from packnet_tf.trainer.run import ChangedSetting
 
@@ -143,7 +144,7 @@ def _trainer(
     settings = dataclasses.asdict(plan)
     return packnet_tf.PackTrainer(
         net,
-        rates.optimizer(optimizer_name(net, plan.optimizer), plan.accumulation),
+        rates.optimizer(optimizer_name(net, plan.optimizer, plan.overlay), plan.accumulation),
         epochs=plan.prune_epoch,
         retrain_epochs=plan.epochs - plan.prune_epoch,
         prune=[
@@ -189,12 +190,21 @@ def _check_names(plan: Plan, net, begun: Mapping) -> None:
 
 
 def _check_reuse(plan: Plan, net) -> None:
-    """Checks the names in --reuse before hours of work: each must be an earlier task."""
-    known = list(net.tasks) or [name for name in [coming_base(net)] if name]
+    """Checks --reuse and --overlay before hours of work: each name must be an earlier owner."""
+    known = [record.name for record in net.state.owning]
+    overlaid = [name for name in net.tasks if name not in known]
+    known = known or [name for name in [coming_base(net)] if name]
     for task, _ in plan.pairs():
-        if task not in known:
-            seen_numbers(reused(net, plan.reuse), known)
-            known.append(task)
+        if task in (*known, *overlaid):
+            continue
+        seen = seen_numbers(reused(net, plan.reuse), known, overlaid)[:-1]
+        if plan.overlay is not None:
+            check_overlay(task, plan.overlay, plan.claim_ratio, seen, _packed_weights(net))
+        (known if plan.overlay is None else overlaid).append(task)
+
+
+def _packed_weights(net) -> int:
+    return net.capacity().sum()["total"]
 
 
 def _report(plan: Plan, net, job: Job, entry: dict, pack_bytes: int) -> Report:
@@ -221,7 +231,9 @@ def _rates(plan: Plan) -> dict:
 
 
 def _prunes(plan: Plan, count: int) -> list:
-    """Returns the ratio, or `Auto`, of each task."""
+    """Returns the ratio, or `Auto`, of each task; an overlay's share decides for such tasks."""
+    if plan.overlay is not None:
+        return [0.0] * count
     named = {
         "ratio": [plan.prune_ratio] * count,
         "auto": [packnet_tf.Auto(plan.max_drop)] * count,
@@ -238,6 +250,12 @@ def _print_plan(plan: Plan, net, prunes: list) -> None:
             "more --epochs, or a later --prune_epoch.",
             flush=True,
         )
+    if plan.overlay is not None:
+        print(
+            f"Each task overrides {plan.overlay:.1%} of the packed weights; none of them is taken.",
+            flush=True,
+        )
+        return
     if plan.claim_ratio < 1.0 or any(isinstance(prune, packnet_tf.Auto) for prune in prunes):
         return
     coming = coming_base(net) is not None

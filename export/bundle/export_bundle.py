@@ -38,12 +38,12 @@ def export_bundle(
 ) -> Exported:
     """Writes all tasks with shared weights: a small graph per task, and `shared-HASH.data`.
 
-    `shared-HASH.data` holds the trunk's packed weights once, their owners, and the constants that
-    several graphs have in common. An owner takes 2 bits for up to four tasks, 4 for up to 16, and
-    8 beyond. HASH is a hash of these contents, so that a new file never comes under old graphs. The
-    graphs, `model_task1.onnx`, ..., refer to the file as ONNX external data. They
-    mask the weights with standard operators, which ONNX Runtime computes once, when it loads the
-    file.
+    `shared-HASH.data` holds the trunk's packed weights once, their owners, the overlays of tasks,
+    and the constants that several graphs have in common. An owner takes 2 bits for up to four
+    tasks, 4 for up to 16, and 8 beyond. HASH is a hash of these contents, so that a new file never
+    comes under old graphs. The graphs, `model_task1.onnx`, ..., refer to the file as ONNX external
+    data. They mask the weights with standard operators, which ONNX Runtime computes once, when it
+    loads the file.
 
     Args:
         net: the pack.
@@ -95,7 +95,7 @@ def export_bundle(
         if not new:  # check the weights all the same: the last task reads all of them
             again = TaskGraph(net, tasks[-1], ExportOptions(**known[tasks[-1]]["options"]))
             graphs_with_references([again], files)
-        files += new_files(folder, len(tasks), len(known), export_options.precision)
+        files += new_files(folder, net.state, len(known), export_options.precision)
         graphs = graphs_with_references(_task_graphs(net, new, export_options, progress), files)
         names_of_files = {file.name: file.named_by_content() for file in files if file.index}
         for graph, proto in graphs:
@@ -160,7 +160,7 @@ def _read_earlier(
     for entry in manifest["shared"]:
         # Copied, because the ONNX checker refuses links.
         shutil.copyfile(bundle / entry["file"], folder / entry["file"])
-    return manifest, opened_files(folder, manifest)
+    return manifest, opened_files(folder, manifest, net.state)
 
 
 def _describe(file: SharedWeights) -> dict:

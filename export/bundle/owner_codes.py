@@ -1,10 +1,11 @@
-"""Bit-packed owners of weights, and the ONNX nodes that mask weights with them.
+"""Bit-packed owners of weights and places of overlays, and the ONNX nodes that read them.
 
 The nodes are standard operators on constants, so ONNX Runtime computes them once, when it loads
 the file. Each byte of codes is an index into a table of 256 rows. A row tells, for each code in the
 byte, whether the task sees the weight. Only this table differs between tasks.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -77,7 +78,7 @@ def masks(
     rows = builder.constant(table(bits, chosen))
     index = builder.node("Cast", packed, to=TensorProto.INT32)
     seen = builder.node("Gather", rows, index)  # a row of the table for each byte
-    sizes = [int(np.prod(shape, dtype=np.int64)) for shape in shapes]
+    sizes = [math.prod(shape) for shape in shapes]
     parts = builder.split(seen, [-(-size * bits // 8) for size in sizes])
     masks = []
     for part, size, shape in zip(parts, sizes, shapes, strict=True):
@@ -87,6 +88,50 @@ def masks(
             part = builder.node("Slice", part, *ends)
         masks.append(builder.node("Reshape", part, builder.constant(np.array(shape))))
     return masks
+
+
+def masks_of_gaps(
+    builder: GraphBuilder, gaps: str, count: int, shapes: Sequence[tuple[int, ...]]
+) -> list[str]:
+    """Adds the nodes that compute masks from the gaps between their True values.
+
+    Args:
+        builder: the `GraphBuilder` of the task's graph.
+        gaps: name of the uint8 tensor with the gaps of all kernels together: for each True value
+            the number of False ones before it, in bytes of 255 and a last byte below that.
+        count: number of bytes.
+        shapes: shapes of the kernels.
+
+    Returns:
+        The names of the masks, bool tensors of these shapes.
+    """
+    from onnx import TensorProto, helper
+
+    start = builder.constant(np.array(0))
+    steps = builder.node("Cast", gaps, to=TensorProto.INT32)
+    ends = builder.node("Less", steps, builder.constant(np.array(255, np.int32)))
+    ones = builder.node("Cast", ends, to=TensorProto.INT32)
+    before = builder.node("CumSum", ones, start, exclusive=1)
+    places = builder.node("Add", builder.node("CumSum", steps, start), before)
+    sizes = [math.prod(shape) for shape in shapes]
+    # A byte of 255 marks one more value, at the end. ONNX Runtime does not compute Compress, which
+    # would leave such bytes out, when it loads a graph.
+    end = builder.constant(np.array(sum(sizes), np.int32))
+    places = builder.node("Where", ends, places, end)
+    flags = [
+        builder.node(
+            "ConstantOfShape",
+            builder.constant(np.array([size])),
+            value=helper.make_tensor("", TensorProto.BOOL, [1], [flag]),
+        )
+        for flag, size in ((False, sum(sizes) + 1), (True, count))
+    ]
+    chosen = builder.node("ScatterElements", flags[0], places, flags[1])
+    *parts, _ = builder.split(chosen, [*sizes, 1])
+    return [
+        builder.node("Reshape", part, builder.constant(np.array(shape)))
+        for part, shape in zip(parts, shapes, strict=True)
+    ]
 
 
 def masked(builder: GraphBuilder, values: str, seen: str, dtype: np.dtype) -> str:

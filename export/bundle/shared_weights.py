@@ -13,10 +13,13 @@ from packnet_tf.backend.types import AnyPath
 from packnet_tf.export.bundle import owner_codes
 from packnet_tf.export.bundle.shared_file import SharedFile, digest
 from packnet_tf.export.bundle.stored import decoder, encode, precisions_of
-from packnet_tf.export.convert.baking import bake
+from packnet_tf.export.convert.baking import WeightLayout, bake
 from packnet_tf.export.graph.builder import GraphBuilder, external
 from packnet_tf.export.graph.canonical import shorten_names
 from packnet_tf.export.task_graph import TaskGraph
+from packnet_tf.packing import bits as packing
+from packnet_tf.packing.weight import PackedWeight
+from packnet_tf.tasks.state import PackState
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -31,10 +34,11 @@ class SharedWeights(SharedFile):
     """A shared file with the weights of consecutive tasks.
 
     The first file of a bundle has `first` 1. It holds whole kernels, 0 where none of its tasks owns
-    the weight. Each later file holds only the weights of its own tasks.
+    the weight. Each later file holds only the weights of its own tasks. Overlays are beside them.
 
     Attributes:
-        first, last: numbers of the first and the last task whose weights it holds.
+        first, last: 1-based places, in the order of packing, of the tasks whose weights it holds.
+        owners: the owner numbers of these tasks.
         bits: bits per owner code.
         precision: precision of the stored weights.
     """
@@ -44,12 +48,14 @@ class SharedWeights(SharedFile):
         path: AnyPath,
         first: int,
         last: int,
+        owners: range,
         bits: int,
         precision: str,
         index: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(path, index)
-        self.first, self.last, self.bits, self.precision = first, last, bits, precision
+        self.first, self.last, self.owners = first, last, owners
+        self.bits, self.precision = bits, precision
 
     def add(
         self,
@@ -70,11 +76,12 @@ class SharedWeights(SharedFile):
         Raises:
             KeyError: the weights are new, and nothing can be added to the file.
         """
-        kinds = precisions_of([owner.size for owner in owners], self.precision)
-        here = [(owner >= self.first) & (owner <= self.last) for owner in owners]
+        first, end = self.owners.start, self.owners.stop
+        here = [(owner >= first) & (owner < end) for owner in owners]
         shapes = [owner.shape for owner in owners]
         if self.first == 1:
-            codes = [owner_codes.codes_of(owner, self.last) for owner in owners]
+            kinds = precisions_of([owner.size for owner in owners], self.precision)
+            codes = [owner_codes.codes_of(owner, len(self.owners)) for owner in owners]
             seen = self._masks(builder, codes, shapes, [number - 1 for number in sees])
             wholes = (
                 np.where(h, v, np.zeros((), v.dtype)) for h, v in zip(here, values, strict=True)
@@ -83,8 +90,51 @@ class SharedWeights(SharedFile):
                 self._whole(builder, whole, owner, mask, kind)
                 for whole, owner, mask, kind in zip(wholes, owners, seen, kinds, strict=True)
             ]
-        filled, seen = list(kernels), self._masks(builder, here, shapes, [1])
-        for place, (mask, own) in enumerate(zip(seen, here, strict=True)):
+        masks = self._masks(builder, here, shapes, [1])
+        return self._override(builder, kernels, values, here, masks)
+
+    def add_overlay(
+        self,
+        builder: GraphBuilder,
+        kernels: Sequence[str],
+        values: list[np.ndarray],
+        places: list[np.ndarray],
+    ) -> list[str]:
+        """Adds the nodes for a task's overlay; returns the names of its kernels.
+
+        Args:
+            builder: the `GraphBuilder` of the task's graph.
+            kernels: names of the kernels without the overlay.
+            values: the task's own values, in the graph's layout.
+            places: bool arrays of their shapes, True where they count.
+
+        Raises:
+            KeyError: the overlay is new, and nothing can be added to the file.
+        """
+        if not any(own.any() for own in places):
+            return list(kernels)
+        shapes = [own.shape for own in places]
+        packed = packing.pack_places(np.concatenate([own.reshape(-1) for own in places]))
+        if packed[0] == packing.GAPS:
+            gaps = self._external(builder, packed[1:])
+            masks = owner_codes.masks_of_gaps(builder, gaps, packed.size - 1, shapes)
+        else:
+            parts = [owner_codes.pack_codes(own, 1) for own in places]
+            codes = self._external(builder, np.concatenate(parts))
+            masks = owner_codes.masks(builder, codes, 1, shapes, [1])
+        return self._override(builder, kernels, values, places, masks)
+
+    def _override(
+        self,
+        builder: GraphBuilder,
+        kernels: Sequence[str],
+        values: list[np.ndarray],
+        here: list[np.ndarray],
+        masks: list[str],
+    ) -> list[str]:
+        """Adds the nodes that replace a part of every kernel, where the mask is True."""
+        kinds, filled = precisions_of([own.size for own in here], self.precision), list(kernels)
+        for place, (mask, own) in enumerate(zip(masks, here, strict=True)):
             if own.any():
                 whole = np.where(own, values[place], np.zeros((), values[place].dtype))
                 stored, decoded = self._encoded(builder, whole, owners[place], kinds[place])
@@ -125,25 +175,32 @@ class SharedWeights(SharedFile):
         return builder.external(self.name, self.put(array), array)
 
 
-def new_files(folder: pathlib.Path, tasks: int, known: int, precision: str) -> list[SharedWeights]:
+def new_files(
+    folder: pathlib.Path, state: PackState, known: int, precision: str
+) -> list[SharedWeights]:
     """Returns the files to write: one for all tasks, or one per task new to the bundle."""
+    tasks = len(state.tasks)
     if not known:
-        return [SharedWeights(folder / SHARED, 1, tasks, owner_codes.width(tasks), precision)]
+        owners = state.owners_among(1, tasks)
+        width = owner_codes.width(len(owners))
+        return [SharedWeights(folder / SHARED, 1, tasks, owners, width, precision)]
+    paths = {place: folder / f"shared_task{place}.data" for place in range(known + 1, tasks + 1)}
     return [
-        SharedWeights(folder / f"shared_task{number}.data", number, number, 1, precision)
-        for number in range(known + 1, tasks + 1)
+        SharedWeights(path, place, place, state.owners_among(place, place), 1, precision)
+        for place, path in paths.items()
     ]
 
 
-def opened_files(folder: pathlib.Path, manifest: dict) -> list[SharedWeights]:
+def opened_files(folder: pathlib.Path, manifest: dict, state: PackState) -> list[SharedWeights]:
     """Returns the shared files that a manifest lists, located in `folder`."""
-    return [
-        SharedWeights(
-            folder / e["file"], first, last, e["bits"], e.get("precision", "float32"), e["tensors"]
+    files = []
+    for entry in manifest["shared"]:
+        path, (first, last) = folder / entry["file"], entry["tasks"]
+        owners, precision = state.owners_among(first, last), entry.get("precision", "float32")
+        files.append(
+            SharedWeights(path, first, last, owners, entry["bits"], precision, entry["tensors"])
         )
-        for e in manifest["shared"]
-        for first, last in [e["tasks"]]
-    ]
+    return files
 
 
 def graphs_with_references(tasks: Iterable[TaskGraph], files: list[SharedWeights]) -> list[Graph]:
@@ -183,11 +240,14 @@ def _share_weights(task: TaskGraph, files: list[SharedWeights]) -> "ModelProto":
         task.check_plain(plain, task.comparison.batches(None))
     builder, kernels = GraphBuilder(proto.graph), list[str]()
     for file in files if shared else ():
-        if file.first == 1 or file.first in task.sees:
-            try:
+        try:
+            if file.first == 1 or not set(file.owners).isdisjoint(task.sees):
                 kernels = file.add(builder, kernels, values, owners, task.sees)
-            except KeyError:
-                raise another_pack(file.path.name) from None
+            if task.overlaid and file.first <= task.number <= file.last:
+                overlay = [overlay_of(weight, layout) for layout, weight in weights]
+                kernels = file.add_overlay(builder, kernels, *map(list, zip(*overlay, strict=True)))
+        except KeyError:
+            raise another_pack(file.path.name) from None
     for name, kernel in zip(shared, kernels, strict=True):
         builder.alias(name, kernel)
     builder.close()
@@ -221,6 +281,17 @@ def _share_constants(pairs: list[Graph], files: list[SharedWeights]) -> None:
             [file, *_] = known
             offset = file.put(array, key)
             tensor.CopyFrom(external(tensor.name, file.name, offset, array.dtype, array.shape))
+
+
+def overlay_of(weight: PackedWeight, layout: WeightLayout) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a task's own values for a packed weight, and a mask that is True where they count.
+
+    Args:
+        weight: the packed weight in the view of a task with an overlay.
+        layout: brings it into the graph's layout.
+    """
+    trainable, claim = map(ops.convert_to_numpy, weight.trained)
+    return layout(trainable.astype(np.float32, copy=False)), layout(claim > 0)
 
 
 def another_pack(file: str) -> ValueError:

@@ -8,7 +8,9 @@ from packnet_tf.packing.weight import values_of
 
 
 def task_digest(net: PackNet, task: str) -> str:
-    """Returns the SHA-256 of a task's head, classes, unpacked weights and reuse, in hexadecimal.
+    """Returns the SHA-256 of what a task has of its own, in hexadecimal.
+
+    That is its head, its classes, its unpacked weights, its reuse and its overlay.
 
     Args:
         net: the pack.
@@ -26,6 +28,6 @@ def task_digest(net: PackNet, task: str) -> str:
         facts.append(record.sees)
     facts = json.loads(json.dumps(facts))  # tuples become lists, as in a pack read from a file
     found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for part in (record.values, *shared):
+    for part in (record.values, record.overlaid, *shared):
         found.update(part)  # type: ignore[arg-type]  # arrays are buffers
     return found.hexdigest()

@@ -144,7 +144,7 @@ def complete(
     for _, variable in own_weights(view):
         variable.trainable = False
     for weight in net.state.weights.values():
-        weight.open(2)
+        weight.open((1, 2))
     try:
         before, after = match(view, teacher, images, **fitting)
         better = after < before

@@ -156,6 +156,18 @@ def optimized_variables(optimizer: keras.optimizers.Optimizer) -> list[keras.Var
     return optimizer._trainable_variables
 
 
+def squared_gradients(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """Returns the moving averages of squared gradients that Adam and its relatives keep.
+
+    Args:
+        optimizer: a built optimizer; not a wrapper such as `LossScaleOptimizer`.
+
+    Returns:
+        One variable for each of `optimized_variables`; none for other optimizers.
+    """
+    return getattr(optimizer, "_velocities", [])
+
+
 def py_dataset_adapter(data: keras.utils.PyDataset) -> "PyDatasetAdapter":
     """Returns what `fit` iterates over a `PyDataset` with, workers included.
 

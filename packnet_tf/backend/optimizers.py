@@ -1,11 +1,17 @@
 """Resets and checks optimizers; retraining after a prune starts with a fresh state."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
-from packnet_tf.backend.keras_internals import optimized_variables, steps_counter
+from packnet_tf.backend.keras_internals import (
+    optimized_variables,
+    squared_gradients,
+    steps_counter,
+)
 
 
 def reset_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
@@ -66,6 +72,33 @@ def take_averages(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> 
 def variables_of(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
     """Returns the variables that a built optimizer updates."""
     return optimized_variables(_inner(optimizer))
+
+
+def gradient_sizes(
+    optimizer: keras.optimizers.Optimizer | None, variables: Sequence[keras.Variable]
+) -> list[np.ndarray] | None:
+    """Returns the root mean squares of gradients, if an optimizer averages them.
+
+    Args:
+        optimizer: any Keras optimizer; None: there is none.
+        variables: variables that it trains.
+
+    Returns:
+        An array for each variable, of its shape. None if the optimizer keeps no such averages, or
+        has made no step.
+    """
+    if optimizer is None or not optimizer.built:
+        return None
+    inner = _inner(optimizer)
+    known, averages = optimized_variables(inner), squared_gradients(inner)
+    found = {id(known): average for known, average in zip(known, averages, strict=False)}
+    if any(id(variable) not in found for variable in variables):
+        return None
+    sizes = [
+        np.sqrt(ops.convert_to_numpy(found[id(variable)]).astype(np.float32))
+        for variable in variables
+    ]
+    return sizes if any(size.any() for size in sizes) else None
 
 
 def _inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:

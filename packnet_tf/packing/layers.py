@@ -29,7 +29,7 @@ from packnet_tf.backend.keras_internals import (
 from packnet_tf.backend.types import Tensor
 from packnet_tf.packing import bits
 from packnet_tf.packing.fused_view import training_view
-from packnet_tf.packing.weight import PackedWeight, clear
+from packnet_tf.packing.weight import OVERLAY, OverlaidWeight, PackedWeight, clear, own_number
 
 
 @dataclasses.dataclass
@@ -41,7 +41,8 @@ class TaskView:
     Attributes:
         sees: numbers of the tasks whose weights are visible, ascending. The last is the task's
             own number, whose claim is visible too. Empty: all weights are 0.
-        frozen: whether the view cannot be trained; it then has no trainable weights or claims.
+        frozen: whether the view cannot be trained; it then has no trainable weights or claims,
+            unless they are its overlay.
         shared: whether the variables belong to other layers, those of the store.
         is_open: returns whether the layers may be changed: the task is being trained, or the trunk
             belongs to no pack.
@@ -51,6 +52,11 @@ class TaskView:
     frozen: bool = False
     shared: bool = False
     is_open: Callable[[], bool] = lambda: True
+
+    @property
+    def overlaid(self) -> bool:
+        """Whether the task has an overlay; trainable weights and claims are then the view's own."""
+        return own_number(self.sees) == OVERLAY
 
 
 # Packed class by Keras class; every subclass of `Packed` registers itself here.
@@ -117,7 +123,7 @@ class Packed(_Mixed):
         # The views of all tasks share the trainable kernels. The view of a committed task must
         # not switch them off (or on) for the task that trains them now.
         view, shared = self.task_view, []
-        if not (view.frozen or view.is_open()):
+        if not (view.frozen or view.overlaid or view.is_open()):
             shared = [weight.trained[0] for weight in self.packed_weights.values()]
         flags = [variable.trainable for variable in shared]
         vars(keras.layers.Layer)["trainable"].fset(self, value)
@@ -300,7 +306,8 @@ def pack_layer(layer: keras.layers.Layer, view: TaskView, source: Packed | None 
         layer: the plain layer. Its kernel becomes the trainable variable and keeps its constraint
             and regularizer. The kernel's values become the restart values of free weights.
         view: what the layer shows.
-        source: a packed layer whose variables to share; None: create new variables.
+        source: a packed layer whose variables to share; None: create new variables. Of these, a
+            view with an overlay shares `packed` and `owner`.
     """
     cls = PACKED_CLASSES[type(layer)]
     packed = {}
@@ -309,8 +316,11 @@ def pack_layer(layer: keras.layers.Layer, view: TaskView, source: Packed | None 
         kernel = getattr(layer, name, None)
         if kernel is None:  # a tied ReversibleEmbedding has no second matrix
             continue
-        weight = source.packed_weights[name] if source else _new_weight(layer, name, kernel, view)
-        if view.frozen:
+        shared = source.packed_weights[name] if source else None
+        weight = shared
+        if weight is None or view.overlaid:
+            weight = _new_weight(layer, name, kernel, view, shared)
+        if view.frozen and not view.overlaid:
             weight = PackedWeight(None, weight.packed, weight.owner, None)
             held = weight.packed
         else:
@@ -323,7 +333,7 @@ def pack_layer(layer: keras.layers.Layer, view: TaskView, source: Packed | None 
         # Set as attributes, so that Keras tracks variables that another layer created.
         setattr(layer, f"packed_{name}", weight.packed)
         setattr(layer, f"{name}_owner", weight.owner)
-        if not view.frozen:
+        if weight.claim is not None:
             setattr(layer, f"{name}_claim", weight.claim)
     lock(layer)
     layer.__class__ = cls
@@ -332,23 +342,29 @@ def pack_layer(layer: keras.layers.Layer, view: TaskView, source: Packed | None 
 
 
 def _new_weight(
-    layer: keras.Layer, name: str, kernel: keras.Variable, view: TaskView
+    layer: keras.Layer,
+    name: str,
+    kernel: keras.Variable,
+    view: TaskView,
+    shared: PackedWeight | None,
 ) -> PackedWeight:
+    """Creates the variables of a packed weight, except those that it shares."""
     fixed = {"shape": kernel.shape, "trainable": False}
     zeros = {**fixed, "initializer": "zeros", "dtype": owner_dtype(), "autocast": False}
-    weight = PackedWeight(
-        trainable=None if view.frozen else kernel,
+    if shared is None:
         # All weights are free at first; their restart values are the kernel's values.
-        packed=layer.add_weight(
+        packed = layer.add_weight(
             name=f"packed_{name}", dtype=kernel.dtype, initializer=lambda *_, **__: kernel.value,
             **fixed,
-        ),
-        owner=layer.add_weight(name=f"{name}_owner", **zeros),
-        claim=None if view.frozen else layer.add_weight(name=f"{name}_claim", **zeros),
-    )  # fmt: skip
-    if not view.frozen:
-        clear(kernel)
-    return weight
+        )  # fmt: skip
+        owner = layer.add_weight(name=f"{name}_owner", **zeros)
+    else:
+        packed, owner = shared.packed, shared.owner
+    if view.frozen and not view.overlaid:
+        return PackedWeight(None, packed, owner, None)
+    claim = layer.add_weight(name=f"{name}_claim", **zeros)
+    clear(kernel)
+    return (OverlaidWeight if view.overlaid else PackedWeight)(kernel, packed, owner, claim)
 
 
 def _replace(layer: keras.Layer, old: keras.Variable, new: keras.Variable) -> None:

@@ -12,6 +12,7 @@ _FRACTIONS = {
     "claim_ratio": "the free weights that the task claims",
     "step": "the claim that each round releases",
     "share": "all packed weights that the task trains",
+    "overlay": "all packed weights that the task may override",
 }
 _BLOCK = 1 << 18  # weights per block: temporaries stay in the processor's cache
 

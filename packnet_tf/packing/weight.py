@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import keras
@@ -12,7 +13,8 @@ from packnet_tf.backend.types import Tensor
 from packnet_tf.packing.pruning import check_released, claimable, count_by_owner, magnitude
 
 # `ops.where` gets the `value` of each variable, because JAX does not accept variables there.
-MAX_TASKS = 255  # owners and claims are uint8
+MAX_TASKS = 254  # that own weights; owners and claims are uint8
+OVERLAY = 255  # instead of its own number, for a task with an overlay, which owns no weights
 Criterion = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 
 
@@ -78,8 +80,8 @@ class PackedWeight:
         free = ops.equal(self.owner, 0)
         self.packed.assign(ops.where(free, values, self.packed.value))
 
-    def open(self, task: int, ratio: float = 1.0) -> None:
-        """Claims the fraction `ratio` of the free weights for task number `task`."""
+    def open(self, sees: Sequence[int], ratio: float = 1.0) -> None:
+        """Claims the fraction `ratio` of the free weights for a task; `sees` as for `view`."""
         trainable, claim = self.trained
         chosen = ops.equal(self.owner, 0)
         if ratio < 1.0:
@@ -87,7 +89,23 @@ class PackedWeight:
             chosen = ops.convert_to_tensor(claimable(start, free, ratio))
         # Only claimed weights are non-zero here, so decay and regularizers act on them alone.
         trainable.assign(ops.where(chosen, self.packed.value, 0.0))
-        claim.assign(ops.cast(chosen, claim.dtype) * task)
+        claim.assign(ops.cast(chosen, claim.dtype) * own_number(sees))
+
+    def seen(self, sees: Sequence[int]) -> np.ndarray:
+        """Returns a bool array: the weights that a task sees; `sees` as for `view`."""
+        seen = np.isin(ops.convert_to_numpy(self.owner), sees)
+        if self.claim is not None:
+            seen |= ops.convert_to_numpy(self.claim) == own_number(sees)
+        return seen
+
+    def earlier(self, sees: Sequence[int]) -> Tensor:
+        """Returns the kernel of the earlier tasks that a task sees; `sees` as for `view`."""
+        return select(None, self.packed.value, self.owner.value, None, 0, ranges(sees[:-1]))
+
+    def changes(self, sees: Sequence[int]) -> np.ndarray:
+        """Returns the differences of the trained values from the kernel of the earlier tasks."""
+        trainable, _ = self.trained
+        return ops.convert_to_numpy(ops.subtract(trainable.value, self.earlier(sees)))
 
     def choose(self, ratio: float, criterion: Criterion = magnitude) -> np.ndarray:
         """Returns a bool array: the weights that pruning by `ratio` would release."""
@@ -122,6 +140,10 @@ class PackedWeight:
     def owner_counts(self, tasks: int) -> list[int]:
         """Counts the free weights and those of task 1, task 2, ... (`tasks + 1` counts)."""
         return count_by_owner(ops.convert_to_numpy(self.owner), tasks)
+
+    def owned(self, task: int) -> int:
+        """Counts the weights that task number `task` owns."""
+        return int(np.count_nonzero(ops.convert_to_numpy(self.owner) == task))
 
     def claimed(self) -> int:
         """Counts the weights that the open task claims."""
@@ -163,6 +185,37 @@ class PackedWeight:
         return is_finite(ops.where(ops.greater(claim, 0), trainable.value, 0.0))
 
 
+@dataclasses.dataclass(eq=False)
+class OverlaidWeight(PackedWeight):
+    """A packed weight in the model of a task with an overlay.
+
+    The task claims weights that other tasks own, so `trainable` and `claim` belong to its model
+    alone, during training and after the commit. `packed` and `owner` are those of the store. A
+    weight that leaves the claim has the earlier tasks' value again.
+    """
+
+    def open(self, sees: Sequence[int], ratio: float = 1.0) -> None:
+        """Claims all weights, which start as the earlier tasks have them."""
+        trainable, claim = self.trained
+        trainable.assign(self.earlier(sees))
+        claim.assign(ops.full(claim.shape, own_number(sees), claim.dtype))
+
+    def commit(self, task: int, keep_restart_values: bool) -> None:
+        """Does nothing: the claim becomes the task's overlay, which its record stores."""
+
+    def owned(self, task: int) -> int:
+        """Counts the weights that the task overrides."""
+        return self.claimed()
+
+    def began(self, claim_ratio: float) -> int:
+        return math.prod(self.owner.shape)
+
+    def missing_to(self, sparsity: float, claim_ratio: float) -> int:
+        # The layers share the places, so a layer with few of them may have a negative number.
+        began = self.began(claim_ratio)
+        return self.claimed() - (began - round(sparsity * began))
+
+
 def choose_all(
     weights: Mapping[str, PackedWeight],
     ratios: Mapping[str, float],
@@ -188,6 +241,52 @@ def choose_all(
         except ValueError as error:
             raise ValueError(f"layer '{path}': {error}") from error
     return chosen
+
+
+def choose_places(
+    weights: Mapping[str, PackedWeight],
+    sees: Sequence[int],
+    ratios: Mapping[str, float],
+    share: float,
+    criterion: Criterion,
+    gradients: Sequence[np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
+    """Returns the weights that leave the claim of a task with an overlay.
+
+    It ranks the weights of all layers together, by their changes. Adam and its relatives change all
+    weights about as fast, whatever their gradients are, so changes alone say little there: they are
+    multiplied by the typical gradients.
+
+    Args:
+        weights: the packed weights by path.
+        sees: numbers of the tasks whose weights the task sees, see `PackedWeight.view`.
+        ratios: the least to release of each claim, 0 to 1, by path.
+        share: fraction of all packed weights that the task may keep, 0 to 1.
+        criterion: see `PackNet.prune`; it gets the differences from the earlier tasks' values.
+        gradients: root mean squares of the gradients, an array for each packed weight; None: not
+            known.
+
+    Returns:
+        A bool array per path, of the weight's shape.
+
+    Raises:
+        ValueError: the criterion fails.
+    """
+    claims = [ops.convert_to_numpy(weight.claim) > 0 for weight in weights.values()]
+    claimed = [int(np.count_nonzero(claim)) for claim in claims]
+    count, total = sum(claimed), sum(claim.size for claim in claims)
+    wanted = sum(ratios[path] * size for path, size in zip(weights, claimed, strict=True))
+    ratio = max(0, round(wanted), count - round(share * total)) / max(count, 1)
+    changes = np.concatenate([weight.changes(sees).reshape(-1) for weight in weights.values()])
+    if gradients is not None:
+        changes = changes * np.concatenate([sizes.reshape(-1) for sizes in gradients])
+    claim = np.concatenate([claim.reshape(-1) for claim in claims])
+    chosen = check_released(criterion(changes, claim, ratio), claim, ratio, criterion)
+    parts = np.split(chosen, np.cumsum([claim.size for claim in claims])[:-1])
+    shapes = [claim.shape for claim in claims]
+    return {
+        path: part.reshape(shape) for path, part, shape in zip(weights, parts, shapes, strict=True)
+    }
 
 
 def own_number(sees: Sequence[int]) -> int:

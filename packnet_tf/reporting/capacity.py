@@ -10,7 +10,10 @@ class Capacity(AsTable, dict):
 
     It is a dict from a layer's path (with the weight's name, if the layer packs several) to
     `{"total": int, "free": int, "claimed": int, "owned": {task: int}}`. Free and owned weights
-    add up to the total. Weights that an open task claims are free until the commit.
+    add up to the total. Weights that an open task claims are free until the commit, or, if it has
+    an overlay, are counted as those of their owners. If committed tasks have overlays, entries also
+    have `"overlaid": {task: int}`, the weights that each of them overrides, whoever owns them; the
+    table shows their share with a plus sign.
 
     Attributes:
         tasks: names of the committed tasks, in the order they were packed.
@@ -28,9 +31,13 @@ class Capacity(AsTable, dict):
     def sum(self) -> dict:
         """Returns the sum over all layers, in the form of a layer's entry."""
         entries = list(self.values())
+        by_task = [key for key in ("owned", "overlaid") if any(key in entry for entry in entries)]
         return {
             **{key: sum(entry[key] for entry in entries) for key in ("total", "free", "claimed")},
-            "owned": {task: sum(entry["owned"][task] for entry in entries) for task in self.tasks},
+            **{
+                key: {task: sum(entry[key][task] for entry in entries) for task in entries[0][key]}
+                for key in by_task
+            },
         }
 
     @property
@@ -51,5 +58,6 @@ class Capacity(AsTable, dict):
 
 def _shares(entry: dict) -> list[str]:
     total = entry["total"]
-    parts = [*entry["owned"].values(), entry["free"]]
-    return [f"{total:,}", *(f"{part / total:.1%}" for part in parts)]
+    owned = {task: f"{count / total:.1%}" for task, count in entry["owned"].items()}
+    extra = {task: f"+{count / total:.1%}" for task, count in entry.get("overlaid", {}).items()}
+    return [f"{total:,}", *(owned | extra).values(), f"{entry['free'] / total:.1%}"]

@@ -13,26 +13,30 @@ from packnet_tf.reporting.tables import text_table
 KINDS = ("packed", "shared", "per task", "head")
 
 
-def summarize(trunk: PackedTrunk, policy: Policy, heads: Mapping[str, int]) -> str:
+def summarize(
+    trunk: PackedTrunk, policy: Policy, heads: Mapping[str, int], overlays: Mapping[str, int]
+) -> str:
     """Lays out the table that `PackNet.summary` prints.
 
     Args:
         trunk: the store of a pack.
         policy: the pack's policy.
         heads: dict from task name to the number of parameters in its head.
+        overlays: the same for the overlays of tasks that have one.
 
     Returns:
         A table with a row for every layer that has parameters (nested layers and heads included),
         and each kind's share of all parameters.
     """
-    rows, sums = [], dict.fromkeys(KINDS, 0)
+    kinds = (*KINDS, "overlay") if overlays else KINDS
+    rows, sums = [], dict.fromkeys(kinds, 0)
 
     def add(name: str, class_name: str, counts: Mapping[str, int]) -> None:
         if not any(counts.values()):
             return
         for kind, count in counts.items():
             sums[kind] += count
-        cells = [f"{counts[kind]:,}" if counts.get(kind) else "" for kind in KINDS]
+        cells = [f"{counts[kind]:,}" if counts.get(kind) else "" for kind in kinds]
         rows.append([name, class_name, *cells])
 
     kinds = {
@@ -43,17 +47,20 @@ def summarize(trunk: PackedTrunk, policy: Policy, heads: Mapping[str, int]) -> s
         add(path, plain_class(layer).__name__, _counts(layer, kinds))
     for task, count in heads.items():
         add(f"head of '{task}'", "", {"head": count})
+    for task, count in overlays.items():
+        add(f"overlay of '{task}'", "", {"overlay": count})
 
     total = sum(sums.values())
-    rows.append(["all", f"{total:,}", *(f"{sums[kind]:,}" for kind in KINDS)])
-    shares = [f"{sums[kind] / total:.2%}" for kind in KINDS]
-    table = text_table(["layer", "class", *KINDS], [*rows, ["share", "", *shares]], total=2)
+    rows.append(["all", f"{total:,}", *(f"{sums[kind]:,}" for kind in kinds)])
+    shares = [f"{sums[kind] / total:.2%}" for kind in kinds]
+    table = text_table(["layer", "class", *kinds], [*rows, ["share", "", *shares]], total=2)
     return (
         f"{table}\n"
         "packed: each weight is owned by one task, or free. shared: trained with the first task, "
         "then frozen.\n"
         f"per task: every task has these for itself, {sums['per task']:,} parameters, beside its "
         "head."
+        + ("\noverlay: values that one task alone has for packed weights." if overlays else "")
     )
 
 

@@ -58,18 +58,13 @@ def check_name(name: str, taken: Sequence[str]) -> None:
         taken: names of the committed tasks.
 
     Raises:
-        ValueError: the name is taken or cannot be a file name, or the pack is full.
+        ValueError: the name is taken or cannot be a file name.
     """
     check_usable(name)
     if name in taken:
         raise ValueError(
             f"Cannot add task '{name}': the pack has a task of that name. Its tasks are "
             f"{', '.join(map(repr, taken))}; choose another name."
-        )
-    if len(taken) == MAX_TASKS:
-        raise ValueError(
-            f"Cannot add task '{name}': a pack holds {MAX_TASKS} tasks at most. Start a second "
-            "pack from the same trunk."
         )
 
 
@@ -124,12 +119,31 @@ def check_capacity(name: str, capacity: Capacity, base: str | None = None) -> No
     message = f"layer '{full[0]}' has no free weights left (capacity 0.0){others}."
     remedy = "Use a higher prune_ratio for earlier tasks or a wider trunk."
     if nothing_left:
-        raise ValueError(f"Cannot add task '{name}': {message} {remedy}")
+        error = ValueError(f"Cannot add task '{name}': {message} {remedy}")
+        error.add_note("Or let it override weights of other tasks: add_task(..., overlay=0.05).")
+        raise error
     warnings.warn(f"Task '{name}' cannot train every layer: {message} {remedy}", stacklevel=4)
 
 
+def check_number(name: str, owning: int) -> None:
+    """Refuses a new task that would own weights, if the pack has the most such tasks.
+
+    Args:
+        name: the new task's name.
+        owning: number of committed tasks that own weights.
+
+    Raises:
+        ValueError: there is no number left for another owner.
+    """
+    if owning == MAX_TASKS:
+        raise ValueError(
+            f"Cannot add task '{name}': {MAX_TASKS} tasks at most own weights of a pack. Let it "
+            "override weights, add_task(..., overlay=0.05), or start a second pack from the trunk."
+        )
+
+
 def check_release(record: TaskRecord, records: Sequence[TaskRecord], open_task: str | None) -> None:
-    """Refuses to release a task if others were packed after it.
+    """Refuses to release a task that owns weights if others were packed after it.
 
     Args:
         record: the record of the committed task to release.
@@ -137,12 +151,18 @@ def check_release(record: TaskRecord, records: Sequence[TaskRecord], open_task: 
         open_task: name of the open task, or None.
 
     Raises:
-        ValueError: a later task is committed.
+        ValueError: a later task that owns weights is committed, or one that sees this task.
         RuntimeError: a later task is open.
     """
-    later = records[record.number :]
+    if record.overlay is not None:
+        return  # no other task sees it
+    depend = [task.name for task in records if record.number in task.sees[:-1]]
+    later = [
+        task
+        for task in records
+        if task.name in depend or (task.overlay is None and task.number > record.number)
+    ]
     if later:
-        depend = [task.name for task in later if record.number in task.sees]
         why = "tasks packed after it depend on its weights" if depend else "it is not the last one"
         names = depend or [task.name for task in later]
         raise ValueError(
@@ -295,7 +315,7 @@ def check_owners(weights: Mapping[str, PackedWeight], records: Sequence[TaskReco
 
     Args:
         weights: the packed weights by path.
-        records: the records of the committed tasks.
+        records: the records of the committed tasks that own weights.
 
     Raises:
         RuntimeError: the owners differ from the records.

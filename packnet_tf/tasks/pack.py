@@ -17,7 +17,6 @@ from packnet_tf.reporting.tables import html_table
 from packnet_tf.tasks.checks import check_statistics
 from packnet_tf.tasks.names import model_name
 from packnet_tf.tasks.records import TaskRecord
-from packnet_tf.tasks.reuse import seen_numbers
 from packnet_tf.tasks.state import PackState
 from packnet_tf.tasks.task_model import TaskModel
 
@@ -49,7 +48,9 @@ class Pack:
         for name, results in zip(self.tasks, measured, strict=True):
             accuracies = [f"{results[m]:.1%}" if m in results else "-" for m in moments]
             classes = self.classes(name)
-            owned = f"{whole['owned'][name] / whole['total']:.1%}"
+            extra = whole.get("overlaid", {}).get(name)
+            count, sign = (whole["owned"][name], "") if extra is None else (extra, "+")
+            owned = f"{sign}{count / whole['total']:.1%}"
             rows.append([name, str(len(classes)) if classes else "-", *accuracies, owned])
         rows.append(["free", "", *("" for _ in moments), f"{whole['free'] / whole['total']:.1%}"])
         head = ["task", "classes", *(m.replace("_", " ") for m in moments), "packed weights"]
@@ -122,7 +123,8 @@ class Pack:
             >>> net.reused("birds")
             ()
         """
-        return tuple(self.tasks[number - 1] for number in self.state.record(name).sees[:-1])
+        owning = self.state.owning
+        return tuple(owning[number - 1].name for number in self.state.record(name).sees[:-1])
 
     def results(self, name: str) -> dict[str, float]:
         """Returns the measured accuracies of a committed task, 0 to 1.
@@ -218,8 +220,9 @@ class Pack:
         """Returns the owners of each packed weight by path.
 
         Returns:
-            Dict from path to an integer array of the weight's shape: the 1-based number of the
-            task that owns each weight, 0 = free.
+            Dict from path to an integer array of the weight's shape: the number of the task that
+            owns each weight, 0 = free. Tasks that own weights are numbered from 1, in the order
+            they were packed; tasks with overlays have no number.
 
         Example:
             >>> shares = {path: (owner == 1).mean() for path, owner in net.owners().items()}
@@ -234,8 +237,8 @@ class Pack:
 
         Returns:
             A dict of bytes: `packed`, `owners`, `trunk` (its unpacked weights), `tasks` (dict from
-            task name to the bytes of its own values and head), `one_network` (a plain trunk with
-            the first task's head), `separate_networks` (a plain network per task).
+            task name to the bytes of its own values, overlay and head), `one_network` (a plain
+            trunk with the first task's head), `separate_networks` (a plain network per task).
 
         Example:
             >>> packed_bytes = net.storage()["packed"]
@@ -246,13 +249,18 @@ class Pack:
             [weight.owner for weight in weights],
             self.state.unpacked_variables(),
             {
-                task.name: (len(task.values) - task.head_bytes, task.head_bytes)
+                task.name: (
+                    len(task.values) - task.head_bytes + len(task.overlaid),
+                    task.head_bytes,
+                )
                 for task in self.state.committed
             },
         )
 
     def summary(self, print_fn: Callable[[str], None] = print) -> None:
         """Prints how each layer's parameters are stored: packed, shared, per task, or in a head.
+
+        The parameters of overlays are in a column of their own.
 
         Args:
             print_fn: function that prints the text.
@@ -263,7 +271,12 @@ class Pack:
         heads = {record.name: record.head_size for record in self.state.committed}
         if self.open_model is not None:
             heads[self.state.need_open("report").name] = self.open_model.head.count_params()
-        print_fn(summarize(self.state.trunk, self.policy, heads))
+        overlays = {
+            record.name: sum(record.owned)
+            for record in self.state.committed
+            if record.overlay is not None
+        }
+        print_fn(summarize(self.state.trunk, self.policy, heads, overlays))
 
     def preview(
         self, statistics: str = "task", reuse: str | Sequence[str] = "all", free: bool = True
@@ -287,7 +300,7 @@ class Pack:
             >>> features = net.preview().predict(images)
         """
         check_statistics(statistics)
-        sees = seen_numbers(reuse, self.tasks)[:-1]
+        sees = self.state.seen_by_next(reuse)[:-1]
         trunk = cloning.view_trunk(self.state.trunk, (0, *sees) if free else sees, frozen=True)
         self._freeze_inherited(trunk, statistics, share=bool(self.tasks))
         return trunk

@@ -18,7 +18,8 @@ from packnet_tf.packing.cloning import finalize
 from packnet_tf.packing.configs import changed
 from packnet_tf.packing.policy import own_weights
 from packnet_tf.packing.trunk import PackedTrunk
-from packnet_tf.packing.weight import values_of
+from packnet_tf.packing.weight import PackedWeight, values_of
+from packnet_tf.tasks.overlays import assign_overlay, overlay_of
 from packnet_tf.tasks.task_model import Phase, TaskModel
 
 
@@ -62,7 +63,7 @@ class TaskRecord:
     Attributes:
         name: the task's name.
         sees: 1-based numbers of the tasks whose weights are visible, ascending. The last is the
-            task's own number, its position in the order of packing.
+            task's own number, its position among the tasks that own weights, or `OVERLAY`.
         head: the output layers.
         classes: names of the classes in output order, if known.
         claim_ratio: fraction of the free weights that the task claimed, 0 to 1.
@@ -74,10 +75,13 @@ class TaskRecord:
         own_places: positions in `own_weights(trunk)` of the values that the task does not share.
         head_weights: shape and dtype of each of the head's weights.
         values: the task's own values, then its head's weights, concatenated.
-        owned: number of weights that the task owns in each packed weight, once committed.
+        owned: number of weights that the task owns, or overrides, in each packed weight, once
+            committed.
         results: accuracies by name, 0 to 1, see `PackNet.results`.
         metadata: JSON values by name, see `PackNet.metadata`.
         adopted: whether the task is the pretrained trunk, see `PackNet.adopt`.
+        overlay: fraction of all packed weights that the task may override; None: it owns weights.
+        overlaid: the places and values of its overlay, see `overlay_of`.
         key: identifies the task; a later task of the same name has another key.
     """
 
@@ -97,11 +101,13 @@ class TaskRecord:
     results: Mapping[str, float] = dataclasses.field(default_factory=dict)
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     adopted: bool = False
+    overlay: float | None = None
+    overlaid: bytes = b""
     key: object = dataclasses.field(default_factory=object)
 
     @property
     def number(self) -> int:
-        """The task's position in the order of packing, from 1."""
+        """The task's position among the tasks that own weights, from 1; or `OVERLAY`."""
         return self.sees[-1]
 
     def kept(self, model: TaskModel, store: PackedTrunk | None = None) -> "TaskRecord":
@@ -125,6 +131,7 @@ class TaskRecord:
             own_places=list(places),
             head_weights=[(list(value.shape), str(value.dtype)) for value in head],
             values=b"".join(value.tobytes() for value in values),
+            overlaid=b"" if self.overlay is None else overlay_of(_packed_weights(model)),
         )
 
     def assign_to(self, model: TaskModel) -> None:
@@ -134,7 +141,8 @@ class TaskRecord:
             model: a model built from this record.
 
         Raises:
-            ValueError: the model's head has weights of other shapes or dtypes.
+            ValueError: the model's head has weights of other shapes or dtypes, or the overlay does
+                not fit.
         """
         head = model.head.weights
         described = [(list(variable.shape), str(variable.dtype)) for variable in head]
@@ -150,6 +158,8 @@ class TaskRecord:
             value = np.frombuffer(self.values, dtype, count, start)
             variable.assign(value.reshape(variable.shape))
             start += value.nbytes
+        if self.overlay is not None:
+            assign_overlay(self.overlaid, _packed_weights(model), self.number)
         finalize(model)
         model.phase.assign(int(self.weights_phase))
         model.batches_seen.assign(self.batches_seen)
@@ -165,3 +175,7 @@ class TaskRecord:
     def head_size(self) -> int:
         """Number of the head's weights."""
         return sum(math.prod(shape) for shape, _ in self.head_weights)
+
+
+def _packed_weights(model: TaskModel) -> list[PackedWeight]:
+    return list(model.trunk.packed_weights().values())

@@ -3,15 +3,18 @@
 from collections.abc import Iterable, Sequence
 
 
-def seen_numbers(reuse: str | Sequence[str], tasks: Sequence[str]) -> tuple[int, ...]:
+def seen_numbers(
+    reuse: str | Sequence[str], tasks: Sequence[str], overlaid: Sequence[str] = ()
+) -> tuple[int, ...]:
     """Returns the numbers of the tasks whose weights a new task sees.
 
     Args:
         reuse: "all", "none", or a list of names of earlier tasks.
-        tasks: names of the earlier tasks, in the order they were packed.
+        tasks: names of the earlier tasks that own weights, in the order they were packed.
+        overlaid: names of the other earlier tasks, which no task sees.
 
     Returns:
-        Ascending 1-based numbers; the last is the new task's own.
+        Ascending 1-based numbers; the last is that of a new task that owns weights.
 
     Raises:
         ValueError: `reuse` is none of these.
@@ -27,6 +30,11 @@ def seen_numbers(reuse: str | Sequence[str], tasks: Sequence[str]) -> tuple[int,
             f'reuse={reuse!r} is not "all", "none" or a list of names of earlier tasks{hint}.'
         )
     for name in names:
+        if name in overlaid:
+            raise ValueError(
+                f"reuse names {name!r}, which owns no weights: its overlay is its own, and other "
+                f"tasks do not see it. Leave {name!r} out."
+            )
         if name not in tasks:
             known = ", ".join(map(repr, tasks)) or "none yet"
             raise ValueError(

@@ -2,17 +2,27 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
+from packnet_tf.backend.optimizers import gradient_sizes
 from packnet_tf.packing.policy import Policy, own_weights
 from packnet_tf.packing.trunk import PackedTrunk
-from packnet_tf.packing.weight import PackedWeight
+from packnet_tf.packing.weight import (
+    OVERLAY,
+    Criterion,
+    PackedWeight,
+    choose_all,
+    choose_places,
+)
 from packnet_tf.reporting.capacity import Capacity
 from packnet_tf.tasks import checks
+from packnet_tf.tasks.overlays import check_claimed, check_overlay
 from packnet_tf.tasks.records import TaskRecord
+from packnet_tf.tasks.reuse import seen_numbers
 from packnet_tf.tasks.task_model import Phase
 
 
@@ -25,7 +35,8 @@ class PackState:
     Attributes:
         trunk: the store; it holds the packed variables and is never called.
         policy: what tasks share, and where freed weights restart.
-        weights: the trunk's packed weights by path.
+        weights: the packed weights by path, as the open task trains them: those of its model. If no
+            task is open, those of the trunk.
         records: the tasks in the order they were packed; the last may be open.
         notes: the user's own strings.
     """
@@ -40,6 +51,11 @@ class PackState:
     def committed(self) -> tuple[TaskRecord, ...]:
         """The records of the committed tasks."""
         return tuple(record for record in self.records if record.phase == Phase.COMMITTED)
+
+    @property
+    def owning(self) -> tuple[TaskRecord, ...]:
+        """The records of the committed tasks that own weights, in the order of their numbers."""
+        return tuple(record for record in self.committed if record.overlay is None)
 
     @property
     def open(self) -> TaskRecord | None:
@@ -105,6 +121,39 @@ class PackState:
         """
         return dataclasses.replace(self, records=(*self.committed, record))
 
+    def seen_by_next(
+        self, reuse: str | Sequence[str], overlay: float | None = None
+    ) -> tuple[int, ...]:
+        """Returns the numbers of the tasks that a new task sees, its own last.
+
+        Args:
+            reuse, overlay: as for `PackNet.add_task`.
+
+        Raises:
+            ValueError: `reuse` is invalid.
+        """
+        owning = [record.name for record in self.owning]
+        overlaid = [name for name in self.tasks if name not in owning]
+        numbers = seen_numbers(reuse, owning, overlaid)
+        return numbers if overlay is None else (*numbers[:-1], OVERLAY)
+
+    def owners_among(self, first: int, last: int) -> range:
+        """Returns the owner numbers of the tasks at some places in the order of packing.
+
+        Args:
+            first, last: 1-based places, both included.
+        """
+        earlier, these = (
+            sum(record.overlay is None for record in records)
+            for records in (self.committed[: first - 1], self.committed[first - 1 : last])
+        )
+        return range(earlier + 1, earlier + these + 1)
+
+    def with_weights_of(self, trunk: PackedTrunk) -> "PackState":
+        """Returns the state with the packed weights of the store or of the open task's view."""
+        found = trunk.packed_weights().values()
+        return dataclasses.replace(self, weights=dict(zip(self.weights, found, strict=True)))
+
     def with_committed(self, name: str, **changes: Any) -> "PackState":
         """Returns the state with changed fields in the record of a committed task.
 
@@ -116,23 +165,32 @@ class PackState:
         records = [changed if record.name == name else record for record in self.records]
         return dataclasses.replace(self, records=tuple(records))
 
-    def without_last(self) -> "PackState":
-        """Returns the state without its last task, open or committed."""
-        return dataclasses.replace(self, records=self.records[:-1])
+    def without(self, record: TaskRecord) -> "PackState":
+        """Returns the state without a task, open or committed.
+
+        Args:
+            record: the task's record.
+        """
+        others = tuple(other for other in self.records if other is not record)
+        return dataclasses.replace(self, records=others)
 
     # -- Numbers ---------------------------------------------------------------------------------
 
     def capacity(self) -> Capacity:
-        """Counts the owned and free weights per layer."""
+        """Counts the owned, overlaid and free weights per layer."""
         layers = {}
-        for path, weight in self.weights.items():
-            free, *owned = weight.owner_counts(len(self.committed))
+        owning = [record.name for record in self.owning]
+        overlaid = [record for record in self.committed if record.overlay is not None]
+        for place, (path, weight) in enumerate(self.weights.items()):
+            free, *owned = weight.owner_counts(len(owning))
             layers[path] = {
                 "total": free + sum(owned),
                 "free": free,
                 "claimed": weight.claimed(),
-                "owned": dict(zip(self.tasks, owned, strict=True)),
+                "owned": {**dict.fromkeys(self.tasks, 0), **dict(zip(owning, owned, strict=True))},
             }
+            if overlaid:
+                layers[path]["overlaid"] = {task.name: task.owned[place] for task in overlaid}
         return Capacity(layers, self.tasks)
 
     def missing_to(self, sparsity: float) -> int:
@@ -142,7 +200,34 @@ class PackState:
             sparsity: as for `PackNet.prune_to`, 0 to 1.
         """
         ratio = self.need_open("prune").claim_ratio
-        return sum(weight.missing_to(sparsity, ratio) for weight in self.weights.values())
+        return max(0, sum(weight.missing_to(sparsity, ratio) for weight in self.weights.values()))
+
+    def choose(
+        self,
+        ratios: Mapping[str, float],
+        criterion: Criterion,
+        optimizer: keras.optimizers.Optimizer | None,
+    ) -> dict[str, np.ndarray]:
+        """Returns the weights that pruning the open task by these ratios would release.
+
+        Args:
+            ratios: the prune ratio of each packed weight, by path.
+            criterion: as for `PackNet.prune`.
+            optimizer: that of the open task's model, or None.
+
+        Returns:
+            A bool array per path, of the weight's shape.
+
+        Raises:
+            ValueError: the criterion fails.
+        """
+        record = self.need_open("prune")
+        if record.overlay is None:
+            return choose_all(self.weights, ratios, criterion)
+        gradients = gradient_sizes(optimizer, [w.trained[0] for w in self.weights.values()])
+        return choose_places(
+            self.weights, record.sees, ratios, record.overlay, criterion, gradients
+        )
 
     def claimed_share(self) -> tuple[float, float]:
         """Returns the open task's share of all packed weights and its sparsity.
@@ -189,13 +274,43 @@ class PackState:
                 "net.commit(), or drop it with net.discard()."
             )
 
+    def check_room(
+        self, name: str, sees: Sequence[int], claim_ratio: float, overlay: float | None
+    ) -> float | None:
+        """Refuses a new task for which there are no weights; returns its overlay as a float.
+
+        Args:
+            name: the new task's name.
+            sees: what `seen_by_next` returned.
+            claim_ratio, overlay: as for `PackNet.add_task`.
+
+        Raises:
+            ValueError: no weight is free, or the overlay cannot be used.
+        """
+        if overlay is not None:
+            total = self.capacity().sum()["total"]
+            return check_overlay(name, overlay, claim_ratio, sees[:-1], total)
+        checks.check_number(name, len(self.owning))
+        checks.check_capacity(name, self.capacity(), self.base)
+        return None
+
+    def check_claimed(self) -> None:
+        """Refuses to commit an open task that claims more than its overlay allows.
+
+        Raises:
+            RuntimeError: it has an overlay and was not pruned.
+        """
+        record, whole = self.need_open("commit"), self.capacity().sum()
+        if record.overlay is not None:
+            check_claimed(record.name, record.overlay, whole["claimed"], whole["total"])
+
     def check_owners(self) -> None:
         """Refuses owners that were restored from before a commit.
 
         Raises:
             RuntimeError: the owners differ from the records of the committed tasks.
         """
-        checks.check_owners(self.weights, self.committed)
+        checks.check_owners(self.weights, self.owning)
 
     def has_weights_of(self, other: "PackState") -> bool:
         """Returns whether the tasks of another state own the same weights and values here.
@@ -210,7 +325,7 @@ class PackState:
             for state in (self, other)
         )
         return ours == theirs and all(
-            weight.owns_the_same(other.weights[path], len(other.committed))
+            weight.owns_the_same(other.weights[path], len(other.owning))
             for path, weight in self.weights.items()
         )
 

@@ -8,6 +8,7 @@ claims bit-packed.
 import contextlib
 import dataclasses
 import json
+import math
 import pathlib
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -21,14 +22,17 @@ from packnet_tf.backend.types import AnyPath
 from packnet_tf.packing.layers import Store
 from packnet_tf.packing.policy import Policy, own_weights
 from packnet_tf.packing.trunk import PackedTrunk
+from packnet_tf.packing.weight import OVERLAY
 from packnet_tf.reporting.storage_use import bytes_in
 from packnet_tf.tasks.names import check_usable
+from packnet_tf.tasks.overlays import places_of
 from packnet_tf.tasks.records import Head, TaskRecord
 from packnet_tf.tasks.state import PackState
 from packnet_tf.tasks.task_model import Phase
 
 FORMAT = 7
-READABLE = (FORMAT, 6, 5)  # format 6 has no stem; in format 5 every task sees all earlier ones
+# Before 7 there is neither a stem nor an overlay; in 5 every task sees all earlier ones.
+READABLE = (FORMAT, 6, 5)
 
 
 @keras.saving.register_keras_serializable("packnet_tf")
@@ -67,6 +71,8 @@ class Archive(keras.layers.Layer):
                 "sees": task.sees,
                 "adopted": task.adopted,
                 "statistics": task.statistics,
+                "overlay": task.overlay,
+                "overlay_bytes": len(task.overlaid),
             }
             for task in self.tasks
         ]
@@ -90,13 +96,17 @@ class Archive(keras.layers.Layer):
                 f"it has format {version}, and this packnet_tf reads format "
                 f"{', '.join(map(str, READABLE))}: install the packnet_tf that wrote it"
             )
-        tasks, committed = [], config["facts"]["committed"]
+        tasks: list[TaskRecord] = []
+        committed, owner = config["facts"]["committed"], 0
         for number, task in enumerate(json.loads(config["tasks"]), start=1):
             head = Head(config=task["head"])
             if not _is_of_keras(task["head"]):
                 head.layer  # noqa: B018  refuses an untrusted class now, not at first use
-            sees = tuple(task.get("sees", range(1, number + 1)))  # files of format 5 lack it
-            if sees != (*sorted({*sees} & {*range(1, number)}), number):
+            overlay = task.get("overlay")  # files of formats 5 and 6 lack it
+            earlier, owner = range(1, owner + 1), owner + (overlay is None)
+            own = owner if overlay is None else OVERLAY
+            sees = tuple(task.get("sees", (*earlier, own)))  # files of format 5 lack it
+            if sees != (*sorted({*sees} & {*earlier}), own):
                 raise ValueError(f"its task number {number} sees the tasks {sees}")
             is_open = number > committed
             tasks.append(
@@ -115,6 +125,8 @@ class Archive(keras.layers.Layer):
                     results=task.get("results", {}),
                     metadata=task.get("metadata", {}),
                     adopted=task.get("adopted", False),
+                    overlay=overlay,
+                    overlaid=bytes(task.get("overlay_bytes", 0)),  # until the values are read
                 )
             )
         trunk = keras.saving.deserialize_keras_object(config["trunk"])
@@ -123,7 +135,7 @@ class Archive(keras.layers.Layer):
     def save_own_variables(self, store: Store) -> None:
         # One array for all tasks: every HDF5 array costs half a kilobyte and a third of a
         # millisecond.
-        values = b"".join(task.values for task in self.tasks)
+        values = b"".join(task.values + task.overlaid for task in self.tasks)
         store["tasks"] = np.frombuffer(values, np.uint8)
 
     def load_own_variables(self, store: Store) -> None:
@@ -131,8 +143,11 @@ class Archive(keras.layers.Layer):
         own = [bytes_in(variable) for _, variable in own_weights(self.trunk)]
         start = 0
         for place, task in enumerate(self.tasks):
-            end = start + sum(own[i] for i in task.own_places) + task.head_bytes
-            self.tasks[place] = dataclasses.replace(task, values=values[start:end])
+            middle = start + sum(own[i] for i in task.own_places) + task.head_bytes
+            end = middle + len(task.overlaid)
+            self.tasks[place] = dataclasses.replace(
+                task, values=values[start:middle], overlaid=values[middle:end]
+            )
             start = end
         if start != len(values):
             raise ValueError(
@@ -277,13 +292,17 @@ def _state_of(archive: Archive) -> PackState:
         check_usable(name)
     if len(set(names)) < len(names):
         raise ValueError(f"two of its tasks have the same name: {', '.join(names)}")
-    counts = [weight.owner_counts(facts["committed"]) for weight in weights.values()]
-    records = [
-        dataclasses.replace(record, owned=[count[record.number] for count in counts])
-        if record.phase == Phase.COMMITTED
-        else record
-        for record in records
-    ]
+    sizes = [math.prod(weight.owner.shape) for weight in weights.values()]
+    owning = sum(record.overlay is None and record.phase == Phase.COMMITTED for record in records)
+    counts = [weight.owner_counts(owning) for weight in weights.values()]
+    for place, record in enumerate(records):
+        if record.overlay is not None:
+            owned = [int(np.count_nonzero(mask)) for mask in places_of(record.overlaid, sizes)]
+        elif record.phase == Phase.COMMITTED:
+            owned = [count[record.number] for count in counts]
+        else:
+            owned = []
+        records[place] = dataclasses.replace(record, owned=owned)
     choices = ("biases", "norms", "restart", "embeddings")
     policy = Policy(**{name: facts[name] for name in choices}, stem=facts.get("stem"))
     return PackState(archive.trunk, policy, weights, tuple(records), dict(facts["notes"]))

@@ -97,7 +97,7 @@ class StoredPack(Pack):
         if state.open is not None:
             model = self._build(state.open)
             state.open.assign_to(model)
-            self._open_model = model
+            self.state, self._open_model = state.with_weights_of(model.trunk), model
 
     @classmethod
     def from_file(cls: type[PackOf], path: AnyPath) -> PackOf:

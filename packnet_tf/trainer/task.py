@@ -41,6 +41,8 @@ class Task:
             more pass over the training data. Weights of the data multiply them. For tasks with one
             output.
         metadata: facts to save with the task, JSON values by name; see `PackNet.metadata`.
+        overlay: fraction of all packed weights that the task may override with values of its own,
+            see `PackNet.add_task`; None: it owns weights.
 
     Raises:
         ValueError: `class_weight` is invalid, or has a class that `classes` lacks; `reference` has
@@ -63,6 +65,7 @@ class Task:
     rate_factors: tuple[float, float] = (1.0, 1.0)
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     class_weight: ClassWeight = None
+    overlay: float | None = None
 
     def __post_init__(self) -> None:
         count = None if self.classes is None else len(self.classes)

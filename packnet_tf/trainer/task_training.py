@@ -144,8 +144,9 @@ class TaskTraining:
         trainer, task = self.trainer, self.task
         seed_task(trainer.seed, self.net)
         model = self.net.add_task(
-            task.name, task.head, task.classes, task.claim_ratio, task.statistics, task.reuse
-        )
+            task.name, task.head, task.classes, task.claim_ratio, task.statistics, task.reuse,
+            task.overlay,
+        )  # fmt: skip
         _OPENED.add(model)
         return model
 

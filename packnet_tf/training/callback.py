@@ -39,7 +39,8 @@ class PackNetCallback(keras.callbacks.Callback):
     Released weights stay released. The schedule should end some epochs before `fit` does.
 
     Args:
-        prune_ratio: fraction of the claim to release, 0 to 1; 0 for the last task keeps all.
+        prune_ratio: fraction of the claim to release, 0 to 1; 0 for the last task keeps all. A task
+            with an overlay releases at least all but the overlay's share.
         prune_epoch: 0-based epoch whose start prunes; default: two thirds of the epochs of `fit`,
             so that a fit of 30 prunes at the start of epoch 20. 0 prunes before any training, which
             makes a pretrained network the first task.

@@ -39,6 +39,7 @@ def linear_head(
     statistics: str = "task",
     reuse: str | Sequence[str] = "all",
     class_weight: ClassWeight = None,
+    overlay: float | None = None,
 ) -> keras.Model:
     """Fits a linear head for the next task of a pack.
 
@@ -50,7 +51,7 @@ def linear_head(
         data: batches of (inputs, labels), for instance a `tf.data.Dataset` or a `PyDataset`,
             shuffled and not augmented; or a tuple of two arrays. Labels are integers from 0.
         classes: number of outputs; default: one more than the largest label.
-        statistics, reuse: the arguments that `net.add_task` will get.
+        statistics, reuse, overlay: the arguments that `net.add_task` will get.
         class_weight: as for `Task`.
 
     Returns:
@@ -70,7 +71,7 @@ def linear_head(
     check_class_weight(class_weight, classes)
     if isinstance(data, tuple):
         data = _batches(*data)
-    features, labels = collect(next_features(net, statistics, reuse), data)
+    features, labels = collect(next_features(net, statistics, reuse, overlay is None), data)
     return fitted_head(features, labels, classes, class_weight)
 
 

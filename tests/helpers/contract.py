@@ -8,11 +8,18 @@ from helpers.networks import head_for, samples
 from helpers.pack_helpers import SPARSE, kernels, logits, owners, packed_layers, same
 
 CLASSES = 3
+OVERLAY = 0.25
+TASKS = {
+    "one": {},
+    "two": {},
+    "overlaid": {"overlay": OVERLAY},
+    "three": {"reuse": ["one"]},
+}
 JAX = keras.backend.backend() == "jax"
 
 
 def check_contract(trunk, paths, folder, **policy):
-    """Packs three tasks into a trunk and holds it to the promises; the third sees the first alone.
+    """Packs tasks into a trunk and holds it to the promises.
 
     Args:
         trunk: a plain Keras model.
@@ -31,19 +38,24 @@ def check_contract(trunk, paths, folder, **policy):
         assert sorted(net.state.weights) == sorted(paths)
 
     held, answers = {}, {}
-    for number, name in enumerate(["one", "two", "three"], start=1):
-        reuse = ["one"] if number == 3 else "all"
-        model = net.add_task(name, head_for(trunk, CLASSES), reuse=reuse)
+    for number, (name, how) in enumerate(TASKS.items(), start=1):
+        before_it = owners(net)
+        model = net.add_task(name, head_for(trunk, CLASSES), **how)
         if number == 1:  # packing changes nothing
             after = [np.array(t) for t in keras.tree.flatten(model.trunk(x, training=False))]
             assert same(before, after)
         train(model, net, x, (y + number) % CLASSES, eagerly=number > 1)
         claimed = {path: entry["claimed"] for path, entry in net.capacity().items()}
         released = net.prune(0.5)
-        assert released == {path: round(0.5 * count) for path, count in claimed.items()}
+        if "overlay" in how:
+            total = sum(claimed.values())
+            assert sum(released.values()) == total - round(OVERLAY * total)
+        else:
+            assert released == {path: round(0.5 * count) for path, count in claimed.items()}
         if number == 2:
             train(model, net, x, (y + number) % CLASSES, eagerly=True)
         net.commit()
+        assert same(owners(net).values(), before_it.values()) == ("overlay" in how)
         held[name], answers[name] = model, logits(model, x)
         assert np.isfinite(answers[name]).all()
         check_answers(net, held, answers, x)
@@ -56,9 +68,12 @@ def check_contract(trunk, paths, folder, **policy):
     assert same(owners(loaded).values(), owners(net).values())
     for name, expected in answers.items():
         assert np.array_equal(logits(loaded.task_model(name), x), expected)
-    held["three"].save(folder / "three.keras")
-    alone = keras.saving.load_model(folder / "three.keras", compile=False)
-    assert np.array_equal(logits(alone, x), answers["three"])
+    for name in ("overlaid", "three"):
+        held[name].save(folder / "alone.keras")
+        alone = keras.saving.load_model(folder / "alone.keras", compile=False)
+        assert np.array_equal(logits(alone, x), answers[name])
+    loaded.release("overlaid")
+    assert np.array_equal(logits(loaded.task_model("three"), x), answers["three"])
 
     if keras.backend.backend() == "tensorflow":
         check_files(net, trunk, x, folder)
@@ -92,7 +107,7 @@ def check_files(net, trunk, x, folder):
     from packnet_tf.export import export_onnx
 
     inputs = keras.tree.flatten(trunk.inputs)
-    for name in (net.tasks[0], net.tasks[-1]):
+    for name in (net.tasks[0], *net.tasks[-2:]):
         path = folder / f"{name}.onnx"
         assert export_onnx(net, name, path, samples=x) < 1e-5
         found = {e.name: e.type for e in onnxruntime.InferenceSession(path).get_inputs()}

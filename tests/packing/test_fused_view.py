@@ -36,24 +36,35 @@ def compilations(monkeypatch):
     return found
 
 
-def trained(trunk, optimizer, **options):
+def trained(trunk, optimizer, overlay=None, **options):
     """The pack of a second task that was trained, pruned and committed, and the history."""
     keras.utils.set_random_seed(3)
     net = packed(trunk, one=0.5)
-    model = compiled(net.add_task("two", layers.Dense(3)), optimizer(), **options)
+    model = net.add_task("two", layers.Dense(3), overlay=overlay)
+    compiled(model, optimizer(), **options)
     callback = packnet_tf.PackNetCallback(0.5, prune_epoch=1)
     history = fit(model, *data(trunk), callback, epochs=3, shuffle=False).history
     return net, history
 
 
-@pytest.mark.parametrize("optimizer", [*slow(keras.optimizers.SGD), keras.optimizers.AdamW])
-def test_training_goes_the_same_way_to_the_bit(trunk, optimizer, compilations, monkeypatch):
-    ours, history = trained(trunk, optimizer)
+@pytest.mark.parametrize(
+    ("optimizer", "overlay"),
+    [
+        *slow((keras.optimizers.SGD, None)),
+        (keras.optimizers.AdamW, None),
+        (keras.optimizers.AdamW, 0.2),
+    ],
+)
+def test_training_goes_the_same_way_to_the_bit(
+    trunk, optimizer, overlay, compilations, monkeypatch
+):
+    ours, history = trained(trunk, optimizer, overlay)
     assert compilations
     monkeypatch.setattr(fused_view, "LARGE", 1 << 62)
-    plain, expected = trained(trunk, optimizer)
+    plain, expected = trained(trunk, optimizer, overlay)
     assert history == expected
     assert same(state(ours), state(plain))
+    assert ours.state.record("two").overlaid == plain.state.record("two").overlaid
 
 
 def test_mixed_precision_goes_the_same_way_to_the_bit(compilations, monkeypatch):

@@ -93,6 +93,12 @@ def test_a_row_of_the_table_has_accuracies_and_the_day():
     assert row == ["3", "b", "2", "85.0%", "-", "90.0%", "-", "20.0%", "100 bytes", "2026-03-01"]
 
 
+def test_a_plus_sign_says_what_an_overlay_overrides():
+    found = facts()
+    found["tasks"][-1] |= {"owns": 0.0, "overrides": 0.05}
+    assert tasks_table(found).rows[-1][-3] == "+5.0%"
+
+
 @pytest.mark.parametrize(
     ("noted", "shown"), [({"train": 1200, "test": 9}, "1,200"), ({}, "-"), (500, "-"), (None, "-")]
 )

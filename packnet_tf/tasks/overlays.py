@@ -1,0 +1,123 @@
+"""The overlay of a task: its places in all packed weights, and its values there, as bytes."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from keras import ops
+
+from packnet_tf.packing.bits import pack_places, unpack_places
+from packnet_tf.packing.pruning import check_ratio
+from packnet_tf.packing.weight import PackedWeight
+
+_HEADER = 8  # bytes that hold the number of bytes of the places
+
+
+def check_overlay(
+    name: str, overlay: float, claim_ratio: float, seen: Sequence[int], total: int
+) -> float:
+    """Refuses an overlay that a new task cannot have; returns it as a float.
+
+    Args:
+        name: the new task's name.
+        overlay, claim_ratio: the user's values.
+        seen: numbers of the earlier tasks that the task sees.
+        total: number of packed weights.
+
+    Raises:
+        ValueError: the message says why, and what to write instead.
+    """
+    share = check_ratio(overlay, "overlay")
+    if claim_ratio != 1.0:
+        why = "such a task claims no free weights, and so it has no claim_ratio"
+        remedy = "Leave out one of the two."
+    elif not seen:
+        why = "it sees no earlier task, whose weights it would override"
+        remedy = (
+            "Leave out overlay for the first task, or adopt the trunk first: net.adopt('base')."
+        )
+    elif round(share * total) == 0:
+        why = f"overlay={overlay!r} is less than one of the {total:,} packed weights"
+        remedy = "Write overlay=0.05 for 5 % of them."
+    else:
+        return share
+    raise ValueError(f"Cannot add task '{name}' with an overlay: {why}. {remedy}")
+
+
+def check_claimed(name: str, overlay: float, claimed: int, total: int) -> None:
+    """Refuses to commit a task that claims more weights than its overlay allows.
+
+    Args:
+        name: the task's name.
+        overlay: fraction of all packed weights that it may override, 0 to 1.
+        claimed, total: numbers of claimed weights and of all packed weights.
+
+    Raises:
+        RuntimeError: it claims more, because it was not pruned.
+    """
+    if claimed > round(overlay * total):
+        raise RuntimeError(
+            f"Cannot commit task '{name}': it overrides {claimed / total:.1%} of the packed "
+            f"weights, and its overlay is {overlay:.1%}. Call net.prune(0.0), which keeps the "
+            "weights that changed most, train on, and call net.commit()."
+        )
+
+
+def overlay_of(weights: Iterable[PackedWeight]) -> bytes:
+    """Returns the overlay of a task: the values of the weights that its model claims.
+
+    Args:
+        weights: the packed weights of the task's model, in the order of the trunk's structure.
+
+    Returns:
+        The size of the packed places in 8 bytes, the places, and the values.
+    """
+    masks, values = [], []
+    for weight in weights:
+        trainable, claim = map(ops.convert_to_numpy, weight.trained)
+        masks.append(claim.reshape(-1) > 0)
+        values.append(trainable.reshape(-1)[masks[-1]].tobytes())
+    places = pack_places(np.concatenate(masks)).tobytes()
+    return b"".join([len(places).to_bytes(_HEADER, "little"), places, *values])
+
+
+def places_of(overlay: bytes, sizes: Sequence[int]) -> list[np.ndarray]:
+    """Returns the places of an overlay, a flat bool array for each packed weight.
+
+    Args:
+        overlay: what `overlay_of` returned.
+        sizes: the number of values of each packed weight.
+
+    Raises:
+        ValueError: the bytes do not fit the sizes.
+    """
+    end = _HEADER + int.from_bytes(overlay[:_HEADER], "little")
+    places = unpack_places(np.frombuffer(overlay[_HEADER:end], np.uint8), sum(sizes))
+    return np.split(places, np.cumsum(sizes)[:-1])
+
+
+def assign_overlay(overlay: bytes, weights: Sequence[PackedWeight], number: int) -> None:
+    """Assigns an overlay to the packed weights of a task's model.
+
+    Args:
+        overlay: what `overlay_of` returned.
+        weights: the packed weights of the model.
+        number: the number that marks the model's claim.
+
+    Raises:
+        ValueError: the bytes do not fit the weights.
+    """
+    masks = places_of(overlay, [math.prod(weight.owner.shape) for weight in weights])
+    counts = [int(np.count_nonzero(mask)) for mask in masks]
+    dtypes = [np.dtype(weight.packed.dtype) for weight in weights]
+    start = _HEADER + int.from_bytes(overlay[:_HEADER], "little")
+    end = start + sum(n * dtype.itemsize for n, dtype in zip(counts, dtypes, strict=True))
+    if end != len(overlay):
+        raise ValueError(f"an overlay has {len(overlay)} bytes, but its places need {end}")
+    for weight, mask, count, dtype in zip(weights, masks, counts, dtypes, strict=True):
+        trainable, claim = weight.trained
+        kernel = np.zeros(mask.size, dtype)
+        kernel[mask] = np.frombuffer(overlay, dtype, count, start)
+        start += count * dtype.itemsize
+        trainable.assign(kernel.reshape(trainable.shape))
+        claim.assign((mask * number).astype("int32").reshape(claim.shape))
