@@ -216,7 +216,7 @@ def _check_shared(
         kernel = seen_weights(values, owner, graph.sees, parts, kind)
         if graph.overlaid:
             own, here = overlay_of(weight, layout)
-            own = decode(*encode(np.where(here, own, np.float32(0)), kind))
+            own = decode(*encode(np.where(here, own, np.float32(0)), kind, here))
             kernel = np.where(here, own, kernel)
         if digest(kernel) not in found:
             verdict.problems.append(

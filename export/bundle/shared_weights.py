@@ -137,7 +137,7 @@ class SharedWeights(SharedFile):
         for place, (mask, own) in enumerate(zip(masks, here, strict=True)):
             if own.any():
                 whole = np.where(own, values[place], np.zeros((), values[place].dtype))
-                stored, decoded = self._encoded(builder, whole, owners[place], kinds[place])
+                stored, decoded = self._encoded(builder, whole, own, kinds[place])
                 array = np.append(stored[own], np.zeros(1, stored.dtype))
                 spread = owner_codes.spread(
                     builder, self._external(builder, array), mask, own.shape

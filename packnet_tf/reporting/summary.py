@@ -39,12 +39,12 @@ def summarize(
         cells = [f"{counts[kind]:,}" if counts.get(kind) else "" for kind in kinds]
         rows.append([name, class_name, *cells])
 
-    kinds = {
+    kind_of = {
         id(variable): "shared" if shared else "per task"
         for (_, variable), shared in zip(own_weights(trunk), policy.shared(trunk), strict=True)
     }
     for path, layer in trunk.paths():
-        add(path, plain_class(layer).__name__, _counts(layer, kinds))
+        add(path, plain_class(layer).__name__, _counts(layer, kind_of))
     for task, count in heads.items():
         add(f"head of '{task}'", "", {"head": count})
     for task, count in overlays.items():
@@ -64,10 +64,10 @@ def summarize(
     )
 
 
-def _counts(layer: keras.Layer, kinds: Mapping[int, str]) -> dict[str, int]:
+def _counts(layer: keras.Layer, kind_of: Mapping[int, str]) -> dict[str, int]:
     packed = layer.packed_weights.values() if isinstance(layer, Packed) else ()
     counts = {"packed": sum(math.prod(weight.packed.shape) for weight in packed)}
     for variable in own_variables(layer):
-        kind = kinds[id(variable)]
+        kind = kind_of[id(variable)]
         counts[kind] = counts.get(kind, 0) + math.prod(variable.shape)
     return counts
