@@ -22,7 +22,10 @@ TASKS = ["birds", "cars", "a_birds"]
 
 @pytest.fixture(scope="module")
 def net():
-    """A pack of three tasks with a stem; the name of one ends like that of another."""
+    """A pack of three tasks with a stem; the name of one ends like that of another.
+
+    The last has an overlay.
+    """
     return pack(conv_trunk(), stem="relu1")
 
 
@@ -30,7 +33,8 @@ def pack(trunk, **policy):
     made = packnet_tf.PackNet(trunk, **policy)
     for number, name in enumerate(TASKS):
         classes = [f"{name} {place}" for place in range(3 + number)]
-        pack_task(made, name, classes=len(classes), seed=number)
+        overlay = 0.3 if number == len(TASKS) - 1 else None
+        pack_task(made, name, classes=len(classes), seed=number, overlay=overlay)
         made.state = made.state.with_committed(name, classes=classes)
     return made
 
