@@ -56,7 +56,7 @@ def encode(
         >>> weights = np.array([[0.5, -2.0], [0.25, 1.0]], np.float32)
         >>> encode(weights, "int8", np.ones((2, 2), np.uint8))[0]
         array([[ 127, -127],
-               [  63,   63]], dtype=int8)
+               [  63,   64]], dtype=int8)
     """
     if precision == "float32":
         return kernel, None

@@ -211,7 +211,7 @@ class OneShot(Phases):
             return None
         return (
             f"Training of task '{self.model.task_name}' stopped before its prune at the start of "
-            f"epoch {self.epoch}, so the task is left open and claims every free weight. Go on "
+            f"epoch {self.epoch}, so the task is left open with all that it claims. Go on "
             "with fit(initial_epoch=...), or call net.prune(ratio), retrain, and net.commit(). "
             "With EarlyStopping write start_from_epoch=prune_epoch."
         )

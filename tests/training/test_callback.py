@@ -250,7 +250,7 @@ def test_a_fit_stopped_before_the_prune_warns_and_leaves_the_task_open(name, net
         fit(model, x, y, Callback(0.5, prune_epoch=2), stop, epochs=4)
     assert [str(w.message) for w in caught if issubclass(w.category, UserWarning)] == [
         f"Training of task '{name}' stopped before its prune at the start of epoch 2, so the task "
-        "is left open and claims every free weight. Go on with fit(initial_epoch=...), or call "
+        "is left open with all that it claims. Go on with fit(initial_epoch=...), or call "
         "net.prune(ratio), retrain, and net.commit(). With EarlyStopping write "
         "start_from_epoch=prune_epoch."
     ]

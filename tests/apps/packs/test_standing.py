@@ -1,5 +1,7 @@
 """How a pack stands, in sentences and tables, worked out by hand."""
 
+import dataclasses
+
 import pytest
 
 from packnet_tf.apps.packs.standing import (
@@ -9,6 +11,7 @@ from packnet_tf.apps.packs.standing import (
     storage_table,
     tasks_table,
 )
+from packnet_tf.packing.policy import Policy
 
 
 def facts(base=None, free=40, last=20, names=("base", "a", "b")):
@@ -117,10 +120,15 @@ def test_the_full_table_has_training_images_and_all_moments(noted, shown):
     ("notes", "end"), [({}, "trunk."), ({"pixel_range": "0,255"}, "trunk; pixel values 0 to 255.")]
 )
 def test_the_policy_and_the_pixel_values_are_said(notes, end):
-    policy = {"biases": "shared", "norms": "per_task", "embeddings": "shared", "restart": "trunk"}
+    policy = dataclasses.asdict(Policy())
     assert policy_line({"policy": policy, "notes": notes}) == (
         f"Biases shared, norms per_task, embeddings shared; freed weights restart from {end}"
     )
+
+
+def test_a_stem_is_said():
+    said = policy_line({"policy": dataclasses.asdict(Policy(stem="relu1")), "notes": {}})
+    assert said.endswith("restart from trunk; the layers up to relu1 are shared.")
 
 
 def test_the_base_is_marked_in_the_table():
