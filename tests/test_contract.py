@@ -25,6 +25,8 @@ SLOW = [
     "Bidirectional",
     "ViT",
     "layer shared by calls",
+    "Conv2D groups",
+    "several outputs",
     "wrappers around a model",
 ]
 

@@ -119,6 +119,7 @@ def test_an_adopted_trunk_gives_the_stem():
     assert np.array_equal(at(net, "base", "relu1"), at(net, "one", "relu1"))
 
 
+@pytest.mark.slow
 def test_every_promise_holds_beside_a_stem(tmp_path):
     check_contract(conv_trunk(), ["conv2", "fc"], tmp_path, stem="relu1")
 

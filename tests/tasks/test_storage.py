@@ -212,6 +212,7 @@ def test_a_pack_and_a_task_model_open_in_a_new_process_with_one_import(tmp_path)
         assert same(list(answers.values()), [logits(model, x) for model in models])
 
 
+@pytest.mark.slow
 def test_a_saved_task_model_opens_in_a_new_process_that_imports_keras_first(tmp_path):
     net = packed(conv_trunk(), one=0.5)
     view = net.task_model("one")

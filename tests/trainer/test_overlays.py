@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import packnet_tf
+from helpers.cases import slow
 from helpers.pack_helpers import conv_trunk, data, logits, packed
 from helpers.short_runs import quick
 from packnet_tf import Auto, Task
@@ -31,7 +32,7 @@ def test_a_task_with_an_overlay_is_packed_after_others(prune):
     assert np.array_equal(logits(net.task_model("one"), x), before)
 
 
-@pytest.mark.parametrize("epoch", [1, 3], ids=["training", "retraining"])
+@pytest.mark.parametrize("epoch", [*slow(1), 3])
 def test_an_interrupted_task_with_an_overlay_ends_as_one_that_was_not(epoch, tmp_path):
     import tensorflow as tf
 

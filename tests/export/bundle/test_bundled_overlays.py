@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from helpers.cases import slow
 from helpers.export_helpers import answer, images
 from helpers.pack_helpers import conv_trunk, pack_task, packed
 from packnet_tf.export import export_all, export_bundle, verify
@@ -41,7 +42,7 @@ def test_a_bundle_of_owners_and_overlays_answers_as_single_files(net, tmp_path):
     check(net, tmp_path / "bundle", tmp_path)
 
 
-@pytest.mark.parametrize("precision", ["float16", "int8"])
+@pytest.mark.parametrize("precision", [*slow("float16"), "int8"])
 def test_overlays_are_stored_in_the_precision_of_the_bundle(net, precision, tmp_path):
     export_bundle(net, tmp_path / "bundle", precision=precision, verbose=False)
     verdicts = verify(net, tmp_path / "bundle")

@@ -30,6 +30,7 @@ def sums(folder):
     }
 
 
+@pytest.mark.slow
 def test_in_another_process_too(tmp_path):
     packed(conv_trunk(), one=0.5, two=0.5).save(tmp_path / "pack.keras")
     here, there = (
