@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 
 # TensorFlow looks at the processor to decide whether oneDNN computes, and without it CPUs have no
 # channels_first. Answers differ in their last digits.
@@ -12,6 +13,10 @@ import pytest
 
 from helpers import pack_helpers
 from helpers.cases import slow
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and so all processes that
+# they start, some of which are to be interrupted.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tracing makes objects by the million that stay; a tenth of all time went into looking at them.
 gc.set_threshold(20_000, 20, 20)

@@ -78,11 +78,10 @@ class SharedWeights(SharedFile):
         """
         first, end = self.owners.start, self.owners.stop
         here = [(owner >= first) & (owner < end) for owner in owners]
-        shapes = [owner.shape for owner in owners]
         if self.first == 1:
             kinds = precisions_of([owner.size for owner in owners], self.precision)
             codes = [owner_codes.codes_of(owner, len(self.owners)) for owner in owners]
-            seen = self._masks(builder, codes, shapes, [number - 1 for number in sees])
+            seen = self._masks(builder, codes, self.bits, [number - 1 for number in sees])
             wholes = (
                 np.where(h, v, np.zeros((), v.dtype)) for h, v in zip(here, values, strict=True)
             )
@@ -90,7 +89,7 @@ class SharedWeights(SharedFile):
                 self._whole(builder, whole, owner, mask, kind)
                 for whole, owner, mask, kind in zip(wholes, owners, seen, kinds, strict=True)
             ]
-        masks = self._masks(builder, here, shapes, [1])
+        masks = self._masks(builder, here, self.bits, [1])
         return self._override(builder, kernels, values, here, masks)
 
     def add_overlay(
@@ -119,9 +118,7 @@ class SharedWeights(SharedFile):
             gaps = self._external(builder, packed[1:])
             masks = owner_codes.masks_of_gaps(builder, gaps, packed.size - 1, shapes)
         else:
-            parts = [owner_codes.pack_codes(own, 1) for own in places]
-            codes = self._external(builder, np.concatenate(parts))
-            masks = owner_codes.masks(builder, codes, 1, shapes, [1])
+            masks = self._masks(builder, places, 1, [1])
         return self._override(builder, kernels, values, places, masks)
 
     def _override(
@@ -164,12 +161,12 @@ class SharedWeights(SharedFile):
         self,
         builder: GraphBuilder,
         codes: Sequence[np.ndarray],
-        shapes: Sequence[tuple[int, ...]],
+        bits: int,
         chosen: Sequence[int],
     ) -> list[str]:
-        parts = [owner_codes.pack_codes(part, self.bits) for part in codes]
+        parts = [owner_codes.pack_codes(part, bits) for part in codes]
         packed = self._external(builder, np.concatenate(parts))
-        return owner_codes.masks(builder, packed, self.bits, shapes, chosen)
+        return owner_codes.masks(builder, packed, bits, [part.shape for part in codes], chosen)
 
     def _external(self, builder: GraphBuilder, array: np.ndarray) -> str:
         return builder.external(self.name, self.put(array), array)
