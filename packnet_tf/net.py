@@ -275,19 +275,12 @@ class PackNet(StoredPack):
         Example:
             >>> released = net.prune_to(0.5)
         """
-        sparsity = check_ratio(sparsity, "sparsity")
-        claim_ratio = self.state.need_open("prune").claim_ratio
-        ratios = {
-            path: weight.share_to(sparsity, claim_ratio)
-            for path, weight in self.state.weights.items()
-        }
-        return self._prune(ratios, criterion)
+        return self._prune(check_ratio(sparsity, "sparsity"), criterion)
 
-    def _prune(self, ratios: Mapping[str, float], criterion: Criterion) -> dict[str, int]:
+    def _prune(self, target: Mapping[str, float] | float, criterion: Criterion) -> dict[str, int]:
         record, model = self._open("prune")
         try:
-            optimizer = model.optimizer if model.compiled else None
-            chosen = self.state.choose(ratios, criterion, optimizer)
+            chosen = self.state.choose(target, criterion, model)
         except ValueError as error:
             raise ValueError(f"Cannot prune task '{record.name}': {error}") from error
         counts = {path: int(np.count_nonzero(mask)) for path, mask in chosen.items()}

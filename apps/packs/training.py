@@ -18,7 +18,7 @@ from packnet_tf.apps.packs.job import Job
 from packnet_tf.apps.packs.opening import check_shapes, open_pack, pixel_range
 from packnet_tf.apps.packs.plan import Plan, logs_folder
 from packnet_tf.backend.distribution import is_chief, strategy_of
-from packnet_tf.backend.writers import held
+from packnet_tf.backend.writers import locked
 from packnet_tf.planning import plan as planned
 from packnet_tf.planning import plan_table, too_little
 from packnet_tf.reporting.history import MOMENTS
@@ -99,7 +99,7 @@ def train_all(plan: Plan, folders: Mapping[str, Folder] | None = None) -> list[R
     """
     # Before the pack is read, since it could change until it is saved. Of workers the chief saves.
     chief = is_chief(tf.distribute.get_strategy())
-    with held(plan.pack) if chief else contextlib.nullcontext():
+    with locked(plan.pack) if chief else contextlib.nullcontext():
         return _train_all(plan, folders)
 
 

@@ -90,8 +90,10 @@ def gradient_sizes(
     if optimizer is None or not optimizer.built:
         return None
     inner = _inner(optimizer)
-    known, averages = optimized_variables(inner), squared_gradients(inner)
-    found = {id(known): average for known, average in zip(known, averages, strict=False)}
+    averages = squared_gradients(inner)
+    if not averages:
+        return None
+    found = dict(zip(map(id, optimized_variables(inner)), averages, strict=True))
     if any(id(variable) not in found for variable in variables):
         return None
     sizes = [

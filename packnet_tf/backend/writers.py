@@ -8,9 +8,11 @@ import contextlib
 import errno
 import os
 import pathlib
+import threading
 import time
 import weakref
 from collections.abc import Iterator
+from typing import TypeAlias
 
 from packnet_tf.backend.types import AnyPath
 
@@ -22,39 +24,43 @@ except ImportError:  # Windows
 _PAUSE = 0.05  # seconds between two looks at a lock
 _TAKEN = (errno.EAGAIN, errno.EACCES)
 
-# Paths that this process holds: a function that holds one may call another that does.
-_held: set[pathlib.Path] = set()
+# What a file is: its time in ns, its size in bytes and its number on the disk.
+Stamp: TypeAlias = tuple[int, int, int]
 
-# By owner and path: the file that it was last read from or written to, see `note`.
-_noted: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+# What threads hold: a function that holds a file may call another one that does.
+_held: set[tuple[int, pathlib.Path]] = set()
+
+# By owner and path: the stamp of the file as it was read or written, see `mark_current`.
+_current: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 @contextlib.contextmanager
-def held(path: AnyPath, wait: float = 0.0) -> Iterator[None]:
-    """Keeps other processes out of blocks for the same file.
+def locked(path: AnyPath, wait: float = 0.0) -> Iterator[None]:
+    """Keeps other processes and threads out of blocks for the same file.
 
     Args:
         path: the file. The lock is a hidden file beside it, which is removed at the end.
-        wait: how many seconds to wait for another process.
+        wait: how many seconds to wait for another one.
 
     Raises:
-        BlockingIOError: another process holds it; the message names that process.
+        BlockingIOError: another process or thread is in such a block; the message names it.
 
     Example:
-        >>> with held("pack.keras"):
+        >>> with locked("pack.keras"):
         ...     net.save("pack.keras")
     """
     whole = pathlib.Path(path).resolve()
-    if fcntl is None or whole in _held:
+    key = threading.get_ident(), whole
+    if fcntl is None or key in _held:
         yield
         return
     lock = whole.with_name(f".{whole.name}.lock")
     descriptor = _locked(lock, path, time.monotonic() + wait)
-    _held.add(whole)
+    _held.add(key)
     try:
         yield
     finally:
-        _held.discard(whole)
+        _held.discard(key)
         if descriptor is not None:
             lock.unlink(missing_ok=True)  # while it is locked, so that nobody's lock is removed
             os.close(descriptor)
@@ -82,8 +88,9 @@ def _locked(lock: pathlib.Path, path: AnyPath, until: float) -> int | None:
             time.sleep(_PAUSE)
             continue
         if _is_at(descriptor, lock):
-            os.truncate(descriptor, 0)
-            os.write(descriptor, str(os.getpid()).encode())
+            with contextlib.suppress(OSError):  # the disk is full: then nobody knows who holds it
+                os.truncate(descriptor, 0)
+                os.write(descriptor, str(os.getpid()).encode())
             return descriptor
         os.close(descriptor)  # the process that held it has removed it since
 
@@ -95,40 +102,44 @@ def _is_at(descriptor: int, path: pathlib.Path) -> bool:
         return False
 
 
-def note(owner: object, path: AnyPath) -> None:
-    """Notes that a file has what an object has.
+def stamp(path: AnyPath) -> Stamp | None:
+    """Returns what tells a file from the next one of its name; None if there is no file."""
+    try:
+        found = pathlib.Path(path).stat()
+    except FileNotFoundError:
+        return None
+    return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+def mark_current(owner: object, path: AnyPath, found: Stamp | None) -> None:
+    """Remembers that an object has what is in a file.
 
     Args:
         owner: the object.
         path: the file that was read into it, or written from it.
+        found: the file's `stamp`: before it was read, so that a later change is noticed, or after
+            it was written.
     """
-    path = pathlib.Path(path).resolve()
-    _noted.setdefault(owner, {})[path] = _stamp(path)
+    _current.setdefault(owner, {})[pathlib.Path(path).resolve()] = found
 
 
-def is_noted(owner: object, path: AnyPath) -> bool:
-    """Returns whether a file is still the one that was noted for an object.
+def is_current(owner: object, path: AnyPath) -> bool:
+    """Returns whether a file is still the one that was read into an object or written from it.
 
     Args:
         owner: the object; it may have changed since.
         path: the file.
     """
-    path = pathlib.Path(path).resolve()
-    return path.exists() and _noted.get(owner, {}).get(path) == _stamp(path)
+    found = stamp(path)
+    return found is not None and found == _current.get(owner, {}).get(pathlib.Path(path).resolve())
 
 
 def is_changed(owner: object, path: AnyPath) -> bool:
-    """Returns whether a file was noted for an object, and was then written by another one.
+    """Returns whether a file that an object was read from or written to has another content now.
 
     Args:
         owner: the object.
         path: the file.
     """
-    path = pathlib.Path(path).resolve()
-    known = path in _noted.get(owner, {})
-    return known and path.exists() and not is_noted(owner, path)
-
-
-def _stamp(path: pathlib.Path) -> tuple[int, int]:
-    found = path.stat()
-    return (found.st_mtime_ns, found.st_size)
+    known = pathlib.Path(path).resolve() in _current.get(owner, {})
+    return known and stamp(path) is not None and not is_current(owner, path)

@@ -14,6 +14,7 @@ _FRACTIONS = {
     "share": "all packed weights that the task trains",
     "overlay": "all packed weights that the task may override",
 }
+_USUAL = {"overlay": "0.05 for a twentieth"}
 _BLOCK = 1 << 18  # weights per block: temporaries stay in the processor's cache
 
 
@@ -30,11 +31,12 @@ def check_ratio(ratio: float, name: str = "prune_ratio") -> float:
     Raises:
         ValueError: it is not a number from 0 to 1.
     """
-    value = float(ratio) if isinstance(ratio, numbers.Real) else math.nan
+    is_number = isinstance(ratio, numbers.Real) and not isinstance(ratio, bool)
+    value = float(ratio) if is_number else math.nan
     if not 0.0 <= value <= 1.0:
         raise ValueError(
             f"{name} is the fraction of {_FRACTIONS[name]}, a number from 0 to 1; got {ratio!r}. "
-            f"Write {name}=0.75 for three quarters."
+            f"Write {name}={_USUAL.get(name, '0.75 for three quarters')}."
         )
     return value
 

@@ -210,11 +210,6 @@ class OverlaidWeight(PackedWeight):
     def began(self, claim_ratio: float) -> int:
         return math.prod(self.owner.shape)
 
-    def missing_to(self, sparsity: float, claim_ratio: float) -> int:
-        # The layers share the places, so a layer with few of them may have a negative number.
-        began = self.began(claim_ratio)
-        return self.claimed() - (began - round(sparsity * began))
-
 
 def choose_all(
     weights: Mapping[str, PackedWeight],
@@ -246,8 +241,7 @@ def choose_all(
 def choose_places(
     weights: Mapping[str, PackedWeight],
     sees: Sequence[int],
-    ratios: Mapping[str, float],
-    share: float,
+    count: int,
     criterion: Criterion,
     gradients: Sequence[np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
@@ -260,8 +254,7 @@ def choose_places(
     Args:
         weights: the packed weights by path.
         sees: numbers of the tasks whose weights the task sees, see `PackedWeight.view`.
-        ratios: the least to release of each claim, 0 to 1, by path.
-        share: fraction of all packed weights that the task may keep, 0 to 1.
+        count: how many weights leave the claim.
         criterion: see `PackNet.prune`; it gets the differences from the earlier tasks' values.
         gradients: root mean squares of the gradients, an array for each packed weight; None: not
             known.
@@ -273,14 +266,11 @@ def choose_places(
         ValueError: the criterion fails.
     """
     claims = [ops.convert_to_numpy(weight.claim) > 0 for weight in weights.values()]
-    claimed = [int(np.count_nonzero(claim)) for claim in claims]
-    count, total = sum(claimed), sum(claim.size for claim in claims)
-    wanted = sum(ratios[path] * size for path, size in zip(weights, claimed, strict=True))
-    ratio = max(0, round(wanted), count - round(share * total)) / max(count, 1)
     changes = np.concatenate([weight.changes(sees).reshape(-1) for weight in weights.values()])
     if gradients is not None:
         changes = changes * np.concatenate([sizes.reshape(-1) for sizes in gradients])
     claim = np.concatenate([claim.reshape(-1) for claim in claims])
+    ratio = count / max(1, int(np.count_nonzero(claim)))
     chosen = check_released(criterion(changes, claim, ratio), claim, ratio, criterion)
     parts = np.split(chosen, np.cumsum([claim.size for claim in claims])[:-1])
     shapes = [claim.shape for claim in claims]

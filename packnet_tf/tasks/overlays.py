@@ -14,7 +14,12 @@ _HEADER = 8  # bytes that hold the number of bytes of the places
 
 
 def check_overlay(
-    name: str, overlay: float, claim_ratio: float, seen: Sequence[int], total: int
+    name: str,
+    overlay: float,
+    claim_ratio: float,
+    seen: Sequence[int],
+    total: int,
+    has_owners: bool,
 ) -> float:
     """Refuses an overlay that a new task cannot have; returns it as a float.
 
@@ -23,6 +28,7 @@ def check_overlay(
         overlay, claim_ratio: the user's values.
         seen: numbers of the earlier tasks that the task sees.
         total: number of packed weights.
+        has_owners: whether the pack has tasks that own weights.
 
     Raises:
         ValueError: the message says why, and what to write instead.
@@ -34,11 +40,14 @@ def check_overlay(
     elif not seen:
         why = "it sees no earlier task, whose weights it would override"
         remedy = (
-            "Leave out overlay for the first task, or adopt the trunk first: net.adopt('base')."
+            'Write reuse="all", or a list of names.'
+            if has_owners
+            else "Leave out overlay for the first task, or adopt the trunk first: "
+            "net.adopt('base')."
         )
     elif round(share * total) == 0:
-        why = f"overlay={overlay!r} is less than one of the {total:,} packed weights"
-        remedy = "Write overlay=0.05 for 5 % of them."
+        why = f"overlay={overlay!r} is none of the {total:,} packed weights"
+        remedy = "Write overlay=0.05 for a twentieth of them."
     else:
         return share
     raise ValueError(f"Cannot add task '{name}' with an overlay: {why}. {remedy}")

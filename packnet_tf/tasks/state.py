@@ -23,7 +23,7 @@ from packnet_tf.tasks import checks
 from packnet_tf.tasks.overlays import check_claimed, check_overlay
 from packnet_tf.tasks.records import TaskRecord
 from packnet_tf.tasks.reuse import seen_numbers
-from packnet_tf.tasks.task_model import Phase
+from packnet_tf.tasks.task_model import Phase, TaskModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +176,11 @@ class PackState:
 
     # -- Numbers ---------------------------------------------------------------------------------
 
+    @property
+    def size(self) -> int:
+        """The number of packed weights."""
+        return sum(math.prod(weight.owner.shape) for weight in self.weights.values())
+
     def capacity(self) -> Capacity:
         """Counts the owned, overlaid and free weights per layer."""
         layers = {}
@@ -199,21 +204,22 @@ class PackState:
         Args:
             sparsity: as for `PackNet.prune_to`, 0 to 1.
         """
-        ratio = self.need_open("prune").claim_ratio
-        return max(0, sum(weight.missing_to(sparsity, ratio) for weight in self.weights.values()))
+        record, weights = self.need_open("prune"), self.weights.values()
+        if record.overlay is not None:  # the layers share the places
+            claimed = sum(weight.claimed() for weight in weights)
+            return max(0, claimed - (self.size - round(sparsity * self.size)))
+        return sum(weight.missing_to(sparsity, record.claim_ratio) for weight in weights)
 
     def choose(
-        self,
-        ratios: Mapping[str, float],
-        criterion: Criterion,
-        optimizer: keras.optimizers.Optimizer | None,
+        self, target: Mapping[str, float] | float, criterion: Criterion, model: TaskModel
     ) -> dict[str, np.ndarray]:
-        """Returns the weights that pruning the open task by these ratios would release.
+        """Returns the weights that pruning the open task would release.
 
         Args:
-            ratios: the prune ratio of each packed weight, by path.
+            target: the prune ratio of each packed weight, by path; or the sparsity to prune to, see
+                `PackNet.prune_to`.
             criterion: as for `PackNet.prune`.
-            optimizer: that of the open task's model, or None.
+            model: the open task's model.
 
         Returns:
             A bool array per path, of the weight's shape.
@@ -223,11 +229,21 @@ class PackState:
         """
         record = self.need_open("prune")
         if record.overlay is None:
-            return choose_all(self.weights, ratios, criterion)
-        gradients = gradient_sizes(optimizer, [w.trained[0] for w in self.weights.values()])
-        return choose_places(
-            self.weights, record.sees, ratios, record.overlay, criterion, gradients
-        )
+            if not isinstance(target, Mapping):
+                target = {
+                    path: weight.share_to(target, record.claim_ratio)
+                    for path, weight in self.weights.items()
+                }
+            return choose_all(self.weights, target, criterion)
+        claimed = {path: weight.claimed() for path, weight in self.weights.items()}
+        if isinstance(target, Mapping):
+            wanted = round(sum(target[path] * count for path, count in claimed.items()))
+        else:
+            wanted = self.missing_to(target)
+        excess = sum(claimed.values()) - round(record.overlay * self.size)
+        trained = [weight.trained[0] for weight in self.weights.values()]
+        sizes = gradient_sizes(model.optimizer if model.compiled else None, trained)
+        return choose_places(self.weights, record.sees, max(wanted, excess, 0), criterion, sizes)
 
     def claimed_share(self) -> tuple[float, float]:
         """Returns the open task's share of all packed weights and its sparsity.
@@ -288,8 +304,9 @@ class PackState:
             ValueError: no weight is free, or the overlay cannot be used.
         """
         if overlay is not None:
-            total = self.capacity().sum()["total"]
-            return check_overlay(name, overlay, claim_ratio, sees[:-1], total)
+            return check_overlay(
+                name, overlay, claim_ratio, sees[:-1], self.size, bool(self.owning)
+            )
         checks.check_number(name, len(self.owning))
         checks.check_capacity(name, self.capacity(), self.base)
         return None
@@ -300,9 +317,10 @@ class PackState:
         Raises:
             RuntimeError: it has an overlay and was not pruned.
         """
-        record, whole = self.need_open("commit"), self.capacity().sum()
+        record = self.need_open("commit")
         if record.overlay is not None:
-            check_claimed(record.name, record.overlay, whole["claimed"], whole["total"])
+            claimed = sum(weight.claimed() for weight in self.weights.values())
+            check_claimed(record.name, record.overlay, claimed, self.size)
 
     def check_owners(self) -> None:
         """Refuses owners that were restored from before a commit.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from packnet_tf.backend.types import AnyPath
-from packnet_tf.backend.writers import held, is_changed, note
+from packnet_tf.backend.writers import is_changed, locked, mark_current, stamp
 from packnet_tf.tasks import storage
 from packnet_tf.tasks.pack import Pack
 from packnet_tf.tasks.state import PackState
@@ -40,15 +40,23 @@ class StoredPack(Pack):
         Example:
             >>> net.save("pack.keras")
         """
-        self.state.check_owners()
-        state = self.state
-        if self.open_model is not None:
-            state = state.with_last(state.need_open("save").kept(self.open_model))
-        with held(path, wait=WAIT):
+        state = self._to_write()
+        with locked(path, wait=WAIT):
             if is_changed(self, path):
                 raise storage.changed_since(path, self.tasks)
             storage.write(state, path)
-            note(self, path)
+            mark_current(self, path, stamp(path))
+
+    def _to_write(self) -> PackState:
+        """Returns the state with the present values of an open task.
+
+        Raises:
+            RuntimeError: weights of committed tasks were restored from before a commit.
+        """
+        self.state.check_owners()
+        if self.open_model is None:
+            return self.state
+        return self.state.with_last(self.state.need_open("save").kept(self.open_model))
 
     def restore(self, path: AnyPath) -> None:
         """Replaces the pack by a later state of it that was saved.
@@ -67,6 +75,7 @@ class StoredPack(Pack):
         Example:
             >>> net.restore("pack.keras")
         """
+        read = stamp(path)
         saved, known = storage.read(path), self.state.committed
         same = saved.tasks[: len(known)] == self.tasks and saved.policy == self.policy
         if not (same and saved.has_weights_of(self.state)):
@@ -89,7 +98,7 @@ class StoredPack(Pack):
         with Transaction(self), storage.naming(path):
             notes = {**saved.notes, **self.notes}
             self._take(dataclasses.replace(saved, records=records, notes=notes))
-            note(self, path)
+            mark_current(self, path, read)
 
     def _take(self, state: PackState) -> None:
         """Takes over a state, and builds a model for its open task."""
@@ -110,10 +119,11 @@ class StoredPack(Pack):
             FileNotFoundError, ValueError: as for `packnet_tf.load`.
         """
         net = cls.__new__(cls)
+        read = stamp(path)
         state = storage.read(path)
         with storage.naming(path):
             net._take(state)  # noqa: SLF001  an object of this class
-            note(net, path)
+        mark_current(net, path, read)
         return net
 
     def __reduce__(self) -> tuple[Callable, tuple]:
@@ -123,7 +133,7 @@ class StoredPack(Pack):
         """
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "pack.keras"
-            self.save(path)
+            storage.write(self._to_write(), path)
             return _from_bytes, (type(self), path.read_bytes())
 
 

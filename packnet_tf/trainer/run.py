@@ -8,7 +8,7 @@ from typing import Any
 from packnet_tf.backend.distribution import has_workers, strategy_of, wait_for_others
 from packnet_tf.backend.json_files import as_json, read_json, write_json
 from packnet_tf.backend.types import AnyPath
-from packnet_tf.backend.writers import held, is_noted
+from packnet_tf.backend.writers import is_current, locked
 from packnet_tf.net import PackNet
 from packnet_tf.reporting.history import History
 from packnet_tf.tasks.task_model import TaskModel
@@ -75,7 +75,7 @@ class Run:
         if not self._writes:
             return contextlib.nullcontext()
         self._folder.mkdir(parents=True, exist_ok=True)
-        return held(self._pack)
+        return locked(self._pack)
 
     def open(
         self,
@@ -109,7 +109,7 @@ class Run:
         if found:
             self.history = History.read(self._history)
         # With several workers, all read the file.
-        if found and (has_workers(strategy_of(net)) or not is_noted(net, self._pack)):
+        if found and (has_workers(strategy_of(net)) or not is_current(net, self._pack)):
             known = len(net.tasks)
             net.restore(self._pack)
             self._restored += net.tasks[known:]

@@ -1,10 +1,13 @@
 """Several processes that write one file: none undoes what another has done."""
 
 import copy
+import errno
+import os
 import pathlib
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -12,13 +15,14 @@ import packnet_tf
 from helpers.image_folders import small_pack, write_task
 from helpers.pack_helpers import mlp_trunk, pack_task
 from packnet_tf.apps.main import main
-from packnet_tf.backend.writers import held
-from packnet_tf.tasks import stored_pack
+from packnet_tf.backend import writers
+from packnet_tf.backend.writers import locked
+from packnet_tf.tasks import storage, stored_pack
 
 HOLD = """
 import sys, time
-from packnet_tf.backend.writers import held
-with held(sys.argv[1]):
+from packnet_tf.backend.writers import locked
+with locked(sys.argv[1]):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
 """
@@ -44,10 +48,10 @@ def holder():
 def test_a_file_that_another_process_holds_is_refused_by_name(holder, tmp_path):
     path = tmp_path / "pack.keras"
     other = holder(path)
-    with pytest.raises(BlockingIOError) as refused, held(path):
+    with pytest.raises(BlockingIOError) as refused, locked(path):
         pass
     assert str(refused.value).startswith(f"'{path}' is in use by another process ({other.pid})")
-    with held(tmp_path / "another.keras"):
+    with locked(tmp_path / "another.keras"):
         pass
 
 
@@ -56,7 +60,7 @@ def test_death_releases_a_file_and_leaves_nothing_in_the_way(holder, tmp_path):
     other = holder(path)
     other.kill()
     other.wait()
-    with held(path), held(path):  # a function that holds it may call another that does
+    with locked(path), locked(path):  # a function that holds it may call another that does
         assert [entry.name for entry in tmp_path.iterdir()] == [".pack.keras.lock"]
     assert list(tmp_path.iterdir()) == []
 
@@ -64,12 +68,12 @@ def test_death_releases_a_file_and_leaves_nothing_in_the_way(holder, tmp_path):
 def test_one_may_wait_for_another_process(holder, tmp_path):
     holder(tmp_path / "pack.keras", 1.0)
     began = time.monotonic()
-    with held(tmp_path / "pack.keras", wait=30):
+    with locked(tmp_path / "pack.keras", wait=30):
         assert time.monotonic() - began < 25
 
 
 def test_a_folder_that_cannot_be_locked_is_no_obstacle(tmp_path):
-    with held(tmp_path / "missing" / "pack.keras"):
+    with locked(tmp_path / "missing" / "pack.keras"):
         assert not (tmp_path / "missing").exists()
 
 
@@ -134,3 +138,63 @@ def test_two_runs_do_not_work_in_one_directory(holder, tmp_path):
     holder(tmp_path / "run" / "pack.keras")
     with pytest.raises(BlockingIOError, match="is in use by another process"):
         trainer.fit([])
+
+
+def test_a_change_while_a_pack_is_read_is_not_undone(tmp_path, monkeypatch):
+    path = tmp_path / "pack.keras"
+    net = packnet_tf.PackNet(mlp_trunk())
+    net.save(path)
+    other, read = packnet_tf.load(path), storage.read
+    pack_task(other, "theirs")
+
+    def read_slowly(path):
+        found = read(path)
+        other.save(path)
+        return found
+
+    monkeypatch.setattr(storage, "read", read_slowly)
+    late = packnet_tf.load(path)
+    pack_task(other, "more")
+    net.restore(path)
+    monkeypatch.undo()
+    for stale in (late, net):
+        with pytest.raises(RuntimeError, match="which this pack lacks"):
+            stale.save(path)
+
+
+def test_a_file_of_the_same_size_and_time_is_another_file(tmp_path):
+    path, owner = tmp_path / "file", packnet_tf.PackNet(mlp_trunk())
+    path.write_text("old")
+    writers.mark_current(owner, path, writers.stamp(path))
+    assert writers.is_current(owner, path)
+    times = (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    (tmp_path / "new").write_text("new")
+    os.utime(tmp_path / "new", ns=times)
+    os.replace(tmp_path / "new", path)
+    assert writers.is_changed(owner, path)
+    path.unlink()
+    assert not writers.is_changed(owner, path)
+
+
+def test_threads_keep_each_other_out(tmp_path):
+    path = tmp_path / "pack.keras"
+
+    def enter():
+        with locked(path):
+            return True
+
+    with ThreadPoolExecutor(1) as pool, locked(path):
+        entering = pool.submit(enter)
+        assert isinstance(entering.exception(), BlockingIOError)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(enter).result()
+
+
+def test_a_full_disk_leaves_no_lock_behind(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(writers.os, "write", full)
+    with locked(tmp_path / "pack.keras"):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -274,7 +274,7 @@ def test_capacity_and_summary_count_it():
     [
         ({"overlay": 1.5}, "overlay is the fraction of all packed weights that the task may over"),
         ({"overlay": "auto"}, "overlay is the fraction of all packed weights"),
-        ({"overlay": 0.001}, "less than one of the 320 packed weights"),
+        ({"overlay": 0.001}, "is none of the 320 packed weights"),
         ({"overlay": 0.1, "claim_ratio": 0.5}, "it has no claim_ratio"),
         ({"overlay": 0.1, "reuse": "none"}, "it sees no earlier task"),
     ],
