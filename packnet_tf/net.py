@@ -1,28 +1,23 @@
 """`PackNet`: packs many tasks into one trunk."""
 
 import dataclasses
-import datetime
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import keras
 import numpy as np
 from keras.ops import convert_to_numpy
 
 from packnet_tf.adoption.adopt import Adoption, adopt
-from packnet_tf.backend.json_files import as_json
 from packnet_tf.backend.types import AnyData, AnyPath
 from packnet_tf.packing import cloning
 from packnet_tf.packing.policy import Policy, own_weights
 from packnet_tf.packing.pruning import check_ratio, check_ratios, magnitude
 from packnet_tf.packing.restart import fresh_values
-from packnet_tf.packing.weight import Criterion, clear, copy_value
+from packnet_tf.packing.weight import Criterion, clear
 from packnet_tf.tasks.checks import (
-    as_results,
     check_class_count,
     check_finite,
     check_head,
-    check_not_rolled_back,
     check_release,
     check_statistics,
     check_trunk,
@@ -85,7 +80,7 @@ class PackNet(StoredPack):
     ):
         policy = Policy(biases, norms, restart, embeddings, stem)
         check_trunk(trunk.state.trunk if isinstance(trunk, PackNet) else trunk)
-        store = cloning.pack_trunk(trunk, policy.embeddings == "packed", stem)
+        store = cloning.pack_trunk(trunk, policy)
         self.state = PackState(store, policy, store.packed_weights())
         self._open_model = None
         if not self.state.weights:
@@ -103,7 +98,7 @@ class PackNet(StoredPack):
         reuse: str | Sequence[str] = "all",
         overlay: float | None = None,
     ) -> TaskModel:
-        """Opens a new task, which claims all free weights, or a fraction of them.
+        """Opens a new task, which claims free weights, or overrides weights of others.
 
         Args:
             name: unique, and usable as a file name: letters, digits, `_`, `-` and `.`.
@@ -237,14 +232,15 @@ class PackNet(StoredPack):
         Args:
             ratio: fraction to release, 0 to 1; or a dict by the path of each packed weight (the
                 keys of `capacity()`), see `packnet_tf.erk_ratios`. Released weights count as 0
-                from now on.
+                from now on, or have the earlier tasks' values under an overlay.
             criterion: function `(weights, claim, ratio) -> released` on NumPy arrays that selects
                 the weights to release, called once per packed weight. Default: the smallest
                 magnitudes, see `packnet_tf.magnitude`. For a task with an overlay, it is called
                 once, with these changes of all weights as one array.
 
         Returns:
-            Dict from path to the number of released weights, exactly `round(ratio * claimed)`.
+            Dict from path to the number of released weights, exactly `round(ratio * claimed)`;
+            under an overlay, their sum is at least that of all layers together.
 
         Raises:
             ValueError: the ratio is out of range, claimed weights are NaN, or the criterion selects
@@ -260,7 +256,8 @@ class PackNet(StoredPack):
         """Releases weights until `sparsity` of the open task's initial claim is released.
 
         Repeated calls with rising sparsities prune gradually. Released weights stay released, and
-        in the end exactly `round(sparsity * initial_claim)` weights of every layer are.
+        in the end exactly `round(sparsity * initial_claim)` weights of every layer are; under an
+        overlay, that many of all layers together, or more.
 
         Args:
             sparsity: fraction of the weights that the task claimed when it was added, 0 to 1.
@@ -294,7 +291,7 @@ class PackNet(StoredPack):
         return counts
 
     def commit(self) -> None:
-        """Makes the open task the owner of its claim, permanently.
+        """Makes the open task the owner of its claim, permanently; an overlay stays its own.
 
         If the task was trained by `train_on_batch`, or by calls that were not traced, since its
         last prune, the moving statistics are first measured on the last batches. `fit` measures
@@ -303,7 +300,8 @@ class PackNet(StoredPack):
 
         Raises:
             ValueError: weights are NaN or infinite.
-            RuntimeError: no task is open, or its weights were restored from before its prune.
+            RuntimeError: no task is open, its weights were restored from before its prune, or it
+                has an overlay and was not pruned.
 
         Example:
             >>> net.prune(0.75)
@@ -311,67 +309,23 @@ class PackNet(StoredPack):
         """
         record, model = self._open("commit")
         weights, trunk = self.state.weights, self.state.trunk
-        self.state.check_owners()
-        check_not_rolled_back(record, model)
-        self.state.check_claimed()
-        own = own_weights(model.trunk)
-        others = [*(v for _, v in own), *model.head.weights]
+        self.state.check_commit(model)
+        others = [*(variable for _, variable in own_weights(model.trunk)), *model.head.weights]
         check_finite(record.name, weights, others)  # before the pass over the data
         if convert_to_numpy(model.batches_seen) > 0:
             model.seen.update_statistics(model)
             check_finite(record.name, weights, others)
         with Transaction(self):
             if record.number == 1:
-                shared = self.policy.shared(trunk)
-                for place, (_, start) in enumerate(own_weights(trunk)):
-                    if shared[place]:
-                        copy_value(own[place][1], start)
+                self.policy.copy_shared(model.trunk, trunk)
             for weight in weights.values():
                 weight.commit(record.number, keep_restart_values=self.policy.restart != "zero")
             model.phase.assign(int(Phase.COMMITTED))
             model.batches_seen.assign(0.0)
-            owned = [weight.owned(record.number) for weight in weights.values()]
-            record = dataclasses.replace(
-                record.kept(model, trunk),
-                phase=Phase.COMMITTED,
-                owned=owned,
-                metadata={**record.metadata, "committed": _now()},
-            )
+            record = record.committed(model, trunk, weights.values())
             self.state = self.state.with_last(record).with_weights_of(trunk)
             self._open_model = None
             model.freeze()
-
-    def note_results(self, name: str, **results: float) -> None:
-        """Saves accuracies with a committed task, in addition to earlier ones; see `results`.
-
-        Args:
-            name: the task's name.
-            results: accuracies by name, 0 to 1.
-
-        Raises:
-            ValueError: there is no committed task of that name, or a result is no number.
-
-        Example:
-            >>> net.note_results("birds", test=0.9)
-        """
-        found = {**self.results(name), **as_results(name, results)}
-        self.state = self.state.with_committed(name, results=found)
-
-    def note_metadata(self, name: str, **values: Any) -> None:
-        """Saves facts about a committed task, in addition to earlier ones; see `metadata`.
-
-        Args:
-            name: the task's name.
-            values: JSON values by name.
-
-        Raises:
-            ValueError: there is no committed task of that name, or a value is no JSON value.
-
-        Example:
-            >>> net.note_metadata("birds", source="garden camera, 2025")
-        """
-        found = {**self.metadata(name), **as_json(values, f"Metadata of task '{name}'")}
-        self.state = self.state.with_committed(name, metadata=found)
 
     def discard(self) -> None:
         """Drops the open task and frees its claim.
@@ -414,11 +368,6 @@ class PackNet(StoredPack):
             for weight in self.state.weights.values():
                 weight.give_back(record.number, keep_values=self.policy.restart != "zero")
             self.state = self.state.without(record)
-
-
-def _now() -> str:
-    """Returns the time in UTC, as ISO 8601 to the second."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def load(path: AnyPath) -> PackNet:

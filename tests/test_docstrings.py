@@ -23,8 +23,8 @@ COMMITTED = (
     "Capacity", "plot_capacity", "load", "export_onnx", "export_bundle", "export_multitask",
     "TaskSession", "Pack.preview",
     "Pack.task_model", "Pack.unpack", "Pack.classes", "Pack.reused", "Pack.results",
-    "Pack.metadata", "PackNet.release", "Exported", "PackNet.note_results", "PackNet.note_metadata",
-    "StoredPack.restore", "to_precision",
+    "Pack.metadata", "PackNet.release", "Exported", "StoredPack.note_results",
+    "StoredPack.note_metadata", "StoredPack.restore", "to_precision",
 )  # fmt: skip
 
 

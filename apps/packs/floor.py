@@ -7,6 +7,7 @@ import numpy as np
 
 import packnet_tf
 from packnet_tf.apps.packs.beginning import Beginning, Images, linear_head_of
+from packnet_tf.trainer.overlay_search import SHARES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +37,10 @@ class Floor:
             return
         net.release(task.name)
         head, reached = linear_head_of(net, self.images, "trunk", task.reuse, free=False)
-        claim = 0.0 if task.overlay is None else 1.0  # an overlay is not claimed
-        net.add_task(task.name, head, task.classes, claim, "trunk", task.reuse, task.overlay)
+        overlay = SHARES[-1] if task.overlay == "auto" else task.overlay
+        net.add_task(
+            task.name, head, task.classes, statistics="trunk", reuse=task.reuse, overlay=overlay
+        )
         net.prune(1.0)
         net.commit()
         print(

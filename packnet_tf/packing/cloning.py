@@ -21,6 +21,7 @@ from packnet_tf.packing.layers import (
     pack_layer,
     plain_class,
 )
+from packnet_tf.packing.policy import Policy
 from packnet_tf.packing.registry import packable_layers
 from packnet_tf.packing.skip_init import restore_initializers, with_skipped_init, with_zeros_init
 from packnet_tf.packing.trunk import PackedTrunk
@@ -31,17 +32,14 @@ Pairs = Sequence[tuple[keras.Layer, keras.Layer]]
 ModelOf = TypeVar("ModelOf", bound=keras.Model)
 
 
-def pack_trunk(
-    trunk: keras.Model, embeddings: bool = False, stem: str | None = None
-) -> PackedTrunk:
+def pack_trunk(trunk: keras.Model, policy: Policy) -> PackedTrunk:
     """Copies a trunk and packs every packable layer; all weights are free and keep their values.
 
     Args:
         trunk: a functional or sequential model.
-        embeddings: whether to pack embeddings too.
-        stem: the last layer of its stem, which is not packed.
+        policy: says whether embeddings are packed, and which layers are the stem, which is not.
     """
-    packable, view = packable_layers(trunk, embeddings, stem), TaskView()
+    packable, view = packable_layers(trunk, policy), TaskView()
     clone, pairs = _clone(trunk)
     for source, target in pairs:
         _copy_own(own_variables(source), own_variables(target))

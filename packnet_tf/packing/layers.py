@@ -29,7 +29,13 @@ from packnet_tf.backend.keras_internals import (
 from packnet_tf.backend.types import Tensor
 from packnet_tf.packing import bits
 from packnet_tf.packing.fused_view import training_view
-from packnet_tf.packing.weight import OVERLAY, OverlaidWeight, PackedWeight, clear, own_number
+from packnet_tf.packing.weight import (
+    OVERLAY_NUMBER,
+    OverlaidWeight,
+    PackedWeight,
+    clear,
+    own_number,
+)
 
 
 @dataclasses.dataclass
@@ -54,9 +60,14 @@ class TaskView:
     is_open: Callable[[], bool] = lambda: True
 
     @property
-    def overlaid(self) -> bool:
+    def has_overlay(self) -> bool:
         """Whether the task has an overlay; trainable weights and claims are then the view's own."""
-        return own_number(self.sees) == OVERLAY
+        return own_number(self.sees) == OVERLAY_NUMBER
+
+    @property
+    def trains(self) -> bool:
+        """Whether the layers have trainable weights and claims."""
+        return self.has_overlay or not self.frozen
 
 
 # Packed class by Keras class; every subclass of `Packed` registers itself here.
@@ -123,7 +134,7 @@ class Packed(_Mixed):
         # The views of all tasks share the trainable kernels. The view of a committed task must
         # not switch them off (or on) for the task that trains them now.
         view, shared = self.task_view, []
-        if not (view.frozen or view.overlaid or view.is_open()):
+        if not (view.frozen or view.has_overlay or view.is_open()):
             shared = [weight.trained[0] for weight in self.packed_weights.values()]
         flags = [variable.trainable for variable in shared]
         vars(keras.layers.Layer)["trainable"].fset(self, value)
@@ -318,9 +329,9 @@ def pack_layer(layer: keras.layers.Layer, view: TaskView, source: Packed | None 
             continue
         shared = source.packed_weights[name] if source else None
         weight = shared
-        if weight is None or view.overlaid:
+        if weight is None or view.has_overlay:
             weight = _new_weight(layer, name, kernel, view, shared)
-        if view.frozen and not view.overlaid:
+        if not view.trains:
             weight = PackedWeight(None, weight.packed, weight.owner, None)
             held = weight.packed
         else:
@@ -360,11 +371,11 @@ def _new_weight(
         owner = layer.add_weight(name=f"{name}_owner", **zeros)
     else:
         packed, owner = shared.packed, shared.owner
-    if view.frozen and not view.overlaid:
+    if not view.trains:
         return PackedWeight(None, packed, owner, None)
     claim = layer.add_weight(name=f"{name}_claim", **zeros)
     clear(kernel)
-    return (OverlaidWeight if view.overlaid else PackedWeight)(kernel, packed, owner, claim)
+    return (OverlaidWeight if view.has_overlay else PackedWeight)(kernel, packed, owner, claim)
 
 
 def _replace(layer: keras.Layer, old: keras.Variable, new: keras.Variable) -> None:

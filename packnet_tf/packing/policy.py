@@ -1,7 +1,8 @@
 """How tasks treat unpacked weights: shared after the first task, or one copy per task."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping
 
 import keras
 
@@ -12,6 +13,7 @@ from packnet_tf.backend.keras_internals import (
     operations_before,
 )
 from packnet_tf.packing.layers import Packed, own_variables
+from packnet_tf.packing.weight import copy_value
 
 NORMS = (
     keras.layers.BatchNormalization,
@@ -19,8 +21,7 @@ NORMS = (
     keras.layers.GroupNormalization,
     keras.layers.RMSNormalization,
 )
-# The models on the way from the trunk to a layer, each with the layer to follow in it.
-Way = Sequence[tuple[keras.Model, keras.Layer]]
+Located = Mapping[str, tuple[keras.Model, keras.Layer]]
 
 
 def own_weights(trunk: keras.Model) -> list[tuple[keras.layers.Layer, keras.Variable]]:
@@ -80,6 +81,13 @@ class Policy:
             for layer, variable in own_weights(trunk)
         ]
 
+    def copy_shared(self, source: keras.Model, target: keras.Model) -> None:
+        """Copies the values of the shared weights from a copy of the trunk to another one."""
+        pairs = zip(own_weights(source), own_weights(target), strict=True)
+        for ((_, trained), (_, kept)), shared in zip(pairs, self.shared(target), strict=True):
+            if shared:
+                copy_value(trained, kept)
+
     def _shares(self, layer: keras.Layer, variable: keras.Variable) -> bool:
         if isinstance(layer, NORMS):
             return self.norms == "shared"
@@ -112,7 +120,7 @@ def stem_layers(trunk: keras.Model, stem: str | None) -> list[keras.Layer]:
             for a trunk without a stem.
 
     Raises:
-        ValueError: the trunk has no such layer, or several.
+        ValueError: the trunk has no such layer, or several, or the layer is its input.
 
     Example:
         >>> [layer.name for layer in stem_layers(trunk, "first")]
@@ -120,36 +128,45 @@ def stem_layers(trunk: keras.Model, stem: str | None) -> list[keras.Layer]:
     """
     if stem is None:
         return []
-    found = []
-    for model, layer in _way(trunk, stem):
+    located = dict(_located(trunk))
+    names = _path_of(stem, located, trunk.name).split("/")
+    found: list[keras.Layer] = []
+    for path in itertools.accumulate(names, "{}/{}".format):
+        model, layer = located[path]
         found += [x for x in operations_before(model, layer) if isinstance(x, keras.Layer)]
+    if all(isinstance(x, keras.layers.InputLayer) for x in [*found, layer]):
+        raise ValueError(
+            f"stem={stem!r} is the input of trunk '{trunk.name}', so tasks would share no layer. "
+            "Name a later layer, or leave stem out."
+        )
     return [part for whole in [*found, layer] for part in all_layers(whole)]
 
 
-def _way(trunk: keras.Model, stem: str) -> Way:
-    ways = dict(_ways(trunk, "", ()))
-    matching = {path: way for path, way in ways.items() if stem in (path, way[-1][1].name)}
-    if len(matching) > 1 and stem in matching:
-        matching = {stem: matching[stem]}
+def _path_of(stem: str, located: Located, trunk: str) -> str:
+    """Returns the path of the layer that `stem` names."""
+    matching = [path for path, (_, layer) in located.items() if stem in (path, layer.name)]
+    if stem in matching:
+        return stem
     if len(matching) == 1:
-        [way] = matching.values()
-        return way
+        return matching[0]
     if matching:
         raise ValueError(
-            f"stem='{stem}' names {len(matching)} layers of trunk '{trunk.name}'. Write the path "
-            f"of one, stem='{next(iter(matching))}' for instance."
+            f"stem='{stem}' names {len(matching)} layers of trunk '{trunk}'. Write the path of "
+            f"one, stem='{matching[0]}' for instance."
         )
-    middle = [path for path, way in ways.items() if way[-1][1].weights]
+    paths = [path for path, (_, layer) in located.items() if layer.weights] or list(located)
     raise ValueError(
-        f"stem={stem!r} is no layer of trunk '{trunk.name}'. Write the name of the last layer that "
-        f"all tasks share, stem='{middle[len(middle) // 2]}' for instance."
+        f"stem={stem!r} is no layer of trunk '{trunk}'. Write the name of the last layer that all "
+        f"tasks share, stem='{paths[len(paths) // 2]}' for instance."
     )
 
 
-def _ways(model: keras.Model, prefix: str, way: tuple) -> Iterator[tuple[str, tuple]]:
-    """Yields the path of every layer of a model's graph, and the way to it."""
+def _located(
+    model: keras.Model, prefix: str = ""
+) -> Iterator[tuple[str, tuple[keras.Model, keras.Layer]]]:
+    """Yields the path of every layer of a model's graph, with the model that it is part of."""
     for layer in model.layers:
-        further = (*way, (model, layer))
-        yield f"{prefix}{layer.name}", further
+        path = f"{prefix}{layer.name}"
+        yield path, (model, layer)
         if isinstance(layer, keras.Model) and has_graph(layer):
-            yield from _ways(layer, f"{prefix}{layer.name}/", further)
+            yield from _located(layer, f"{path}/")

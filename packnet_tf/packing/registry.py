@@ -9,7 +9,7 @@ import keras
 
 from packnet_tf.backend.keras_internals import all_layers, direct_variables
 from packnet_tf.packing.layers import PACKED_CLASSES, Packed
-from packnet_tf.packing.policy import stem_layers
+from packnet_tf.packing.policy import Policy, stem_layers
 
 # Packed only on request: most tasks use few rows, so magnitudes say little about their use.
 EMBEDDINGS = (keras.layers.Embedding,)
@@ -55,15 +55,12 @@ def register_packed(
     return PACKED_CLASSES[layer_class]
 
 
-def packable_layers(
-    trunk: keras.Model, embeddings: bool = False, stem: str | None = None
-) -> set[int]:
+def packable_layers(trunk: keras.Model, policy: Policy) -> set[int]:
     """Finds the layers to pack: those of a registered class whose kernels are all trainable.
 
     Args:
         trunk: a built model of plain layers.
-        embeddings: whether to pack embeddings too.
-        stem: the last layer of its stem, which is not packed.
+        policy: says whether embeddings are packed, and which layers are the stem, which is not.
 
     Returns:
         The `id` of each layer to pack, nested layers included.
@@ -76,12 +73,14 @@ def packable_layers(
     for layer in all_layers(trunk):
         for variable in direct_variables(layer):
             holders.setdefault(id(variable), []).append(layer)
-    found, in_stem = set(), {id(layer) for layer in stem_layers(trunk, stem)}
+    found, in_stem = set(), {id(layer) for layer in stem_layers(trunk, policy.stem)}
     for layer in all_layers(trunk):
         if id(layer) in in_stem:
             continue
         base = next((cls for cls in type(layer).__mro__ if cls in PACKED_CLASSES), None)
-        if base is None or not layer.built or (isinstance(layer, EMBEDDINGS) and not embeddings):
+        if base is None or not layer.built:
+            continue
+        if isinstance(layer, EMBEDDINGS) and policy.embeddings != "packed":
             continue
         if not layer.trainable_variables:
             continue

@@ -14,7 +14,7 @@ from packnet_tf.packing.pruning import check_released, claimable, count_by_owner
 
 # `ops.where` gets the `value` of each variable, because JAX does not accept variables there.
 MAX_TASKS = 254  # that own weights; owners and claims are uint8
-OVERLAY = 255  # instead of its own number, for a task with an overlay, which owns no weights
+OVERLAY_NUMBER = 255  # instead of its own number, for a task with an overlay, which owns no weights
 Criterion = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 
 

@@ -119,9 +119,10 @@ def check_capacity(name: str, capacity: Capacity, base: str | None = None) -> No
     message = f"layer '{full[0]}' has no free weights left (capacity 0.0){others}."
     remedy = "Use a higher prune_ratio for earlier tasks or a wider trunk."
     if nothing_left:
-        error = ValueError(f"Cannot add task '{name}': {message} {remedy}")
-        error.add_note("Or let it override weights of other tasks: add_task(..., overlay=0.05).")
-        raise error
+        raise ValueError(
+            f"Cannot add task '{name}': {message} {remedy} Or let it override weights of other "
+            "tasks: add_task(..., overlay=0.05)."
+        )
     warnings.warn(f"Task '{name}' cannot train every layer: {message} {remedy}", stacklevel=4)
 
 
@@ -154,13 +155,13 @@ def check_release(record: TaskRecord, records: Sequence[TaskRecord], open_task: 
         ValueError: a later task that owns weights is committed, or one that sees this task.
         RuntimeError: a later task is open.
     """
-    if record.overlay is not None:
+    if not record.owns:
         return  # no other task sees it
     depend = [task.name for task in records if record.number in task.sees[:-1]]
     later = [
         task
         for task in records
-        if task.name in depend or (task.overlay is None and task.number > record.number)
+        if task.name in depend or (task.owns and task.number > record.number)
     ]
     if later:
         why = "tasks packed after it depend on its weights" if depend else "it is not the last one"
@@ -245,8 +246,13 @@ def as_results(task: str, results: Mapping[str, Any]) -> dict[str, float]:
         results: accuracies by name.
 
     Raises:
-        ValueError: a result is no number; the message names it.
+        ValueError: they are no dict, or a result is no number; the message names it.
     """
+    if not isinstance(results, Mapping):
+        raise ValueError(
+            f"The results of task '{task}' are a dict from name to accuracy; got {results!r}. "
+            'Write {"test": 0.9}.'
+        )
     found = {}
     for key, value in results.items():
         try:

@@ -33,11 +33,8 @@ def check_overlay(
     Raises:
         ValueError: the message says why, and what to write instead.
     """
-    share = check_ratio(overlay, "overlay")
-    if claim_ratio != 1.0:
-        why = "such a task claims no free weights, and so it has no claim_ratio"
-        remedy = "Leave out one of the two."
-    elif not seen:
+    share = check_share(name, overlay, claim_ratio)
+    if not seen:
         why = "it sees no earlier task, whose weights it would override"
         remedy = (
             'Write reuse="all", or a list of names.'
@@ -50,7 +47,31 @@ def check_overlay(
         remedy = "Write overlay=0.05 for a twentieth of them."
     else:
         return share
-    raise ValueError(f"Cannot add task '{name}' with an overlay: {why}. {remedy}")
+    raise _unusable(name, why, remedy)
+
+
+def check_share(name: str, overlay: float, claim_ratio: float) -> float:
+    """Refuses an overlay that a task cannot have in any pack; returns it as a float.
+
+    Args:
+        name: the task's name.
+        overlay, claim_ratio: the user's values.
+
+    Raises:
+        ValueError: the message says why, and what to write instead.
+    """
+    share = check_ratio(overlay, "overlay")
+    if share == 0:
+        why = f"overlay={overlay!r} is no weight at all"
+        raise _unusable(name, why, "Write overlay=0.05 for a twentieth of the packed weights.")
+    if claim_ratio != 1.0:
+        why = "such a task claims no free weights, and so it has no claim_ratio"
+        raise _unusable(name, why, "Leave out one of the two.")
+    return share
+
+
+def _unusable(name: str, why: str, remedy: str) -> ValueError:
+    return ValueError(f"Cannot add task '{name}' with an overlay: {why}. {remedy}")
 
 
 def check_claimed(name: str, overlay: float, claimed: int, total: int) -> None:
@@ -90,19 +111,37 @@ def overlay_of(weights: Iterable[PackedWeight]) -> bytes:
     return b"".join([len(places).to_bytes(_HEADER, "little"), places, *values])
 
 
-def places_of(overlay: bytes, sizes: Sequence[int]) -> list[np.ndarray]:
-    """Returns the places of an overlay, a flat bool array for each packed weight.
+def parts_of(
+    overlay: bytes, weights: Sequence[PackedWeight]
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Returns the places and the values of an overlay.
 
     Args:
         overlay: what `overlay_of` returned.
-        sizes: the number of values of each packed weight.
+        weights: the packed weights of the trunk, in the order of its structure.
+
+    Returns:
+        For each packed weight a flat bool array, True where the task overrides it, and the array of
+        the values there.
 
     Raises:
-        ValueError: the bytes do not fit the sizes.
+        ValueError: the bytes do not fit the weights.
     """
-    end = _HEADER + int.from_bytes(overlay[:_HEADER], "little")
-    places = unpack_places(np.frombuffer(overlay[_HEADER:end], np.uint8), sum(sizes))
-    return np.split(places, np.cumsum(sizes)[:-1])
+    start = _HEADER + int.from_bytes(overlay[:_HEADER], "little")
+    sizes = [math.prod(weight.owner.shape) for weight in weights]
+    places = unpack_places(np.frombuffer(overlay[_HEADER:start], np.uint8), sum(sizes))
+    masks = np.split(places, np.cumsum(sizes)[:-1])
+    counts = [int(np.count_nonzero(mask)) for mask in masks]
+    dtypes = [np.dtype(weight.packed.dtype) for weight in weights]
+    ends = start + np.cumsum([n * dtype.itemsize for n, dtype in zip(counts, dtypes, strict=True)])
+    if ends[-1] != len(overlay):
+        raise ValueError(f"an overlay has {len(overlay)} bytes, but its places need {ends[-1]}")
+    starts = [start, *ends[:-1]]
+    values = [
+        np.frombuffer(overlay, dtype, count, begin)
+        for dtype, count, begin in zip(dtypes, counts, starts, strict=True)
+    ]
+    return masks, values
 
 
 def assign_overlay(overlay: bytes, weights: Sequence[PackedWeight], number: int) -> None:
@@ -116,17 +155,9 @@ def assign_overlay(overlay: bytes, weights: Sequence[PackedWeight], number: int)
     Raises:
         ValueError: the bytes do not fit the weights.
     """
-    masks = places_of(overlay, [math.prod(weight.owner.shape) for weight in weights])
-    counts = [int(np.count_nonzero(mask)) for mask in masks]
-    dtypes = [np.dtype(weight.packed.dtype) for weight in weights]
-    start = _HEADER + int.from_bytes(overlay[:_HEADER], "little")
-    end = start + sum(n * dtype.itemsize for n, dtype in zip(counts, dtypes, strict=True))
-    if end != len(overlay):
-        raise ValueError(f"an overlay has {len(overlay)} bytes, but its places need {end}")
-    for weight, mask, count, dtype in zip(weights, masks, counts, dtypes, strict=True):
+    for weight, mask, values in zip(weights, *parts_of(overlay, weights), strict=True):
         trainable, claim = weight.trained
-        kernel = np.zeros(mask.size, dtype)
-        kernel[mask] = np.frombuffer(overlay, dtype, count, start)
-        start += count * dtype.itemsize
+        kernel = np.zeros(mask.size, values.dtype)
+        kernel[mask] = values
         trainable.assign(kernel.reshape(trainable.shape))
         claim.assign((mask * number).astype("int32").reshape(claim.shape))

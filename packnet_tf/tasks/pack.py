@@ -272,9 +272,7 @@ class Pack:
         if self.open_model is not None:
             heads[self.state.need_open("report").name] = self.open_model.head.count_params()
         overlays = {
-            record.name: sum(record.owned)
-            for record in self.state.committed
-            if record.overlay is not None
+            record.name: sum(record.owned) for record in self.state.committed if not record.owns
         }
         print_fn(summarize(self.state.trunk, self.policy, heads, overlays))
 

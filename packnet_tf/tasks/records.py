@@ -6,9 +6,10 @@ with the task's model.
 """
 
 import dataclasses
+import datetime
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -63,7 +64,7 @@ class TaskRecord:
     Attributes:
         name: the task's name.
         sees: 1-based numbers of the tasks whose weights are visible, ascending. The last is the
-            task's own number, its position among the tasks that own weights, or `OVERLAY`.
+            task's own number, its position among the tasks that own weights, or `OVERLAY_NUMBER`.
         head: the output layers.
         classes: names of the classes in output order, if known.
         claim_ratio: fraction of the free weights that the task claimed, 0 to 1.
@@ -107,8 +108,13 @@ class TaskRecord:
 
     @property
     def number(self) -> int:
-        """The task's position among the tasks that own weights, from 1; or `OVERLAY`."""
+        """The task's position among those that own weights, from 1; or `OVERLAY_NUMBER`."""
         return self.sees[-1]
+
+    @property
+    def owns(self) -> bool:
+        """Whether the task owns weights; one with an overlay overrides those of others."""
+        return self.overlay is None
 
     def kept(self, model: TaskModel, store: PackedTrunk | None = None) -> "TaskRecord":
         """Returns a copy of the record with the current values of the task's model.
@@ -131,7 +137,24 @@ class TaskRecord:
             own_places=list(places),
             head_weights=[(list(value.shape), str(value.dtype)) for value in head],
             values=b"".join(value.tobytes() for value in values),
-            overlaid=b"" if self.overlay is None else overlay_of(_packed_weights(model)),
+            overlaid=b"" if self.owns else overlay_of(_packed_weights(model)),
+        )
+
+    def committed(
+        self, model: TaskModel, store: PackedTrunk, weights: Iterable[PackedWeight]
+    ) -> "TaskRecord":
+        """Returns the record of the task once it is committed.
+
+        Args:
+            model, store: as for `kept`.
+            weights: the packed weights, which the task owns or overrides by now.
+        """
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        return dataclasses.replace(
+            self.kept(model, store),
+            phase=Phase.COMMITTED,
+            owned=[weight.owned(self.number) for weight in weights],
+            metadata={**self.metadata, "committed": now},
         )
 
     def assign_to(self, model: TaskModel) -> None:
@@ -158,7 +181,7 @@ class TaskRecord:
             value = np.frombuffer(self.values, dtype, count, start)
             variable.assign(value.reshape(variable.shape))
             start += value.nbytes
-        if self.overlay is not None:
+        if not self.owns:
             assign_overlay(self.overlaid, _packed_weights(model), self.number)
         finalize(model)
         model.phase.assign(int(self.weights_phase))

@@ -1,6 +1,7 @@
 """`PackState`: a pack's trunk, policy and tasks as an immutable value."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from packnet_tf.backend.optimizers import gradient_sizes
 from packnet_tf.packing.policy import Policy, own_weights
 from packnet_tf.packing.trunk import PackedTrunk
 from packnet_tf.packing.weight import (
-    OVERLAY,
+    OVERLAY_NUMBER,
     Criterion,
     PackedWeight,
     choose_all,
@@ -55,7 +56,12 @@ class PackState:
     @property
     def owning(self) -> tuple[TaskRecord, ...]:
         """The records of the committed tasks that own weights, in the order of their numbers."""
-        return tuple(record for record in self.committed if record.overlay is None)
+        return tuple(record for record in self.committed if record.owns)
+
+    @property
+    def overriding(self) -> tuple[TaskRecord, ...]:
+        """The records of the committed tasks with overlays."""
+        return tuple(record for record in self.committed if not record.owns)
 
     @property
     def open(self) -> TaskRecord | None:
@@ -133,9 +139,8 @@ class PackState:
             ValueError: `reuse` is invalid.
         """
         owning = [record.name for record in self.owning]
-        overlaid = [name for name in self.tasks if name not in owning]
-        numbers = seen_numbers(reuse, owning, overlaid)
-        return numbers if overlay is None else (*numbers[:-1], OVERLAY)
+        numbers = seen_numbers(reuse, owning, [record.name for record in self.overriding])
+        return numbers if overlay is None else (*numbers[:-1], OVERLAY_NUMBER)
 
     def owners_among(self, first: int, last: int) -> range:
         """Returns the owner numbers of the tasks at some places in the order of packing.
@@ -143,11 +148,8 @@ class PackState:
         Args:
             first, last: 1-based places, both included.
         """
-        earlier, these = (
-            sum(record.overlay is None for record in records)
-            for records in (self.committed[: first - 1], self.committed[first - 1 : last])
-        )
-        return range(earlier + 1, earlier + these + 1)
+        until = [0, *itertools.accumulate(record.owns for record in self.committed)]
+        return range(until[first - 1] + 1, until[last] + 1)
 
     def with_weights_of(self, trunk: PackedTrunk) -> "PackState":
         """Returns the state with the packed weights of the store or of the open task's view."""
@@ -185,7 +187,6 @@ class PackState:
         """Counts the owned, overlaid and free weights per layer."""
         layers = {}
         owning = [record.name for record in self.owning]
-        overlaid = [record for record in self.committed if record.overlay is not None]
         for place, (path, weight) in enumerate(self.weights.items()):
             free, *owned = weight.owner_counts(len(owning))
             layers[path] = {
@@ -194,8 +195,10 @@ class PackState:
                 "claimed": weight.claimed(),
                 "owned": {**dict.fromkeys(self.tasks, 0), **dict(zip(owning, owned, strict=True))},
             }
-            if overlaid:
-                layers[path]["overlaid"] = {task.name: task.owned[place] for task in overlaid}
+            if self.overriding:
+                layers[path]["overlaid"] = {
+                    record.name: record.owned[place] for record in self.overriding
+                }
         return Capacity(layers, self.tasks)
 
     def missing_to(self, sparsity: float) -> int:
@@ -205,7 +208,7 @@ class PackState:
             sparsity: as for `PackNet.prune_to`, 0 to 1.
         """
         record, weights = self.need_open("prune"), self.weights.values()
-        if record.overlay is not None:  # the layers share the places
+        if not record.owns:  # the layers share the places
             claimed = sum(weight.claimed() for weight in weights)
             return max(0, claimed - (self.size - round(sparsity * self.size)))
         return sum(weight.missing_to(sparsity, record.claim_ratio) for weight in weights)
@@ -254,10 +257,9 @@ class PackState:
         """
         record = self.need_open("report")
         weights = self.weights.values()
-        total = sum(math.prod(weight.owner.shape) for weight in weights)
         claimed = sum(weight.claimed() for weight in weights)
         began = sum(weight.began(record.claim_ratio) for weight in weights)
-        return claimed / total, 1.0 - claimed / max(began, 1)
+        return claimed / self.size, 1.0 - claimed / max(began, 1)
 
     # -- Checks ----------------------------------------------------------------------------------
 
@@ -311,13 +313,19 @@ class PackState:
         checks.check_capacity(name, self.capacity(), self.base)
         return None
 
-    def check_claimed(self) -> None:
-        """Refuses to commit an open task that claims more than its overlay allows.
+    def check_commit(self, model: TaskModel) -> None:
+        """Refuses to commit the open task in a state that no training leads to.
+
+        Args:
+            model: its model.
 
         Raises:
-            RuntimeError: it has an overlay and was not pruned.
+            RuntimeError: weights were restored from before a commit, or from before the task's
+                prune; or the task has an overlay and was not pruned.
         """
+        self.check_owners()
         record = self.need_open("commit")
+        checks.check_not_rolled_back(record, model)
         if record.overlay is not None:
             claimed = sum(weight.claimed() for weight in self.weights.values())
             check_claimed(record.name, record.overlay, claimed, self.size)

@@ -8,7 +8,6 @@ claims bit-packed.
 import contextlib
 import dataclasses
 import json
-import math
 import pathlib
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -22,10 +21,10 @@ from packnet_tf.backend.types import AnyPath
 from packnet_tf.packing.layers import Store
 from packnet_tf.packing.policy import Policy, own_weights
 from packnet_tf.packing.trunk import PackedTrunk
-from packnet_tf.packing.weight import OVERLAY
+from packnet_tf.packing.weight import OVERLAY_NUMBER
 from packnet_tf.reporting.storage_use import bytes_in
 from packnet_tf.tasks.names import check_usable
-from packnet_tf.tasks.overlays import places_of
+from packnet_tf.tasks.overlays import parts_of
 from packnet_tf.tasks.records import Head, TaskRecord
 from packnet_tf.tasks.state import PackState
 from packnet_tf.tasks.task_model import Phase
@@ -104,7 +103,7 @@ class Archive(keras.layers.Layer):
                 head.layer  # noqa: B018  refuses an untrusted class now, not at first use
             overlay = task.get("overlay")  # files of formats 5 and 6 lack it
             earlier, owner = range(1, owner + 1), owner + (overlay is None)
-            own = owner if overlay is None else OVERLAY
+            own = owner if overlay is None else OVERLAY_NUMBER
             sees = tuple(task.get("sees", (*earlier, own)))  # files of format 5 lack it
             if sees != (*sorted({*sees} & {*earlier}), own):
                 raise ValueError(f"its task number {number} sees the tasks {sees}")
@@ -292,12 +291,12 @@ def _state_of(archive: Archive) -> PackState:
         check_usable(name)
     if len(set(names)) < len(names):
         raise ValueError(f"two of its tasks have the same name: {', '.join(names)}")
-    sizes = [math.prod(weight.owner.shape) for weight in weights.values()]
-    owning = sum(record.overlay is None and record.phase == Phase.COMMITTED for record in records)
+    owning = sum(record.owns and record.phase == Phase.COMMITTED for record in records)
     counts = [weight.owner_counts(owning) for weight in weights.values()]
     for place, record in enumerate(records):
-        if record.overlay is not None:
-            owned = [int(np.count_nonzero(mask)) for mask in places_of(record.overlaid, sizes)]
+        if not record.owns:
+            places, _ = parts_of(record.overlaid, list(weights.values()))
+            owned = [int(np.count_nonzero(mask)) for mask in places]
         elif record.phase == Phase.COMMITTED:
             owned = [count[record.number] for count in counts]
         else:

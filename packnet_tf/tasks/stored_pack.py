@@ -1,14 +1,16 @@
-"""Packs in files: saving, restoring, copying."""
+"""Packs in files: saving, restoring, copying, and the facts that are saved with tasks."""
 
 import dataclasses
 import pathlib
 import tempfile
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from packnet_tf.backend.json_files import as_json
 from packnet_tf.backend.types import AnyPath
 from packnet_tf.backend.writers import is_changed, locked, mark_current, stamp
 from packnet_tf.tasks import storage
+from packnet_tf.tasks.checks import as_results
 from packnet_tf.tasks.pack import Pack
 from packnet_tf.tasks.state import PackState
 from packnet_tf.tasks.transaction import Transaction
@@ -107,6 +109,38 @@ class StoredPack(Pack):
             model = self._build(state.open)
             state.open.assign_to(model)
             self.state, self._open_model = state.with_weights_of(model.trunk), model
+
+    def note_results(self, name: str, **results: float) -> None:
+        """Saves accuracies with a committed task, in addition to earlier ones; see `results`.
+
+        Args:
+            name: the task's name.
+            results: accuracies by name, 0 to 1.
+
+        Raises:
+            ValueError: there is no committed task of that name, or a result is no number.
+
+        Example:
+            >>> net.note_results("birds", test=0.9)
+        """
+        found = {**self.results(name), **as_results(name, results)}
+        self.state = self.state.with_committed(name, results=found)
+
+    def note_metadata(self, name: str, **values: Any) -> None:
+        """Saves facts about a committed task, in addition to earlier ones; see `metadata`.
+
+        Args:
+            name: the task's name.
+            values: JSON values by name.
+
+        Raises:
+            ValueError: there is no committed task of that name, or a value is no JSON value.
+
+        Example:
+            >>> net.note_metadata("birds", source="garden camera, 2025")
+        """
+        found = {**self.metadata(name), **as_json(values, f"Metadata of task '{name}'")}
+        self.state = self.state.with_committed(name, metadata=found)
 
     @classmethod
     def from_file(cls: type[PackOf], path: AnyPath) -> PackOf:

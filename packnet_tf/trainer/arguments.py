@@ -86,7 +86,7 @@ def plain_setting(value: Any) -> Any:
 
 
 def check_validation(task: Task, prune: Prune) -> None:
-    """Refuses a search for the ratio without data to judge it by.
+    """Refuses a search for the ratio, or the overlay, without data to judge it by.
 
     Args:
         task: the task.
@@ -95,9 +95,10 @@ def check_validation(task: Task, prune: Prune) -> None:
     Raises:
         ValueError: the task has no validation data.
     """
-    if isinstance(prune, Auto) and task.validation is None:
+    what = 'overlay="auto"' if task.overlay == "auto" else "Auto"
+    if (isinstance(prune, Auto) or task.overlay == "auto") and task.validation is None:
         raise ValueError(
-            f"Auto needs validation data, and task '{task.name}' has none. Write Task("
+            f"{what} needs validation data, and task '{task.name}' has none. Write Task("
             f"'{task.name}', head, train, validation)."
         )
 

@@ -17,13 +17,16 @@ from packnet_tf.reporting.quality import shortfalls
 from packnet_tf.tasks.task_model import TaskModel
 from packnet_tf.tasks.transaction import Transaction
 from packnet_tf.trainer.arguments import Prune, Rate, check_validation, plain_setting, uses_xla
-from packnet_tf.trainer.auto import Auto, RatioSearch
+from packnet_tf.trainer.auto import Auto
 from packnet_tf.trainer.data import TrainingData, blank_batch, for_evaluation
 from packnet_tf.trainer.logs import Logs
 from packnet_tf.trainer.loop import Loop
 from packnet_tf.trainer.metrics import as_numbers, new_metric
+from packnet_tf.trainer.overlay_search import MAX_DROP, SHARES, OverlaySearch
 from packnet_tf.trainer.progress import Screen, epoch_line
+from packnet_tf.trainer.ratio_search import RatioSearch
 from packnet_tf.trainer.run import Run
+from packnet_tf.trainer.search import Search
 from packnet_tf.trainer.task import Task
 from packnet_tf.training.phases import Gradual, OneShot, PhaseOptions, Phases
 
@@ -145,7 +148,7 @@ class TaskTraining:
         seed_task(trainer.seed, self.net)
         model = self.net.add_task(
             task.name, task.head, task.classes, task.claim_ratio, task.statistics, task.reuse,
-            task.overlay,
+            SHARES[-1] if task.overlay == "auto" else task.overlay,
         )  # fmt: skip
         _OPENED.add(model)
         return model
@@ -166,9 +169,12 @@ class TaskTraining:
         common: PhaseOptions = {"criterion": trainer.criterion}
         if validation is not None:
             common["evaluate"] = lambda: self._evaluate(validation)
+        spans = trainer.epochs, trainer.retrain_epochs
+        if self.task.overlay == "auto":
+            auto = prune if isinstance(prune, Auto) else Auto(MAX_DROP)
+            return OverlaySearch(model, auto, *spans, **common)
         if isinstance(prune, Auto):
-            prune.check_monitor(list(model.get_metrics_result()))
-            return RatioSearch(model, prune, trainer.epochs, trainer.retrain_epochs, **common)
+            return RatioSearch(model, prune, *spans, **common)
         phases: Phases = (
             Gradual(model, prune, trainer.epochs, **common)
             if callable(prune)
@@ -228,7 +234,7 @@ class TaskTraining:
             "reference": dict(task.reference),
             "capacity": self.net.capacity().free,
         }
-        if isinstance(phases, RatioSearch):
+        if isinstance(phases, Search):
             entry["rounds"] = phases.state()["rounds"]
         for moment, data in {"retrained": task.validation, "test": task.test}.items():
             if data is not None:

@@ -59,6 +59,11 @@ def test_a_stem_that_is_not_there_is_refused():
         packnet_tf.PackNet(skipping_trunk(), stem="inner")
     with pytest.raises(ValueError, match="all layers up to 'fc', is not packed; name an earlier"):
         packnet_tf.PackNet(conv_trunk(), stem="fc")
+    with pytest.raises(ValueError, match="is the input of trunk 'skipping', so tasks would share"):
+        packnet_tf.PackNet(skipping_trunk(), stem="features")
+    plain = keras.Sequential([keras.Input((4,)), layers.ReLU(name="relu")])
+    with pytest.raises(ValueError, match=r"stem='x' is no layer .* stem='relu' for instance"):
+        packnet_tf.PackNet(plain, stem="x")
 
 
 @pytest.mark.any_backend

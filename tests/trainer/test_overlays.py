@@ -9,6 +9,8 @@ from helpers.cases import slow
 from helpers.pack_helpers import conv_trunk, data, logits, packed
 from helpers.short_runs import quick
 from packnet_tf import Auto, Task
+from packnet_tf.trainer.overlay_search import SHARES, OverlaySearch
+from packnet_tf.trainer.task_training import TaskTraining
 
 
 def full():
@@ -32,8 +34,81 @@ def test_a_task_with_an_overlay_is_packed_after_others(prune):
     assert np.array_equal(logits(net.task_model("one"), x), before)
 
 
+def found(history, name="two"):
+    return [(entry["sparsity"], entry["kept"]) for entry in history[name]["rounds"]]
+
+
+def test_an_overlay_finds_the_smallest_share_that_does_as_well_as_all_weights():
+    net, x, y = full()
+    before = logits(net.task_model("one"), x)
+    task = Task("two", keras.layers.Dense(3), (x, y), (x, y), overlay="auto")
+    history = quick(net, prune=Auto(max_drop=1.0), directory=None).fit(task)
+    assert found(history) == [(pytest.approx(1 - 2 / 220), True)]  # 1 % of 220 weights
+    assert net.capacity().sum()["overlaid"]["two"] == 2
+    assert len(history["two"]["epochs"]) == 3
+    assert np.array_equal(logits(net.task_model("one"), x), before)
+
+
+@pytest.fixture
+def accuracy_is_the_share(monkeypatch):
+    """A task is as accurate as the share of all weights that it claims."""
+    evaluate = TaskTraining._evaluate
+
+    def share(training, data):
+        is_open = training.net.state.open is not None
+        claimed = training.net.state.claimed_share()[0] if is_open else 0.1
+        return {**evaluate(training, data), "accuracy": claimed}
+
+    monkeypatch.setattr(TaskTraining, "_evaluate", share)
+
+
+@pytest.mark.parametrize(("max_drop", "rounds"), [(0.96, 3), (0.5, 4)])
+def test_the_smallest_share_that_suffices_is_kept_or_else_a_tenth(
+    max_drop, rounds, accuracy_is_the_share
+):
+    net, x, y = full()
+    task = Task("two", keras.layers.Dense(3), (x, y), (x, y), overlay="auto")
+    trainer = quick(net, prune=Auto(max_drop=max_drop), directory=None, retrain_epochs=2)
+    history = trainer.fit(task)
+    shares = [round(220 * share) for share in SHARES[:rounds]]
+    kept = [False] * (rounds - 1) + [rounds == 3]
+    assert found(history) == [
+        (pytest.approx(1 - share / 220), is_kept)
+        for share, is_kept in zip(shares, kept, strict=True)
+    ]
+    assert net.capacity().sum()["overlaid"]["two"] == shares[-1]
+    assert len(history["two"]["epochs"]) == 2 + rounds * 2
+
+
+def test_every_round_of_the_search_begins_from_all_weights(accuracy_is_the_share, monkeypatch):
+    starts, real = [], OverlaySearch._begin_round
+
+    def begin_round(phases):
+        starts.append([np.array(v) for v in phases.model.trainable_variables])
+        real(phases)
+
+    monkeypatch.setattr(OverlaySearch, "_begin_round", begin_round)
+    net, x, y = full()
+    task = Task("two", keras.layers.Dense(3), (x, y), (x, y), overlay="auto")
+    quick(net, directory=None).fit(task)
+    assert len(starts) == len(SHARES)
+    for later in starts[1:]:
+        assert all(map(np.array_equal, starts[0], later))
+
+
+def test_a_search_that_cannot_judge_is_refused():
+    net, x, y = full()
+    with pytest.raises(ValueError, match='overlay="auto" needs validation data, and task'):
+        quick(net, directory=None).fit(Task("two", keras.layers.Dense(3), (x, y), overlay="auto"))
+    task = Task("two", keras.layers.Dense(3), (x, y), (x, y), overlay="auto")
+    with pytest.raises(ValueError, match=r"retraining, and there is none.*overlay=0\.05"):
+        quick(net, directory=None, retrain_epochs=0).fit(task)
+    assert net.open_model is None
+
+
+@pytest.mark.parametrize("share", [0.2, "auto"])
 @pytest.mark.parametrize("epoch", [*slow(1), 3])
-def test_an_interrupted_task_with_an_overlay_ends_as_one_that_was_not(epoch, tmp_path):
+def test_an_interrupted_task_with_an_overlay_ends_as_one_that_was_not(epoch, share, tmp_path):
     import tensorflow as tf
 
     def run(directory, stop=None):
@@ -47,7 +122,7 @@ def test_an_interrupted_task_with_an_overlay_ends_as_one_that_was_not(epoch, tmp
                 raise KeyboardInterrupt
             return tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
 
-        task = Task("two", keras.layers.Dense(3), train, overlay=0.2)
+        task = Task("two", keras.layers.Dense(3), train, (x, y), overlay=share)
         settings = {"directory": directory, "optimizer": keras.optimizers.Adam, "epochs": 2}
         if stop is not None:
             with pytest.raises(SystemExit):

@@ -138,9 +138,16 @@ def test_auto_watches_only_what_is_measured():
         ({"metadata": {"at": object()}}, "Metadata of task 'a' cannot be saved: 'at' is <object"),
         ({"metadata": 3}, "Metadata of task 'a' cannot be saved: expected a dict, got 3."),
         ({"reference": {"linear_head": "good"}}, "The result 'linear_head' of task 'a' is 'good'"),
+        (
+            {"reference": [0.1]},
+            "The results of task 'a' are a dict from name to accuracy; got [0.1].",
+        ),
+        ({"overlay": "0.05"}, "overlay is the fraction of all packed weights that the task may"),
+        ({"overlay": 0.0}, "Cannot add task 'a' with an overlay: overlay=0.0 is no weight at all."),
+        ({"overlay": 0.1, "claim_ratio": 0.5}, "Cannot add task 'a' with an overlay: such a task"),
     ],
 )
-def test_what_cannot_be_saved_with_a_task_is_refused_before_its_training(given, message):
+def test_what_no_pack_takes_of_a_task_is_refused_before_its_training(given, message):
     text = text_of(ValueError, Task, "a", layers.Dense(3), (np.zeros((4, 8)), np.zeros(4)), **given)
     assert text.startswith(message)
 
