@@ -49,11 +49,15 @@ def reused(net: packnet_tf.PackNet, reuse: str) -> str | list[str]:
     return reuse if reuse in ("all", "none") else reuse.split(",")
 
 
-def optimizer_name(net: packnet_tf.PackNet, name: str, overlay: float | None = None) -> str:
+def optimizer_name(net: packnet_tf.PackNet, name: str, owns: bool = True) -> str:
     """Resolves the setting `optimizer`: "auto" is "adam" beside an adopted trunk, else "sgd".
 
-    A task with an overlay trains all weights at first, for which "sgd" is better.
+    Args:
+        net: the pack.
+        name: the setting.
+        owns: whether the task owns weights. One with an overlay trains all weights at first, for
+            which "sgd" is better.
     """
     if name != "auto":
         return name
-    return "adam" if (net.base or coming_base(net)) and overlay is None else "sgd"
+    return "adam" if owns and (net.base or coming_base(net)) else "sgd"

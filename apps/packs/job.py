@@ -14,7 +14,9 @@ from packnet_tf.apps.packs.base import BASE_IMAGES, adopt, coming_base, optimize
 from packnet_tf.apps.packs.beginning import Images, begin
 from packnet_tf.apps.packs.floor import Floor
 from packnet_tf.apps.packs.opening import pixel_range
+from packnet_tf.apps.packs.overlay import overlay_of
 from packnet_tf.apps.packs.plan import Plan
+from packnet_tf.trainer.overlay_search import SHARES
 from packnet_tf.training.class_weights import balanced_weights, count_classes
 
 
@@ -55,11 +57,24 @@ class Job:
         if coming_base(net):
             some = pipeline.evaluation(files["train"][:BASE_IMAGES])
             adopt(net, coming_base(net), some, plan.adopt_ratio, plan.adopt_epochs)
-        optimizer = optimizer_name(net, plan.optimizer, plan.overlay)
+        overlay = overlay_of(plan, self.prune, net.capacity().free)
+        if overlay is not None and not plan.all_override:
+            print(
+                f"{self.name}: few packed weights are free, so it overrides weights of others, 1 "
+                "to 10 % of all, with values of its own; see docs/overlays.md. --overlay=none lets "
+                "it own what is left.",
+                flush=True,
+            )
+        optimizer = optimizer_name(net, plan.optimizer, owns=overlay is None)
         factors = rates.factors(
-            net, optimizer, self.prune, plan.gradual, plan.claim_ratio, plan.scale_rate,
-            plan.overlay,
-        )  # fmt: skip
+            net,
+            optimizer,
+            self.prune,
+            plan.gradual,
+            plan.claim_ratio,
+            plan.scale_rate,
+            owns=overlay is None,
+        )
         # A second dataset: a pass over the training's would change the order of its epochs, which
         # a resumed run must reproduce.
         images = Images(
@@ -80,15 +95,25 @@ class Job:
         begun = begin(
             net, self.name, images, rates.optimizer(optimizer, plan.accumulation),
             plan.learning_rate * factors[0], factors[0], reuse, memory.get("statistics"),
-            plan.overlay,
+            SHARES[-1] if overlay == "auto" else overlay,
         )  # fmt: skip
         memory["statistics"] = begun.statistics
         task = packnet_tf.Task(
-            self.name, begun.head, training, sets["validation"], sets.get("test"), folder.classes,
-            plan.claim_ratio, begun.statistics, reuse, begun.reference,
-            tuple(factor * begun.rate_factor for factor in factors), self._metadata(net),
-            self._class_weight(), plan.overlay,
-        )  # fmt: skip
+            self.name,
+            begun.head,
+            training,
+            sets["validation"],
+            sets.get("test"),
+            folder.classes,
+            claim_ratio=plan.claim_ratio,
+            statistics=begun.statistics,
+            reuse=reuse,
+            reference=begun.reference,
+            rate_factors=tuple(factor * begun.rate_factor for factor in factors),
+            metadata=self._metadata(net),
+            class_weight=self._class_weight(),
+            overlay=overlay,
+        )
         self._floor = Floor(task, begun, images)
         return task
 

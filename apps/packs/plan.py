@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 
 from packnet_tf.apps.images.pixel_scales import SCALES
+from packnet_tf.apps.packs.overlay import overlay_setting
 from packnet_tf.apps.settings import setting
 from packnet_tf.packing.pruning import check_ratio
 from packnet_tf.planning import usual_prune_epoch
@@ -63,7 +64,7 @@ class Plan(Learning):
 
     `tasks` are pairs (task, folder), packed in this order, in place of `task` and `data`. For
     `adopt` see `opening.open_pack`, for `reuse` `base.reused`, for `gradual` `rates.pruning`, and
-    for `scale_rate` `rates.factors`.
+    for `scale_rate` `rates.factors`, and for `overlay` `overlay.overlay_of`.
 
     Raises:
         ValueError: some settings contradict each other.
@@ -163,20 +164,20 @@ class Plan(Learning):
     )
     max_drop: float = setting(
         0.01,
-        "For --prune=auto: largest accepted drop of validation accuracy; 0.01 is one point.",
+        "For --prune=auto and --overlay=auto: largest accepted drop of validation accuracy; 0.01 "
+        "is one point.",
         least=0,
         most=1,
     )
     claim_ratio: float = setting(
         1.0, "Fraction of the free weights a task claims.", least=0, most=1
     )
-    overlay: float | None = setting(
-        None,
-        "Let the tasks override this fraction of all packed weights with values of their own, and "
-        "take no free weights: 0.05, for a full pack. They start from the weights that they see, "
-        "and are pruned once, at --prune_epoch.",
-        least=0,
-        most=1,
+    overlay: str = setting(
+        "when_full",
+        "Which tasks override weights of others, with values that they alone see, and take no free "
+        "weights: when_full, those that would own less than 0.5 % of the packed weights; auto, all "
+        "of this command; none. These override the smallest of 1, 2, 5 and 10 % that is within "
+        "--max_drop of training all weights. 0.05: all tasks of this command, 5 %.",
     )
     class_weight: str | None = setting(
         None,
@@ -202,14 +203,26 @@ class Plan(Learning):
             raise ValueError(
                 f"--pack={self.pack} is to be a .keras file; write --pack={self.pack}.keras."
             )
-        if self.overlay is not None and self.claim_ratio < 1:
-            raise ValueError(
-                "--claim_ratio is a fraction of the free weights, of which tasks with an --overlay "
-                "take none. Leave out one of the two."
-            )
+        if self.all_override:
+            self._check_overlay()
         ratios, count = self.ratios(), len(self.pairs())
         if ratios is not None and len(ratios) != count:
             raise ValueError(f"--prune has {len(ratios)} ratios for {count} tasks; give one each.")
+
+    @property
+    def all_override(self) -> bool:
+        """Whether all tasks override weights and own none."""
+        return overlay_setting(self.overlay) is not None
+
+    def _check_overlay(self) -> None:
+        """Refuses settings of the tasks that own weights."""
+        fields = type(self).__dataclass_fields__
+        for name in ("claim_ratio", "prune", "prune_ratio", "gradual"):
+            if getattr(self, name) != fields[name].default:
+                raise ValueError(
+                    f"--{name} is of tasks that claim free weights, of which tasks with "
+                    f"--overlay={self.overlay} take none. Leave out one of the two."
+                )
 
     def pairs(self) -> list[tuple[str, str]]:
         """Returns the tasks and their folders, in order."""

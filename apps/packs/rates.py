@@ -11,7 +11,7 @@ from packnet_tf.planning import rate_for_share
 from packnet_tf.training.schedules import Schedule
 
 BESIDE_BASE = 2.0  # few weights that start from 0 tolerate this: see docs/comparison.md
-OVERLAID = 5.0  # half the rate of the training: few weights recover too slowly at a tenth of it
+OVERLAY_RETRAIN = 5.0  # half the training's rate: few weights recover too slowly at a tenth
 GRADUAL = (0.125, 0.75)  # start and end of gradual pruning, as shares of the training
 
 
@@ -82,13 +82,13 @@ def factors(
     gradual: bool,
     claim_ratio: float = 1.0,
     scale_rate: bool = True,
-    overlay: float | None = None,
+    owns: bool = True,
 ) -> tuple[float, float]:
     """Returns the factors on the rates of a pack's next task, in training and in retraining.
 
     For SGD see `packnet_tf.planning.rate_for_share`. For Adam beside a base both are `BESIDE_BASE`.
     In other cases both are 1. A task with an overlay trains all weights at first, and few after its
-    prune: 1 and `OVERLAID`.
+    prune: 1 and `OVERLAY_RETRAIN`.
 
     Args:
         net: the pack.
@@ -98,12 +98,12 @@ def factors(
         gradual: whether it is pruned during the training.
         claim_ratio: fraction of the free weights that it claims.
         scale_rate: False makes both 1.
-        overlay: fraction of all packed weights that it may override, if it has an overlay.
+        owns: whether it owns weights; False: it has an overlay.
     """
     if not scale_rate or net.policy.norms == "shared":
         return 1.0, 1.0
-    if overlay is not None:
-        return 1.0, OVERLAID
+    if not owns:
+        return 1.0, OVERLAY_RETRAIN
     if optimizer != "sgd":
         return (BESIDE_BASE, BESIDE_BASE) if net.base else (1.0, 1.0)
     claimed = net.capacity().free * claim_ratio

@@ -16,6 +16,7 @@ from packnet_tf.apps.packs import rates
 from packnet_tf.apps.packs.base import coming_base, optimizer_name, reused
 from packnet_tf.apps.packs.job import Job
 from packnet_tf.apps.packs.opening import check_shapes, open_pack, pixel_range
+from packnet_tf.apps.packs.overlay import overlay_of, shared_out
 from packnet_tf.apps.packs.plan import Plan, logs_folder
 from packnet_tf.backend.distribution import is_chief, strategy_of
 from packnet_tf.backend.writers import locked
@@ -43,6 +44,8 @@ class Report:
         accuracy: 0 to 1, by moment: on validation images "of a linear head" (on a trained trunk),
             "before the prune", "after it" and "retrained", and on test images "test".
         prune_ratio: share of its claim that the task released, 0 to 1.
+        overrides: fraction of the packed weights that its overlay has, 0 to 1; None: it owns
+            weights.
         capacity: the free fraction of the pack, 0 to 1.
         pack_bytes: size of the pack's file.
         unreadable: by path, why an image was skipped.
@@ -54,6 +57,7 @@ class Report:
     images: dict[str, int]
     accuracy: dict[str, float]
     prune_ratio: float
+    overrides: float | None
     capacity: float
     pack_bytes: int
     unreadable: dict[str, str]
@@ -64,7 +68,9 @@ class Report:
             *([f"{split} images", f"{count:,}"] for split, count in self.images.items()),
             ["unreadable images, skipped", str(len(self.unreadable))],
             *([f"accuracy, {moment}", f"{value:.1%}"] for moment, value in self.accuracy.items()),
-            ["released", f"{self.prune_ratio:.1%}"],
+            ["released", f"{self.prune_ratio:.1%}"]
+            if self.overrides is None
+            else ["overrides of the packed weights", f"{self.overrides:.1%}"],
             ["capacity left", f"{self.capacity:.1%}"],
             [self.pack, count_bytes(self.pack_bytes)],
         ]
@@ -126,7 +132,7 @@ def _train_all(plan: Plan, folders: Mapping[str, Folder] | None) -> list[Report]
         _resume(trainer)
         print(f"Continuing the interrupted run in '{directory}'.", flush=True)
     _check_names(plan, net, trainer.history)
-    _check_reuse(plan, net)
+    _check_room(plan, net, prunes)
     _print_plan(plan, net, prunes)
     history = trainer.fit([job.pending() for job in jobs])
     if not chief:
@@ -144,7 +150,7 @@ def _trainer(
     settings = dataclasses.asdict(plan)
     return packnet_tf.PackTrainer(
         net,
-        rates.optimizer(optimizer_name(net, plan.optimizer, plan.overlay), plan.accumulation),
+        lambda rate: rates.optimizer(_optimizer(plan, net), plan.accumulation)(rate),
         epochs=plan.prune_epoch,
         retrain_epochs=plan.epochs - plan.prune_epoch,
         prune=[
@@ -160,6 +166,11 @@ def _trainer(
         on_commit=lambda task: net.save(plan.pack) if chief else None,
         **_rates(plan),
     )
+
+
+def _optimizer(plan: Plan, net: packnet_tf.PackNet) -> str:
+    """Returns the optimizer of the open task."""
+    return optimizer_name(net, plan.optimizer, owns=net.state.need_open("train").owns)
 
 
 def _resume(trainer: packnet_tf.PackTrainer) -> None:
@@ -189,28 +200,39 @@ def _check_names(plan: Plan, net, begun: Mapping) -> None:
         net.state.check_name(coming_base(net))
 
 
-def _check_reuse(plan: Plan, net) -> None:
+def _check_room(plan: Plan, net, prunes: list) -> None:
     """Checks --reuse and --overlay before hours of work: each name must be an earlier owner."""
-    known = [record.name for record in net.state.owning]
-    overlaid = [name for name in net.tasks if name not in known]
-    known = known or [name for name in [coming_base(net)] if name]
-    for task, _ in plan.pairs():
-        if task in (*known, *overlaid):
+    owning = [record.name for record in net.state.owning]
+    others = [record.name for record in net.state.overriding]
+    owning = owning or [name for name in [coming_base(net)] if name]
+    free = plan.adopt_ratio if coming_base(net) else net.capacity().free
+    for (task, _), prune in zip(plan.pairs(), prunes, strict=True):
+        if task in (*owning, *others):
             continue
-        seen = seen_numbers(reused(net, plan.reuse), known, overlaid)[:-1]
-        if plan.overlay is not None:
-            check_overlay(task, plan.overlay, plan.claim_ratio, seen, _packed_weights(net))
-        (known if plan.overlay is None else overlaid).append(task)
-
-
-def _packed_weights(net) -> int:
-    return net.capacity().sum()["total"]
+        seen = seen_numbers(reused(net, plan.reuse), owning, others)[:-1]
+        overlay = overlay_of(plan, prune, free)
+        if overlay is None and free == 0:
+            raise ValueError(
+                f"The pack '{plan.pack}' will have no free weights for task '{task}'. Leave out "
+                f"--overlay={plan.overlay}, so that it overrides weights of others, or prune the "
+                "tasks before it more."
+            )
+        if overlay is not None and not seen:
+            raise ValueError(
+                f"Task '{task}' sees no earlier task, whose weights it would override. Write "
+                "--overlay=none, or let it see some: --reuse=all, or --adopt=auto for a new pack."
+            )
+        if isinstance(overlay, float):
+            check_overlay(task, overlay, 1.0, seen, net.state.size, has_owners=True)
+        (owning if overlay is None else others).append(task)
+        free *= prune if overlay is None and isinstance(prune, float) else 1.0
 
 
 def _report(plan: Plan, net, job: Job, entry: dict, pack_bytes: int) -> Report:
     moments = {**MOMENTS, "test": "test"}
     floor = net.results(job.name).get("linear_head")
     found = {} if floor is None else {"of a linear head": floor}
+    whole, overrides = net.capacity().sum(), not net.state.record(job.name).owns
     return Report(
         job.name,
         plan.pack,
@@ -218,6 +240,7 @@ def _report(plan: Plan, net, job: Job, entry: dict, pack_bytes: int) -> Report:
         {split: len(files) for split, files in job.folder.files.items()},
         found | {moment: entry[key]["accuracy"] for moment, key in moments.items() if entry[key]},
         entry["prune_ratio"],
+        whole["overlaid"][job.name] / whole["total"] if overrides else None,
         entry["capacity"],
         pack_bytes,
         job.folder.unreadable,
@@ -232,8 +255,8 @@ def _rates(plan: Plan) -> dict:
 
 def _prunes(plan: Plan, count: int) -> list:
     """Returns the ratio, or `Auto`, of each task; an overlay's share decides for such tasks."""
-    if plan.overlay is not None:
-        return [0.0] * count
+    if plan.all_override:
+        return [packnet_tf.Auto(plan.max_drop) if plan.overlay == "auto" else 0.0] * count
     named = {
         "ratio": [plan.prune_ratio] * count,
         "auto": [packnet_tf.Auto(plan.max_drop)] * count,
@@ -244,15 +267,16 @@ def _prunes(plan: Plan, count: int) -> list:
 
 def _print_plan(plan: Plan, net, prunes: list) -> None:
     """Prints the share that every task will get; warns of small ones and of an early prune."""
-    if plan.prune_epoch == 0 and any(prune != 0 for prune in prunes):
+    if plan.prune_epoch == 0 and (plan.all_override or any(prune != 0 for prune in prunes)):
         print(
             "WARNING: the prune comes before all training, when no weight has shown its worth. Use "
             "more --epochs, or a later --prune_epoch.",
             flush=True,
         )
-    if plan.overlay is not None:
+    if plan.all_override:
+        shares = "1 to 10 %" if plan.overlay == "auto" else f"{float(plan.overlay):.1%}"
         print(
-            f"Each task overrides {plan.overlay:.1%} of the packed weights; none of them is taken.",
+            f"Each task overrides {shares} of the packed weights; none of them is taken.",
             flush=True,
         )
         return
@@ -260,7 +284,16 @@ def _print_plan(plan: Plan, net, prunes: list) -> None:
         return
     coming = coming_base(net) is not None
     free = plan.adopt_ratio if coming else net.capacity().free
-    shares, first = planned(prunes, free), len(net.tasks) + coming + 1
-    print(plan_table(shares, first), flush=True)
+    owning, others = shared_out(plan, prunes, free)
+    shares, first = planned(owning, free), len(net.tasks) + coming + 1
+    if owning:
+        print(plan_table(shares, first), flush=True)
+    if others:
+        names = ", ".join(plan.pairs()[place][0] for place in others)
+        print(
+            f"Few weights will be free for {names}: to override 1 to 10 % of all with values of "
+            "their own.",
+            flush=True,
+        )
     for sentence in too_little(shares, first):
         print(f"WARNING: {sentence}", flush=True)

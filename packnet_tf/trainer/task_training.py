@@ -147,9 +147,14 @@ class TaskTraining:
         trainer, task = self.trainer, self.task
         seed_task(trainer.seed, self.net)
         model = self.net.add_task(
-            task.name, task.head, task.classes, task.claim_ratio, task.statistics, task.reuse,
-            SHARES[-1] if task.overlay == "auto" else task.overlay,
-        )  # fmt: skip
+            task.name,
+            task.head,
+            task.classes,
+            claim_ratio=task.claim_ratio,
+            statistics=task.statistics,
+            reuse=task.reuse,
+            overlay=SHARES[-1] if task.overlay == "auto" else task.overlay,
+        )
         _OPENED.add(model)
         return model
 

@@ -7,7 +7,10 @@ import pytest
 import packnet_tf
 from helpers.image_folders import task_plan, write_place
 from packnet_tf.apps.packs import job
+from packnet_tf.apps.packs.overlay import shared_out
+from packnet_tf.apps.packs.plan import Plan
 from packnet_tf.apps.packs.training import train
+from packnet_tf.trainer.overlay_search import SHARES
 
 
 @pytest.fixture
@@ -20,7 +23,7 @@ def full(tmp_path):
 
 
 def test_a_full_pack_takes_a_task(full, capsys):
-    report = train(task_plan(full, task="greys", overlay=0.1))
+    report = train(task_plan(full, task="greys", overlay="0.1"))
     net = packnet_tf.load(full / "pack.keras")
     whole = net.capacity().sum()
     assert net.tasks == ("shades", "greys")
@@ -36,7 +39,7 @@ def test_a_task_below_a_linear_head_becomes_that_head_and_overrides_nothing(full
         return dataclasses.replace(real_begin(*arguments), kept_head=1.1)  # nothing reaches it
 
     monkeypatch.setattr(job, "begin", begin)
-    train(task_plan(full, task="greys", overlay=0.1))
+    train(task_plan(full, task="greys", overlay="0.1"))
     net = packnet_tf.load(full / "pack.keras")
     assert net.capacity().sum()["overlaid"] == {"greys": 0}
 
@@ -44,9 +47,18 @@ def test_a_task_below_a_linear_head_becomes_that_head_and_overrides_nothing(full
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"task": "greys", "overlay": 0.1, "reuse": "none"}, "it sees no earlier task"),
-        ({"task": "greys", "overlay": 0.0}, "less than one of the"),
-        ({"task": "greys", "overlay": 0.1, "claim_ratio": 0.5}, "--claim_ratio is a fraction"),
+        ({"task": "greys", "overlay": "0.1", "reuse": "none"}, "sees no earlier task"),
+        ({"task": "greys", "overlay": "0"}, r"overlay=0\.0 is no weight at all"),
+        ({"task": "greys", "overlay": "0.0001"}, r"is none of the [\d,]+ packed weights"),
+        ({"task": "greys", "overlay": "five"}, r"--overlay=five is none of when_full, auto, none"),
+        ({"task": "greys", "overlay": "0.1", "prune_ratio": 0.5}, "--prune_ratio is of tasks that"),
+        ({"task": "greys", "overlay": "auto", "prune": "auto"}, "--prune is of tasks that claim"),
+        ({"task": "greys", "overlay": "0.1", "gradual": False}, "--gradual is of tasks that claim"),
+        ({"task": "greys", "overlay": "none"}, "Leave out --overlay=none, so that it overrides"),
+        (
+            {"task": "greys", "overlay": "0.1", "claim_ratio": 0.5},
+            "--claim_ratio is of tasks that",
+        ),
     ],
 )
 def test_an_overlay_that_cannot_be_is_refused_before_any_work(full, changes, text):
@@ -54,9 +66,35 @@ def test_an_overlay_that_cannot_be_is_refused_before_any_work(full, changes, tex
     with pytest.raises(ValueError, match=text):
         train(task_plan(full, **changes))
     assert (full / "pack.keras").read_bytes() == before
+    assert not (full / "pack.keras.progress").exists()  # nothing to continue
+
+
+def test_a_full_pack_takes_a_task_by_itself_and_says_so(full, capsys):
+    report = train(task_plan(full, task="greys"))
+    net = packnet_tf.load(full / "pack.keras")
+    printed, whole = capsys.readouterr().out, net.capacity().sum()
+    assert "Few weights will be free for greys: to override 1 to 10 % of all" in printed
+    assert "greys: few packed weights are free, so it overrides weights of others" in printed
+    assert "overrides of the packed weights" in str(report)
+    shares = [round(share * whole["total"]) for share in SHARES]
+    assert whole["overlaid"]["greys"] in shares
+    assert report.overrides == whole["overlaid"]["greys"] / whole["total"]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "expected"),
+    [
+        ([0.75, 0.75, 0.75], ([0.75] * 3, [])),
+        ([0.0, 0.75, 0.5], ([0.0], [1, 2])),
+        ([0.01, 0.75, 0.25], ([0.01, 0.25], [1])),  # of 1 % that is free, a quarter is too little
+    ],
+)
+def test_tasks_that_would_own_less_than_half_a_percent_override(ratios, expected):
+    plan = Plan(pack="a.keras", tasks=(("a", "a"), ("b", "b"), ("c", "c")))
+    assert shared_out(plan, ratios, 1.0) == expected
 
 
 def test_a_new_pack_without_a_base_has_nothing_to_override(tmp_path):
     place = write_place(tmp_path)
-    with pytest.raises(ValueError, match="it sees no earlier task"):
-        train(task_plan(place, overlay=0.1))
+    with pytest.raises(ValueError, match="sees no earlier task"):
+        train(task_plan(place, overlay="0.1"))

@@ -47,9 +47,9 @@ def test_the_next_task_of_a_pack_learns_at_rates_for_what_it_trains():
 def test_a_task_with_an_overlay_trains_as_a_whole_network_and_recovers_fast(optimizer):
     net = net_with_half_left()
     net.state = net.state.with_committed(net.tasks[0], adopted=True)
-    factors = rates.factors(net, optimizer, 0.0, gradual=True, overlay=0.05)
-    assert factors == (1.0, rates.OVERLAID)
-    assert rates.factors(net, optimizer, 0.0, True, scale_rate=False, overlay=0.05) == (1.0, 1.0)
+    factors = rates.factors(net, optimizer, 0.0, gradual=True, owns=False)
+    assert factors == (1.0, rates.OVERLAY_RETRAIN)
+    assert rates.factors(net, optimizer, 0.0, True, scale_rate=False, owns=False) == (1.0, 1.0)
 
 
 def test_rates_fall_to_a_tenth_along_a_cosine():
