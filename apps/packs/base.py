@@ -1,6 +1,11 @@
 """The base of a pack: its pretrained trunk, slightly pruned and kept for all tasks."""
 
+from collections.abc import Callable
+
+import keras
+
 import packnet_tf
+from packnet_tf.apps.packs import rates
 
 BASE = "base"  # the default name, and the key of the note that a new pack is to get a base
 BASE_IMAGES = 2000  # images to repair it on; more cost more time than they gain
@@ -49,15 +54,40 @@ def reused(net: packnet_tf.PackNet, reuse: str) -> str | list[str]:
     return reuse if reuse in ("all", "none") else reuse.split(",")
 
 
-def optimizer_name(net: packnet_tf.PackNet, name: str, owns: bool = True) -> str:
+def optimizer_name(
+    net: packnet_tf.PackNet, name: str, owns: bool = True, statistics: str = "task"
+) -> str:
     """Resolves the setting `optimizer`: "auto" is "adam" beside an adopted trunk, else "sgd".
+
+    A task with an overlay trains all weights at first, as an individual network: "auto" is "adam"
+    with the trunk's statistics, and "sgd" with those of batches.
 
     Args:
         net: the pack.
         name: the setting.
-        owns: whether the task owns weights. One with an overlay trains all weights at first, for
-            which "sgd" is better.
+        owns: whether the task owns weights; False: it has an overlay.
+        statistics: see `PackNet.add_task`.
     """
     if name != "auto":
         return name
-    return "adam" if owns and (net.base or coming_base(net)) else "sgd"
+    careful = statistics == "trunk" if not owns else net.base or coming_base(net)
+    return "adam" if careful else "sgd"
+
+
+def optimizer_of_open(
+    net: packnet_tf.PackNet, name: str, accumulation: int = 1
+) -> Callable[[float], keras.optimizers.Optimizer]:
+    """Returns a function from a learning rate to an optimizer for the task that is open by then.
+
+    Args:
+        net: the pack.
+        name: the setting `optimizer`.
+        accumulation: batches whose gradients make one update.
+    """
+
+    def new_optimizer(rate: float) -> keras.optimizers.Optimizer:
+        task = net.state.need_open("train")
+        found = optimizer_name(net, name, task.owns, task.statistics)
+        return rates.optimizer(found, accumulation)(rate)
+
+    return new_optimizer

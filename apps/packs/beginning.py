@@ -16,6 +16,7 @@ import numpy as np
 from packnet_tf.apps.images.heads import calibrated_head
 from packnet_tf.apps.images.trunks import is_trained
 from packnet_tf.backend.distribution import scope_of, strategy_of
+from packnet_tf.net import PackNet
 from packnet_tf.normalization.statistics import moves_statistics, update_statistics
 from packnet_tf.training.heads import collect, fitted_head, linear_accuracy, next_features
 
@@ -24,7 +25,8 @@ TRIAL_STEPS = 100  # with fewer, a task with batch statistics has not caught up 
 # The factor on the learning rate with the trunk's statistics: batch statistics, which dampen steps
 # that are too large, are missing then.
 TRUNK_RATE = 1 / 3
-TRUNK_RATE_OF_ALL = 1 / 10  # if all weights train
+# If all weights train: 0.0001 where the rate is 0.003, as in Keras's guide to transfer learning.
+TRUNK_RATE_OF_ALL = 1 / 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,17 +82,24 @@ class Beginning:
 
 
 def begin(
-    net, name: str, images: Images, new_optimizer: Callable, rate: float, factor: float,
-    reuse: str | Sequence[str] = "all", statistics: str | None = None,
+    net: PackNet,
+    name: str,
+    images: Images,
+    new_optimizer: Callable,
+    *,
+    rate: float,
+    factor: float,
+    reuse: str | Sequence[str] = "all",
+    statistics: str | None = None,
     overlay: float | None = None,
-) -> Beginning:  # fmt: skip
+) -> Beginning:
     """Chooses the initial head and statistics of a pack's next task; the pack does not change.
 
     Args:
         net: the pack.
         name: name of the task, for messages.
         images: its data.
-        new_optimizer: function from a learning rate to an optimizer.
+        new_optimizer: function from a learning rate to an optimizer, called with the task open.
         rate: learning rate of the training.
         factor: see `heads.calibrated_head`.
         reuse, overlay: see `PackNet.add_task`.

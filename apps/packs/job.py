@@ -10,7 +10,14 @@ import packnet_tf
 from packnet_tf.apps.images.folders import Folder, shuffled
 from packnet_tf.apps.images.pipeline import Pipeline
 from packnet_tf.apps.packs import rates
-from packnet_tf.apps.packs.base import BASE_IMAGES, adopt, coming_base, optimizer_name, reused
+from packnet_tf.apps.packs.base import (
+    BASE_IMAGES,
+    adopt,
+    coming_base,
+    optimizer_name,
+    optimizer_of_open,
+    reused,
+)
 from packnet_tf.apps.packs.beginning import Images, begin
 from packnet_tf.apps.packs.floor import Floor
 from packnet_tf.apps.packs.opening import pixel_range
@@ -65,10 +72,9 @@ class Job:
                 "it own what is left.",
                 flush=True,
             )
-        optimizer = optimizer_name(net, plan.optimizer, owns=overlay is None)
         factors = rates.factors(
             net,
-            optimizer,
+            optimizer_name(net, plan.optimizer),
             self.prune,
             plan.gradual,
             plan.claim_ratio,
@@ -93,10 +99,16 @@ class Job:
             )
         reuse = reused(net, plan.reuse)
         begun = begin(
-            net, self.name, images, rates.optimizer(optimizer, plan.accumulation),
-            plan.learning_rate * factors[0], factors[0], reuse, memory.get("statistics"),
-            SHARES[-1] if overlay == "auto" else overlay,
-        )  # fmt: skip
+            net,
+            self.name,
+            images,
+            optimizer_of_open(net, plan.optimizer, plan.accumulation),
+            rate=plan.learning_rate * factors[0],
+            factor=factors[0],
+            reuse=reuse,
+            statistics=memory.get("statistics"),
+            overlay=SHARES[-1] if overlay == "auto" else overlay,
+        )
         memory["statistics"] = begun.statistics
         task = packnet_tf.Task(
             self.name,

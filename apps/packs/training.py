@@ -13,7 +13,7 @@ import tensorflow as tf
 import packnet_tf
 from packnet_tf.apps.images.folders import Folder, read_folders, readable
 from packnet_tf.apps.packs import rates
-from packnet_tf.apps.packs.base import coming_base, optimizer_name, reused
+from packnet_tf.apps.packs.base import coming_base, optimizer_of_open, reused
 from packnet_tf.apps.packs.job import Job
 from packnet_tf.apps.packs.opening import check_shapes, open_pack, pixel_range
 from packnet_tf.apps.packs.overlay import overlay_of, shared_out
@@ -150,7 +150,7 @@ def _trainer(
     settings = dataclasses.asdict(plan)
     return packnet_tf.PackTrainer(
         net,
-        lambda rate: rates.optimizer(_optimizer(plan, net), plan.accumulation)(rate),
+        optimizer_of_open(net, plan.optimizer, plan.accumulation),
         epochs=plan.prune_epoch,
         retrain_epochs=plan.epochs - plan.prune_epoch,
         prune=[
@@ -166,11 +166,6 @@ def _trainer(
         on_commit=lambda task: net.save(plan.pack) if chief else None,
         **_rates(plan),
     )
-
-
-def _optimizer(plan: Plan, net: packnet_tf.PackNet) -> str:
-    """Returns the optimizer of the open task."""
-    return optimizer_name(net, plan.optimizer, owns=net.state.need_open("train").owns)
 
 
 def _resume(trainer: packnet_tf.PackTrainer) -> None:

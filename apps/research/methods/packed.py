@@ -98,9 +98,15 @@ def _learn(
         images, reuse = task.images(), reused(net, options.reuse)
         if settings.head == "new":
             begun = begin(
-                net, task.name, images, rates.optimizer(optimizer),
-                settings.learning_rate * factors[0], factors[0], reuse, memory.get("statistics"),
-            )  # fmt: skip
+                net,
+                task.name,
+                images,
+                rates.optimizer(optimizer),
+                rate=settings.learning_rate * factors[0],
+                factor=factors[0],
+                reuse=reuse,
+                statistics=memory.get("statistics"),
+            )
         else:
             head = job.head(task, next_features(net, reuse=reuse), False, factors[0])
             begun = Beginning(head, "task", {})

@@ -24,8 +24,10 @@ def test_a_task_below_a_linear_head_becomes_that_head(killed, tmp_path, monkeypa
     place = write_place(tmp_path)
     real_begin, real_save, saves = job.begin, packnet_tf.PackNet.save, []
 
-    def begin(*arguments):
-        return dataclasses.replace(real_begin(*arguments), kept_head=1.1)  # nothing reaches it
+    def begin(*arguments, **more):
+        return dataclasses.replace(
+            real_begin(*arguments, **more), kept_head=1.1
+        )  # nothing reaches it
 
     def save(net, path):
         saves.append(path)

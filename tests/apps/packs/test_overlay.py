@@ -35,8 +35,10 @@ def test_a_full_pack_takes_a_task(full, capsys):
 def test_a_task_below_a_linear_head_becomes_that_head_and_overrides_nothing(full, monkeypatch):
     real_begin = job.begin
 
-    def begin(*arguments):
-        return dataclasses.replace(real_begin(*arguments), kept_head=1.1)  # nothing reaches it
+    def begin(*arguments, **more):
+        return dataclasses.replace(
+            real_begin(*arguments, **more), kept_head=1.1
+        )  # nothing reaches it
 
     monkeypatch.setattr(job, "begin", begin)
     train(task_plan(full, task="greys", overlay="0.1"))
