@@ -64,7 +64,9 @@ class Job:
         if coming_base(net):
             some = pipeline.evaluation(files["train"][:BASE_IMAGES])
             adopt(net, coming_base(net), some, plan.adopt_ratio, plan.adopt_epochs)
-        overlay = overlay_of(plan, self.prune, net.capacity().free)
+        overlay = overlay_of(
+            plan.overlay, self.prune, net.capacity().free, plan.reuse, plan.claim_ratio
+        )
         if overlay is not None and not plan.all_override:
             print(
                 f"{self.name}: few packed weights are free, so it overrides weights of others, 1 "

@@ -1,19 +1,16 @@
-"""Which tasks of `packnet train` override weights, in place of owning some."""
+"""Which tasks override weights, in place of owning some."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from packnet_tf.packing.pruning import check_ratio
 from packnet_tf.planning import LEAST_OWNED
-
-if TYPE_CHECKING:
-    from packnet_tf.apps.packs.plan import Plan
 
 Overlay = float | Literal["auto"] | None  # as `packnet_tf.Task` takes it
 WAYS = ("when_full", "auto", "none")  # values of the setting `overlay` other than a share
 
 
-def overlay_setting(overlay: str) -> Overlay:
+def overlay_setting(overlay: str | float) -> Overlay:
     """Returns what the setting `overlay` gives to all tasks; None for `when_full` and `none`.
 
     Raises:
@@ -25,43 +22,49 @@ def overlay_setting(overlay: str) -> Overlay:
         return check_ratio(float(overlay), "overlay")
     except ValueError:
         raise ValueError(
-            f"--overlay={overlay} is none of {', '.join(WAYS)} and no fraction of the packed "
-            "weights. Write --overlay=0.05 for a twentieth."
+            f"overlay={overlay} is none of {', '.join(WAYS)} and no fraction of the packed "
+            "weights. Write overlay=0.05 for a twentieth."
         ) from None
 
 
-def overlay_of(plan: "Plan", prune: object, free: float) -> Overlay:
+def overlay_of(
+    setting: str | float, prune: object, free: float, reuse: str, claim_ratio: float = 1.0
+) -> Overlay:
     """Returns the overlay of a task.
 
     Args:
-        plan: the settings of the command.
+        setting: see `Plan.overlay`.
         prune: the task's ratio or `Auto`; `Auto`, whose ratio is not known yet, counts as 0.
         free: fraction of the packed weights that is free, 0 to 1.
+        reuse: see `base.reused`.
+        claim_ratio: fraction of the free weights that it would claim.
     """
-    if plan.overlay != "when_full":
-        return overlay_setting(plan.overlay)
-    if plan.reuse == "none":  # it sees no weights that it could override
+    if setting != "when_full":
+        return overlay_setting(setting)
+    if reuse == "none":  # it sees no weights that it could override
         return None
     ratio = prune if isinstance(prune, float) else 0.0
-    return "auto" if free * plan.claim_ratio * (1.0 - ratio) < LEAST_OWNED else None
+    return "auto" if free * claim_ratio * (1.0 - ratio) < LEAST_OWNED else None
 
 
-def shared_out(plan: "Plan", prunes: Sequence, free: float) -> tuple[list[float], list[int]]:
+def shared_out(
+    setting: str | float, prunes: Sequence, free: float, reuse: str
+) -> tuple[list[float], list[int]]:
     """Plans which tasks own weights.
 
     Args:
-        plan: the settings of the command.
-        prunes: the ratio or `Auto` of each task.
+        setting, reuse: as for `overlay_of`.
+        prunes: the ratio of each task.
         free: fraction of the packed weights that is free before, 0 to 1.
 
     Returns:
         The ratios of the tasks that own weights, and the positions of the others.
     """
     owning, others = [], []
-    for place, prune in enumerate(prunes):
-        if overlay_of(plan, prune, free) is None:
-            owning.append(prune)
-            free *= prune if isinstance(prune, float) else 0.0
+    for place, ratio in enumerate(prunes):
+        if overlay_of(setting, ratio, free, reuse) is None:
+            owning.append(ratio)
+            free *= ratio
         else:
             others.append(place)
     return owning, others

@@ -205,7 +205,7 @@ def _check_room(plan: Plan, net, prunes: list) -> None:
         if task in (*owning, *others):
             continue
         seen = seen_numbers(reused(net, plan.reuse), owning, others)[:-1]
-        overlay = overlay_of(plan, prune, free)
+        overlay = overlay_of(plan.overlay, prune, free, plan.reuse, plan.claim_ratio)
         if overlay is None and free == 0:
             raise ValueError(
                 f"The pack '{plan.pack}' will have no free weights for task '{task}'. Leave out "
@@ -279,7 +279,7 @@ def _print_plan(plan: Plan, net, prunes: list) -> None:
         return
     coming = coming_base(net) is not None
     free = plan.adopt_ratio if coming else net.capacity().free
-    owning, others = shared_out(plan, prunes, free)
+    owning, others = shared_out(plan.overlay, prunes, free, plan.reuse)
     shares, first = planned(owning, free), len(net.tasks) + coming + 1
     if owning:
         print(plan_table(shares, first), flush=True)

@@ -13,6 +13,7 @@ All differences are in this file:
 
 import dataclasses
 
+from packnet_tf.apps.packs.overlay import overlay_setting
 from packnet_tf.apps.packs.plan import Learning, Plan
 from packnet_tf.apps.settings import like, setting
 
@@ -94,6 +95,10 @@ class Packing:
     )
     base_epochs: int = like(Plan, "adopt_epochs")
     reuse: str = like(Plan, "reuse", choices=("auto", "all", "none"))
+    overlay: str | float = like(Plan, "overlay")
+
+    def __post_init__(self) -> None:
+        overlay_setting(self.overlay)  # refuses others
 
 
 @dataclasses.dataclass(frozen=True)

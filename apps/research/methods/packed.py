@@ -9,13 +9,22 @@ from keras import ops
 import packnet_tf
 from packnet_tf.apps.images.trunks import is_trained
 from packnet_tf.apps.packs import rates
-from packnet_tf.apps.packs.base import BASE, adopt, default_restart, optimizer_name, reused
+from packnet_tf.apps.packs.base import (
+    BASE,
+    adopt,
+    default_restart,
+    optimizer_name,
+    optimizer_of_open,
+    reused,
+)
 from packnet_tf.apps.packs.beginning import Beginning, begin
 from packnet_tf.apps.packs.floor import Floor
+from packnet_tf.apps.packs.overlay import overlay_of
 from packnet_tf.apps.research.methods.job import Job, TaskData, accuracy, network_bytes
 from packnet_tf.apps.research.settings import Packing
 from packnet_tf.backend.json_files import write_json
 from packnet_tf.reporting.history import History
+from packnet_tf.trainer.overlay_search import SHARES
 from packnet_tf.trainer.run import HISTORY, PACK
 from packnet_tf.training.heads import next_features
 
@@ -39,11 +48,7 @@ def pack_tasks(job: Job) -> dict:
     for task, way in zip(job.tasks, _prunes(options, len(job.tasks)), strict=True):
         if task.name not in net.tasks:
             job.seed(task.place)
-            optimizer = optimizer_name(net, task.settings.optimizer)
-            factors = rates.factors(
-                net, optimizer, way, options.gradual, scale_rate=options.scale_rate
-            )
-            _learn(net, job, task, way, options, optimizer, factors, directory)
+            _learn(net, job, task, way, options, directory)
         if len(state["test"]) == task.place:
             seen = job.tasks[: task.place + 1]
             views |= {t.name: net.task_model(t.name) for t in seen if t.name not in views}
@@ -89,10 +94,22 @@ def _prunes(options: Packing, count: int) -> list:
 
 
 def _learn(
-    net, job: Job, task: TaskData, way, options: Packing, optimizer: str, factors, directory
+    net: packnet_tf.PackNet, job: Job, task: TaskData, way, options: Packing, directory
 ) -> None:
     """Trains and commits a task; replaces it by a linear head if it ends below one."""
     settings, floors, began = task.settings, [], time.perf_counter()
+    overlay = overlay_of(options.overlay, way, net.capacity().free, options.reuse)
+    if isinstance(overlay, float):
+        way = 0.0  # the overlay's share decides
+    new_optimizer = optimizer_of_open(net, settings.optimizer)
+    factors = rates.factors(
+        net,
+        optimizer_name(net, settings.optimizer),
+        way,
+        options.gradual,
+        scale_rate=options.scale_rate,
+        owns=overlay is None,
+    )
 
     def prepare(net, memory: dict) -> packnet_tf.Task:
         images, reuse = task.images(), reused(net, options.reuse)
@@ -101,11 +118,12 @@ def _learn(
                 net,
                 task.name,
                 images,
-                rates.optimizer(optimizer),
+                new_optimizer,
                 rate=settings.learning_rate * factors[0],
                 factor=factors[0],
                 reuse=reuse,
                 statistics=memory.get("statistics"),
+                overlay=SHARES[-1] if overlay == "auto" else overlay,
             )
         else:
             head = job.head(task, next_features(net, reuse=reuse), False, factors[0])
@@ -122,6 +140,7 @@ def _learn(
             reuse=reuse,
             reference=begun.reference,
             rate_factors=tuple(factor * begun.rate_factor for factor in factors),
+            overlay=overlay,
         )
         floors.append((Floor(made, begun, images), memory["seconds"]))
         return made
@@ -133,7 +152,7 @@ def _learn(
     first, then = rates.of_phases(settings, settings.decay, settings.decay_every)
     packnet_tf.PackTrainer(
         net,
-        rates.optimizer(optimizer),
+        new_optimizer,
         epochs=settings.prune_epoch,
         retrain_epochs=settings.epochs - settings.prune_epoch,
         learning_rate=first,

@@ -52,7 +52,7 @@ def test_packing_has_our_defaults_and_any_of_them_can_be_another():
     assert ours == {
         "prune": 0.75, "gradual": True, "scale_rate": True, "max_drop": 0.01,
         "biases": "shared", "norms": "per_task", "restart": "auto", "base": 0.3, "base_epochs": 2,
-        "reuse": "auto",
+        "reuse": "auto", "overlay": "when_full",
     }  # fmt: skip
     assert paper == {**ours, "norms": "shared"}
 
