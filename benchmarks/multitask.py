@@ -91,18 +91,17 @@ def run_in_turns(files: dict[str, list[str]], repeats: int) -> tuple[dict, dict]
     """
     loads: dict[str, list] = {form: [] for form in files}
     times: dict[str, list] = {form: [] for form in files}
+    asked = dict.fromkeys(files) | {"one of five": [True] + [False] * (TASKS - 1)}
     for _ in range(repeats):
         with contextlib.ExitStack() as stack:
             processes = {form: stack.enter_context(worker()) for form in files}
             for form, process in processes.items():
                 process.submit(onnx_session.load, *files[form], threads=1).result()
-                asked = [True] + [False] * (TASKS - 1) if form == "one of five" else None
-                process.submit(onnx_session.ask, asked).result()
-                process.submit(onnx_session.time_runs, 1, 0).result()  # plans the memory
+                process.submit(onnx_session.time_runs, 1, 0, asked[form]).result()  # plans memory
                 loads[form].append(process.submit(onnx_session.resident).result())
             for _ in range(TURNS):
                 for form, process in processes.items():
-                    runs = process.submit(onnx_session.time_runs, 1, TURN).result()
+                    runs = process.submit(onnx_session.time_runs, 1, TURN, asked[form]).result()
                     times[form].append(statistics.median(runs))
     return loads, times
 

@@ -9,7 +9,6 @@ from benchmarks.process_memory import memory, restart_peak
 from benchmarks.rows import seconds_of
 
 _sessions = []  # the sessions of this process
-_asked = {}  # the input of a multitask file that says which tasks are to answer
 _before = None  # memory before loading
 
 
@@ -35,12 +34,8 @@ def load(*paths: str, threads: int = 0) -> dict[str, float]:
     for path in paths:
         opened = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         _sessions.append(opened)
-    seconds, after = time.perf_counter() - began, memory()
-    return {
-        "seconds": seconds,
-        "resident": after.own - _before.own,
-        "load peak": after.peak - _before.resident,
-    }
+    seconds, peak = time.perf_counter() - began, memory().peak
+    return {"seconds": seconds, "resident": resident(), "load peak": peak - _before.resident}
 
 
 def resident() -> float:
@@ -48,21 +43,20 @@ def resident() -> float:
     return memory().own - _before.own
 
 
-def ask(tasks: list[bool] | None) -> None:
-    """Chooses the tasks of a multitask file that are to answer; None for all."""
-    import numpy as np
+def time_runs(batch: int, seconds: float, tasks: list[bool] | None = None) -> list[float]:
+    """Runs a batch once, and again until the sum of the times reaches `seconds`; returns times.
 
-    if tasks is not None:
-        _asked["tasks"] = np.array(tasks)
-
-
-def time_runs(batch: int, seconds: float) -> list[float]:
-    """Runs a batch once, and again until the sum of the times reaches `seconds`; returns times."""
+    Args:
+        batch: the number of inputs.
+        seconds: how long to run.
+        tasks: of a multitask file, which tasks are to answer; None for all.
+    """
     import numpy as np
 
     [entry] = _sessions[0].get_inputs()
     feed = {entry.name: np.random.default_rng(0).random((batch, *entry.shape[1:]), np.float32)}
-    feed |= _asked
+    if tasks is not None:
+        feed["tasks"] = np.array(tasks)
     times = []
     while not times or sum(times) < seconds:
         times.append(seconds_of(lambda: [opened.run(None, feed) for opened in _sessions]))

@@ -9,7 +9,7 @@ from packnet_tf.backend.types import AnyData, AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
 from packnet_tf.export.exported import Exported, say_written
 from packnet_tf.export.files import beside, remove_leftovers
-from packnet_tf.export.options import ExportOptions
+from packnet_tf.export.options import read_options
 from packnet_tf.export.runtime.batches import check_by_task
 from packnet_tf.export.task_graph import Data, TaskGraph
 from packnet_tf.net import PackNet
@@ -58,11 +58,11 @@ def export_onnx(
         >>> difference < 1e-4
         True
     """
-    path, export_options = checked_file(path), ExportOptions(**options)
+    path = checked_file(path)
+    export_options = read_options(options, calibrated=calibration is not None)
     graph = TaskGraph(net, task, export_options)
     with beside(path.parent) as folder:
-        data = Data(samples, calibration)
-        entry = graph.finish(graph.converted.bake(), folder / path.name, data)
+        entry = graph.export(folder / path.name, Data(samples, calibration))
     kept = [other["file"] for other in entry["external"]]
     remove_leftovers(path.parent, glob.escape(path.name), kept)
     say_written(entry, verbose)
@@ -116,9 +116,10 @@ def export_all(
         ['model_task1.onnx']
     """
     exported, files = chosen(net, tasks), manifests.file_names(names, net.tasks)
-    directory, export_options = pathlib.Path(directory), ExportOptions(**options)
+    directory = pathlib.Path(directory)
     check_data(net, samples, evaluate)
     calibration = per_task(net, exported, calibration)
+    export_options = read_options(options, calibrated=is_given(calibration))
     old = manifests.read(directory)
     manifest = (
         manifests.empty(manifests.FILES)
@@ -133,7 +134,7 @@ def export_all(
             data = Data(
                 (samples or {}).get(name), calibration.get(name), (evaluate or {}).get(name)
             )
-            entry = graph.finish(graph.converted.bake(), folder / files[name], data)
+            entry = graph.export(folder / files[name], data)
             say_written(entry, verbose)
             manifest = manifests.with_task(manifest, entry)
         manifests.write(folder, manifest)
@@ -161,7 +162,7 @@ def chosen(net: PackNet, tasks: Sequence[str] | None) -> list[str]:
     """Returns the names of the tasks to export.
 
     Raises:
-        ValueError: there is no committed task, or a name is unknown.
+        ValueError: there is no committed task, or a name is unknown or there twice.
     """
     if isinstance(tasks, str):
         raise ValueError(f"tasks is a list of names; got {tasks!r}. Write tasks=[{tasks!r}].")
@@ -171,6 +172,8 @@ def chosen(net: PackNet, tasks: Sequence[str] | None) -> list[str]:
             "There is no committed task to export. Train one and call net.commit() first."
         )
     for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"tasks names '{name}' twice. Name each task once.")
         net.classes(name)  # raises for an unknown name, before any work is done
     return names
 
@@ -216,6 +219,11 @@ def per_task(
     if isinstance(calibration, Iterator):  # every task iterates over it
         calibration = list(calibration)
     return dict.fromkeys(names, calibration)
+
+
+def is_given(calibration: Mapping[str, AnyData]) -> bool:
+    """Whether there are calibration inputs for a task."""
+    return any(given is not None for given in calibration.values())
 
 
 def _manifest_to_update(net: PackNet, directory: pathlib.Path, names: Sequence[str]) -> dict:

@@ -12,11 +12,10 @@ import numpy as np
 
 from packnet_tf.backend.types import AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
-from packnet_tf.export.bundle.shared_file import digest
 from packnet_tf.export.bundle.shared_weights import overlay_of
 from packnet_tf.export.bundle.stored import decode, encode, precisions_of, seen_weights
-from packnet_tf.export.graph.constants import calculated_constants
-from packnet_tf.export.options import ExportOptions
+from packnet_tf.export.graph.constants import calculated_constants, digest
+from packnet_tf.export.options import LIMITS, ExportOptions
 from packnet_tf.export.runtime.batches import check_by_task
 from packnet_tf.export.runtime.session import session
 from packnet_tf.export.task_graph import TaskGraph, described
@@ -24,9 +23,6 @@ from packnet_tf.net import PackNet
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-
-# Largest accepted differences in lower precisions, relative to the largest output.
-LIMITS = {"float16": 0.05, "int8": 0.5}
 
 
 @dataclasses.dataclass

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from packnet_tf.export.options import LIMITS
 from packnet_tf.reporting.tables import AsTable, Table, count_bytes
 
 LOSS = 0.01  # accuracy that a lower precision may cost without a warning
@@ -38,8 +39,16 @@ class Exported(AsTable, dict):
 
     @property
     def warnings(self) -> list[str]:
-        """A sentence for each file whose accuracy is clearly below that of its task in Keras."""
-        return [
+        """A sentence for each file whose accuracy or outputs are far from its task in Keras."""
+        far = [
+            f"WARNING: task '{task['task']}' in {precision} differs from Keras by "
+            f"{difference:.1%} of its largest output, more than the {LIMITS[precision]:.0%} that "
+            f"packnet verify accepts. {_remedy(task)}"
+            for task in self["tasks"]
+            if (precision := task["precision"]) in LIMITS
+            and (difference := task["relative_difference"]) > LIMITS[precision]
+        ]
+        return far + [
             f"WARNING: task '{task['task']}' in {task['precision']} gets "
             f"{found['accuracy']:.1%} of {found['images']} images right, and "
             f"{found['keras_accuracy']:.1%} in Keras. {_remedy(task)}"

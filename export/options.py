@@ -1,9 +1,11 @@
 """The options of an export. Imports neither Keras nor TensorFlow."""
 
 import dataclasses
+import difflib
 import math
 import numbers
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,8 @@ from packnet_tf.export.graph.precision import PRECISIONS
 from packnet_tf.export.graph.preprocessing import OPSET as RESIZE_OPSET
 from packnet_tf.export.graph.preprocessing import ORDERS, PREPROCESSINGS
 
+# Largest accepted differences in lower precisions, relative to the largest output.
+LIMITS = {"float16": 0.05, "int8": 0.5}
 DEFAULT_OPSET = 17
 # Softmax and Split have the meaning used here from 13 on; the converter supports up to 18.
 OPSETS = (13, 18)
@@ -163,6 +167,33 @@ class ExportOptions:
                         f"{name}={value!r} is for files that take pictures. Add "
                         'preprocessing="uint8", or leave it out.'
                     )
+
+
+def read_options(
+    given: Mapping[str, Any], unfit: Mapping[str, str] | None = None, *, calibrated: bool = False
+) -> ExportOptions:
+    """Returns the options that an exporter is given as keyword arguments.
+
+    Args:
+        given: the keyword arguments.
+        unfit: for names that other exporters take, a sentence that says why this one does not.
+        calibrated: whether there are inputs for a calibration.
+
+    Raises:
+        TypeError: an option is not known; the message names the nearest one.
+        ValueError: an option does not fit.
+    """
+    known = [field.name for field in dataclasses.fields(ExportOptions)]
+    for name in given:
+        if name in (unfit or {}):
+            raise TypeError(f"{(unfit or {})[name]} Leave {name} out.")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1) or known
+            raise TypeError(f"The export has no option '{name}'. Write {' or '.join(near)}.")
+    options = ExportOptions(**given)
+    if calibrated and options.precision != "int8":
+        raise ValueError(f"calibration is for 'int8', not for '{options.precision}'. Leave it out.")
+    return options
 
 
 def _is_whole(value: object) -> bool:

@@ -38,6 +38,9 @@ from packnet_tf.packing.weight import PackedWeight
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
+    from onnxruntime import InferenceSession
+
+    from packnet_tf.export.runtime.task_session import TaskSession
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,22 +142,47 @@ class TaskGraph:
         """Drops the plain model, once its weights are in the graph."""
         del self.model, self.converted
 
+    def export(self, path: AnyPath, data: Data) -> dict:
+        """Writes the task with its weights in the file, and checks it; see `finish`."""
+        proto = self.lowered(self.converted.bake(), data)
+        return {**self.finish(proto, path, data), **self.calibrated(data)}
+
+    def lowered(self, proto: "ModelProto", data: Data) -> "ModelProto":
+        """Applies the options to a graph with weights.
+
+        Args:
+            proto: the `onnx.ModelProto`, in float32.
+            data: inputs to compare and calibrate on.
+
+        Returns:
+            The graph as it is written to the task's file.
+
+        Raises:
+            ValueError: the graph, before its precision is changed, differs from Keras by more than
+                the tolerance, or is too large for the change.
+        """
+        options = self.options
+        if options.precision != "float32":
+            if is_large(proto):
+                raise ValueError(
+                    f"The weights of task '{self.task}' take more than 2 GB, and the tools that "
+                    "change precision handle less. Leave precision out."
+                )
+            self.check_plain(proto, self.comparison.batches(data.samples))
+        feeds = self._feeds(data.calibration)
+        proto = to_precision(proto, options.precision, feeds, options.reduce_range)
+        return self.finalize_graph(proto)
+
     def finish(
-        self,
-        proto: "ModelProto",
-        path: AnyPath,
-        data: Data,
-        optimized: bool = False,
-        lowered: bool = False,
+        self, proto: "ModelProto", path: AnyPath, data: Data, *, optimized: bool = False
     ) -> dict:
-        """Applies the options to a graph with weights, writes it and checks it.
+        """Writes a finalized graph and checks it.
 
         Args:
             proto: the `onnx.ModelProto`; it may refer to files in the folder of `path`.
             path: the file to write, in a temporary folder of the caller.
-            data: inputs to compare, calibrate and evaluate on.
+            data: inputs to compare and evaluate on.
             optimized: also write and check `NAME.ort`, optimized by ONNX Runtime.
-            lowered: whether the weights are in the precision of the options already.
 
         Returns:
             The task's entry in the manifest.
@@ -162,34 +190,42 @@ class TaskGraph:
         Raises:
             ValueError: the graph differs from Keras by more than the tolerance.
         """
-        options = self.options
-        entry: dict[str, Any] = {}
-        if is_large(proto) and options.precision != "float32":
-            raise ValueError(
-                f"The weights of task '{self.task}' take more than 2 GB, and the tools that change "
-                "precision handle less. Leave precision out."
-            )
-        batches = self.comparison.batches(data.samples)
-        if not lowered:
-            if options.precision != "float32":
-                self.check_plain(proto, batches)
-                entry["calibrated"] = data.calibration is not None
-            feeds = self._feeds(data.calibration)
-            proto = to_precision(proto, options.precision, feeds, options.reduce_range)
-        proto, path = self.finalize_graph(proto), pathlib.Path(path)
+        path = pathlib.Path(path)
         files = save(proto, path)
-        onnx_session = session(path)
-        found = self.comparison.difference(onnx_session, batches)
-        if options.precision == "float32":
-            self.check(found)
+        found = self.measured(session(path), data)
         if optimized:
             files.append(path.with_suffix(".ort"))
             optimize(path, files[-1])
-            rounding = 0.0 if options.precision == "float32" else found.relative
+            rounding = 0.0 if self.options.precision == "float32" else found["relative_difference"]
+            batches = self.comparison.batches(data.samples)
             self.check(self.comparison.difference(session(files[-1]), batches), rounding)
+        written = [manifests.describe_file(file) for file in files]
+        whole = {**written[0], "external": written[1:], **described(proto)}
+        return {**self.facts(), **whole, **found}
+
+    def measured(self, opened: "InferenceSession | TaskSession", data: Data) -> dict:
+        """Compares an open file with Keras; returns the entries of the manifest about that.
+
+        Raises:
+            ValueError: a float32 file differs by more than the tolerance.
+        """
+        found = self.comparison.difference(opened, self.comparison.batches(data.samples))
+        if self.options.precision == "float32":
+            self.check(found)
+        entry: dict[str, Any] = {
+            "relative_difference": found.relative,
+            "absolute_difference": found.absolute,
+            "agreement": found.agreement,
+            "compared_inputs": found.samples,
+        }
         if data.evaluate is not None:
-            entry["evaluated"] = self.comparison.accuracy(onnx_session, data.evaluate)
-        return {**self._entry(proto, files, found), **entry}
+            entry["evaluated"] = self.comparison.accuracy(opened, data.evaluate)
+        return entry
+
+    def calibrated(self, data: Data) -> dict:
+        """Returns the entry of the manifest about the calibration of a lower precision."""
+        lower = self.options.precision != "float32"
+        return {"calibrated": data.calibration is not None} if lower else {}
 
     def finalize_graph(self, proto: "ModelProto") -> "ModelProto":
         """Gives a graph the inputs, outputs and metadata that the options request."""
@@ -226,8 +262,11 @@ class TaskGraph:
         """Returns batches for the calibration, as dicts by ONNX input name."""
         if calibration is None:
             return None
-        batches = input_batches(self.view, calibration, self.options.batch_size)
-        return [dict(zip(self.names, batch, strict=True)) for batch, _ in batches]
+        size = self.options.batch_size
+        batches = list(input_batches(self.view, calibration, size))
+        # What fills an incomplete batch would count as further inputs.
+        whole = [pair for pair in batches if pair[1] == size] if size else batches
+        return [dict(zip(self.names, batch, strict=True)) for batch, _ in whole or batches]
 
     def _describe(self, proto: "ModelProto") -> None:
         """Writes the task's name, its classes and other facts to the file's metadata."""
@@ -251,34 +290,20 @@ class TaskGraph:
         notes = {**self.net.notes, **(self.options.metadata or {})}
         return {str(key): str(value) for key, value in notes.items()}
 
-    def _entry(self, proto: "ModelProto", files: list[pathlib.Path], found: Difference) -> dict:
-        [path, *others] = files
+    def facts(self) -> dict:
+        """Returns the entries of the manifest about the task and the options."""
         return {
             "task": self.task,
             "number": self.number,
-            **manifests.describe_file(path),
-            "external": [manifests.describe_file(other) for other in others],
-            **described(proto),
             "classes": self.net.classes(self.task),
             "own_sha256": task_digest(self.net, self.task),
             "opset": self.options.opset,
             "precision": self.options.precision,
             "preprocessing": "trained" if self.pixels is None else self.pixels.facts(),
-            **measured(found),
             "options": self.options.changed(),
             "notes": self._notes(),
             "made_by": manifests.made_by(),
         }
-
-
-def measured(found: Difference) -> dict:
-    """Returns the entries of the manifest about a comparison with Keras."""
-    return {
-        "relative_difference": found.relative,
-        "absolute_difference": found.absolute,
-        "agreement": found.agreement,
-        "compared_inputs": found.samples,
-    }
 
 
 def described(proto: "ModelProto") -> dict:

@@ -145,7 +145,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         noted_images,
     )
     from packnet_tf.export import export_all, export_bundle, export_multitask
-    from packnet_tf.export.api import classifying
+    from packnet_tf.export.multitask.export_multitask import default_tasks
 
     net = packnet_tf.load(values.pack)
     given = _options(values)
@@ -153,7 +153,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         given["names"] = values.names
     given["progress"] = lambda name: print(f"Exporting {name} ...", flush=True)
     given["verbose"] = False
-    every = classifying(net, net.tasks) if values.multitask else list(net.tasks)
+    every = default_tasks(net) if values.multitask else list(net.tasks)
     tasks = values.task or every
     calibration, evaluate = None, {}
     if edge:

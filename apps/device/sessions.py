@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 from packnet_tf.apps import cli
 from packnet_tf.apps.device.weight_files import changed_weights, weight_files
 from packnet_tf.export.runtime.session import ProviderError, session
-from packnet_tf.export.runtime.task_session import TaskSession, tasks_in
+from packnet_tf.export.runtime.task_session import TaskSession, check_task, tasks_in
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -34,9 +34,8 @@ def sessions_of(
     known = tasks_in(opened)
     if not known:
         return [opened]
-    unknown = sorted({*(tasks or ())} - {*known})
-    if unknown:
-        raise ValueError(f"'{path}' has no task '{unknown[0]}'; it has {', '.join(known)}.")
+    for task in tasks or ():
+        check_task(task, known, f"'{path}'")
     return [TaskSession(opened, task) for task in known if not tasks or task in tasks]
 
 

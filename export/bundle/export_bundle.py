@@ -18,9 +18,15 @@ from packnet_tf.export.bundle.shared_weights import (
 from packnet_tf.export.convert.checksum import task_digest
 from packnet_tf.export.exported import Exported, say_written
 from packnet_tf.export.files import beside, relocate
-from packnet_tf.export.options import ExportOptions
+from packnet_tf.export.options import ExportOptions, read_options
 from packnet_tf.export.task_graph import Data, TaskGraph
 from packnet_tf.net import PackNet
+
+UNFIT = {
+    "calibration": "A bundle stores weights in int8 and computes in float32, so it needs no "
+    "calibration.",
+    "tasks": "A bundle holds all tasks.",
+}
 
 
 def export_bundle(
@@ -80,7 +86,7 @@ def export_bundle(
         >>> export_bundle(net, "update/", update_from="bundle/")
     """
     tasks, graph_files = chosen(net, None), manifests.file_names(names, net.tasks)
-    directory, export_options = pathlib.Path(directory), ExportOptions(**options)
+    directory, export_options = pathlib.Path(directory), read_options(options, UNFIT)
     _check_options(export_options)
     check_data(net, samples, evaluate)
     old = manifests.read(directory)
@@ -102,7 +108,8 @@ def export_bundle(
             relocate(proto, names_of_files)
             task = graph.task
             data = Data((samples or {}).get(task), None, (evaluate or {}).get(task))
-            entry = graph.finish(proto, folder / graph_files[task], data, optimized, True)
+            proto, path = graph.finalize_graph(proto), folder / graph_files[task]
+            entry = graph.finish(proto, path, data, optimized=optimized)
             say_written(entry, verbose)
             manifest = manifests.with_task(manifest, entry)
         manifest["shared"] = [_describe(file) for file in files if file.index]

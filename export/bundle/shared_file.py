@@ -1,6 +1,5 @@
 """`shared-HASH.data`: arrays that several graphs read, each stored once."""
 
-import hashlib
 import pathlib
 from collections.abc import Mapping
 
@@ -8,16 +7,9 @@ import numpy as np
 
 from packnet_tf.backend.types import AnyPath
 from packnet_tf.export.files import name_by_content
+from packnet_tf.export.graph.constants import digest
 
 ALIGNMENT = 64  # bytes; ONNX Runtime reads aligned weights in place
-
-
-def digest(array: np.ndarray) -> str:
-    """Returns a hash of an array's contents, 16 hexadecimal digits."""
-    head = f"{array.dtype.str}{array.shape}".encode()
-    return hashlib.blake2b(
-        np.ascontiguousarray(array).view(np.uint8).reshape(-1).data, digest_size=8, key=head[:64]
-    ).hexdigest()
 
 
 class SharedFile:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from packnet_tf.export.graph.constants import digest
 from packnet_tf.export.graph.walk import read_instead
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class GraphBuilder:
     def __init__(self, graph: "GraphProto") -> None:
         self._graph = graph
         self._nodes: list[NodeProto] = []
-        self._constants: dict[tuple, str] = {}
+        self._constants: dict[str, str] = {}
         self._count = itertools.count()
 
     def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
@@ -48,7 +49,7 @@ class GraphBuilder:
         """Adds a constant unless an equal one was added before; returns its name."""
         from onnx import numpy_helper
 
-        key = (value.dtype.str, value.shape, value.tobytes())
+        key = digest(value)
         if key not in self._constants:
             self._constants[key] = self._name()
             self._graph.initializer.append(numpy_helper.from_array(value, self._constants[key]))

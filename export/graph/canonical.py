@@ -9,7 +9,7 @@ import string
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
-from packnet_tf.export.graph.walk import graphs, node_reads, rename, within
+from packnet_tf.export.graph.walk import defined, graphs, node_reads, rename, within
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, GraphProto
@@ -150,9 +150,4 @@ def _short_names(graph: "GraphProto") -> Iterator[tuple[str, Iterator[str]]]:
         for letters in itertools.product(digits, repeat=length)
         if not letters[0].isdigit()
     )
-    for part in graphs(graph):
-        made = [tensor.name for tensor in part.initializer]
-        made += [entry.name for entry in part.input]
-        made += [name for node in part.node for name in (*node.input, *node.output)]
-        for name in made:
-            yield name, supply
+    yield from ((name, supply) for name in defined(graph))

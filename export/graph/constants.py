@@ -1,5 +1,6 @@
-"""Constant folding: the masked weights that a graph computes when it is loaded."""
+"""Constants of a graph: their contents, and those that it computes when it is loaded."""
 
+import hashlib
 import os
 import pathlib
 
@@ -7,6 +8,14 @@ import numpy as np
 
 from packnet_tf.backend.types import AnyPath
 from packnet_tf.export.graph.walk import within
+
+
+def digest(array: np.ndarray) -> str:
+    """Returns a hash of an array's contents, 16 hexadecimal digits."""
+    head = f"{array.dtype.str}{array.shape}".encode()
+    return hashlib.blake2b(
+        np.ascontiguousarray(array).view(np.uint8).reshape(-1).data, digest_size=8, key=head[:64]
+    ).hexdigest()
 
 
 def calculated_constants(path: AnyPath) -> list[np.ndarray]:

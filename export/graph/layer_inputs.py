@@ -103,7 +103,7 @@ def _session(
 ) -> Any:
     """Returns a function that calculates a value from others, the `run` of a session."""
     import onnxruntime
-    from onnx import ModelProto, helper
+    from onnx import ModelProto, TensorProto, helper
 
     part = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     part.graph.name, kinds = name, {entry.name: entry for entry in model.graph.input}
@@ -112,9 +112,10 @@ def _session(
     part.graph.initializer.extend(t for t in model.graph.initializer if t.name in used)
     # Layers are given floats; only inputs of the graph may be of another kind.
     part.graph.input.extend(
-        kinds.get(given) or helper.make_tensor_value_info(given, 1, None) for given in read
+        kinds.get(given) or helper.make_tensor_value_info(given, TensorProto.FLOAT, None)
+        for given in read
     )
-    part.graph.output.append(helper.make_tensor_value_info(name, 1, None))
+    part.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1  # threads would wait for short work
@@ -129,10 +130,11 @@ def windows(
     """Returns what the weights of a layer are multiplied with.
 
     Args:
-        values: what the layer is given, float32 (n, channels, ...) or (n, inputs) each.
+        values: what the layer is given, float32 (n, channels, ...) each; of a dense layer
+            (..., inputs).
         shape: shape of its kernel, outputs first.
         attributes: those of its node.
-        count: how many positions of a convolution, about.
+        count: how many positions, about.
 
     Returns:
         Float32 (groups, inputs of a weight, positions).
@@ -147,13 +149,15 @@ def _windows(
     """Returns the windows of a batch (groups, inputs of a weight, positions).
 
     Args:
-        images: float32 (n, channels, ...).
+        images: float32 (n, channels, ...); of a dense layer (..., inputs).
         shape: shape of the kernel, (outputs, channels, ...).
         attributes: those of the node.
         count: how many positions, about.
     """
     if len(shape) == 2:  # of a dense layer
-        return images.T[None]
+        rows = images.reshape(-1, images.shape[-1])
+        each = min(len(rows), max(1, count))
+        return rows[np.linspace(0, len(rows), each, endpoint=False).astype(int)].T[None]
     sizes, axes = shape[2:], tuple(range(2, len(shape)))
     ones = [1] * len(sizes)
     strides, dilations = (attributes.get(name, ones) for name in ("strides", "dilations"))

@@ -5,19 +5,19 @@ import logging
 import pathlib
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from packnet_tf.export.graph.layer_inputs import Feeds
 from packnet_tf.export.graph.rounding import round_kernels, rounded_by_sums
 from packnet_tf.export.graph.walk import graphs, node_reads, reads, within
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
 
-Feeds = Sequence[Mapping[str, np.ndarray]]
 PRECISIONS = ("float32", "float16", "int8")
 
 # Operators that compute on integers after calibration, or pass them on. Sums, products and softmax
@@ -47,8 +47,9 @@ def to_precision(
 
     - `float16`: half precision inside. For GPUs. Numbers beyond 65504 become 65504.
     - `int8`, calibrated: 8-bit weights with a scale per channel, and 8-bit activations in the
-      ranges found by calibration. Convolutions are rounded so that their outputs for these inputs
-      are close to those of float32, see `round_kernels`. For CPUs.
+      ranges found by calibration. Convolutions (not transposed ones) and dense layers are rounded
+      so that their outputs for these inputs are close to those of float32, see `round_kernels`.
+      For CPUs.
     - `int8`, not calibrated: matrix products use the range of the current batch, so an output
       depends slightly on the rest of the batch. Convolutions and recurrent layers store 8-bit
       weights but compute in float, because onnxruntime 1.31 is several times slower with integers.
@@ -144,15 +145,16 @@ def _to_int8(model: "ModelProto", feeds: Feeds | None, reduce_range: bool) -> "M
         # Fold normalisations into the convolutions before them. Symbolic shapes would need sympy.
         quantization.quant_pre_process(source, folded, skip_symbolic_shape=True)
         options: dict[str, Any] = {"per_channel": True, "reduce_range": reduce_range}
-        if feeds is None:  # a Gemm counts as a MatMul
+        kinds = ["MatMul", "Gather"] if feeds is None else CALIBRATED  # a Gemm counts as a MatMul
+        if any(within(node) for node in onnx.load(folded).graph.node):
             # onnxruntime 1.31 aborts if a Loop reads the output of an integer Gather.
-            bodies = any(within(node) for node in onnx.load(folded).graph.node)
-            kinds = ["MatMul"] if bodies else ["MatMul", "Gather"]
+            kinds = [kind for kind in kinds if kind != "Gather"]
+        if feeds is None:
             quantization.quantize_dynamic(folded, written, kinds, **options)
         else:
             options |= {"activation_type": quantization.QuantType.QUInt8}  # the fast one on x86
             options |= {"extra_options": {"MatMulConstBOnly": True}}  # not within attention
-            options |= {"op_types_to_quantize": CALIBRATED}
+            options |= {"op_types_to_quantize": kinds}
             quantization.quantize_static(folded, written, Reader(), **options)
         quantized = onnx.load(written)
         if feeds is not None:
@@ -178,8 +180,12 @@ def _store_as_integers(graph: "GraphProto") -> None:
             channel = STORED[node.op_type] % weight.ndim
             others = tuple(axis for axis in range(weight.ndim) if axis != channel)
             scales = np.abs(weight).max(others, keepdims=True, initial=1e-35) / 127  # never 0
-            integers = rounded_by_sums(weight / scales, channel).astype(np.int8)
-            floats.pop(name).CopyFrom(numpy_helper.from_array(integers, stored))
+            # A lookup adds up no weights.
+            table = node.op_type == "Gather"
+            steps = weight / scales
+            steps = np.rint(steps) if table else rounded_by_sums(steps, channel)
+            integers = numpy_helper.from_array(steps.astype(np.int8), stored)
+            floats.pop(name).CopyFrom(integers)
             graph.initializer.append(numpy_helper.from_array(scales, scale))
             nodes.append(helper.make_node("Cast", [stored], [cast], to=kind))
             nodes.append(helper.make_node("Mul", [cast, scale], [name]))

@@ -1,24 +1,24 @@
 """Rounds weights together, so that their errors do not add up."""
 
-from collections.abc import Mapping, Sequence
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from packnet_tf.export.graph.layer_inputs import LayerInputs, typical, windows
+from packnet_tf.export.graph.layer_inputs import Feeds, LayerInputs, typical, windows
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-POSITIONS = 8192  # positions in the outputs of a convolution that count, over all inputs
-WIDEST = 8192  # weights per output; a matrix of their mean products takes 0.5 GB
+POSITIONS = 8192  # positions in the outputs of a layer that count, over all inputs
+WIDEST = (
+    8192  # weights per output; about six matrices of their products, 0.5 GB each, are in memory
+)
 # Added to the mean square of every input, as a share of their mean: for rounding, and for weights
 # that make up for errors of earlier layers. Smaller ones fit the inputs, and lose on others.
-DAMPING, CAUTION = 0.1, 10.0
+DAMPING, FIT_DAMPING = 0.1, 10.0
 BLOCK = 64  # weights after which those of later blocks are updated
 PLAIN = {"alpha": 1.0, "beta": 1.0, "transA": 0}  # a Gemm that is a dense layer
-
-Feeds = Sequence[Mapping[str, np.ndarray]]
 
 
 def round_kernels(
@@ -29,8 +29,9 @@ def round_kernels(
     To round each weight to the nearest integer lets errors add up where inputs are alike in all
     images, such as those of a background. Here convolutions and dense layers are rounded in their
     order, each so that its outputs are close to those of the float32 graph, given the outputs of
-    the layers that are rounded already. The bias takes the mean of what remains. Scales stay as
-    they are, and weights that are 0 stay 0.
+    the layers that are rounded already. The bias takes the mean of what remains, except after a
+    MatMul, whose bias is a node of its own. Scales stay as they are, and weights that are 0 stay
+    0. A layer whose inputs are too large for their products in float32 keeps its weights.
 
     Args:
         quantized: a graph with DequantizeLinear nodes; its constants are changed in place.
@@ -55,33 +56,42 @@ def round_kernels(
     def store(name: str, integers: np.ndarray) -> None:
         held[name].CopyFrom(numpy_helper.from_array(integers, name))
 
-    layers = [node for node in quantized.graph.node if node.op_type in ("Conv", "Gemm")]
-    layers = [node for node in layers if node.name in twins]
-    some = typical(source, feeds)
-    exact_inputs = LayerInputs(source, some, [twins[node.name].input[0] for node in layers])
-    given_inputs = LayerInputs(quantized, some, [node.input[0] for node in layers])
-    rounded = set[str]()
-    for node in layers:
-        pair = exact_inputs.next(), given_inputs.next()
+    layers, rounded = [], set[str]()
+    for node in quantized.graph.node:
+        if node.op_type not in ("Conv", "Gemm", "MatMul") or node.name not in twins:
+            continue
         constants = [found for found in map(parts, node.input[1:]) if found is not None]
-        names = {name for name, _ in constants}
-        twin, attributes = twins[node.name], _attributes(node)
+        names, attributes = {name for name, _ in constants}, _attributes(node)
         if len(constants) < len(node.input) - 1 or names & rounded:
             continue  # a kernel that is calculated, or that an earlier layer has too
-        kernel, *biases = (numpy_helper.to_array(floats[name]) for name in twin.input[1:])
-        matrix = node.op_type == "Gemm" and not attributes.get("transB", 0)
-        kernel = kernel.T if matrix else kernel
-        if kernel[0].size > WIDEST or not PLAIN.items() <= {**PLAIN, **attributes}.items():
-            continue
-        exact, given = (windows(values, kernel.shape, attributes, POSITIONS) for values in pair)
+        kernel, *biases = (floats[name] for name in twins[node.name].input[1:])
+        dense = node.op_type != "Conv"
+        turned = dense and not attributes.get("transB", 0)  # inputs first
+        inputs = kernel.dims[0] if turned else math.prod(kernel.dims[1:])
+        matrix = len(kernel.dims) == 2 and PLAIN.items() <= (PLAIN | attributes).items()
+        if inputs <= WIDEST and (matrix or not dense):
+            layers.append((node, kernel, biases, constants, turned))
+            rounded |= names
+    some = typical(source, feeds)
+    exact_inputs = LayerInputs(source, some, [twins[node.name].input[0] for node, *_ in layers])
+    given_inputs = LayerInputs(quantized, some, [node.input[0] for node, *_ in layers])
+    for node, tensor, biases, constants, turned in layers:
+        pair = exact_inputs.next(), given_inputs.next()
+        kernel = numpy_helper.to_array(tensor)
+        kernel = kernel.T if turned else kernel
+        exact, given = (
+            windows(values, kernel.shape, _attributes(node), POSITIONS) for values in pair
+        )
         (name, scale), *others = constants
-        rounded |= names
-        integers, shift = rounded_kernel(kernel, scale, exact, given, largest, bool(biases))
-        store(name, integers.T if matrix else integers)
+        found = rounded_kernel(kernel, scale, exact, given, largest, bool(biases))
+        if found is None:
+            continue
+        integers, shift = found
+        store(name, integers.T if turned else integers)
         for bias, (name, scale) in zip(biases, others, strict=True):
             limits = np.iinfo(np.int32)
-            steps = np.clip(np.rint((bias + shift) / scale), limits.min, limits.max)
-            store(name, steps.astype(np.int32))
+            steps = np.rint((numpy_helper.to_array(bias) + shift) / scale)
+            store(name, np.clip(steps, limits.min, limits.max).astype(np.int32))
 
 
 def rounded_kernel(
@@ -91,7 +101,7 @@ def rounded_kernel(
     given: np.ndarray,
     largest: int,
     has_bias: bool,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Rounds a kernel so that it makes of the inputs that it is given what it makes of exact ones.
 
     Args:
@@ -103,7 +113,8 @@ def rounded_kernel(
         has_bias: whether a bias takes the difference of the means.
 
     Returns:
-        The int8 kernel, and what to add to the bias, (outputs,).
+        The int8 kernel, and what to add to the bias, (outputs,). None if the products of the inputs
+        exceed float32.
     """
     groups, inputs, positions = exact.shape
     weights = kernel.reshape(groups, -1, inputs).astype(np.float64)
@@ -113,11 +124,17 @@ def rounded_kernel(
         exact, given = (
             part - mean.astype(np.float32) for part, mean in zip((exact, given), means, strict=True)
         )
-    moments = np.matmul(given, given.transpose(0, 2, 1)).astype(np.float64) / positions
-    lacking = np.matmul(exact - given, given.transpose(0, 2, 1)).astype(np.float64) / positions
+    with np.errstate(over="ignore", invalid="ignore"):
+        moments, lacking = (
+            np.matmul(part, given.transpose(0, 2, 1)).astype(np.float64) / positions
+            for part in (given, exact - given)
+        )
+    if not (np.isfinite(moments).all() and np.isfinite(lacking).all()):
+        return None
     # The weights that make of the given inputs what these make of the exact ones; with least
     # squares, and a penalty for weights that differ.
-    fitted = weights + weights @ lacking @ np.linalg.inv(_damped(moments, CAUTION))
+    wanted = (weights @ lacking).transpose(0, 2, 1)
+    fitted = weights + np.linalg.solve(_damped(moments, FIT_DAMPING), wanted).transpose(0, 2, 1)
     fitted = np.where(weights == 0, 0.0, fitted)
     integers = rounded_together(fitted / steps, moments, largest)
     shift = weights @ means[0] - (integers * steps) @ means[1]

@@ -32,6 +32,15 @@ def reads(graph: "GraphProto") -> Iterator[str]:
             yield from node.input
 
 
+def defined(graph: "GraphProto") -> Iterator[str]:
+    """Yields the name of every input, constant and value of a graph and its subgraphs."""
+    for part in graphs(graph):
+        yield from (tensor.name for tensor in part.initializer)
+        yield from (entry.name for entry in part.input)
+        for node in part.node:
+            yield from filter(None, node.output)
+
+
 def node_reads(node: "NodeProto") -> list[str]:
     """Returns every name that a node and its subgraphs read."""
     return [*node.input, *(name for graph in within(node) for name in reads(graph))]

@@ -2,26 +2,33 @@
 
 import glob
 import json
-import pathlib
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from packnet_tf.backend.types import AnyData, AnyPath, Tensors
-from packnet_tf.export.api import check_data, checked_file, chosen, classifying, per_task
+from packnet_tf.export.api import (
+    check_data,
+    checked_file,
+    chosen,
+    classifying,
+    is_given,
+    per_task,
+)
 from packnet_tf.export.exported import Exported, say_written
 from packnet_tf.export.files import beside, remove_leftovers, save
 from packnet_tf.export.manifest import describe_file
 from packnet_tf.export.multitask.merge import merge
-from packnet_tf.export.options import ExportOptions
+from packnet_tf.export.options import read_options
 from packnet_tf.export.runtime.batches import input_batches
 from packnet_tf.export.runtime.session import session
-from packnet_tf.export.runtime.task_session import CHOICE, TaskSession
-from packnet_tf.export.task_graph import Data, TaskGraph, measured
+from packnet_tf.export.runtime.task_session import TASKS_INPUT, TaskSession
+from packnet_tf.export.task_graph import Data, TaskGraph, described
 from packnet_tf.net import PackNet
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+UNFIT = {"names": "A multitask file has the name that path gives it."}
 
 
 def export_multitask(
@@ -57,7 +64,8 @@ def export_multitask(
         **options: as for `export_onnx`.
 
     Returns:
-        A dict whose `tasks` list what was measured of each; it prints as a table. The file's
+        A dict whose `tasks` list the inputs of the file, the outputs of each task, and what was
+        measured of them; it prints as a table. The file's
         metadata `tasks` are a JSON dict by task: `classes`, and the names of its `outputs`.
 
     Raises:
@@ -71,65 +79,82 @@ def export_multitask(
         >>> session = onnxruntime.InferenceSession("all.onnx")
         >>> [logits] = session.run(["logits_birds"], {"image": images})
     """
-    path, export_options = checked_file(path), ExportOptions(**options)
-    names = chosen(net, (classifying(net, net.tasks) or None) if tasks is None else tasks)
+    path = checked_file(path)
+    names = chosen(net, default_tasks(net) if tasks is None else tasks)
     check_data(net, samples, evaluate)
-    import onnx
-
-    typical = _pooled(net, per_task(net, names, calibration))
-    graphs, models, entries = {}, {}, {}
-    with beside(path.parent) as folder, tempfile.TemporaryDirectory() as aside:
-        for name in names:
-            if progress is not None:
-                progress(name)
-            graphs[name] = graph = TaskGraph(net, name, export_options)
-            data = Data((samples or {}).get(name), typical, (evaluate or {}).get(name))
-            alone = pathlib.Path(aside) / f"{name}.onnx"
-            entries[name] = graph.finish(graph.converted.bake(), alone, data)
-            graph.drop_model()
-            models[name] = onnx.load(alone)
-        written = save(_merged(models, entries), folder / path.name)
+    calibration = per_task(net, names, calibration)
+    export_options = read_options(options, UNFIT, calibrated=is_given(calibration))
+    typical = _pooled(net, calibration)
+    graphs, models, data = {}, {}, {}
+    for name in names:
+        if progress is not None:
+            progress(name)
+        graphs[name] = graph = TaskGraph(net, name, export_options)
+        data[name] = Data((samples or {}).get(name), typical, (evaluate or {}).get(name))
+        models[name] = graph.lowered(graph.converted.bake(), data[name])
+        graph.drop_model()
+    merged, outputs = _merged(net, models)
+    whole = described(merged)
+    with beside(path.parent) as folder:
+        written = save(merged, folder / path.name)
         opened = session(written[0])
-        for name, graph in graphs.items():
-            batches = graph.comparison.batches((samples or {}).get(name))
-            found = graph.comparison.difference(TaskSession(opened, name), batches)
-            if export_options.precision == "float32":
-                graph.check(found)
-            entries[name] |= measured(found)
-        described = [describe_file(file) for file in written]
+        entries = [
+            {
+                **graph.facts(),
+                "inputs": whole["inputs"],
+                "outputs": [each for each in whole["outputs"] if each["name"] in outputs[name]],
+                **graph.measured(TaskSession(opened, name), data[name]),
+                **graph.calibrated(data[name]),
+            }
+            for name, graph in graphs.items()
+        ]
+        files = [describe_file(file) for file in written]
     remove_leftovers(path.parent, glob.escape(path.name), [file.name for file in written])
-    whole = {**described[0], "external": described[1:]}
-    say_written(whole, verbose)
-    return Exported({"tasks": [{**entry, **whole} for entry in entries.values()]})
+    file = {**files[0], "external": files[1:]}
+    say_written(file, verbose)
+    return Exported({"tasks": [{**entry, **file} for entry in entries]})
 
 
-def _merged(models: dict[str, "ModelProto"], entries: Mapping[str, dict]) -> "ModelProto":
-    """Returns one model for all tasks, with their facts in its metadata."""
+def default_tasks(net: PackNet) -> list[str]:
+    """Returns the tasks of a file by default: all but an adopted trunk without a head.
+
+    If there is nothing else, it is that trunk.
+    """
+    return classifying(net, net.tasks) or list(net.tasks)
+
+
+def _merged(
+    net: PackNet, models: Mapping[str, "ModelProto"]
+) -> tuple["ModelProto", dict[str, list[str]]]:
+    """Returns one model for all tasks, which describes them in its metadata; outputs by task."""
     import onnx
 
     first = next(iter(models.values()))
     facts = {entry.key: entry.value for entry in first.metadata_props}
-    described = {
-        name: {
-            "classes": entry["classes"],
-            "outputs": [f"{output['name']}_{name}" for output in entry["outputs"]],
-        }
-        for name, entry in entries.items()
+    outputs = {
+        name: [f"{entry.name}_{name}" for entry in model.graph.output]
+        for name, model in models.items()
     }
+    tasks = {name: {"classes": net.classes(name), "outputs": outputs[name]} for name in models}
     for key in ("task", "task_number", "classes"):
         facts.pop(key, None)
     proto = merge(models)
-    proto.doc_string = f"tasks {', '.join(map(repr, entries))} of a PackNet"
-    onnx.helper.set_model_props(proto, {**facts, CHOICE: json.dumps(described)})
-    return proto
+    proto.doc_string = f"tasks {', '.join(map(repr, models))} of a PackNet"
+    onnx.helper.set_model_props(proto, {**facts, TASKS_INPUT: json.dumps(tasks)})
+    return proto, outputs
 
 
 def _pooled(net: PackNet, calibration: Mapping[str, AnyData]) -> AnyData:
-    """Returns the calibration inputs of all tasks, as batches; None if there are none."""
-    batches = [
+    """Returns the calibration inputs of all tasks, as batches; None if no task has any.
+
+    Inputs that are given for several tasks count once.
+    """
+    distinct = {id(given): (name, given) for name, given in calibration.items()}
+    if not is_given(calibration):
+        return None
+    return [
         batch
-        for name, given in calibration.items()
+        for name, given in distinct.values()
         if given is not None
         for batch, _ in input_batches(net.task_model(name), given, None)
     ]
-    return batches or None

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from packnet_tf.export.graph.walk import graphs, rename, within
-from packnet_tf.export.runtime.task_session import CHOICE
+from packnet_tf.export.graph.constants import digest
+from packnet_tf.export.graph.walk import defined, graphs, rename, within
+from packnet_tf.export.runtime.task_session import TASKS_INPUT
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 
 def merge(models: Mapping[str, "ModelProto"]) -> "ModelProto":
@@ -30,11 +31,23 @@ def merge(models: Mapping[str, "ModelProto"]) -> "ModelProto":
         A model with the outputs `NAME_TASK` and a further input `tasks`, bool (tasks,), in the
         order of `models`: which of them to compute. It may be left out for all. The outputs of a
         task that is not computed have no rows. It has no metadata.
+
+    Raises:
+        ValueError: two inputs or outputs would have the same name.
     """
     from onnx import TensorProto, helper, numpy_helper
 
-    for task, model in models.items():
-        _make_unique(model.graph, f"{task}/")
+    outputs = {
+        task: [_with_any_batch(entry, f"{entry.name}_{task}") for entry in model.graph.output]
+        for task, model in models.items()
+    }
+    inputs = [entry.name for model in models.values() for entry in model.graph.input]
+    _check_names({*inputs}, {task: [entry.name for entry in outputs[task]] for task in models})
+    mark = "/"  # in the name of every value within the graph, and in that of no input or output
+    while any(mark in name for name in (*inputs, *(x.name for e in outputs.values() for x in e))):
+        mark += "/"
+    for place, model in enumerate(models.values()):
+        _make_unique(model.graph, f"{place}{mark}")
     shared = _Shared([model.graph for model in models.values()])
     first = next(iter(models.values()))
     merged = type(first)()
@@ -43,26 +56,23 @@ def merge(models: Mapping[str, "ModelProto"]) -> "ModelProto":
     graph = merged.graph
     for field in ("node", "initializer", "output", "value_info"):
         graph.ClearField(field)
-    graph.name = CHOICE
-    graph.input.append(helper.make_tensor_value_info(CHOICE, TensorProto.BOOL, [len(models)]))
+    graph.name, count = TASKS_INPUT, len(models)
+    graph.input.append(helper.make_tensor_value_info(TASKS_INPUT, TensorProto.BOOL, [count]))
     graph.initializer.extend(shared.constants)
-    graph.initializer.append(numpy_helper.from_array(np.ones(len(models), bool), CHOICE))
+    graph.initializer.append(numpy_helper.from_array(np.ones(count, bool), TASKS_INPUT))
     graph.node.extend(shared.nodes)
     rename(graph, shared.names)
     for place, (task, model) in enumerate(models.items()):
-        number, asked = f"{task}/number", f"{task}/asked"
+        number, asked = (f"{mark}{place}{mark}{what}" for what in ("number", "asked"))
         graph.initializer.append(numpy_helper.from_array(np.array(place), number))
-        graph.node.append(helper.make_node("Gather", [CHOICE, number], [asked]))
-        outputs = [
-            _named(x, f"{x.name.removeprefix(f'{task}/')}_{task}") for x in model.graph.output
-        ]
+        graph.node.append(helper.make_node("Gather", [TASKS_INPUT, number], [asked]))
         branches = {
             "then_branch": shared.branch(model.graph),
-            "else_branch": _nothing(model.graph.output),
+            "else_branch": _empty_branch(model.graph.output),
         }
-        names = [output.name for output in outputs]
+        names = [output.name for output in outputs[task]]
         graph.node.append(helper.make_node("If", [asked], names, **branches))
-        graph.output.extend(outputs)
+        graph.output.extend(outputs[task])
     return merged
 
 
@@ -113,7 +123,9 @@ class _Shared:
         # A branch cannot hand on a value of the outer graph as it is.
         copies = {x.name: f"{x.name}/copy" for x in graph.output if x.name not in made}
         nodes += [helper.make_node("Identity", [name], [copies[name]]) for name in copies]
-        outputs = [_named(entry, copies.get(entry.name, entry.name)) for entry in graph.output]
+        outputs = [
+            _with_any_batch(entry, copies.get(entry.name, entry.name)) for entry in graph.output
+        ]
         branch = helper.make_graph(nodes, "branch", [], outputs)
         rename(branch, {name: new for name, new in self.names.items() if name not in made})
         return branch
@@ -121,10 +133,12 @@ class _Shared:
 
 def _keys(graph: "GraphProto") -> dict[str, str]:
     """Returns for the name of each value of a graph a hash of how it is computed."""
+    from onnx import numpy_helper
+
     given = {"": "", **{entry.name: entry.name for entry in graph.input}}
     keys = dict(given)
     for tensor in graph.initializer:
-        keys[tensor.name] = _hash([_content(tensor)])
+        keys[tensor.name] = digest(numpy_helper.to_array(tensor))
     for node in graph.node:
         parts = [node.domain.encode(), node.op_type.encode()]
         parts += sorted(entry.SerializeToString(deterministic=True) for entry in node.attribute)
@@ -145,26 +159,39 @@ def _hash(parts: Iterable[bytes]) -> str:
     return found.hexdigest()
 
 
-def _content(tensor: "TensorProto") -> bytes:
-    from onnx import numpy_helper
-
-    array = numpy_helper.to_array(tensor)
-    return f"{array.dtype.str}{array.shape}".encode() + array.tobytes()
+def _check_names(inputs: set[str], outputs: Mapping[str, Sequence[str]]) -> None:
+    """Refuses names of a file that are the same."""
+    if TASKS_INPUT in inputs:
+        raise ValueError(
+            f"An input of the trunk is called '{TASKS_INPUT}', and so is the input that says which "
+            "tasks are to answer. Give the inputs other names: input_names=['image']."
+        )
+    makers: dict[str, str] = {}
+    for task, names in outputs.items():
+        for name in names:
+            if name in inputs:
+                raise ValueError(
+                    f"An input and an output of task '{task}' are both called '{name}'. Give the "
+                    "inputs other names: input_names=['image']."
+                )
+            if name in makers:
+                raise ValueError(
+                    f"The tasks '{makers[name]}' and '{task}' both have an output '{name}'. Leave "
+                    f"one out: tasks=['{task}']."
+                )
+            makers[name] = task
 
 
 def _make_unique(graph: "GraphProto", prefix: str) -> None:
     """Puts a prefix before every name in a graph, except those of its inputs."""
-    names: set[str] = set()
     for part in graphs(graph):
-        names |= {entry.name for entry in (*part.input, *part.initializer)}
         for node in part.node:
             node.ClearField("name")
-            names |= set(node.output)
-    names -= {entry.name for entry in graph.input} | {""}
+    names = {*defined(graph)} - {entry.name for entry in graph.input}
     rename(graph, {name: prefix + name for name in names})
 
 
-def _named(entry: "ValueInfoProto", name: str) -> "ValueInfoProto":
+def _with_any_batch(entry: "ValueInfoProto", name: str) -> "ValueInfoProto":
     """Returns a copy of an output under another name, with any number of rows."""
     copy = type(entry)()
     copy.CopyFrom(entry)
@@ -174,7 +201,7 @@ def _named(entry: "ValueInfoProto", name: str) -> "ValueInfoProto":
     return copy
 
 
-def _nothing(outputs: Iterable["ValueInfoProto"]) -> "GraphProto":
+def _empty_branch(outputs: Iterable["ValueInfoProto"]) -> "GraphProto":
     """Returns a branch whose outputs have no rows."""
     from onnx import helper, numpy_helper
 
@@ -185,5 +212,5 @@ def _nothing(outputs: Iterable["ValueInfoProto"]) -> "GraphProto":
         empty = np.zeros([0, *(size.dim_value for size in tensor.shape.dim[1:])], dtype)
         name = f"{entry.name}/empty"
         nodes.append(helper.make_node("Constant", [], [name], value=numpy_helper.from_array(empty)))
-        entries.append(_named(entry, name))
-    return helper.make_graph(nodes, "nothing", [], entries)
+        entries.append(_with_any_batch(entry, name))
+    return helper.make_graph(nodes, "empty", [], entries)

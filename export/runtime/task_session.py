@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-CHOICE = "tasks"  # the input that says which tasks are to answer, and the metadata about them
+TASKS_INPUT = "tasks"  # the input that says which tasks are to answer, and the metadata about them
 
 
 def tasks_in(session: "InferenceSession") -> list[str]:
@@ -20,6 +20,16 @@ def tasks_in(session: "InferenceSession") -> list[str]:
         session: an open file.
     """
     return list(_described(session))
+
+
+def check_task(task: str, known: Iterable[str], file: str = "The file") -> None:
+    """Refuses a task that a multitask file does not have.
+
+    Raises:
+        ValueError: it is not among the known tasks; the message names them.
+    """
+    if task not in known:
+        raise ValueError(f"{file} has no task '{task}'; it has {', '.join(known)}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +56,7 @@ class TaskSession:
         task: the task's name.
 
     Raises:
-        ValueError: the file has no such task.
+        ValueError: the file has no such task, or is not a multitask file.
 
     Example:
         >>> import onnxruntime
@@ -56,8 +66,11 @@ class TaskSession:
 
     def __init__(self, session: "InferenceSession", task: str) -> None:
         described = _described(session)
-        if task not in described:
-            raise ValueError(f"The file has no task '{task}'; it has {', '.join(described)}.")
+        if not described:
+            own = session.get_modelmeta().custom_metadata_map.get("task")
+            whose = "no file of this package" if own is None else f"the file of one task, '{own}'"
+            raise ValueError(f"This is {whose}. Run its session itself, without TaskSession.")
+        check_task(task, described)
         self._session, self._task = session, task
         self._facts = described[task]
         self._asked = np.array([name == task for name in described])
@@ -77,7 +90,7 @@ class TaskSession:
     def get_modelmeta(self) -> Facts:
         """Returns the metadata that the task's own file has."""
         facts = dict(self._session.get_modelmeta().custom_metadata_map)
-        del facts[CHOICE]
+        del facts[TASKS_INPUT]
         if self._facts["classes"] is not None:
             facts["classes"] = json.dumps(self._facts["classes"])
         return Facts({**facts, "task": self._task})
@@ -88,13 +101,30 @@ class TaskSession:
         Args:
             names: which outputs, as `get_outputs` names them; None for all.
             feeds: arrays by the names of the inputs.
+
+        Raises:
+            ValueError: the task has no such output.
         """
-        wanted = self._facts["outputs"]
-        if names is not None:
-            wanted = [f"{name}_{self._task}" for name in names]
-        return self._session.run(wanted, {**feeds, CHOICE: self._asked})
+        every = {name.removesuffix(f"_{self._task}"): name for name in self._facts["outputs"]}
+        for name in names or ():
+            if name not in every:
+                raise ValueError(
+                    f"Task '{self._task}' has no output '{name}'; it has {', '.join(every)}."
+                )
+        wanted = [every[name] for name in (every if names is None else names)]
+        return self._session.run(wanted, {**feeds, TASKS_INPUT: self._asked})
 
 
 def _described(session: "InferenceSession") -> dict[str, dict]:
+    """Returns what the metadata say of each task; empty if they are not of a multitask file."""
     facts = session.get_modelmeta().custom_metadata_map
-    return json.loads(facts.get(CHOICE, "{}"))
+    try:
+        found = json.loads(facts.get(TASKS_INPUT, "{}"))
+    except ValueError:
+        return {}
+    # Other programs may have written metadata of this name.
+    ours = isinstance(found, dict) and all(
+        isinstance(entry, dict) and {"classes", "outputs"} <= entry.keys()
+        for entry in found.values()
+    )
+    return found if ours else {}

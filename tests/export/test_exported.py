@@ -100,7 +100,7 @@ def test_a_precision_that_costs_accuracy_is_warned_of():
         found = {"accuracy": accuracy, "keras_accuracy": in_keras, "agreement": 0.9, "images": 200}
         return {
             "file": f"{name}.onnx", "task": name, "bytes": 10, "precision": precision,
-            "relative_difference": 0.1, "evaluated": found, "calibrated": True,
+            "relative_difference": 0.01, "evaluated": found, "calibrated": True,
         }  # fmt: skip
 
     tasks = [task("a", 0.865, 0.905), task("b", 0.9, 0.905), task("c", 0.5, 0.9, "float16")]
@@ -113,3 +113,12 @@ def test_a_precision_that_costs_accuracy_is_warned_of():
         "it as float32.",
     ]
     assert all(sentence in str(exported) for sentence in exported.warnings)
+
+
+def test_outputs_far_from_keras_are_a_warning():
+    task = {"task": "one", "relative_difference": 0.6, "precision": "int8", "calibrated": False}
+    [sentence] = Exported({"tasks": [task]}).warnings
+    assert "'one' in int8 differs from Keras by 60.0% of its largest output, more than" in sentence
+    assert sentence.endswith("Export it as float16 or float32, or calibrate it.")
+    assert Exported({"tasks": [task | {"relative_difference": 0.5}]}).warnings == []
+    assert Exported({"tasks": [task | {"precision": "float16"}]}).warnings != []

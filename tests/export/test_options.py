@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from helpers.pack_helpers import mlp_trunk, packed
-from packnet_tf.export import export_all, export_onnx
+from packnet_tf.export import export_all, export_bundle, export_multitask, export_onnx
 from packnet_tf.export.options import ExportOptions
 
 
@@ -83,6 +83,7 @@ Y = np.arange(40) % 3
             {"samples": {"cars": {"f": X}}},
             "The inputs given are 'f', and the model's are 'features",
         ),
+        ({"tasks": ["cars", "cars"]}, "tasks names 'cars' twice. Name each task once."),
         ({"tasks": "cars"}, "tasks is a list of names; got 'cars'. Write tasks=['cars']."),
         (
             {"precision": "int8", "calibration": {"birds": X}},
@@ -96,6 +97,38 @@ def test_data_that_do_not_fit_are_refused(arguments, text, net, tmp_path):
         export_all(net, tmp_path / "onnx", **arguments)
     assert text in str(caught.value)
     assert not (tmp_path / "onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("export", "options", "text"),
+    [
+        (export_all, {"precison": "int8"}, "has no option 'precison'. Write precision."),
+        (export_onnx, {"opsets": 17}, "has no option 'opsets'. Write opset."),
+        (export_bundle, {"softmx": True}, "has no option 'softmx'. Write softmax."),
+        (export_multitask, {"x": 1}, "has no option 'x'. Write softmax or opset or batch_size or"),
+        (
+            export_bundle,
+            {"precision": "int8", "calibration": X},
+            "stores weights in int8 and computes in float32, so it needs no calibration.",
+        ),
+        (export_multitask, {"names": "task"}, "has the name that path gives it. Leave names out."),
+    ],
+)
+def test_unknown_options_are_refused_with_the_nearest_one(export, options, text, net, tmp_path):
+    where = [tmp_path / "all.onnx"]
+    with pytest.raises(TypeError) as caught:
+        export(net, *(["birds", *where] if export is export_onnx else where), **options)
+    assert text in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_incomplete_batch_does_not_count_in_a_calibration(net, tmp_path):
+    written = []
+    for count in (40, 32, 5):
+        options = {"precision": "int8", "batch_size": 16, "calibration": X[:count]}
+        export_onnx(net, "cars", tmp_path / "cars.onnx", **options)
+        written.append((tmp_path / "cars.onnx").read_bytes())
+    assert written[0] == written[1] != written[2]
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,11 @@ def test_weights_and_bias_make_up_for_inputs_that_are_wrong():
     assert 1 < np.mean(np.abs(integers * scale).sum(1) / np.abs(kernel).sum(1)) < 1.03
 
 
+def test_inputs_whose_products_are_too_large_give_no_kernel():
+    inputs = np.full((1, 4, 8), 1e20, np.float32)
+    assert rounded_kernel(np.ones((3, 4)), np.ones(3), inputs, inputs, 127, has_bias=False) is None
+
+
 def test_rounding_in_blocks_is_that_of_one_weight_after_the_other():
     rng = np.random.default_rng(0)
     values = rng.normal(size=(1, 3, 150)) * 5
@@ -186,6 +191,54 @@ def test_a_calibrated_file_loses_less_than_with_weights_rounded_to_the_nearest(
     assert before.keys() == after.keys()
     changed = [name for name in before if not np.array_equal(before[name], after[name])]
     assert {after[name].dtype.name for name in changed} == {"int8", "int32"}  # no scale, no range
+
+
+def test_dense_layers_of_sequences_are_rounded_too(tmp_path, monkeypatch):
+    inputs = keras.Input((6, 32), name="sequence")
+    x = layers.Dense(24, activation="relu")(layers.Dense(48, activation="relu")(inputs))
+    model = exported(keras.Model(inputs, layers.GlobalAveragePooling1D()(x)), tmp_path)
+    [name] = [entry.name for entry in model.graph.input]
+    given, other = ({name: feed(model, 100, seed)[name] + 2} for seed in (1, 2))
+    together = to_precision(model, "int8", [given], reduce_range=True)
+    monkeypatch.setattr("packnet_tf.export.graph.precision.round_kernels", lambda *_: None)
+    nearest = to_precision(model, "int8", [given], reduce_range=True)
+    lost = [np.sqrt(np.mean((answer(made, other) - answer(model, other)) ** 2))
+            for made in (together, nearest)]  # fmt: skip
+    assert lost[0] < 0.9 * lost[1]
+    kernels = [name for name, array in constants(nearest).items() if array.shape == (32, 48)]
+    assert len(kernels) == 1
+    assert not np.array_equal(*(constants(made)[kernels[0]] for made in (together, nearest)))
+
+
+def test_the_positions_of_dense_layers_are_evenly_chosen():
+    sequences = np.arange(2 * 6 * 3, dtype=np.float32).reshape(2, 6, 3)
+    found = windows([sequences], (5, 3), {}, 4)
+    assert found.tolist() == sequences.reshape(12, 3)[[0, 3, 6, 9]].T[None].tolist()
+
+
+def test_a_layer_of_huge_inputs_keeps_its_weights(tmp_path, monkeypatch):
+    inputs = keras.Input((8,), name="image")
+    model = exported(keras.Model(inputs, layers.Dense(6)(layers.Rescaling(1e20)(inputs))), tmp_path)
+    together = to_precision(model, "int8", [feed(model)])
+    monkeypatch.setattr("packnet_tf.export.graph.precision.round_kernels", lambda *_: None)
+    assert np.array_equal(
+        answer(together, feed(model)),
+        answer(to_precision(model, "int8", [feed(model)]), feed(model)),
+    )
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_tables_before_a_loop_are_rounded_to_the_nearest(calibrated, tmp_path):
+    inputs = keras.Input((4,), dtype="int32", name="tokens")
+    table = layers.Embedding(10, 16)(inputs)
+    model = exported(keras.Model(inputs, layers.Dense(3)(layers.GRU(5)(table))), tmp_path)
+    lowered = to_precision(model, "int8", [feed(model)] if calibrated else None)
+    assert np.isfinite(answer(lowered, feed(model))).all()  # onnxruntime runs it
+    made = constants(lowered)
+    [exact] = [array for array in constants(model).values() if array.shape == (10, 16)]
+    [found] = [array for array in made.values() if array.shape == (10, 16)]
+    scales = np.abs(exact).max(1, keepdims=True) / 127
+    assert np.array_equal(found, np.rint(exact / scales))
 
 
 def test_a_graph_with_a_fixed_batch_size_is_rounded_too(tmp_path):

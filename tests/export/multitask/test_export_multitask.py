@@ -15,6 +15,7 @@ from helpers.cases import slow
 from helpers.export_helpers import images, net_of
 from helpers.pack_helpers import conv_trunk, mlp_trunk, pack_task
 from packnet_tf.export import export_all, export_multitask
+from packnet_tf.export.multitask.merge import merge
 from packnet_tf.export.runtime.task_session import TaskSession, tasks_in
 
 TASKS = ["birds", "cars", "a_birds"]
@@ -142,6 +143,38 @@ def test_the_file_describes_its_tasks(net, tmp_path):
     assert (mine["task"], mine["by"], "tasks" in mine) == ("cars", "me", False)
     with pytest.raises(ValueError, match="no task 'dogs'; it has birds, cars, a_birds"):
         TaskSession(session, "dogs")
+    with pytest.raises(ValueError, match="'cars' has no output 'logits'; it has top_classes, top"):
+        TaskSession(session, "cars").run(["logits"], {"image": images(net)})
+
+
+def test_a_file_of_one_task_is_not_one_of_several(net, tmp_path):
+    export_all(net, tmp_path)
+    path = tmp_path / "model_task1.onnx"
+    session = onnxruntime.InferenceSession(path)
+    assert tasks_in(session) == []
+    with pytest.raises(ValueError, match=r"This is the file of one task, 'birds'. Run its session"):
+        TaskSession(session, "birds")
+    model = onnx.load(path)
+    for text in ("two of them", "[1, 2]", '{"birds": 3}', '{"birds": {}}'):
+        onnx.helper.set_model_props(model, {"tasks": text})
+        foreign = onnxruntime.InferenceSession(model.SerializeToString())
+        assert tasks_in(foreign) == []
+    with pytest.raises(ValueError, match="This is no file of this package"):
+        TaskSession(foreign, "birds")
+
+
+def test_what_is_returned_describes_the_file(net, tmp_path):
+    evaluate = {"cars": (images(net), np.zeros(5, int))}
+    exported = export_multitask(net, tmp_path / "all.onnx", evaluate=evaluate)
+    session = onnxruntime.InferenceSession(tmp_path / "all.onnx")
+    for task in exported["tasks"]:
+        assert [entry["name"] for entry in task["inputs"]] == ["image", "tasks"]
+        assert task["inputs"][1] == {"name": "tasks", "shape": [3], "dtype": "bool"}
+        assert [entry["name"] for entry in task["outputs"]] == [f"logits_{task['task']}"]
+        assert task["bytes"] == (tmp_path / "all.onnx").stat().st_size
+    [found] = TaskSession(session, "cars").run(None, {"image": images(net)})
+    assert exported["tasks"][1]["evaluated"]["accuracy"] == np.mean(found.argmax(1) == 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["all.onnx"]
 
 
 def test_int8_is_calibrated_on_the_inputs_of_all_tasks(net, tmp_path):
@@ -156,6 +189,71 @@ def test_int8_is_calibrated_on_the_inputs_of_all_tasks(net, tmp_path):
     alone = onnxruntime.InferenceSession(tmp_path / task["file"]).run(None, {"image": x})
     whole = onnxruntime.InferenceSession(tmp_path / "all.onnx").run(["logits_birds"], {"image": x})
     assert np.allclose(alone, whole, atol=1e-5)
+
+
+class Batches:
+    """Batches that know how often they were read."""
+
+    def __init__(self, array):
+        self.array, self.reads = array, 0
+
+    def __iter__(self):
+        self.reads += 1
+        return iter([self.array])
+
+
+def test_inputs_for_all_tasks_are_calibrated_on_once(net, tmp_path):
+    batches = Batches(images(net, 20))
+    export_multitask(net, tmp_path / "all.onnx", precision="int8", calibration=batches)
+    assert batches.reads == 1
+
+
+def test_calibration_that_does_not_fit_is_refused(net, tmp_path):
+    none = dict.fromkeys(TASKS) | {"birds": []}
+    with pytest.raises(ValueError, match="calibration is empty"):
+        export_multitask(net, tmp_path / "all.onnx", precision="int8", calibration=none)
+    batches = Batches(images(net))
+    with pytest.raises(ValueError, match="calibration is for 'int8', not for 'float32'"):
+        export_multitask(net, tmp_path / "all.onnx", calibration=batches)
+    assert batches.reads == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["birds/number", "0/Conv_0", "/0/asked", "//"])
+def test_inputs_may_have_any_name_that_no_output_has(name, net, tmp_path):
+    export_multitask(net, tmp_path / "all.onnx")
+    export_multitask(net, tmp_path / "named.onnx", input_names=[name])
+    expected = plainly(tmp_path / "all.onnx").run(None, {"image": images(net)})
+    found = plainly(tmp_path / "named.onnx").run(None, {name: images(net)})
+    assert all(map(np.array_equal, expected, found))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("tasks", "An input of the trunk is called 'tasks', and so is the input that says which"),
+        ("logits_cars", "An input and an output of task 'cars' are both called 'logits_cars'."),
+    ],
+)
+def test_an_input_with_a_name_of_the_file_is_refused(name, text, net, tmp_path):
+    with pytest.raises(ValueError, match=text) as caught:
+        export_multitask(net, tmp_path / "all.onnx", input_names=[name])
+    assert "input_names=['image']" in str(caught.value)
+
+
+def test_outputs_of_the_same_name_are_refused():
+    def model(*outputs):
+        entries = [
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 2])
+            for name in ("image", *outputs)
+        ]
+        nodes = [onnx.helper.make_node("Relu", ["image"], [name]) for name in outputs]
+        graph = onnx.helper.make_graph(nodes, "graph", entries[:1], entries[1:])
+        return onnx.helper.make_model(graph)
+
+    models = {"b": model("logits_0", "logits_1"), "0_b": model("logits")}
+    with pytest.raises(ValueError, match=r"'b' and '0_b' both have an output 'logits_0_b'. Leave"):
+        merge(models)
 
 
 @pytest.mark.parametrize("kind", ["recurrent", *slow("loop", "attention", "two_inputs")])
@@ -187,8 +285,6 @@ def test_equal_tasks_differ_in_nothing_but_their_names(tmp_path):
     for which, name in ((net, "one"), (other, "two")):
         export_all(which, tmp_path / name, names="task")
         graphs[name] = onnx.load(tmp_path / name / f"{name}.onnx")
-    from packnet_tf.export.multitask.merge import merge
-
     onnx.save(merge(graphs), tmp_path / "both.onnx")
     outside, inside = branches(tmp_path / "both.onnx")
     assert outside.count("MatMul") + outside.count("Gemm") == 3
