@@ -22,10 +22,12 @@ def split(data: pathlib.Path, halves: pathlib.Path) -> None:
             continue
         classes = sorted(folder.name for folder in (path / "train").iterdir() if folder.is_dir())
         for number in (1, 2):
-            for folder in SPLITS:
-                for name in classes[number - 1 :: 2]:
-                    if (path / folder / name).is_dir():
-                        _link(halves / f"{path.name}_{number}" / folder / name, path / folder / name)
+            half = halves / f"{path.name}_{number}"
+            for inner in (
+                f"{folder}/{name}" for folder in SPLITS for name in classes[number - 1 :: 2]
+            ):
+                if (path / inner).is_dir():
+                    _link(half / inner, path / inner)
 
 
 def _link(link: pathlib.Path, target: pathlib.Path) -> None:

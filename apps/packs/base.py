@@ -54,24 +54,19 @@ def reused(net: packnet_tf.PackNet, reuse: str) -> str | list[str]:
     return reuse if reuse in ("all", "none") else reuse.split(",")
 
 
-def optimizer_name(
-    net: packnet_tf.PackNet, name: str, owns: bool = True, statistics: str = "task"
-) -> str:
-    """Resolves the setting `optimizer`: "auto" is "adam" beside an adopted trunk, else "sgd".
+def optimizer_name(net: packnet_tf.PackNet, name: str, owns: bool = True) -> str:
+    """Resolves the setting `optimizer`.
 
-    A task with an overlay trains all weights at first, as an individual network: "auto" is "adam"
-    with the trunk's statistics, and "sgd" with those of batches.
+    "auto" is "adam" beside an adopted trunk and for tasks with overlays, else "sgd".
 
     Args:
         net: the pack.
         name: the setting.
         owns: whether the task owns weights; False: it has an overlay.
-        statistics: see `PackNet.add_task`.
     """
     if name != "auto":
         return name
-    careful = statistics == "trunk" if not owns else net.base or coming_base(net)
-    return "adam" if careful else "sgd"
+    return "adam" if net.base or coming_base(net) or not owns else "sgd"
 
 
 def optimizer_of_open(
@@ -86,8 +81,7 @@ def optimizer_of_open(
     """
 
     def new_optimizer(rate: float) -> keras.optimizers.Optimizer:
-        task = net.state.need_open("train")
-        found = optimizer_name(net, name, task.owns, task.statistics)
+        found = optimizer_name(net, name, net.state.need_open("train").owns)
         return rates.optimizer(found, accumulation)(rate)
 
     return new_optimizer

@@ -25,8 +25,7 @@ TRIAL_STEPS = 100  # with fewer, a task with batch statistics has not caught up 
 # The factor on the learning rate with the trunk's statistics: batch statistics, which dampen steps
 # that are too large, are missing then.
 TRUNK_RATE = 1 / 3
-# If all weights train: 0.0001 where the rate is 0.003, as in Keras's guide to transfer learning.
-TRUNK_RATE_OF_ALL = 1 / 30
+TRUNK_RATE_OF_ALL = 1 / 5  # if all weights train
 
 
 @dataclasses.dataclass(frozen=True)

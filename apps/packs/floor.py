@@ -37,7 +37,7 @@ class Floor:
             return
         net.release(task.name)
         head, reached = linear_head_of(net, self.images, "trunk", task.reuse, free=False)
-        overlay = SHARES[-1] if task.overlay == "auto" else task.overlay
+        overlay = SHARES[0] if task.overlay == "auto" else task.overlay
         net.add_task(
             task.name, head, task.classes, statistics="trunk", reuse=task.reuse, overlay=overlay
         )

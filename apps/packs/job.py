@@ -69,14 +69,14 @@ class Job:
         )
         if overlay is not None and not plan.all_override:
             print(
-                f"{self.name}: few packed weights are free, so it overrides weights of others, 1 "
-                "to 10 % of all, with values of its own; see docs/overlays.md. --overlay=none lets "
-                "it own what is left.",
+                f"{self.name}: few packed weights are free, so it overrides {overlay:.0%} of all "
+                "with values of its own; see docs/overlays.md. --overlay=none lets it own what is "
+                "left.",
                 flush=True,
             )
         factors = rates.factors(
             net,
-            optimizer_name(net, plan.optimizer),
+            optimizer_name(net, plan.optimizer, owns=overlay is None),
             self.prune,
             plan.gradual,
             plan.claim_ratio,
@@ -109,7 +109,7 @@ class Job:
             factor=factors[0],
             reuse=reuse,
             statistics=memory.get("statistics"),
-            overlay=SHARES[-1] if overlay == "auto" else overlay,
+            overlay=SHARES[0] if overlay == "auto" else overlay,
         )
         memory["statistics"] = begun.statistics
         task = packnet_tf.Task(
@@ -127,6 +127,7 @@ class Job:
             metadata=self._metadata(net),
             class_weight=self._class_weight(),
             overlay=overlay,
+            **(rates.of_overlay(plan, decay="cosine" if plan.decay else "none") if overlay else {}),
         )
         self._floor = Floor(task, begun, images)
         return task

@@ -7,6 +7,7 @@ from packnet_tf.packing.pruning import check_ratio
 from packnet_tf.planning import LEAST_OWNED
 
 Overlay = float | Literal["auto"] | None  # as `packnet_tf.Task` takes it
+SHARE = 0.05  # of a task that finds too few free weights
 WAYS = ("when_full", "auto", "none")  # values of the setting `overlay` other than a share
 
 
@@ -44,7 +45,7 @@ def overlay_of(
     if reuse == "none":  # it sees no weights that it could override
         return None
     ratio = prune if isinstance(prune, float) else 0.0
-    return "auto" if free * claim_ratio * (1.0 - ratio) < LEAST_OWNED else None
+    return SHARE if free * claim_ratio * (1.0 - ratio) < LEAST_OWNED else None
 
 
 def shared_out(

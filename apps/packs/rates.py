@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -11,7 +12,10 @@ from packnet_tf.planning import rate_for_share
 from packnet_tf.training.schedules import Schedule
 
 BESIDE_BASE = 2.0  # few weights that start from 0 tolerate this: see docs/comparison.md
-OVERLAY_RETRAIN = 5.0  # half the training's rate: few weights recover too slowly at a tenth
+# An overlay is chosen after a fifth of the epochs. By optimizer, the factors on the learning rate:
+# in the training of all weights, and in the retraining of the chosen; see docs/overlays.md.
+OVERLAY_TRAINING = 0.2
+OVERLAY_FACTORS = {"sgd": (1.0, 2.0), "adam": (1 / 6, 1.0), "adamw": (1 / 6, 1.0)}
 GRADUAL = (0.125, 0.75)  # start and end of gradual pruning, as shares of the training
 
 
@@ -75,6 +79,25 @@ def of_phases(
     )
 
 
+def of_overlay(settings: Learning, decay: str = "cosine", every: int = 10) -> dict[str, Any]:
+    """Returns the epochs and learning rates of a task with an overlay, as fields of its `Task`.
+
+    Args:
+        settings: the settings of the command.
+        decay, every: see `decayed`.
+    """
+    before = min(max(1, round(OVERLAY_TRAINING * settings.epochs)), settings.epochs - 1)
+    after = settings.epochs - before
+    given = settings.retrain_learning_rate
+    rate = settings.learning_rate if given is None else given
+    return {
+        "epochs": before,
+        "retrain_epochs": after,
+        "learning_rate": decayed(settings.learning_rate, before, decay, every),
+        "retrain_learning_rate": decayed(rate, after, decay, every),
+    }
+
+
 def factors(
     net: packnet_tf.PackNet,
     optimizer: str,
@@ -87,8 +110,7 @@ def factors(
     """Returns the factors on the rates of a pack's next task, in training and in retraining.
 
     For SGD see `packnet_tf.planning.rate_for_share`. For Adam beside a base both are `BESIDE_BASE`.
-    In other cases both are 1. A task with an overlay trains all weights at first, and few after its
-    prune: 1 and `OVERLAY_RETRAIN`.
+    In other cases both are 1. Those of a task with an overlay are `OVERLAY_FACTORS`.
 
     Args:
         net: the pack.
@@ -97,13 +119,13 @@ def factors(
             yet, counts as 0.
         gradual: whether it is pruned during the training.
         claim_ratio: fraction of the free weights that it claims.
-        scale_rate: False makes both 1.
+        scale_rate: False makes both 1, of tasks that own weights.
         owns: whether it owns weights; False: it has an overlay.
     """
+    if not owns:
+        return OVERLAY_FACTORS[optimizer]
     if not scale_rate or net.policy.norms == "shared":
         return 1.0, 1.0
-    if not owns:
-        return 1.0, OVERLAY_RETRAIN
     if optimizer != "sgd":
         return (BESIDE_BASE, BESIDE_BASE) if net.base else (1.0, 1.0)
     claimed = net.capacity().free * claim_ratio

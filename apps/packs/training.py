@@ -16,7 +16,7 @@ from packnet_tf.apps.packs import rates
 from packnet_tf.apps.packs.base import coming_base, optimizer_of_open, reused
 from packnet_tf.apps.packs.job import Job
 from packnet_tf.apps.packs.opening import check_shapes, open_pack, pixel_range
-from packnet_tf.apps.packs.overlay import overlay_of, shared_out
+from packnet_tf.apps.packs.overlay import SHARE, overlay_of, shared_out
 from packnet_tf.apps.packs.plan import Plan, logs_folder
 from packnet_tf.backend.distribution import is_chief, strategy_of
 from packnet_tf.backend.writers import locked
@@ -262,7 +262,7 @@ def _prunes(plan: Plan, count: int) -> list:
 
 def _print_plan(plan: Plan, net, prunes: list) -> None:
     """Prints the share that every task will get; warns of small ones and of an early prune."""
-    if plan.prune_epoch == 0 and (plan.all_override or any(prune != 0 for prune in prunes)):
+    if plan.prune_epoch == 0 and any(prune != 0 for prune in prunes):
         print(
             "WARNING: the prune comes before all training, when no weight has shown its worth. Use "
             "more --epochs, or a later --prune_epoch.",
@@ -286,7 +286,7 @@ def _print_plan(plan: Plan, net, prunes: list) -> None:
     if others:
         names = ", ".join(plan.pairs()[place][0] for place in others)
         print(
-            f"Few weights will be free for {names}: to override 1 to 10 % of all with values of "
+            f"Few weights will be free for {names}: to override {SHARE:.0%} of all with values of "
             "their own.",
             flush=True,
         )

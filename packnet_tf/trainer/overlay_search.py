@@ -1,4 +1,4 @@
-"""Searches for the share of an overlay: the smallest that does about as well as all weights."""
+"""Searches for the share of an overlay: the smallest that does about as well as larger ones."""
 
 from collections.abc import Mapping
 from typing import Unpack
@@ -6,25 +6,30 @@ from typing import Unpack
 import numpy as np
 
 from packnet_tf.tasks.task_model import TaskModel
+from packnet_tf.trainer import checkpoint
 from packnet_tf.trainer.auto import Auto
 from packnet_tf.trainer.search import Search
 from packnet_tf.training.phases import PhaseOptions
 
-SHARES = (0.01, 0.02, 0.05, 0.1)  # of all packed weights
-MAX_DROP = 0.01  # of validation accuracy, from that of training all weights
+SHARES = (0.1, 0.05, 0.02, 0.01)  # of all packed weights
+MAX_DROP = 0.01  # of validation accuracy, from the best share
 
 
 class OverlaySearch(Search):
     """The phases of a task with an overlay whose share is searched for.
 
-    All weights train until `epoch`. Each round begins from there, keeps the share of the weights
-    that changed most, and retrains them. The first share whose validation accuracy is within
-    `auto.max_drop` of that of all weights ends the search; the last one is kept in any case.
+    All weights train until `epoch`. Each round begins from there, keeps a share of the weights,
+    those that changed most, and retrains them; the shares become smaller. A round whose validation
+    accuracy is more than `auto.max_drop` below the best one ends the search, and the one before it
+    is kept.
 
     Args:
-        model, epoch, common: as for `Search`; the task's overlay is `SHARES[-1]`.
+        model, epoch, common: as for `Search`; the task's overlay is `SHARES[0]`.
         auto: its `max_drop` and `monitor` count.
         retrain_epochs: epochs of retraining in each round, at least 1.
+
+    Raises:
+        ValueError: there are no epochs of retraining; or as for `Search`.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class OverlaySearch(Search):
                 'overlay="auto" judges an overlay after its retraining, and there is none. Write '
                 "PackTrainer(retrain_epochs=5), or a number, overlay=0.05."
             )
+        self._best: list[np.ndarray] = []  # the values at the end of the last round that was kept
         self._set_end()
 
     def retraining_epoch(self, epoch: int) -> int | None:
@@ -53,15 +59,25 @@ class OverlaySearch(Search):
             self._begin_round()
 
     def epoch_ends(self, epoch: int, logs: Mapping[str, float]) -> None:
-        if not self.rounds:
+        if not self.rounds or self.note_epoch(logs).epochs < self.retrain_epochs:
             return
-        now = self.note_epoch(logs)
-        if now.epochs == self.retrain_epochs and not now.kept and len(self.rounds) < len(SHARES):
+        now, best = self.rounds[-1], max(entry.retrained for entry in self.rounds)
+        now.kept = now.retrained >= best - self.auto.max_drop
+        if not now.kept:
+            self._good = self._best
+            self.go_back()
+        elif len(self.rounds) < len(SHARES):
+            self._best = checkpoint.take(self.model)
             self.go_back()
             self._begin_round()
 
+    def arrays(self) -> list[np.ndarray]:
+        return [*self._good, *self._best]
+
     def restore(self, state: dict, arrays: list[np.ndarray]) -> None:
         super().restore(state, arrays)
+        count = len(checkpoint.variables_of(self.model))
+        self._good, self._best = arrays[:count], arrays[count:]
         self._set_end()
 
     def _begin_round(self) -> None:

@@ -15,13 +15,8 @@ from packnet_tf.planning import equal_shares
 from packnet_tf.reporting.history import History
 from packnet_tf.trainer.arguments import (
     Prune,
-    Rate,
-    check_choice,
-    check_functions,
-    check_rates,
     check_tasks,
     check_validation,
-    check_whole,
     plain_setting,
     uses_xla,
 )
@@ -32,6 +27,13 @@ from packnet_tf.trainer.progress import Screen, typed_command
 from packnet_tf.trainer.run import Run
 from packnet_tf.trainer.task import PendingTask, Task
 from packnet_tf.trainer.task_training import TaskTraining, opened_by_trainer, seed_task
+from packnet_tf.trainer.values import (
+    Rate,
+    check_choice,
+    check_functions,
+    check_rates,
+    check_whole,
+)
 
 
 class PackTrainer:

@@ -47,7 +47,8 @@ class RatioSearch(Search):
         if not self.rounds or self._found_at is not None:
             return
         now = self.note_epoch(logs)
-        if now.kept:
+        if now.retrained >= self.around_prune["before"][self.auto.monitor] - self.auto.max_drop:
+            now.kept = True
             self.keep()
         elif now.epochs >= self.auto.patience:
             self._return_to_best(epoch + 1)

@@ -22,12 +22,12 @@ class Round:
         pruned: accuracy right after the release.
         retrained: accuracy after the last epoch of retraining.
         epochs: number of epochs of retraining.
-        kept: whether the accuracy recovered.
+        kept: whether the accuracy is good enough.
     """
 
     sparsity: float
     pruned: float
-    retrained: float | None = None
+    retrained: float = 0.0
     epochs: int = 0
     kept: bool = False
 
@@ -63,7 +63,7 @@ class Search(Phases):
         check_resettable(model.optimizer)
         self.auto, self.epoch, self.retrain_epochs = auto, epoch, retrain_epochs
         self.rounds: list[Round] = []
-        self._good: list[np.ndarray] = []  # the values to which a failed round returns
+        self._good: list[np.ndarray] = []  # the values to return to
 
     def state(self) -> dict:
         return {**super().state(), "rounds": [dataclasses.asdict(entry) for entry in self.rounds]}
@@ -94,9 +94,8 @@ class Search(Phases):
         Args:
             logs: the epoch's metrics by name.
         """
-        now, before = self.rounds[-1], self.around_prune["before"][self.auto.monitor]
+        now = self.rounds[-1]
         now.epochs, now.retrained = now.epochs + 1, logs[f"val_{self.auto.monitor}"]
-        now.kept = now.retrained >= before - self.auto.max_drop
         return now
 
     def keep(self) -> None:

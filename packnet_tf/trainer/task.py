@@ -10,6 +10,7 @@ from packnet_tf.backend.json_files import as_json
 from packnet_tf.backend.types import AnyData
 from packnet_tf.tasks.checks import as_results
 from packnet_tf.tasks.overlays import check_share
+from packnet_tf.trainer.values import Rate, check_rates, check_whole
 from packnet_tf.training.class_weights import ClassWeight, check_class_weight
 
 if TYPE_CHECKING:
@@ -42,16 +43,18 @@ class Task:
             more pass over the training data. Weights of the data multiply them. For tasks with one
             output.
         metadata: facts to save with the task, JSON values by name; see `PackNet.metadata`.
+        epochs, retrain_epochs, learning_rate, retrain_learning_rate: as for `PackTrainer`; None:
+            those of the trainer.
         overlay: fraction of all packed weights that the task may override with values of its own,
-            see `PackNet.add_task`. "auto": the smallest of 1, 2, 5 and 10 % whose validation
-            accuracy is within a point of that of training all weights, or within `max_drop` of
-            `PackTrainer(prune=Auto(max_drop))`; each is retrained from there. None: the task owns
-            weights.
+            see `PackNet.add_task`. "auto": the smallest of 10, 5, 2 and 1 % whose validation
+            accuracy is within a point of the best one, or within `max_drop` of
+            `PackTrainer(prune=Auto(max_drop))`; each is retrained from the same weights. None: the
+            task owns weights.
 
     Raises:
-        ValueError: `class_weight` is invalid, or has a class that `classes` lacks; `reference` has
-            a value that is no number, or `metadata` one that is no JSON value; no pack can take
-            the overlay.
+        ValueError: a number of epochs or a rate is invalid; `class_weight` is invalid, or has a
+            class that `classes` lacks; `reference` has a value that is no number, or `metadata` one
+            that is no JSON value; no pack can take the overlay.
 
     Example:
         >>> Task("clothing", keras.layers.Dense(10), (images, labels))
@@ -70,12 +73,22 @@ class Task:
     rate_factors: tuple[float, float] = (1.0, 1.0)
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     class_weight: ClassWeight = None
+    epochs: int | None = None
+    retrain_epochs: int | None = None
+    learning_rate: Rate | None = None
+    retrain_learning_rate: Rate | None = None
     overlay: float | Literal["auto"] | None = None
 
     def __post_init__(self) -> None:
         count = None if self.classes is None else len(self.classes)
         check_class_weight(self.class_weight, count)
         # Refuse now what would be refused after the training, or after that of earlier tasks.
+        for name in ("epochs", "retrain_epochs"):
+            if getattr(self, name) is not None:
+                check_whole(0, **{name: getattr(self, name)})
+        for name in ("learning_rate", "retrain_learning_rate"):
+            if getattr(self, name) is not None:
+                check_rates(**{name: getattr(self, name)})
         if self.overlay is not None and self.overlay != "auto":
             check_share(self.name, self.overlay, self.claim_ratio)
         as_results(self.name, self.reference)

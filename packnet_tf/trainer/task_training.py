@@ -16,7 +16,7 @@ from packnet_tf.net import PackNet
 from packnet_tf.reporting.quality import shortfalls
 from packnet_tf.tasks.task_model import TaskModel
 from packnet_tf.tasks.transaction import Transaction
-from packnet_tf.trainer.arguments import Prune, Rate, check_validation, plain_setting, uses_xla
+from packnet_tf.trainer.arguments import Prune, check_validation, plain_setting, uses_xla
 from packnet_tf.trainer.auto import Auto
 from packnet_tf.trainer.data import TrainingData, blank_batch, for_evaluation
 from packnet_tf.trainer.logs import Logs
@@ -28,6 +28,7 @@ from packnet_tf.trainer.ratio_search import RatioSearch
 from packnet_tf.trainer.run import Run
 from packnet_tf.trainer.search import Search
 from packnet_tf.trainer.task import Task
+from packnet_tf.trainer.values import Rate
 from packnet_tf.training.phases import Gradual, OneShot, PhaseOptions, Phases
 
 if TYPE_CHECKING:
@@ -83,8 +84,16 @@ class TaskTraining:
     ) -> None:
         self.trainer, self.net, self.task = trainer, trainer.net, task
         self._prune, self._run, self._screen, self._logs = prune, run, screen, logs
+        self._epochs, self._retrain_epochs = self._of("epochs"), self._of("retrain_epochs")
+        self._rate = self._of("learning_rate")
+        self._retrain_rate = self._of("retrain_learning_rate")
         self._jit_compile = uses_xla(trainer.jit_compile, strategy_of(self.net))
         self.entry: dict[str, Any] = {"epochs": [], "seconds": 0.0}
+
+    def _of(self, name: str) -> Any:
+        """Returns a setting of the task, by default that of the trainer."""
+        own = getattr(self.task, name)
+        return getattr(self.trainer, name) if own is None else own
 
     @property
     def _epochs_done(self) -> int:
@@ -153,7 +162,7 @@ class TaskTraining:
             claim_ratio=task.claim_ratio,
             statistics=task.statistics,
             reuse=task.reuse,
-            overlay=SHARES[-1] if task.overlay == "auto" else task.overlay,
+            overlay=SHARES[0] if task.overlay == "auto" else task.overlay,
         )
         _OPENED.add(model)
         return model
@@ -161,7 +170,7 @@ class TaskTraining:
     def _compile(self) -> None:
         trainer, task, model = self.trainer, self.task, self.model
         model.compile(
-            trainer.optimizer(_at(trainer.learning_rate, 0) * task.rate_factors[0]),
+            trainer.optimizer(_at(self._rate, 0) * task.rate_factors[0]),
             loss=trainer.loss,
             metrics=keras.tree.map_structure(new_metric, trainer.metrics),
             jit_compile=self._jit_compile,
@@ -174,18 +183,18 @@ class TaskTraining:
         common: PhaseOptions = {"criterion": trainer.criterion}
         if validation is not None:
             common["evaluate"] = lambda: self._evaluate(validation)
-        spans = trainer.epochs, trainer.retrain_epochs
+        spans = self._epochs, self._retrain_epochs
         if self.task.overlay == "auto":
             auto = prune if isinstance(prune, Auto) else Auto(MAX_DROP)
             return OverlaySearch(model, auto, *spans, **common)
         if isinstance(prune, Auto):
             return RatioSearch(model, prune, *spans, **common)
         phases: Phases = (
-            Gradual(model, prune, trainer.epochs, **common)
+            Gradual(model, prune, self._epochs, **common)
             if callable(prune)
-            else OneShot(model, prune, trainer.epochs, **common)
+            else OneShot(model, prune, self._epochs, **common)
         )
-        phases.epochs = trainer.epochs + trainer.retrain_epochs
+        phases.epochs = self._epochs + self._retrain_epochs
         return phases
 
     def _epoch(self, epoch: int, data: TrainingData, loop: Loop) -> None:
@@ -266,13 +275,13 @@ class TaskTraining:
 
     def _set_rate(self, epoch: int, retraining: int | None) -> float:
         """Sets the learning rate of an epoch; returns the one that is used."""
-        trainer, factors, optimizer = self.trainer, self.task.rate_factors, self.model.optimizer
+        factors, optimizer = self.task.rate_factors, self.model.optimizer
         if retraining is None:
-            rate = _at(trainer.learning_rate, epoch) * factors[0]
-        elif trainer.retrain_learning_rate is None:
-            rate = _at(trainer.learning_rate, retraining) / 10 * factors[1]
+            rate = _at(self._rate, epoch) * factors[0]
+        elif self._retrain_rate is None:
+            rate = _at(self._rate, retraining) / 10 * factors[1]
         else:
-            rate = _at(trainer.retrain_learning_rate, retraining) * factors[1]
+            rate = _at(self._retrain_rate, retraining) * factors[1]
         try:
             optimizer.learning_rate = rate
         except (TypeError, AttributeError):  # an optimizer with its own schedule keeps it

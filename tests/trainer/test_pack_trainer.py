@@ -1,5 +1,7 @@
 """PackTrainer: the same verbs as by hand, and one engine."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -88,6 +90,23 @@ def test_mixed_precision_trains_and_forgets_nothing(policy):
     history = quick(net).fit(two)
     assert np.array_equal(logits(net.task_model("a"), one.train[0]), before)
     assert all(np.isfinite(row["loss"]) for row in history["b"]["epochs"])
+
+
+def test_a_task_may_have_epochs_and_rates_of_its_own():
+    trunk = mlp_trunk()
+    net = packnet_tf.PackNet(trunk)
+    first, second = tasks(trunk, "a", "b")
+    second = dataclasses.replace(
+        second,
+        epochs=1,
+        retrain_epochs=3,
+        learning_rate=0.5,
+        retrain_learning_rate=lambda e: 0.1 + e,
+    )
+    history = quick(net, directory=None).fit([first, second])
+    assert [row["learning_rate"] for row in history["a"]["epochs"]] == [0.05, 0.05, 0.005]
+    assert [row["learning_rate"] for row in history["b"]["epochs"]] == [0.5, 0.1, 1.1, 2.1]
+    assert [row["phase"] for row in history["b"]["epochs"]] == ["training"] + ["retraining"] * 3
 
 
 def test_the_loop_does_what_fit_does():

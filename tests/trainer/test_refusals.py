@@ -142,6 +142,8 @@ def test_auto_watches_only_what_is_measured():
             {"reference": [0.1]},
             "The results of task 'a' are a dict from name to accuracy; got [0.1].",
         ),
+        ({"epochs": -1}, "epochs is a whole number from 0; got -1."),
+        ({"learning_rate": "fast"}, "learning_rate is a number from 0, or a function of the epoch"),
         ({"overlay": "0.05"}, "overlay is the fraction of all packed weights that the task may"),
         ({"overlay": 0.0}, "Cannot add task 'a' with an overlay: overlay=0.0 is no weight at all."),
         ({"overlay": 0.1, "claim_ratio": 0.5}, "Cannot add task 'a' with an overlay: such a task"),

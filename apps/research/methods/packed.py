@@ -104,7 +104,7 @@ def _learn(
     new_optimizer = optimizer_of_open(net, settings.optimizer)
     factors = rates.factors(
         net,
-        optimizer_name(net, settings.optimizer),
+        optimizer_name(net, settings.optimizer, owns=overlay is None),
         way,
         options.gradual,
         scale_rate=options.scale_rate,
@@ -123,7 +123,7 @@ def _learn(
                 factor=factors[0],
                 reuse=reuse,
                 statistics=memory.get("statistics"),
-                overlay=SHARES[-1] if overlay == "auto" else overlay,
+                overlay=SHARES[0] if overlay == "auto" else overlay,
             )
         else:
             head = job.head(task, next_features(net, reuse=reuse), False, factors[0])
@@ -141,6 +141,7 @@ def _learn(
             reference=begun.reference,
             rate_factors=tuple(factor * begun.rate_factor for factor in factors),
             overlay=overlay,
+            **(rates.of_overlay(settings, settings.decay, settings.decay_every) if overlay else {}),
         )
         floors.append((Floor(made, begun, images), memory["seconds"]))
         return made

@@ -74,12 +74,18 @@ def test_a_full_pack_takes_a_task_by_itself_and_says_so(full, capsys):
     report = train(task_plan(full, task="greys"))
     net = packnet_tf.load(full / "pack.keras")
     printed, whole = capsys.readouterr().out, net.capacity().sum()
-    assert "Few weights will be free for greys: to override 1 to 10 % of all" in printed
-    assert "greys: few packed weights are free, so it overrides weights of others" in printed
+    assert "Few weights will be free for greys: to override 5% of all" in printed
+    assert "greys: few packed weights are free, so it overrides 5% of all" in printed
     assert "overrides of the packed weights" in str(report)
-    shares = [round(share * whole["total"]) for share in SHARES]
-    assert whole["overlaid"]["greys"] in shares
+    assert whole["overlaid"]["greys"] == round(0.05 * whole["total"])
     assert report.overrides == whole["overlaid"]["greys"] / whole["total"]
+
+
+def test_an_overlay_may_find_its_share(full, capsys):
+    train(task_plan(full, task="greys", overlay="auto"))
+    whole = packnet_tf.load(full / "pack.keras").capacity().sum()
+    assert "Each task overrides 1 to 10 % of the packed weights" in capsys.readouterr().out
+    assert whole["overlaid"]["greys"] in [round(share * whole["total"]) for share in SHARES]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from keras import layers
 
 import packnet_tf
 from packnet_tf.apps.packs import rates
+from packnet_tf.apps.packs.plan import Plan
 from packnet_tf.training.schedules import ask
 
 
@@ -43,13 +44,22 @@ def test_the_next_task_of_a_pack_learns_at_rates_for_what_it_trains():
     assert rates.factors(shared, "sgd", 0.5, gradual=True) == (1.0, 1.0)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_a_task_with_an_overlay_trains_as_a_whole_network_and_recovers_fast(optimizer):
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_a_task_with_an_overlay_has_rates_of_its_own(optimizer):
     net = net_with_half_left()
-    net.state = net.state.with_committed(net.tasks[0], adopted=True)
-    factors = rates.factors(net, optimizer, 0.0, gradual=True, owns=False)
-    assert factors == (1.0, rates.OVERLAY_RETRAIN)
-    assert rates.factors(net, optimizer, 0.0, True, scale_rate=False, owns=False) == (1.0, 1.0)
+    found = rates.factors(net, optimizer, 0.0, gradual=True, scale_rate=False, owns=False)
+    assert found == rates.OVERLAY_FACTORS[optimizer]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "spans"), [(15, (3, 12)), (9, (2, 7)), (2, (1, 1)), (1, (0, 1))]
+)
+def test_an_overlay_is_chosen_after_a_fifth_of_the_epochs(epochs, spans):
+    plan = Plan(pack="a.keras", task="a", data="a", epochs=epochs, learning_rate=0.3)
+    fields = rates.of_overlay(plan)
+    assert (fields["epochs"], fields["retrain_epochs"]) == spans
+    last = fields["retrain_learning_rate"](spans[1] - 1)
+    assert last == pytest.approx(0.03 if spans[1] > 1 else 0.3)
 
 
 def test_rates_fall_to_a_tenth_along_a_cosine():
