@@ -212,7 +212,8 @@ def too_little(shares: Sequence[Share], first: int = 1) -> list[str]:
             found.append(
                 f"Task {number} will own {share.owned:.2%} of the packed weights, and learns "
                 "little beyond its head and normalisation. Plan fewer tasks, or higher ratios for "
-                "those before it."
+                "those before it, or let it override weights: add_task(..., overlay=0.05), which "
+                "packnet train does by itself."
             )
     return found
 
