@@ -12,7 +12,8 @@ import numpy as np
 
 from packnet_tf.backend.types import AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
-from packnet_tf.export.bundle.shared_weights import overlay_of
+from packnet_tf.export.bundle.calibrated import shared_kernels
+from packnet_tf.export.bundle.shared_weights import SharedWeights, opened_files, overlay_of
 from packnet_tf.export.bundle.stored import decode, encode, precisions_of, seen_weights
 from packnet_tf.export.graph.constants import calculated_constants, digest
 from packnet_tf.export.options import LIMITS, ExportOptions
@@ -23,6 +24,8 @@ from packnet_tf.net import PackNet
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+WRONG_WEIGHT = "the weight '{}' that it reads and masks is not what the pack gives for this task"
 
 
 @dataclasses.dataclass
@@ -165,8 +168,12 @@ def _check(
     options = ExportOptions(**entry["options"])
     graph = TaskGraph(net, task, options)
     if manifest["kind"] == manifests.BUNDLE:
-        owners = [net.state.owners_among(*file["tasks"]) for file in manifest["shared"]]
-        _check_shared(path, graph, [(part.start, part.stop - 1) for part in owners], verdict)
+        if manifest["shared"][0].get("calibrated", False):
+            files = opened_files(directory, manifest, net.state)
+            _check_integers(path, graph, files, entry["calibrated"], verdict)
+        else:
+            owners = [net.state.owners_among(*file["tasks"]) for file in manifest["shared"]]
+            _check_shared(path, graph, [(part.start, part.stop - 1) for part in owners], verdict)
     elif options.precision != "int8":
         verdict.zeros = _zeros(onnx.load(str(path)), graph, verdict)
     compared = graph.comparison
@@ -215,10 +222,21 @@ def _check_shared(
             own = decode(*encode(np.where(here, own, np.float32(0)), kind, here))
             kernel = np.where(here, own, kernel)
         if digest(kernel) not in found:
-            verdict.problems.append(
-                f"the weight '{name}' that it reads and masks is not what the pack gives for this "
-                "task"
-            )
+            verdict.problems.append(WRONG_WEIGHT.format(name))
+
+
+def _check_integers(
+    path: pathlib.Path,
+    graph: TaskGraph,
+    files: list[SharedWeights],
+    calibrated: bool,
+    verdict: Verdict,
+) -> None:
+    """Checks that a graph of a calibrated bundle computes the integers that the task sees."""
+    found = calculated_constants(path)
+    for name, each in shared_kernels(graph, files, calibrated).items():
+        if not any(each.is_restored(array) for array in found):
+            verdict.problems.append(WRONG_WEIGHT.format(name))
 
 
 def _zeros(proto: "ModelProto", graph: TaskGraph, verdict: Verdict) -> int:

@@ -33,6 +33,7 @@ from packnet_tf.export.runtime.comparison import Comparison, Difference
 from packnet_tf.export.runtime.session import optimize, session
 from packnet_tf.net import PackNet
 from packnet_tf.packing.cloning import full_precision, packed_kernels
+from packnet_tf.packing.policy import stem_layers
 from packnet_tf.packing.trunk import PackedTrunk
 from packnet_tf.packing.weight import PackedWeight
 
@@ -70,6 +71,7 @@ class TaskGraph:
     Attributes:
         converted: the graph, and the weights that it lacks.
         packed: the packed weights among these, by name, as the task's view has them.
+        stem: the names of those that all tasks share, because they are in the stem.
         sees: numbers of the owners whose weights it sees, ascending, see `TaskView`.
         number: its 1-based place in the order of packing.
         overlaid: whether it has an overlay.
@@ -120,6 +122,7 @@ class TaskGraph:
         with self._named():
             check_outputs(proto, options.outputs, options.top_k, self.gives_probabilities)
         self.packed = self._packed(trunk)
+        self.stem = self._stem(trunk)
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
@@ -137,6 +140,12 @@ class TaskGraph:
             for name, variable in self.converted.weights.items()
             if id(variable) in by_id
         }
+
+    def _stem(self, trunk: PackedTrunk) -> set[str]:
+        layers = stem_layers(self.model.get_layer(trunk.name), self.net.policy.stem)
+        ids = {id(variable) for layer in layers for variable in layer.weights}
+        weights = self.converted.weights.items()
+        return {name for name, variable in weights if id(variable) in ids}
 
     def drop_model(self) -> None:
         """Drops the plain model, once its weights are in the graph."""
@@ -163,13 +172,9 @@ class TaskGraph:
         """
         options = self.options
         if options.precision != "float32":
-            if is_large(proto):
-                raise ValueError(
-                    f"The weights of task '{self.task}' take more than 2 GB, and the tools that "
-                    "change precision handle less. Leave precision out."
-                )
+            self.check_size(proto)
             self.check_plain(proto, self.comparison.batches(data.samples))
-        feeds = self._feeds(data.calibration)
+        feeds = self.feeds(data.calibration)
         proto = to_precision(proto, options.precision, feeds, options.reduce_range)
         return self.finalize_graph(proto)
 
@@ -247,6 +252,14 @@ class TaskGraph:
             save(proto, path)
             self.check(comparison.difference(session(path), batches))
 
+    def check_size(self, proto: "ModelProto") -> None:
+        """Refuses a graph that the tools for lower precisions cannot hold."""
+        if is_large(proto):
+            raise ValueError(
+                f"The weights of task '{self.task}' take more than 2 GB, and the tools that change "
+                "precision handle less. Leave precision out."
+            )
+
     def check(self, found: Difference, rounding: float = 0.0) -> None:
         """Refuses a difference above the tolerance and what the precision costs (`rounding`)."""
         allowed = self.options.tolerance + rounding
@@ -258,7 +271,7 @@ class TaskGraph:
                 "pass a larger tolerance."
             )
 
-    def _feeds(self, calibration: AnyData) -> list[Mapping[str, np.ndarray]] | None:
+    def feeds(self, calibration: AnyData) -> list[Mapping[str, np.ndarray]] | None:
         """Returns batches for the calibration, as dicts by ONNX input name."""
         if calibration is None:
             return None

@@ -11,6 +11,7 @@ Example:
       --calibration=flowers/train/ --evaluate=flowers/
   packnet export garden.keras bundle/ --bundle
   packnet export garden.keras update/ --bundle --update_from=bundle/
+  packnet export garden.keras bundle/ --bundle --for=edge
   packnet export garden.keras garden.onnx --multitask --for=edge
 """
 
@@ -75,7 +76,8 @@ flags.DEFINE_enum(
     "precision",
     "float32",
     ["float32", "float16", "int8"],
-    "Precision of weights and computation; with --bundle, of the stored weights alone.",
+    "Precision of weights and computation; with --bundle and no calibration, of the stored weights "
+    "alone.",
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean(
@@ -88,7 +90,7 @@ flags.DEFINE_string(
     "calibration",
     None,
     "With --precision=int8, a folder of typical images for calibrating the ranges of activations; "
-    "without it the ranges are computed at run time.",
+    "without it the ranges are computed at run time, and a bundle computes in float32.",
     flag_values=FLAGS,
 )
 flags.DEFINE_integer("calibration_images", 200, "How many of them to use.", 1, flag_values=FLAGS)
@@ -162,17 +164,18 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if values.evaluate:
         evaluate |= labelled_batches(net, values.pack, tasks, values.evaluate)
     given["evaluate"] = evaluate or None
+    if values.calibration:
+        calibration = calibration_images(
+            net, values.pack, values.calibration, values.calibration_images
+        )
+    given["calibration"] = calibration
     if values.bundle:
         exported = export_bundle(
             net, values.output, update_from=values.update_from, optimized=values.optimized, **given
         )
     else:
-        if values.calibration:
-            calibration = calibration_images(
-                net, values.pack, values.calibration, values.calibration_images
-            )
         write = export_multitask if values.multitask else export_all
-        exported = write(net, values.output, tasks=values.task, calibration=calibration, **given)
+        exported = write(net, values.output, tasks=values.task, **given)
     print()
     print(exported)
     if not values.multitask:
@@ -199,10 +202,6 @@ def _check(values: flags.FlagValues) -> None:
             raise cli.UsageError(f"--{name} is for bundles; add --bundle")
     if values.calibration and values.precision != "int8":
         raise cli.UsageError("--calibration is for --precision=int8")
-    if values.bundle and values.calibration:
-        raise cli.UsageError(
-            "a bundle stores weights in int8 and computes in float32, so it needs no --calibration"
-        )
     from packnet_tf.export.options import ExportOptions
 
     with cli.as_usage():

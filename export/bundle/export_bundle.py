@@ -3,17 +3,19 @@
 import pathlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from packnet_tf.backend.types import AnyPath, Tensors
+from packnet_tf.backend.types import AnyData, AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
-from packnet_tf.export.api import check_data, chosen
+from packnet_tf.export.api import check_data, chosen, per_task
+from packnet_tf.export.bundle.calibrated import check_files, integer_graph
 from packnet_tf.export.bundle.shared_weights import (
     SharedWeights,
     another_pack,
     graphs_with_references,
     new_files,
     opened_files,
+    restored_graph,
 )
 from packnet_tf.export.convert.checksum import task_digest
 from packnet_tf.export.exported import Exported, say_written
@@ -22,11 +24,10 @@ from packnet_tf.export.options import ExportOptions, read_options
 from packnet_tf.export.task_graph import Data, TaskGraph
 from packnet_tf.net import PackNet
 
-UNFIT = {
-    "calibration": "A bundle stores weights in int8 and computes in float32, so it needs no "
-    "calibration.",
-    "tasks": "A bundle holds all tasks.",
-}
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+UNFIT = {"tasks": "A bundle holds all tasks."}
 
 
 def export_bundle(
@@ -35,6 +36,7 @@ def export_bundle(
     *,
     samples: Mapping[str, Tensors] | None = None,
     evaluate: Mapping[str, Iterable] | None = None,
+    calibration: AnyData | Mapping[str, AnyData] = None,
     update_from: AnyPath | None = None,
     optimized: bool = False,
     names: str = "number",
@@ -57,6 +59,8 @@ def export_bundle(
             replaced.
         samples: by task name, inputs to compare on, in addition to random ones.
         evaluate: by task name, labelled inputs to measure accuracy on.
+        calibration: for "int8", typical inputs, as for `export_all`. Without them graphs compute in
+            float32.
         update_from: the folder of an earlier bundle of this pack. Only new files are written: a
             graph and a `shared_taskK-HASH.data` per new task, and the manifest. Copy them over the
             earlier bundle to update it; `directory` may be the same folder.
@@ -68,7 +72,7 @@ def export_bundle(
         **options: as for `export_onnx`, except `reduce_range`. With `precision="float16"` or
             `"int8"`, the packed weights are stored in it, int8 with a scale per output channel, and
             restored when a graph is loaded: the files are smaller, and computation and memory are
-            those of float32.
+            those of float32. With `calibration` graphs compute with the stored integers.
 
     Returns:
         The manifest, as written to `manifest.json`: that of `export_all`, with `shared`, the
@@ -86,7 +90,8 @@ def export_bundle(
         >>> export_bundle(net, "update/", update_from="bundle/")
     """
     tasks, graph_files = chosen(net, None), manifests.file_names(names, net.tasks)
-    directory, export_options = pathlib.Path(directory), read_options(options, UNFIT)
+    directory, calibrated = pathlib.Path(directory), calibration is not None
+    export_options = read_options(options, UNFIT, calibrated=calibrated)
     _check_options(export_options)
     check_data(net, samples, evaluate)
     old = manifests.read(directory)
@@ -95,21 +100,35 @@ def export_bundle(
             manifest, files = manifests.empty(manifests.BUNDLE), list[SharedWeights]()
         else:
             manifest, files = _read_earlier(net, pathlib.Path(update_from), folder)
-            _check_precision(export_options.precision, files)
+            _check_form(export_options.precision, calibrated, files)
         known = {task["task"]: task for task in manifest["tasks"]}
         new = [name for name in tasks if name not in known]
         if not new:  # check the weights all the same: the last task reads all of them
             again = TaskGraph(net, tasks[-1], ExportOptions(**known[tasks[-1]]["options"]))
-            graphs_with_references([again], files)
-        files += new_files(folder, net.state, len(known), export_options.precision)
-        graphs = graphs_with_references(_task_graphs(net, new, export_options, progress), files)
+            if calibrated:
+                check_files(again, files)
+            else:
+                graphs_with_references([again], files, restored_graph)
+        files += new_files(folder, net.state, len(known), export_options.precision, calibrated)
+        typical = per_task(net, new, calibration)
+
+        def share(graph: TaskGraph, files: list[SharedWeights]) -> "ModelProto":
+            if not calibrated:
+                return restored_graph(graph, files)
+            return integer_graph(graph, files, graph.feeds(typical[graph.task]))
+
+        new_graphs = _task_graphs(net, new, export_options, progress)
+        graphs = graphs_with_references(new_graphs, files, share)
         names_of_files = {file.name: file.named_by_content() for file in files if file.index}
         for graph, proto in graphs:
             relocate(proto, names_of_files)
             task = graph.task
-            data = Data((samples or {}).get(task), None, (evaluate or {}).get(task))
+            given = [(by_task or {}).get(task) for by_task in (samples, typical, evaluate)]
+            data = Data(*given)
             proto, path = graph.finalize_graph(proto), folder / graph_files[task]
             entry = graph.finish(proto, path, data, optimized=optimized)
+            if calibrated:
+                entry |= graph.calibrated(data)
             say_written(entry, verbose)
             manifest = manifests.with_task(manifest, entry)
         manifest["shared"] = [_describe(file) for file in files if file.index]
@@ -176,23 +195,28 @@ def _describe(file: SharedWeights) -> dict:
         "tasks": [file.first, file.last],
         "bits": file.bits,
         "precision": file.precision,
+        "calibrated": file.calibrated,
         "tensors": file.index,
     }
 
 
 def _check_options(options: ExportOptions) -> None:
     if options.reduce_range:
+        raise ValueError("A bundle stores weights in all 8 bits of int8. Leave reduce_range out.")
+
+
+def _check_form(precision: str, calibrated: bool, files: list[SharedWeights]) -> None:
+    """Refuses to update a bundle in another form than its own."""
+    [first, *_] = files
+    if precision != first.precision:
         raise ValueError(
-            "A bundle computes in float32, whatever its weights are stored in, so that they need "
-            "no reduce_range. Leave it out."
+            f"The earlier bundle stores its weights in {first.precision}, and this update is to be "
+            f"in {precision}. Write precision={first.precision!r}, or leave update_from out."
         )
-
-
-def _check_precision(precision: str, files: list[SharedWeights]) -> None:
-    """Refuses to update a bundle in another precision than its own."""
-    stored = files[0].precision
-    if precision != stored:
+    if calibrated != first.calibrated:
+        ours, theirs = ("" if form else "not " for form in (calibrated, first.calibrated))
+        remedy = "Give calibration" if first.calibrated else "Leave calibration out"
         raise ValueError(
-            f"The earlier bundle stores its weights in {stored}, and this update is to be in "
-            f"{precision}. Write precision={stored!r}, or leave update_from out."
+            f"The earlier bundle is {theirs}calibrated, and this update is {ours}calibrated. "
+            f"{remedy}, or leave update_from out."
         )

@@ -1,9 +1,13 @@
 """Packed weights in files that the graphs of several tasks share."""
 
 import collections
+import contextlib
+import dataclasses
 import functools
+import itertools
+import math
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -30,6 +34,40 @@ SMALL = 256  # bytes; smaller constants stay in the graphs
 Graph: TypeAlias = "tuple[TaskGraph, ModelProto]"
 
 
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A kernel to store.
+
+    Attributes:
+        values, owner: the weights and their owners, in the graph's layout.
+        kind, channel, least: how it is stored, see `encode`.
+    """
+
+    values: np.ndarray
+    owner: np.ndarray
+    kind: str
+    channel: int | None = None
+    least: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """The part of a kernel that a shared file holds.
+
+    Attributes:
+        stored, scale: the weights, see `encode`; 0 where the file holds none.
+        here: bool, where a task sees them.
+        nodes: adds the nodes that read them to a graph; returns the names of `here`, empty for
+            everywhere, and of the stored weights, which have no meaning elsewhere. It raises a
+            KeyError if the weights are new, and nothing can be added to the file.
+    """
+
+    stored: np.ndarray
+    scale: np.ndarray | None
+    here: np.ndarray
+    nodes: Callable[[GraphBuilder], tuple[str, str]]
+
+
 class SharedWeights(SharedFile):
     """A shared file with the weights of consecutive tasks.
 
@@ -41,6 +79,7 @@ class SharedWeights(SharedFile):
         owners: the owner numbers of these tasks.
         bits: bits per owner code.
         precision: precision of the stored weights.
+        calibrated: whether graphs compute with its integers, see `integer_graph`.
     """
 
     def __init__(
@@ -51,111 +90,125 @@ class SharedWeights(SharedFile):
         owners: range,
         bits: int,
         precision: str,
+        calibrated: bool = False,
         index: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(path, index)
         self.first, self.last, self.owners = first, last, owners
-        self.bits, self.precision = bits, precision
+        self.bits, self.precision, self.calibrated = bits, precision, calibrated
+        self._encoded: dict[tuple, tuple[np.ndarray, np.ndarray | None]] = {}
 
-    def add(
-        self,
-        builder: GraphBuilder,
-        kernels: Sequence[str],
-        values: list[np.ndarray],
-        owners: list[np.ndarray],
-        sees: Sequence[int],
-    ) -> list[str]:
-        """Adds the nodes for the packed weights as a task sees them; returns their names.
+    def whole(self, kernels: Sequence[Kernel], sees: Sequence[int]) -> Iterator[Piece]:
+        """Yields the kernels as the first file holds them.
 
         Args:
-            builder: the `GraphBuilder` of the task's graph.
-            kernels: names of the kernels as built from the earlier files; empty for the first.
-            values, owners: values and owners of the weights, in the graph's layout.
+            kernels: the kernels.
             sees: numbers of the tasks whose weights the task sees.
-
-        Raises:
-            KeyError: the weights are new, and nothing can be added to the file.
         """
-        first, end = self.owners.start, self.owners.stop
-        here = [(owner >= first) & (owner < end) for owner in owners]
-        if self.first == 1:
-            kinds = precisions_of([owner.size for owner in owners], self.precision)
-            codes = [owner_codes.codes_of(owner, len(self.owners)) for owner in owners]
-            seen = self._masks(builder, codes, self.bits, [number - 1 for number in sees])
-            wholes = (
-                np.where(h, v, np.zeros((), v.dtype)) for h, v in zip(here, values, strict=True)
-            )
-            return [
-                self._whole(builder, whole, owner, mask, kind)
-                for whole, owner, mask, kind in zip(wholes, owners, seen, kinds, strict=True)
-            ]
-        masks = self._masks(builder, here, self.bits, [1])
-        return self._override(builder, kernels, values, here, masks)
+        codes = [owner_codes.codes_of(kernel.owner, len(self.owners)) for kernel in kernels]
 
-    def add_overlay(
-        self,
-        builder: GraphBuilder,
-        kernels: Sequence[str],
-        values: list[np.ndarray],
-        places: list[np.ndarray],
-    ) -> list[str]:
-        """Adds the nodes for a task's overlay; returns the names of its kernels.
+        @functools.cache
+        def masks(builder: GraphBuilder) -> list[str]:
+            return self._masks(builder, codes, self.bits, [number - 1 for number in sees])
+
+        def piece(place: int, kernel: Kernel) -> Piece:
+            held = self._holds(kernel)
+            stored, scale = self._encode(kernel, held, kernel.owner)
+
+            def nodes(builder: GraphBuilder) -> tuple[str, str]:
+                return masks(builder)[place], self.external(builder, stored)
+
+            return Piece(stored, scale, held & np.isin(kernel.owner, list(sees)), nodes)
+
+        return itertools.starmap(piece, enumerate(kernels))
+
+    def common(self, kernels: Sequence[Kernel]) -> Iterator[Piece]:
+        """Yields kernels that all tasks read in the same way, those of a stem.
 
         Args:
-            builder: the `GraphBuilder` of the task's graph.
-            kernels: names of the kernels without the overlay.
-            values: the task's own values, in the graph's layout.
-            places: bool arrays of their shapes, True where they count.
-
-        Raises:
-            KeyError: the overlay is new, and nothing can be added to the file.
+            kernels: the kernels, with owner 1.
         """
-        if not any(own.any() for own in places):
-            return list(kernels)
-        shapes = [own.shape for own in places]
-        packed = packing.pack_places(np.concatenate([own.reshape(-1) for own in places]))
-        if packed[0] == packing.GAPS:
-            gaps = self._external(builder, packed[1:])
-            masks = owner_codes.masks_of_gaps(builder, gaps, packed.size - 1, shapes)
-        else:
-            masks = self._masks(builder, places, 1, [1])
-        return self._override(builder, kernels, values, places, masks)
+
+        def piece(kernel: Kernel) -> Piece:
+            everywhere = np.ones(kernel.values.shape, bool)
+            stored, scale = self._encode(kernel, everywhere, kernel.owner)
+            return Piece(
+                stored, scale, everywhere, lambda builder: ("", self.external(builder, stored))
+            )
+
+        return map(piece, kernels)
+
+    def owned(self, kernels: Sequence[Kernel]) -> Iterator[Piece | None]:
+        """Yields what the tasks of a later file own; None for a kernel of which they own nothing.
+
+        Args:
+            kernels: the kernels.
+        """
+        here = [self._holds(kernel) for kernel in kernels]
+        return self._override(
+            kernels, here, lambda builder: self._masks(builder, here, self.bits, [1])
+        )
+
+    def overlaid(self, kernels: Sequence[Kernel]) -> Iterator[Piece | None]:
+        """Yields an overlay; None for a kernel without one.
+
+        Args:
+            kernels: the task's own values, with owner 1 where they count, else 0.
+        """
+        here = [kernel.owner > 0 for kernel in kernels]
+
+        def masks(builder: GraphBuilder) -> list[str]:
+            packed = packing.pack_places(np.concatenate([own.reshape(-1) for own in here]))
+            if packed[0] != packing.GAPS:
+                return self._masks(builder, here, 1, [1])
+            gaps, shapes = self.external(builder, packed[1:]), [own.shape for own in here]
+            return owner_codes.masks_of_gaps(builder, gaps, packed.size - 1, shapes)
+
+        return self._override(kernels, here, masks)
+
+    def external(self, builder: GraphBuilder, array: np.ndarray) -> str:
+        """Adds a constant to a graph that refers to this file; returns its name."""
+        return builder.external(self.name, self.put(array), array)
 
     def _override(
         self,
-        builder: GraphBuilder,
-        kernels: Sequence[str],
-        values: list[np.ndarray],
+        kernels: Sequence[Kernel],
         here: list[np.ndarray],
-        masks: list[str],
-    ) -> list[str]:
-        """Adds the nodes that replace a part of every kernel, where the mask is True."""
-        kinds, filled = precisions_of([own.size for own in here], self.precision), list(kernels)
-        for place, (mask, own) in enumerate(zip(masks, here, strict=True)):
-            if own.any():
-                whole = np.where(own, values[place], np.zeros((), values[place].dtype))
-                stored, decoded = self._encoded(builder, whole, own, kinds[place])
+        masks: Callable[[GraphBuilder], list[str]],
+    ) -> Iterator[Piece | None]:
+        """Yields parts of kernels that are stored as consecutive values."""
+        masks = functools.cache(masks)
+
+        def piece(place: int, kernel: Kernel, own: np.ndarray) -> Piece | None:
+            if not own.any():
+                return None
+            stored, scale = self._encode(kernel, own, own)
+
+            def nodes(builder: GraphBuilder) -> tuple[str, str]:
+                mask = masks(builder)[place]
                 array = np.append(stored[own], np.zeros(1, stored.dtype))
-                spread = owner_codes.spread(
-                    builder, self._external(builder, array), mask, own.shape
-                )
-                filled[place] = builder.node("Where", mask, decoded(spread), filled[place])
-        return filled
+                flat = self.external(builder, array)
+                return mask, owner_codes.spread(builder, flat, mask, own.shape)
 
-    def _whole(
-        self, builder: GraphBuilder, whole: np.ndarray, owner: np.ndarray, mask: str, kind: str
-    ) -> str:
-        stored, decoded = self._encoded(builder, whole, owner, kind)
-        kernel = decoded(self._external(builder, stored))
-        return owner_codes.masked(builder, kernel, mask, whole.dtype)
+            return Piece(stored, scale, own, nodes)
 
-    def _encoded(
-        self, builder: GraphBuilder, whole: np.ndarray, owner: np.ndarray, kind: str
-    ) -> tuple[np.ndarray, Callable[[str], str]]:
-        """Returns a kernel as it is stored, and a function that adds the nodes to restore it."""
-        stored, scale = encode(whole, kind, owner)
-        put = functools.partial(self._external, builder)
-        return stored, decoder(builder, stored, scale, put)
+        return map(piece, itertools.count(), kernels, here)
+
+    def _holds(self, kernel: Kernel) -> np.ndarray:
+        return (kernel.owner >= self.owners.start) & (kernel.owner < self.owners.stop)
+
+    def _encode(
+        self, kernel: Kernel, held: np.ndarray, owner: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Encodes the part of a kernel that the file holds, once for all tasks."""
+        part = np.where(held, kernel.values, np.zeros((), kernel.values.dtype))
+        if kernel.kind == "float32":
+            return part, None
+        least = None if kernel.least is None else digest(kernel.least)
+        key = (digest(part), digest(owner), kernel.kind, kernel.channel, least)
+        if key not in self._encoded:
+            self._encoded[key] = encode(part, kernel.kind, owner, kernel.channel, kernel.least)
+        return self._encoded[key]
 
     def _masks(
         self,
@@ -165,25 +218,22 @@ class SharedWeights(SharedFile):
         chosen: Sequence[int],
     ) -> list[str]:
         parts = [owner_codes.pack_codes(part, bits) for part in codes]
-        packed = self._external(builder, np.concatenate(parts))
+        packed = self.external(builder, np.concatenate(parts))
         return owner_codes.masks(builder, packed, bits, [part.shape for part in codes], chosen)
-
-    def _external(self, builder: GraphBuilder, array: np.ndarray) -> str:
-        return builder.external(self.name, self.put(array), array)
 
 
 def new_files(
-    folder: pathlib.Path, state: PackState, known: int, precision: str
+    folder: pathlib.Path, state: PackState, known: int, precision: str, calibrated: bool = False
 ) -> list[SharedWeights]:
     """Returns the files to write: one for all tasks, or one per task new to the bundle."""
-    tasks = len(state.tasks)
+    tasks, form = len(state.tasks), (precision, calibrated)
     if not known:
         owners = state.owners_among(1, tasks)
         width = owner_codes.width(len(owners))
-        return [SharedWeights(folder / SHARED, 1, tasks, owners, width, precision)]
+        return [SharedWeights(folder / SHARED, 1, tasks, owners, width, *form)]
     paths = {place: folder / f"shared_task{place}.data" for place in range(known + 1, tasks + 1)}
     return [
-        SharedWeights(path, place, place, state.owners_among(place, place), 1, precision)
+        SharedWeights(path, place, place, state.owners_among(place, place), 1, *form)
         for place, path in paths.items()
     ]
 
@@ -192,20 +242,24 @@ def opened_files(folder: pathlib.Path, manifest: dict, state: PackState) -> list
     """Returns the shared files that a manifest lists, located in `folder`."""
     files = []
     for entry in manifest["shared"]:
-        path, (first, last) = folder / entry["file"], entry["tasks"]
-        owners, precision = state.owners_among(first, last), entry.get("precision", "float32")
-        files.append(
-            SharedWeights(path, first, last, owners, entry["bits"], precision, entry["tensors"])
-        )
+        first, last = entry["tasks"]
+        form = entry["bits"], entry.get("precision", "float32"), entry.get("calibrated", False)
+        owners, path = state.owners_among(first, last), folder / entry["file"]
+        files.append(SharedWeights(path, first, last, owners, *form, entry["tensors"]))
     return files
 
 
-def graphs_with_references(tasks: Iterable[TaskGraph], files: list[SharedWeights]) -> list[Graph]:
+def graphs_with_references(
+    tasks: Iterable[TaskGraph],
+    files: list[SharedWeights],
+    share: "Callable[[TaskGraph, list[SharedWeights]], ModelProto]",
+) -> list[Graph]:
     """Builds the graphs of tasks with references to shared files in place of weights.
 
     Args:
         tasks: the tasks; their plain models are dropped.
         files: the shared files of the bundle, both existing ones and those to write.
+        share: builds the graph of a task, such as `restored_graph`.
 
     Returns:
         Pairs of a task and its `onnx.ModelProto`.
@@ -213,45 +267,133 @@ def graphs_with_references(tasks: Iterable[TaskGraph], files: list[SharedWeights
     Raises:
         ValueError: an existing file does not hold the weights of the pack.
     """
-    # One task at a time: each plain model takes the memory of a whole network.
-    pairs = [(task, _share_weights(task, files)) for task in tasks]
+    pairs = list[Graph]()
+    for task in tasks:  # one at a time: each plain model takes the memory of a whole network
+        pairs.append((task, share(task, files)))
+        task.drop_model()
     _share_constants(pairs, files)
     for _, proto in pairs:
         shorten_names(proto.graph)
     return pairs
 
 
-def _share_weights(task: TaskGraph, files: list[SharedWeights]) -> "ModelProto":
-    """Adds a task's weights to its graph: packed weights by reference, others as constants."""
+def restored_graph(task: TaskGraph, files: list[SharedWeights]) -> "ModelProto":
+    """Builds the graph of a task that restores its packed weights to float32."""
     proto, layouts = task.converted.proto, task.converted.layouts
-    shared = {name: layout for name, layout in layouts.items() if layout.source in task.packed}
-    weights = [(layout, task.packed[layout.source]) for layout in shared.values()]
-    arrays = [(layout, ops.convert_to_numpy(weight.packed)) for layout, weight in weights]
-    # Half precision is used in training only; the graph computes in float32.
-    values = [layout(array.astype(np.float32, copy=False)) for layout, array in arrays]
-    owners = [layout(ops.convert_to_numpy(weight.owner)) for layout, weight in weights]
+    shared = [name for name, layout in layouts.items() if layout.source in task.packed]
     if task.options.precision != "float32":
-        plain = type(proto)()
-        plain.CopyFrom(proto)
-        bake(plain.graph, layouts, task.converted.values(layouts))
-        task.check_plain(plain, task.comparison.batches(None))
-    builder, kernels = GraphBuilder(proto.graph), list[str]()
-    for file in files if shared else ():
-        try:
-            if file.first == 1 or not set(file.owners).isdisjoint(task.sees):
-                kernels = file.add(builder, kernels, values, owners, task.sees)
-            if task.overlaid and file.first <= task.number <= file.last:
-                overlay = [overlay_of(weight, layout) for layout, weight in weights]
-                kernels = file.add_overlay(builder, kernels, *map(list, zip(*overlay, strict=True)))
-        except KeyError:
-            raise another_pack(file.path.name) from None
-    for name, kernel in zip(shared, kernels, strict=True):
+        task.check_plain(plain_graph(task), task.comparison.batches(None))
+    builder, weights = GraphBuilder(proto.graph), [""] * len(shared)
+    kinds = precisions_of([size_of(task, name) for name in shared], files[0].precision)
+    kernels = [kernel_of(task, name, kind) for name, kind in zip(shared, kinds, strict=True)]
+    for file, pieces in pieces_of(task, files, shared, kernels):
+        with refused_changes(file):
+            for place, piece in enumerate(pieces):
+                if piece is not None:
+                    mask, name = piece.nodes(builder)
+                    put = functools.partial(file.external, builder)
+                    value = decoder(builder, piece.stored, piece.scale, put)(name)
+                    if weights[place]:
+                        weights[place] = builder.node("Where", mask, value, weights[place])
+                    else:
+                        weights[place] = owner_codes.masked(builder, value, mask, np.dtype("f4"))
+    for name, kernel in zip(shared, weights, strict=True):
         builder.alias(name, kernel)
     builder.close()
     own = {name: layout for name, layout in layouts.items() if name not in shared}
     bake(proto.graph, own, task.converted.values(own))
-    task.drop_model()
     return proto
+
+
+def plain_graph(task: TaskGraph) -> "ModelProto":
+    """Returns the graph of a task with its weights in float32."""
+    plain, layouts = type(task.converted.proto)(), task.converted.layouts
+    plain.CopyFrom(task.converted.proto)
+    bake(plain.graph, layouts, task.converted.values(layouts))
+    return plain
+
+
+def size_of(task: TaskGraph, name: str) -> int:
+    """Returns the number of weights in a kernel of a task's graph."""
+    return math.prod(task.converted.weights[task.converted.layouts[name].source].shape)
+
+
+def kernel_of(task: TaskGraph, name: str, kind: str) -> Kernel:
+    """Returns a packed kernel of a task's graph, or one of a stem.
+
+    Args:
+        task: the task.
+        name: the kernel's name in its graph.
+        kind: how it is stored, see `encode`.
+    """
+    layout = task.converted.layouts[name]
+    if layout.source not in task.packed:
+        values = exact_kernel(task, name)
+        return Kernel(values, np.ones(values.shape, np.uint8), kind)
+    weight = task.packed[layout.source]
+    # Half precision is used in training only; the graph computes in float32.
+    values = layout(ops.convert_to_numpy(weight.packed).astype(np.float32, copy=False))
+    return Kernel(values, layout(ops.convert_to_numpy(weight.owner)), kind)
+
+
+def exact_kernel(task: TaskGraph, name: str) -> np.ndarray:
+    """Returns a kernel in float32, as the task sees it."""
+    layout = task.converted.layouts[name]
+    [values] = task.converted.values({name: layout}).values()
+    return layout(values)
+
+
+def pieces_of(
+    task: TaskGraph, files: list[SharedWeights], names: Sequence[str], kernels: Sequence[Kernel]
+) -> Iterator[tuple[SharedWeights, Iterable[Piece | None]]]:
+    """Yields files, and for each kernel the part that the task reads from the file.
+
+    A later one replaces what it has of those before. The pieces of a calibrated bundle have the
+    scales of the first file or larger ones, so that most meet in one scale without rounding again.
+
+    Args:
+        task: the task.
+        files: the shared files.
+        names: names of packed kernels in its graph.
+        kernels: the same, see `kernel_of`.
+    """
+    for file in files if kernels else ():
+        if file.first == 1:
+            pieces: Iterable[Piece] = file.whole(kernels, task.sees)
+            if file.calibrated:
+                pieces = list(pieces)
+                kernels = [
+                    dataclasses.replace(kernel, least=piece.scale)
+                    for kernel, piece in zip(kernels, pieces, strict=True)
+                ]
+            yield file, pieces
+        elif not set(file.owners).isdisjoint(task.sees):
+            yield file, file.owned(kernels)
+        if task.overlaid and file.first <= task.number <= file.last:
+            yield (
+                file,
+                file.overlaid(
+                    [
+                        _overlay(task, name, kernel)
+                        for name, kernel in zip(names, kernels, strict=True)
+                    ]
+                ),
+            )
+
+
+def _overlay(task: TaskGraph, name: str, kernel: Kernel) -> Kernel:
+    layout = task.converted.layouts[name]
+    values, here = overlay_of(task.packed[layout.source], layout)
+    return dataclasses.replace(kernel, values=values, owner=here)
+
+
+@contextlib.contextmanager
+def refused_changes(file: SharedWeights) -> Iterator[None]:
+    """Refuses weights that an existing file lacks."""
+    try:
+        yield
+    except KeyError:
+        raise another_pack(file.path.name) from None
 
 
 def _share_constants(pairs: list[Graph], files: list[SharedWeights]) -> None:

@@ -10,7 +10,7 @@ from packnet_tf.export.graph.rounding import halved_by_sums, rounded_by_sums
 SMALL = 1 / 64  # share of all packed weights that stay in float16
 
 
-def precisions_of(sizes: Sequence[int], precision: str) -> list[str]:
+def precisions_of(sizes: Sequence[int], precision: str, small: float = SMALL) -> list[str]:
     """Returns the precisions in which the packed kernels of a graph are stored.
 
     In an int8 bundle the smallest kernels are stored in float16. They are the first layers and
@@ -21,6 +21,7 @@ def precisions_of(sizes: Sequence[int], precision: str) -> list[str]:
         sizes: the number of weights in each kernel that the graph reads. A kernel that it reads in
             two layouts is stored, and counted, twice.
         precision: that of the bundle.
+        small: share of all weights that stay in float16.
 
     Example:
         >>> precisions_of([100, 1000, 9000], "int8")
@@ -29,11 +30,15 @@ def precisions_of(sizes: Sequence[int], precision: str) -> list[str]:
     if precision != "int8":
         return [precision] * len(sizes)
     up_to_each = [sum(other for other in sizes if other <= size) for size in sizes]
-    return ["float16" if part <= SMALL * sum(sizes) else "int8" for part in up_to_each]
+    return ["float16" if part <= small * sum(sizes) else "int8" for part in up_to_each]
 
 
 def encode(
-    kernel: np.ndarray, precision: str, owner: np.ndarray
+    kernel: np.ndarray,
+    precision: str,
+    owner: np.ndarray,
+    channel: int | None = None,
+    least: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Converts a kernel to the form in which it is stored.
 
@@ -42,9 +47,12 @@ def encode(
     Args:
         kernel: the weights in the graph's layout, float32.
         precision: "float32"; "float16", in which numbers beyond 65504 become 65504; or "int8", with
-            a scale per output channel: along the last axis of matrices, the first of convolutions.
+            a scale per output channel.
         owner: the weights' owners. Sums over the weights of one are nearly those of float32, see
             `rounded_by_sums`.
+        channel: the axis of the output channels; by default the last of matrices and the first of
+            convolutions.
+        least: the smallest scales for int8, of the shape of the scales.
 
     Returns:
         The stored array, and the scales for int8, float16, of a shape that broadcasts.
@@ -60,7 +68,8 @@ def encode(
     """
     if precision == "float32":
         return kernel, None
-    channel = kernel.ndim - 1 if kernel.ndim == 2 else 0
+    if channel is None:
+        channel = output_axis(kernel.ndim)
     if precision == "float16":
         return halved_by_sums(kernel, channel, owner), None
     others = tuple(axis for axis in range(kernel.ndim) if axis != channel)
@@ -71,8 +80,15 @@ def encode(
             f"A packed weight is {largest.max():.3g}, too large for int8. Write "
             'precision="float32".'
         )
+    if least is not None:
+        scale = np.maximum(scale, least)
     steps = kernel / scale.astype(np.float32)
     return rounded_by_sums(steps, channel, owner).astype(np.int8), scale
+
+
+def output_axis(axes: int) -> int:
+    """Returns the axis of the output channels: the last of matrices, the first of convolutions."""
+    return 1 if axes == 2 else 0
 
 
 def _rounded_up(scale: np.ndarray) -> np.ndarray:

@@ -3,11 +3,15 @@
 import hashlib
 import os
 import pathlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from packnet_tf.backend.types import AnyPath
-from packnet_tf.export.graph.walk import within
+from packnet_tf.export.graph.walk import read_instead, within
+
+if TYPE_CHECKING:
+    from onnx import GraphProto
 
 
 def digest(array: np.ndarray) -> str:
@@ -16,6 +20,20 @@ def digest(array: np.ndarray) -> str:
     return hashlib.blake2b(
         np.ascontiguousarray(array).view(np.uint8).reshape(-1).data, digest_size=8, key=head[:64]
     ).hexdigest()
+
+
+def merge_equal_constants(graph: "GraphProto") -> None:
+    """Keeps one of several constants that are equal, such as the zero points of channels."""
+    from onnx import TensorProto, numpy_helper
+
+    kept: dict[str, str] = {}
+    outputs = {entry.name for entry in graph.output}
+    for tensor in list(graph.initializer):
+        if tensor.data_location != TensorProto.EXTERNAL and tensor.name not in outputs:
+            name = kept.setdefault(digest(numpy_helper.to_array(tensor)), tensor.name)
+            if name != tensor.name:
+                read_instead(graph, tensor.name, name)
+                graph.initializer.remove(tensor)
 
 
 def calculated_constants(path: AnyPath) -> list[np.ndarray]:

@@ -5,7 +5,7 @@ import logging
 import pathlib
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -81,12 +81,12 @@ def to_precision(
         given = {"calibration": calibration is not None, "reduce_range": reduce_range}
         for name in [name for name, is_given in given.items() if is_given]:
             raise ValueError(f"{name} is for 'int8', not for '{precision}'. Leave it out.")
-        return model if precision == "float32" else _replace_nodes(_to_float16(model), model)
-    feeds = None if calibration is None else _feeds(model, calibration)
-    return _replace_nodes(_to_int8(model, feeds, reduce_range), model)
+        return model if precision == "float32" else replace_nodes(_to_float16(model), model)
+    feeds = None if calibration is None else checked_feeds(model, calibration)
+    return replace_nodes(_to_int8(model, feeds, reduce_range), model)
 
 
-def _feeds(model: "ModelProto", calibration: Feeds) -> list[dict[str, np.ndarray]]:
+def checked_feeds(model: "ModelProto", calibration: Feeds) -> list[dict[str, np.ndarray]]:
     """Checks calibration feeds, and casts them to the dtypes of the inputs."""
     from onnx.helper import tensor_dtype_to_np_dtype as dtype_of
 
@@ -130,40 +130,109 @@ def _to_float16(model: "ModelProto") -> "ModelProto":
 
 
 def _to_int8(model: "ModelProto", feeds: Feeds | None, reduce_range: bool) -> "ModelProto":
-    import onnx
+    source = folded(model)
+    if feeds is None:
+        quantized = _quantized_weights(source, reduce_range)
+    else:
+        quantized = calibrated(source, feeds, reduce_range)
+        round_kernels(quantized, source, feeds, 64 if reduce_range else 127)
+    store_as_integers(quantized.graph)
+    return quantized
+
+
+def folded(model: "ModelProto") -> "ModelProto":
+    """Returns a graph whose normalisations are folded into the convolutions before them."""
     from onnxruntime import quantization
 
-    rest = iter(feeds or ())
+    def fold(source: str, written: str) -> None:
+        # Symbolic shapes would need sympy.
+        quantization.quant_pre_process(source, written, skip_symbolic_shape=True)
+
+    return _through_files(model, fold)
+
+
+def calibrated(
+    source: "ModelProto",
+    feeds: Feeds,
+    reduce_range: bool = False,
+    scales: Mapping[str, tuple[int, np.ndarray]] | None = None,
+    excluded: Iterable[str] = (),
+) -> "ModelProto":
+    """Quantizes weights and activations; each weight is rounded to the nearest integer.
+
+    Args:
+        source: a folded graph.
+        feeds: typical inputs.
+        reduce_range: whether weights use 7 of the 8 bits.
+        scales: for weights by name, the axis of the output channels, and their scales; by default
+            the largest weight of a channel becomes 127.
+        excluded: names of nodes that stay in float32.
+    """
+    from onnxruntime import quantization
+
+    rest, kind = iter(feeds), quantization.QuantType
+    facts = {"quant_type": kind.QInt8, "zero_point": np.array(0, np.int8)}
+    given: dict[str, list[dict[str, Any]]] = {}
+    for name, (axis, steps) in (scales or {}).items():
+        given[name] = [{**facts, "scale": np.array(scale)} for scale in steps]
+        given[name][0]["axis"] = axis
 
     class Reader(quantization.CalibrationDataReader):
         def get_next(self) -> Mapping[str, np.ndarray] | None:
             return next(rest, None)
 
+    def quantize(folded: str, written: str) -> None:
+        quantization.quantize_static(
+            folded,
+            written,
+            Reader(),
+            per_channel=True,
+            reduce_range=reduce_range,
+            activation_type=kind.QUInt8,  # the fast one on x86
+            op_types_to_quantize=_without_lookups(CALIBRATED, source),
+            nodes_to_exclude=list(excluded),
+            # No products of two activations, as within attention.
+            extra_options={"MatMulConstBOnly": True, "TensorQuantOverrides": given},
+        )
+
+    return _through_files(source, quantize)
+
+
+def _quantized_weights(source: "ModelProto", reduce_range: bool) -> "ModelProto":
+    """Quantizes the weights of matrix products, a Gemm included, and of embeddings."""
+    from onnxruntime import quantization
+
+    kinds = _without_lookups(["MatMul", "Gather"], source)
+
+    def quantize(folded: str, written: str) -> None:
+        quantization.quantize_dynamic(
+            folded, written, kinds, per_channel=True, reduce_range=reduce_range
+        )
+
+    return _through_files(source, quantize)
+
+
+def _without_lookups(kinds: list[str], model: "ModelProto") -> list[str]:
+    """Leaves Gather out for graphs with loops.
+
+    onnxruntime 1.31 aborts if a Loop reads the output of an integer Gather.
+    """
+    bodies = any(within(node) for node in model.graph.node)
+    return [kind for kind in kinds if not (bodies and kind == "Gather")]
+
+
+def _through_files(model: "ModelProto", convert: Callable[[str, str], None]) -> "ModelProto":
+    """Converts a graph with a tool that reads and writes files."""
+    import onnx
+
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        source, folded, written = (str(pathlib.Path(folder) / name) for name in "abc")
+        source, written = (str(pathlib.Path(folder) / name) for name in "ab")
         onnx.save(model, source)
-        # Fold normalisations into the convolutions before them. Symbolic shapes would need sympy.
-        quantization.quant_pre_process(source, folded, skip_symbolic_shape=True)
-        options: dict[str, Any] = {"per_channel": True, "reduce_range": reduce_range}
-        kinds = ["MatMul", "Gather"] if feeds is None else CALIBRATED  # a Gemm counts as a MatMul
-        if any(within(node) for node in onnx.load(folded).graph.node):
-            # onnxruntime 1.31 aborts if a Loop reads the output of an integer Gather.
-            kinds = [kind for kind in kinds if kind != "Gather"]
-        if feeds is None:
-            quantization.quantize_dynamic(folded, written, kinds, **options)
-        else:
-            options |= {"activation_type": quantization.QuantType.QUInt8}  # the fast one on x86
-            options |= {"extra_options": {"MatMulConstBOnly": True}}  # not within attention
-            options |= {"op_types_to_quantize": kinds}
-            quantization.quantize_static(folded, written, Reader(), **options)
-        quantized = onnx.load(written)
-        if feeds is not None:
-            round_kernels(quantized, onnx.load(folded), feeds, 64 if reduce_range else 127)
-    _store_as_integers(quantized.graph)
-    return quantized
+        convert(source, written)
+        return onnx.load(written)
 
 
-def _store_as_integers(graph: "GraphProto") -> None:
+def store_as_integers(graph: "GraphProto") -> None:
     """Stores the remaining float weights as integers, restored by a Cast and a Mul.
 
     onnxruntime computes both once, when it loads the graph. It would compute a DequantizeLinear
@@ -194,7 +263,7 @@ def _store_as_integers(graph: "GraphProto") -> None:
     graph.node.extend(nodes)
 
 
-def _replace_nodes(made: "ModelProto", model: "ModelProto") -> "ModelProto":
+def replace_nodes(made: "ModelProto", model: "ModelProto") -> "ModelProto":
     """Returns the original model with the new nodes and constants, in a reproducible order."""
     finished, nodes = type(model)(), made.graph.node
     finished.CopyFrom(model)

@@ -1,6 +1,7 @@
 """Rounds weights together, so that their errors do not add up."""
 
 import math
+from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,11 @@ PLAIN = {"alpha": 1.0, "beta": 1.0, "transA": 0}  # a Gemm that is a dense layer
 
 
 def round_kernels(
-    quantized: "ModelProto", source: "ModelProto", feeds: Feeds, largest: int
+    quantized: "ModelProto",
+    source: "ModelProto",
+    feeds: Feeds,
+    largest: int,
+    fixed: Container[str] = (),
 ) -> None:
     """Rounds the kernels and biases of layers again, in a graph of quantize_static.
 
@@ -38,6 +43,7 @@ def round_kernels(
         source: the float32 graph that it was made from. Nodes have the same names.
         feeds: typical inputs.
         largest: the largest magnitude of an integer.
+        fixed: names of integers that are right already; only the bias of their layer changes.
     """
     from onnx import numpy_helper
 
@@ -83,11 +89,15 @@ def round_kernels(
             windows(values, kernel.shape, _attributes(node), POSITIONS) for values in pair
         )
         (name, scale), *others = constants
-        found = rounded_kernel(kernel, scale, exact, given, largest, bool(biases))
-        if found is None:
-            continue
-        integers, shift = found
-        store(name, integers.T if turned else integers)
+        if name in fixed:
+            integers = numpy_helper.to_array(held[name])
+            shift = mean_loss(kernel, integers.T if turned else integers, scale, exact, given)
+        else:
+            found = rounded_kernel(kernel, scale, exact, given, largest, bool(biases))
+            if found is None:
+                continue
+            integers, shift = found
+            store(name, integers.T if turned else integers)
         for bias, (name, scale) in zip(biases, others, strict=True):
             limits = np.iinfo(np.int32)
             steps = np.rint((numpy_helper.to_array(bias) + shift) / scale)
@@ -139,6 +149,28 @@ def rounded_kernel(
     integers = rounded_together(fitted / steps, moments, largest)
     shift = weights @ means[0] - (integers * steps) @ means[1]
     return integers.reshape(kernel.shape).astype(np.int8), shift.reshape(-1)
+
+
+def mean_loss(
+    kernel: np.ndarray,
+    integers: np.ndarray,
+    scale: np.ndarray,
+    exact: np.ndarray,
+    given: np.ndarray,
+) -> np.ndarray:
+    """Returns what outputs lack on average, (outputs,), when integers stand for a kernel.
+
+    Args:
+        kernel, integers: (outputs, inputs, ...).
+        scale, exact, given: as for `rounded_kernel`.
+    """
+    groups, inputs, _ = exact.shape
+    weights, rounded = (
+        values.reshape(groups, -1, inputs).astype(np.float64) for values in (kernel, integers)
+    )
+    steps = np.broadcast_to(scale.reshape(-1, 1), (len(kernel), 1)).reshape(groups, -1, 1)
+    means = [part.mean(2, keepdims=True, dtype=np.float64) for part in (exact, given)]
+    return (weights @ means[0] - (rounded * steps) @ means[1]).reshape(-1)
 
 
 def rounded_together(values: np.ndarray, moments: np.ndarray, largest: int) -> np.ndarray:
@@ -199,17 +231,24 @@ def rounded_by_sums(
     owners = np.ones_like(exact) if owner is None else np.moveaxis(owner, channel, 0)
     owners = owners.reshape(exact.shape)
     integers = np.clip(np.rint(exact), -largest, largest)
-    order = np.arange(exact.shape[1])
-    for number in np.unique(owners):
-        here = (owners == number) & (exact != 0)
-        short = np.where(here, exact - integers, 0)
-        lacks = np.rint(short.sum(1, keepdims=True, dtype=np.float64))
-        sign = np.sign(lacks)
-        can = here & (np.abs(integers + sign) <= largest)
-        first = np.argsort(np.where(can, -short * sign, np.inf), axis=1, kind="stable")
-        change = np.zeros_like(integers)
-        np.put_along_axis(change, first, (order < np.abs(lacks)) * sign, axis=1)
-        integers += np.where(can, change, 0)
+    short = exact - integers
+    numbers = np.unique(owners)
+    places = np.searchsorted(numbers, owners).astype(np.min_scalar_type(len(numbers)))
+    lacks = np.zeros((len(rows), len(numbers)))
+    starts = np.zeros((len(rows), len(numbers)), int)  # in a row sorted by owner
+    for place in range(len(numbers)):
+        here = places == place
+        lacks[:, place] = np.rint(np.where(here & (exact != 0), short, 0).sum(1, dtype=np.float64))
+        starts[:, place + 1 :] += here.sum(1, keepdims=True)
+    sign = np.take_along_axis(np.sign(lacks).astype(integers.dtype), places, axis=1)
+    can = (exact != 0) & (np.abs(integers + sign) <= largest)
+    order = np.lexsort((np.where(can, -short * sign, np.inf), places), axis=1)
+    owner_at = np.take_along_axis(places, order, axis=1)
+    rank = np.arange(exact.shape[1]) - np.take_along_axis(starts, owner_at, axis=1)
+    changes = rank < np.abs(np.take_along_axis(lacks, owner_at, axis=1))
+    change = np.zeros(exact.shape, bool)
+    np.put_along_axis(change, order, changes, axis=1)
+    integers += np.where(change & can, sign, 0)
     return np.moveaxis(integers.reshape(rows.shape), 0, channel)
 
 

@@ -106,11 +106,7 @@ def test_data_that_do_not_fit_are_refused(arguments, text, net, tmp_path):
         (export_onnx, {"opsets": 17}, "has no option 'opsets'. Write opset."),
         (export_bundle, {"softmx": True}, "has no option 'softmx'. Write softmax."),
         (export_multitask, {"x": 1}, "has no option 'x'. Write softmax or opset or batch_size or"),
-        (
-            export_bundle,
-            {"precision": "int8", "calibration": X},
-            "stores weights in int8 and computes in float32, so it needs no calibration.",
-        ),
+        (export_bundle, {"tasks": ["birds"]}, "A bundle holds all tasks. Leave tasks out."),
         (export_multitask, {"names": "task"}, "has the name that path gives it. Leave names out."),
     ],
 )

@@ -57,6 +57,24 @@ def test_int8_is_calibrated_and_measured_on_folders(packnet, place, tmp_path):
     assert main(["evaluate", "--model=small/model_task1.onnx", f"--data={place}/shades"]) == 0
 
 
+def test_a_bundle_in_int8_is_calibrated_and_measured_on_folders(packnet, place, tmp_path):
+    given = ("--bundle", "--precision=int8", f"--calibration={place}/shades/train")
+    folders = f"--evaluate=shades:{place}/shades"
+    status, out, err = packnet("export", "--output=small", folders, *given)
+    assert (status, err) == (0, "")
+    assert "accuracy  in Keras  same answer\n" in out
+    written = manifest(tmp_path / "small")
+    assert [task["calibrated"] for task in written["tasks"]] == [True, True]
+    assert [file["calibrated"] for file in written["shared"]] == [True]
+    assert packnet("verify", "--onnx=small", f"--images={place}/shades")[::2] == (0, "")
+    assert main(["evaluate", "--model=small/model_task1.onnx", f"--data={place}/shades"]) == 0
+    assert main(["benchmark", "small"]) == 0
+    update = ("--bundle", "--precision=int8", "--update_from=small")
+    status, _, err = packnet("export", "--output=new", *update)
+    assert status == 1
+    assert "is calibrated, and this update is not calibrated" in err
+
+
 def test_folders_are_given_by_task(packnet, place, tmp_path):
     folders = f"shades:{place}/shades,greys:{place}/greys"
     assert packnet("export", "--output=onnx", f"--evaluate={folders}")[0] == 0
@@ -129,11 +147,7 @@ def test_images_that_cannot_be_read_are_named_and_left_out(packnet, place, tmp_p
         ),
         (["--evaluate=shades:nowhere"], 1, "There is no folder 'nowhere'."),
         (["--task=cats"], 1, "There is no committed task 'cats'. Committed tasks: 'shades', 'gr"),
-        (
-            ["--bundle", "--precision=int8", "--calibration=a"],
-            2,
-            "a bundle stores weights in int8 and computes in float32, so it needs no --calibration",
-        ),
+        (["--bundle", "--calibration=a"], 2, "--calibration is for --precision=int8"),
         (["--top_k=3"], 2, 'top_k=3 goes with outputs="top_k". Add that. See packnet export'),
         (["--opset=99"], 2, "opset is 13 to 18; got 99."),
         (["--channel_order=bgr"], 2, "channel_order='bgr' is for files that take pictures."),

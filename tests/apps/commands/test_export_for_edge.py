@@ -62,6 +62,15 @@ def test_files_are_uint8_top_k_int8_and_calibrated_and_measured_on_their_own_ima
     assert main(["predict", str(tmp_path / "onnx"), "--task=shades", str(picture)]) == 0
 
 
+def test_a_bundle_is_calibrated_on_the_images_of_its_tasks(pack, tmp_path, capsys):
+    _, tasks = export(capsys, pack, tmp_path / "onnx", "--bundle")
+    assert {name: task["calibrated"] for name, task in tasks.items()} == {
+        "base": False, "shades": True, "greys": True
+    }  # fmt: skip
+    assert [tasks[name]["evaluated"]["images"] for name in TASKS] == [12, 18]
+    assert main(["verify", str(pack), str(tmp_path / "onnx")]) == 0
+
+
 @pytest.mark.parametrize("change", ["gone", "other classes"])
 def test_a_folder_that_is_gone_or_changed_is_said_and_its_task_exported_without(
     change, pack, tmp_path, capsys

@@ -52,6 +52,17 @@ def test_weights_that_int8_cannot_hold_are_refused():
         encode(np.float32([[1e7]]), "int8", np.array([[1]]))
 
 
+def test_the_axis_of_the_channels_and_the_smallest_scales_may_be_given():
+    kernel = np.array([[[[1.0]], [[-0.5]]], [[[0.5]], [[4.0]]]], np.float32)  # (in, out, h, w)
+    stored, scale = encode(kernel, "int8", owned(kernel), channel=1)
+    assert stored.reshape(2, 2).tolist() == [[127, -16], [63, 127]]
+    least = np.float16([1 / 64, 1 / 64]).reshape(1, 2, 1, 1)
+    stored, scale = encode(kernel, "int8", owned(kernel), channel=1, least=least)
+    assert stored.reshape(2, 2).tolist() == [[64, -16], [32, 127]]
+    assert scale[0, 0] == least[0, 0]
+    assert scale[0, 1] > least[0, 1]
+
+
 @pytest.mark.parametrize("precision", LOWER)
 def test_errors_are_a_step_and_those_of_sums_are_half_a_step(precision):
     rng = np.random.default_rng(0)
@@ -152,7 +163,7 @@ def test_a_bundle_is_updated_in_its_own_precision(tmp_path):
     with pytest.raises(ValueError, match=r"in int8, and this update is to be in float32") as error:
         export_bundle(net, tmp_path, update_from=tmp_path)
     assert "Write precision='int8'" in str(error.value)
-    with pytest.raises(ValueError, match=r"no reduce_range\. Leave it out"):
+    with pytest.raises(ValueError, match=r"all 8 bits of int8\. Leave reduce_range out"):
         export_bundle(net, tmp_path, precision="int8", reduce_range=True)
 
 

@@ -15,6 +15,7 @@ from packnet_tf.export.graph.layer_inputs import LayerInputs, typical, windows
 from packnet_tf.export.graph.precision import to_precision
 from packnet_tf.export.graph.rounding import (
     halved_by_sums,
+    mean_loss,
     rounded_by_sums,
     rounded_kernel,
     rounded_together,
@@ -33,6 +34,34 @@ def test_sums_are_kept_for_each_owner_by_itself():
     assert rounded_by_sums(values, 0).sum() == 2  # of 1.6
     assert rounded_by_sums(values, 0, owner).tolist() == [[1, 0, 1, 0]]  # of 0.8 each
     assert rounded_by_sums(np.array([[127.4, 0.4]]), 0, largest=127).tolist() == [[127, 1]]
+
+
+@pytest.mark.parametrize(("channel", "owners"), [(0, 1), (0, 4), (1, 10)])
+def test_the_owners_of_a_channel_are_rounded_as_each_would_be_alone(channel, owners):
+    rng = np.random.default_rng(owners)
+    values = rng.normal(size=(9, 40, 3)).astype("float32") * np.float32(60)
+    values[rng.random(values.shape) < 0.2] = 0
+    owner = rng.integers(0, owners + 1, values.shape).astype("uint8")
+    expected = np.zeros_like(values)
+    for place in itertools.product(range(values.shape[channel]), range(owners + 1)):
+        index = tuple(place[0] if axis == channel else slice(None) for axis in range(3))
+        here = (owner[index] == place[1]) & (values[index] != 0)
+        exact = values[index][here]
+        found = np.clip(np.rint(exact), -127, 127)
+        lack = np.rint((exact - found).sum(dtype=np.float64))
+        can = np.abs(found + np.sign(lack)) <= 127
+        gain = np.where(can, (exact - found) * np.sign(lack), -np.inf)
+        first = np.argsort(-gain, kind="stable")[: int(abs(lack))]
+        found[first[can[first]]] += np.sign(lack)
+        expected[index][here] = found
+    assert np.array_equal(rounded_by_sums(values, channel, owner), expected)
+
+
+def test_integers_that_are_fixed_change_the_bias_alone():
+    kernel = np.float32([[1.0, 2.0]])
+    exact, given = np.float32([[[1, 3], [1, 1]]]), np.float32([[[1, 1], [1, 1]]])
+    # The exact outputs are 3 and 5, those of the integers 2 and 2.
+    assert mean_loss(kernel, np.int8([[2, 2]]), np.array(0.5), exact, given).tolist() == [2]
 
 
 def test_halves_pass_their_errors_to_smaller_weights_of_the_same_owner():
