@@ -13,7 +13,8 @@ import numpy as np
 from packnet_tf.backend.types import AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
 from packnet_tf.export.bundle.calibrated import shared_kernels
-from packnet_tf.export.bundle.shared_weights import SharedWeights, opened_files, overlay_of
+from packnet_tf.export.bundle.kernels import overlay_of
+from packnet_tf.export.bundle.shared_weights import SharedWeights, opened_files
 from packnet_tf.export.bundle.stored import decode, encode, precisions_of, seen_weights
 from packnet_tf.export.graph.constants import calculated_constants, digest
 from packnet_tf.export.options import LIMITS, ExportOptions

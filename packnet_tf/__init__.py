@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from packnet_tf.reporting.history_plot import plot_history as plot_history
     from packnet_tf.reporting.plotting import plot_capacity as plot_capacity
     from packnet_tf.reporting.quality import shortfalls as shortfalls
-    from packnet_tf.trainer.auto import Auto as Auto
     from packnet_tf.trainer.pack_trainer import PackTrainer as PackTrainer
     from packnet_tf.trainer.task import PendingTask as PendingTask
     from packnet_tf.trainer.task import Task as Task
+    from packnet_tf.training.auto import Auto as Auto
     from packnet_tf.training.callback import PackNetCallback as PackNetCallback
     from packnet_tf.training.heads import linear_head as linear_head
     from packnet_tf.training.schedules import constant_sparsity as constant_sparsity
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Auto": "packnet_tf.trainer.auto",
+    "Auto": "packnet_tf.training.auto",
     "Capacity": "packnet_tf.reporting.capacity",
     "PackNet": "packnet_tf.net",
     "PackNetCallback": "packnet_tf.training.callback",

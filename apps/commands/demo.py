@@ -28,6 +28,6 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     cli.need("sklearn", "scikit-learn")
     cli.need("matplotlib", "matplotlib")
     cli.start_keras()
-    from packnet_tf.apps.packs.digits import pack_digits
+    from packnet_tf.apps.digits import pack_digits
 
     print(pack_digits(values.output, values.epochs, values.prune_epoch, values.seed))

@@ -7,7 +7,7 @@ import numpy as np
 
 import packnet_tf
 from packnet_tf.apps.packs.beginning import Beginning, Images, linear_head_of
-from packnet_tf.trainer.overlay_search import SHARES
+from packnet_tf.training.overlay_search import SHARES
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,8 +23,8 @@ from packnet_tf.apps.packs.floor import Floor
 from packnet_tf.apps.packs.opening import pixel_range
 from packnet_tf.apps.packs.overlay import overlay_of
 from packnet_tf.apps.packs.plan import Plan
-from packnet_tf.trainer.overlay_search import SHARES
 from packnet_tf.training.class_weights import balanced_weights, count_classes
+from packnet_tf.training.overlay_search import SHARES
 
 
 @dataclasses.dataclass

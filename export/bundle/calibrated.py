@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from packnet_tf.export.bundle.shared_weights import (
-    Kernel,
-    Piece,
-    SharedWeights,
+from packnet_tf.export.bundle.kernels import (
     exact_kernel,
     kernel_of,
     pieces_of,
     plain_graph,
-    refused_changes,
     size_of,
+)
+from packnet_tf.export.bundle.shared_weights import (
+    Kernel,
+    Piece,
+    SharedWeights,
+    refused_changes,
 )
 from packnet_tf.export.bundle.stored import output_axis, precisions_of
 from packnet_tf.export.graph.builder import GraphBuilder

@@ -9,13 +9,12 @@ from packnet_tf.backend.types import AnyData, AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
 from packnet_tf.export.api import check_data, chosen, per_task
 from packnet_tf.export.bundle.calibrated import check_files, integer_graph
+from packnet_tf.export.bundle.restored import graphs_with_references, restored_graph
 from packnet_tf.export.bundle.shared_weights import (
     SharedWeights,
     another_pack,
-    graphs_with_references,
     new_files,
     opened_files,
-    restored_graph,
 )
 from packnet_tf.export.convert.checksum import task_digest
 from packnet_tf.export.exported import Exported, say_written

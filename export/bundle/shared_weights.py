@@ -1,37 +1,27 @@
 """Packed weights in files that the graphs of several tasks share."""
 
-import collections
 import contextlib
 import dataclasses
 import functools
 import itertools
-import math
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from keras import ops
 
 from packnet_tf.backend.types import AnyPath
 from packnet_tf.export.bundle import owner_codes
 from packnet_tf.export.bundle.shared_file import SharedFile, digest
-from packnet_tf.export.bundle.stored import decoder, encode, precisions_of
-from packnet_tf.export.convert.baking import WeightLayout, bake
-from packnet_tf.export.graph.builder import GraphBuilder, external
-from packnet_tf.export.graph.canonical import shorten_names
-from packnet_tf.export.task_graph import TaskGraph
+from packnet_tf.export.bundle.stored import encode
+from packnet_tf.export.graph.builder import GraphBuilder
 from packnet_tf.packing import bits as packing
-from packnet_tf.packing.weight import PackedWeight
 from packnet_tf.tasks.state import PackState
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    pass
 
 SHARED = "shared.data"
-SMALL = 256  # bytes; smaller constants stay in the graphs
-# A task and its ONNX model.
-Graph: TypeAlias = "tuple[TaskGraph, ModelProto]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,144 +239,6 @@ def opened_files(folder: pathlib.Path, manifest: dict, state: PackState) -> list
     return files
 
 
-def graphs_with_references(
-    tasks: Iterable[TaskGraph],
-    files: list[SharedWeights],
-    share: "Callable[[TaskGraph, list[SharedWeights]], ModelProto]",
-) -> list[Graph]:
-    """Builds the graphs of tasks with references to shared files in place of weights.
-
-    Args:
-        tasks: the tasks; their plain models are dropped.
-        files: the shared files of the bundle, both existing ones and those to write.
-        share: builds the graph of a task, such as `restored_graph`.
-
-    Returns:
-        Pairs of a task and its `onnx.ModelProto`.
-
-    Raises:
-        ValueError: an existing file does not hold the weights of the pack.
-    """
-    pairs = list[Graph]()
-    for task in tasks:  # one at a time: each plain model takes the memory of a whole network
-        pairs.append((task, share(task, files)))
-        task.drop_model()
-    _share_constants(pairs, files)
-    for _, proto in pairs:
-        shorten_names(proto.graph)
-    return pairs
-
-
-def restored_graph(task: TaskGraph, files: list[SharedWeights]) -> "ModelProto":
-    """Builds the graph of a task that restores its packed weights to float32."""
-    proto, layouts = task.converted.proto, task.converted.layouts
-    shared = [name for name, layout in layouts.items() if layout.source in task.packed]
-    if task.options.precision != "float32":
-        task.check_plain(plain_graph(task), task.comparison.batches(None))
-    builder, weights = GraphBuilder(proto.graph), [""] * len(shared)
-    kinds = precisions_of([size_of(task, name) for name in shared], files[0].precision)
-    kernels = [kernel_of(task, name, kind) for name, kind in zip(shared, kinds, strict=True)]
-    for file, pieces in pieces_of(task, files, shared, kernels):
-        with refused_changes(file):
-            for place, piece in enumerate(pieces):
-                if piece is not None:
-                    mask, name = piece.nodes(builder)
-                    put = functools.partial(file.external, builder)
-                    value = decoder(builder, piece.stored, piece.scale, put)(name)
-                    if weights[place]:
-                        weights[place] = builder.node("Where", mask, value, weights[place])
-                    else:
-                        weights[place] = owner_codes.masked(builder, value, mask, np.dtype("f4"))
-    for name, kernel in zip(shared, weights, strict=True):
-        builder.alias(name, kernel)
-    builder.close()
-    own = {name: layout for name, layout in layouts.items() if name not in shared}
-    bake(proto.graph, own, task.converted.values(own))
-    return proto
-
-
-def plain_graph(task: TaskGraph) -> "ModelProto":
-    """Returns the graph of a task with its weights in float32."""
-    plain, layouts = type(task.converted.proto)(), task.converted.layouts
-    plain.CopyFrom(task.converted.proto)
-    bake(plain.graph, layouts, task.converted.values(layouts))
-    return plain
-
-
-def size_of(task: TaskGraph, name: str) -> int:
-    """Returns the number of weights in a kernel of a task's graph."""
-    return math.prod(task.converted.weights[task.converted.layouts[name].source].shape)
-
-
-def kernel_of(task: TaskGraph, name: str, kind: str) -> Kernel:
-    """Returns a packed kernel of a task's graph, or one of a stem.
-
-    Args:
-        task: the task.
-        name: the kernel's name in its graph.
-        kind: how it is stored, see `encode`.
-    """
-    layout = task.converted.layouts[name]
-    if layout.source not in task.packed:
-        values = exact_kernel(task, name)
-        return Kernel(values, np.ones(values.shape, np.uint8), kind)
-    weight = task.packed[layout.source]
-    # Half precision is used in training only; the graph computes in float32.
-    values = layout(ops.convert_to_numpy(weight.packed).astype(np.float32, copy=False))
-    return Kernel(values, layout(ops.convert_to_numpy(weight.owner)), kind)
-
-
-def exact_kernel(task: TaskGraph, name: str) -> np.ndarray:
-    """Returns a kernel in float32, as the task sees it."""
-    layout = task.converted.layouts[name]
-    [values] = task.converted.values({name: layout}).values()
-    return layout(values)
-
-
-def pieces_of(
-    task: TaskGraph, files: list[SharedWeights], names: Sequence[str], kernels: Sequence[Kernel]
-) -> Iterator[tuple[SharedWeights, Iterable[Piece | None]]]:
-    """Yields files, and for each kernel the part that the task reads from the file.
-
-    A later one replaces what it has of those before. The pieces of a calibrated bundle have the
-    scales of the first file or larger ones, so that most meet in one scale without rounding again.
-
-    Args:
-        task: the task.
-        files: the shared files.
-        names: names of packed kernels in its graph.
-        kernels: the same, see `kernel_of`.
-    """
-    for file in files if kernels else ():
-        if file.first == 1:
-            pieces: Iterable[Piece] = file.whole(kernels, task.sees)
-            if file.calibrated:
-                pieces = list(pieces)
-                kernels = [
-                    dataclasses.replace(kernel, least=piece.scale)
-                    for kernel, piece in zip(kernels, pieces, strict=True)
-                ]
-            yield file, pieces
-        elif not set(file.owners).isdisjoint(task.sees):
-            yield file, file.owned(kernels)
-        if task.overlaid and file.first <= task.number <= file.last:
-            yield (
-                file,
-                file.overlaid(
-                    [
-                        _overlay(task, name, kernel)
-                        for name, kernel in zip(names, kernels, strict=True)
-                    ]
-                ),
-            )
-
-
-def _overlay(task: TaskGraph, name: str, kernel: Kernel) -> Kernel:
-    layout = task.converted.layouts[name]
-    values, here = overlay_of(task.packed[layout.source], layout)
-    return dataclasses.replace(kernel, values=values, owner=here)
-
-
 @contextlib.contextmanager
 def refused_changes(file: SharedWeights) -> Iterator[None]:
     """Refuses weights that an existing file lacks."""
@@ -394,43 +246,6 @@ def refused_changes(file: SharedWeights) -> Iterator[None]:
         yield
     except KeyError:
         raise another_pack(file.path.name) from None
-
-
-def _share_constants(pairs: list[Graph], files: list[SharedWeights]) -> None:
-    """Moves constants that several graphs have, such as shared biases, to a shared file."""
-    from onnx import TensorProto, numpy_helper
-
-    held = []
-    for task, proto in pairs:
-        # A graph never reads a file that was written for a later task.
-        theirs = [file for file in files if file.first <= task.number]
-        for tensor in proto.graph.initializer:
-            if tensor.data_location != TensorProto.EXTERNAL:
-                array = numpy_helper.to_array(tensor)
-                # Integers are shapes and indices. ONNX Runtime needs them for shape inference,
-                # before it reads external data.
-                if array.nbytes >= SMALL and array.dtype.kind == "f":
-                    held.append((tensor, array, digest(array), theirs))
-    counts = collections.Counter(key for _, _, key, _ in held)
-    for tensor, array, key, theirs in held:
-        known = [file for file in theirs if key in file.index]
-        if not known and counts[key] > 1:
-            known = [file for file in theirs if not file.complete]
-        if known:
-            [file, *_] = known
-            offset = file.put(array, key)
-            tensor.CopyFrom(external(tensor.name, file.name, offset, array.dtype, array.shape))
-
-
-def overlay_of(weight: PackedWeight, layout: WeightLayout) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a task's own values for a packed weight, and a mask that is True where they count.
-
-    Args:
-        weight: the packed weight in the view of a task with an overlay.
-        layout: brings it into the graph's layout.
-    """
-    trainable, claim = map(ops.convert_to_numpy, weight.trained)
-    return layout(trainable.astype(np.float32, copy=False)), layout(claim > 0)
 
 
 def another_pack(file: str) -> ValueError:

@@ -7,8 +7,8 @@ from typing import Any
 
 from packnet_tf.backend.distribution import has_accelerator
 from packnet_tf.backend.types import Strategy
-from packnet_tf.trainer.auto import Auto
 from packnet_tf.trainer.task import PendingTask, Task
+from packnet_tf.training.auto import Auto
 from packnet_tf.training.schedules import Schedule
 
 Prune = float | Schedule | Auto

@@ -20,14 +20,14 @@ from packnet_tf.trainer.arguments import (
     plain_setting,
     uses_xla,
 )
-from packnet_tf.trainer.auto import Auto
 from packnet_tf.trainer.logs import Logs
 from packnet_tf.trainer.metrics import new_metric
 from packnet_tf.trainer.progress import Screen, typed_command
 from packnet_tf.trainer.run import Run
 from packnet_tf.trainer.task import PendingTask, Task
 from packnet_tf.trainer.task_training import TaskTraining, opened_by_trainer, seed_task
-from packnet_tf.trainer.values import (
+from packnet_tf.training.auto import Auto
+from packnet_tf.training.values import (
     Rate,
     check_choice,
     check_functions,

@@ -12,7 +12,7 @@ from packnet_tf.backend.writers import is_current, locked
 from packnet_tf.net import PackNet
 from packnet_tf.reporting.history import History
 from packnet_tf.tasks.task_model import TaskModel
-from packnet_tf.trainer import checkpoint
+from packnet_tf.training import checkpoint
 from packnet_tf.training.phases import Phases
 
 PACK = "pack.keras"  # in the run's directory, like HISTORY

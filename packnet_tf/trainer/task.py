@@ -10,8 +10,8 @@ from packnet_tf.backend.json_files import as_json
 from packnet_tf.backend.types import AnyData
 from packnet_tf.tasks.checks import as_results
 from packnet_tf.tasks.overlays import check_share
-from packnet_tf.trainer.values import Rate, check_rates, check_whole
 from packnet_tf.training.class_weights import ClassWeight, check_class_weight
+from packnet_tf.training.values import Rate, check_rates, check_whole
 
 if TYPE_CHECKING:
     from packnet_tf.net import PackNet

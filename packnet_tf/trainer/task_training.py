@@ -17,19 +17,19 @@ from packnet_tf.reporting.quality import shortfalls
 from packnet_tf.tasks.task_model import TaskModel
 from packnet_tf.tasks.transaction import Transaction
 from packnet_tf.trainer.arguments import Prune, check_validation, plain_setting, uses_xla
-from packnet_tf.trainer.auto import Auto
 from packnet_tf.trainer.data import TrainingData, blank_batch, for_evaluation
 from packnet_tf.trainer.logs import Logs
 from packnet_tf.trainer.loop import Loop
 from packnet_tf.trainer.metrics import as_numbers, new_metric
-from packnet_tf.trainer.overlay_search import MAX_DROP, SHARES, OverlaySearch
 from packnet_tf.trainer.progress import Screen, epoch_line
-from packnet_tf.trainer.ratio_search import RatioSearch
 from packnet_tf.trainer.run import Run
-from packnet_tf.trainer.search import Search
 from packnet_tf.trainer.task import Task
-from packnet_tf.trainer.values import Rate
+from packnet_tf.training.auto import Auto
+from packnet_tf.training.overlay_search import MAX_DROP, SHARES, OverlaySearch
 from packnet_tf.training.phases import Gradual, OneShot, PhaseOptions, Phases
+from packnet_tf.training.ratio_search import RatioSearch
+from packnet_tf.training.rounds import Search
+from packnet_tf.training.values import Rate
 
 if TYPE_CHECKING:
     from packnet_tf.trainer.pack_trainer import PackTrainer

@@ -9,8 +9,8 @@ from helpers.cases import slow
 from helpers.pack_helpers import conv_trunk, data, logits, packed
 from helpers.short_runs import quick
 from packnet_tf import Auto, Task
-from packnet_tf.trainer.overlay_search import SHARES, OverlaySearch
 from packnet_tf.trainer.task_training import TaskTraining
+from packnet_tf.training.overlay_search import SHARES, OverlaySearch
 
 
 def full():

@@ -24,9 +24,9 @@ from packnet_tf.apps.research.methods.job import Job, TaskData, accuracy, networ
 from packnet_tf.apps.research.settings import Packing
 from packnet_tf.backend.json_files import write_json
 from packnet_tf.reporting.history import History
-from packnet_tf.trainer.overlay_search import SHARES
 from packnet_tf.trainer.run import HISTORY, PACK
 from packnet_tf.training.heads import next_features
+from packnet_tf.training.overlay_search import SHARES
 
 PREPARATION = "preparation_seconds"  # key of a task's entry in the history
 SECONDS = "base_seconds"  # key of the pack's note with the time that the base took

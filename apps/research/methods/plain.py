@@ -20,7 +20,7 @@ from packnet_tf.backend.keras_internals import all_layers
 from packnet_tf.backend.optimizers import reset_optimizer
 from packnet_tf.normalization.statistics import moves_statistics, update_statistics
 from packnet_tf.packing.policy import NORMS
-from packnet_tf.trainer import checkpoint
+from packnet_tf.training import checkpoint
 from packnet_tf.training.heads import as_in_training
 
 GUIDE_RATE = 1e-4

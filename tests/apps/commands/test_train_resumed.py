@@ -12,7 +12,7 @@ from helpers.image_folders import task_plan, write_place
 from helpers.pack_helpers import owners
 from packnet_tf.apps.packs import rates
 from packnet_tf.apps.packs.training import train
-from packnet_tf.trainer import checkpoint
+from packnet_tf.training import checkpoint
 
 
 @pytest.fixture

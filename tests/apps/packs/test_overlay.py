@@ -9,7 +9,7 @@ from helpers.image_folders import task_plan, write_place
 from packnet_tf.apps.packs import job
 from packnet_tf.apps.packs.overlay import shared_out
 from packnet_tf.apps.packs.training import train
-from packnet_tf.trainer.overlay_search import SHARES
+from packnet_tf.training.overlay_search import SHARES
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from typing import Unpack
 import numpy as np
 
 from packnet_tf.tasks.task_model import TaskModel
-from packnet_tf.trainer import checkpoint
-from packnet_tf.trainer.auto import Auto
-from packnet_tf.trainer.search import Search
+from packnet_tf.training import checkpoint
+from packnet_tf.training.auto import Auto
 from packnet_tf.training.phases import PhaseOptions
+from packnet_tf.training.rounds import Search
 
 SHARES = (0.1, 0.05, 0.02, 0.01)  # of all packed weights
 MAX_DROP = 0.01  # of validation accuracy, from the best share

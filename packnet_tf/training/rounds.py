@@ -8,8 +8,8 @@ import numpy as np
 
 from packnet_tf.backend.optimizers import check_resettable
 from packnet_tf.tasks.task_model import TaskModel
-from packnet_tf.trainer import checkpoint
-from packnet_tf.trainer.auto import Auto
+from packnet_tf.training import checkpoint
+from packnet_tf.training.auto import Auto
 from packnet_tf.training.phases import PhaseOptions, Phases
 
 

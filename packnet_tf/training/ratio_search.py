@@ -6,9 +6,9 @@ from typing import Unpack
 import numpy as np
 
 from packnet_tf.tasks.task_model import Phase, TaskModel
-from packnet_tf.trainer.auto import Auto
-from packnet_tf.trainer.search import Search
+from packnet_tf.training.auto import Auto
 from packnet_tf.training.phases import PhaseOptions
+from packnet_tf.training.rounds import Search
 
 
 class RatioSearch(Search):
