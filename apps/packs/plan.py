@@ -175,7 +175,7 @@ class Plan(Learning):
     overlay: str = setting(
         "when_full",
         "Which tasks override weights of others with values that they alone see, and take no free "
-        "weights. when_full: those that would own less than 0.5 % of the packed weights override "
+        "weights. when_full: those that would own less than 2 % of the packed weights override "
         "5 %. 0.05: all tasks of this command override 5 %. auto: they override the smallest of "
         "10, 5, 2 and 1 % that is within --max_drop of the best. none: no task. An overlay is "
         "chosen after a fifth of --epochs, whatever --prune_epoch is.",

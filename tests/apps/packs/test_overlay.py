@@ -93,10 +93,10 @@ def test_an_overlay_may_find_its_share(full, capsys):
     [
         ([0.75, 0.75, 0.75], ([0.75] * 3, [])),
         ([0.0, 0.75, 0.5], ([0.0], [1, 2])),
-        ([0.01, 0.75, 0.25], ([0.01, 0.25], [1])),  # of 1 % that is free, a quarter is too little
+        ([0.04, 0.75, 0.25], ([0.04, 0.25], [1])),  # of 4 % that are free, a quarter is too little
     ],
 )
-def test_tasks_that_would_own_less_than_half_a_percent_override(ratios, expected):
+def test_tasks_that_would_own_less_than_two_percent_override(ratios, expected):
     assert shared_out("when_full", ratios, 1.0, "auto") == expected
     assert shared_out("none", ratios, 1.0, "auto") == shared_out("when_full", ratios, 1.0, "none")
 
