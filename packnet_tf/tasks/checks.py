@@ -119,10 +119,9 @@ def check_capacity(name: str, capacity: Capacity, base: str | None = None) -> No
     message = f"layer '{full[0]}' has no free weights left (capacity 0.0){others}."
     remedy = "Use a higher prune_ratio for earlier tasks or a wider trunk."
     if nothing_left:
-        raise ValueError(
-            f"Cannot add task '{name}': {message} {remedy} Or let it override weights of other "
-            "tasks: add_task(..., overlay=0.05)."
-        )
+        error = ValueError(f"Cannot add task '{name}': {message} {remedy}")
+        error.add_note("Or let it override weights of other tasks: add_task(..., overlay=0.05).")
+        raise error
     warnings.warn(f"Task '{name}' cannot train every layer: {message} {remedy}", stacklevel=4)
 
 

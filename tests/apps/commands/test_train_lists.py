@@ -85,11 +85,11 @@ def test_a_command_killed_between_two_tasks_continues_with_the_second(whole, pla
 
     real, seen = job.begin, []
 
-    def power_cut(net, name, images, *settings):
+    def power_cut(net, name, images, *settings, **more):
         seen.append(images.classes)
         if len(seen) == 2:
             raise OSError("the power is gone")
-        return real(net, name, images, *settings)
+        return real(net, name, images, *settings, **more)
 
     monkeypatch.setattr(job, "begin", power_cut)
     with pytest.raises(OSError, match="the power is gone"):
