@@ -46,7 +46,8 @@ class Task:
         epochs, retrain_epochs, learning_rate, retrain_learning_rate: as for `PackTrainer`; None:
             those of the trainer.
         overlay: fraction of all packed weights that the task may override with values of its own,
-            see `PackNet.add_task`. "auto": the smallest of 10, 5, 2 and 1 % whose validation
+            see `PackNet.add_task`; they are chosen once, also if the trainer has a pruning
+            schedule. "auto": the smallest of 10, 5, 2 and 1 % whose validation
             accuracy is within a point of the best one, or within `max_drop` of
             `PackTrainer(prune=Auto(max_drop))`; each is retrained from the same weights. None: the
             task owns weights.

@@ -187,6 +187,8 @@ class TaskTraining:
         if self.task.overlay == "auto":
             auto = prune if isinstance(prune, Auto) else Auto(MAX_DROP)
             return OverlaySearch(model, auto, *spans, **common)
+        if callable(prune) and self.task.overlay is not None:
+            prune = 0.0  # all weights train until the choice, which is made once
         if isinstance(prune, Auto):
             return RatioSearch(model, prune, *spans, **common)
         phases: Phases = (

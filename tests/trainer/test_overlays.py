@@ -34,6 +34,14 @@ def test_a_task_with_an_overlay_is_packed_after_others(prune):
     assert np.array_equal(logits(net.task_model("one"), x), before)
 
 
+def test_an_overlay_is_chosen_once_whatever_the_schedule_of_other_tasks():
+    net, x, y = full()
+    schedule = packnet_tf.polynomial_decay(0.0, 0.75, 1, 4, frequency=1)
+    task = Task("two", keras.layers.Dense(3), (x, y), (x, y), overlay=0.2)
+    history = quick(net, prune=schedule, directory=None).fit(task)
+    assert [row["claimed"] for row in history["two"]["epochs"]] == [1.0, 1.0, pytest.approx(0.2)]
+
+
 def found(history, name="two"):
     return [(entry["sparsity"], entry["kept"]) for entry in history[name]["rounds"]]
 
