@@ -7,7 +7,7 @@ import numpy as np
 
 import packnet_tf
 from packnet_tf.apps.packs.beginning import Beginning, Images, linear_head_of
-from packnet_tf.training.overlay_search import SHARES
+from packnet_tf.training.overlay_search import largest_share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +37,13 @@ class Floor:
             return
         net.release(task.name)
         head, reached = linear_head_of(net, self.images, "trunk", task.reuse, free=False)
-        overlay = SHARES[0] if task.overlay == "auto" else task.overlay
         net.add_task(
-            task.name, head, task.classes, statistics="trunk", reuse=task.reuse, overlay=overlay
+            task.name,
+            head,
+            task.classes,
+            statistics="trunk",
+            reuse=task.reuse,
+            overlay=largest_share(task.overlay),
         )
         net.prune(1.0)
         net.commit()

@@ -24,7 +24,7 @@ from packnet_tf.apps.packs.opening import pixel_range
 from packnet_tf.apps.packs.overlay import overlay_of
 from packnet_tf.apps.packs.plan import Plan
 from packnet_tf.training.class_weights import balanced_weights, count_classes
-from packnet_tf.training.overlay_search import SHARES
+from packnet_tf.training.overlay_search import largest_share
 
 
 @dataclasses.dataclass
@@ -64,9 +64,9 @@ class Job:
         if coming_base(net):
             some = pipeline.evaluation(files["train"][:BASE_IMAGES])
             adopt(net, coming_base(net), some, plan.adopt_ratio, plan.adopt_epochs)
-        overlay = overlay_of(
-            plan.overlay, self.prune, net.capacity().free, plan.reuse, plan.claim_ratio
-        )
+        reuse = reused(net, plan.reuse)
+        sees = len(net.state.seen_by_next(reuse)) > 1
+        overlay = overlay_of(plan.overlay, self.prune, net.capacity().free, sees, plan.claim_ratio)
         if overlay is not None and not plan.all_override:
             print(
                 f"{self.name}: few packed weights are free, so it overrides {overlay:.0%} of all "
@@ -99,7 +99,6 @@ class Job:
                 "they would take more than half of the free memory; --cache keeps them.",
                 flush=True,
             )
-        reuse = reused(net, plan.reuse)
         begun = begin(
             net,
             self.name,
@@ -109,7 +108,7 @@ class Job:
             factor=factors[0],
             reuse=reuse,
             statistics=memory.get("statistics"),
-            overlay=SHARES[0] if overlay == "auto" else overlay,
+            overlay=largest_share(overlay),
         )
         memory["statistics"] = begun.statistics
         task = packnet_tf.Task(

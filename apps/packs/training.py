@@ -16,7 +16,7 @@ from packnet_tf.apps.packs import rates
 from packnet_tf.apps.packs.base import coming_base, optimizer_of_open, reused
 from packnet_tf.apps.packs.job import Job
 from packnet_tf.apps.packs.opening import check_shapes, open_pack, pixel_range
-from packnet_tf.apps.packs.overlay import SHARE, overlay_of, shared_out
+from packnet_tf.apps.packs.overlay import SHARE, Overlay, overlay_of, owned
 from packnet_tf.apps.packs.plan import Plan, logs_folder
 from packnet_tf.backend.distribution import is_chief, strategy_of
 from packnet_tf.backend.writers import locked
@@ -132,8 +132,8 @@ def _train_all(plan: Plan, folders: Mapping[str, Folder] | None) -> list[Report]
         _resume(trainer)
         print(f"Continuing the interrupted run in '{directory}'.", flush=True)
     _check_names(plan, net, trainer.history)
-    _check_room(plan, net, prunes)
-    _print_plan(plan, net, prunes)
+    coming = {job.name: job.prune for job in jobs if job.name not in net.tasks}
+    _print_plan(plan, net, coming, _overlays(plan, net, coming))
     history = trainer.fit([job.pending() for job in jobs])
     if not chief:
         return []
@@ -195,22 +195,28 @@ def _check_names(plan: Plan, net, begun: Mapping) -> None:
         net.state.check_name(coming_base(net))
 
 
-def _check_room(plan: Plan, net, prunes: list) -> None:
-    """Checks --reuse and --overlay before hours of work: each name must be an earlier owner."""
+def _overlays(plan: Plan, net, prunes: Mapping[str, object]) -> dict[str, Overlay]:
+    """Returns the overlays of the tasks to come; None for those that will own weights.
+
+    Args:
+        plan: the settings.
+        net: the pack.
+        prunes: the ratio, or `Auto`, of each task to come, in order.
+
+    Raises:
+        ValueError: --reuse or --overlay cannot be, or there is no room; before hours of work.
+    """
     owning = [record.name for record in net.state.owning]
-    others = [record.name for record in net.state.overriding]
     owning = owning or [name for name in [coming_base(net)] if name]
-    free = plan.adopt_ratio if coming_base(net) else net.capacity().free
-    for (task, _), prune in zip(plan.pairs(), prunes, strict=True):
-        if task in (*owning, *others):
-            continue
+    others = [record.name for record in net.state.overriding]
+    free, found = _free(plan, net), dict[str, Overlay]()
+    for task, prune in prunes.items():
         seen = seen_numbers(reused(net, plan.reuse), owning, others)[:-1]
-        overlay = overlay_of(plan.overlay, prune, free, plan.reuse, plan.claim_ratio)
+        overlay = overlay_of(plan.overlay, prune, free, bool(seen), plan.claim_ratio)
         if overlay is None and free == 0:
             raise ValueError(
-                f"The pack '{plan.pack}' will have no free weights for task '{task}'. Leave out "
-                f"--overlay={plan.overlay}, so that it overrides weights of others, or prune the "
-                "tasks before it more."
+                f"The pack '{plan.pack}' will have no free weights for task '{task}'. Let it "
+                "override weights of others, --overlay=0.05, or prune the tasks before it more."
             )
         if overlay is not None and not seen:
             raise ValueError(
@@ -219,8 +225,16 @@ def _check_room(plan: Plan, net, prunes: list) -> None:
             )
         if isinstance(overlay, float):
             check_overlay(task, overlay, 1.0, seen, net.state.size, has_owners=True)
+        found[task] = overlay
         (owning if overlay is None else others).append(task)
-        free *= prune if overlay is None and isinstance(prune, float) else 1.0
+        if overlay is None and isinstance(prune, float):
+            free -= owned(prune, free, plan.claim_ratio)
+    return found
+
+
+def _free(plan: Plan, net) -> float:
+    """Returns the fraction of the packed weights that the first task to come finds free."""
+    return plan.adopt_ratio if coming_base(net) else net.capacity().free
 
 
 def _report(plan: Plan, net, job: Job, entry: dict, pack_bytes: int) -> Report:
@@ -260,9 +274,11 @@ def _prunes(plan: Plan, count: int) -> list:
     return named.get(plan.prune) or plan.ratios()
 
 
-def _print_plan(plan: Plan, net, prunes: list) -> None:
-    """Prints the share that every task will get; warns of small ones and of an early prune."""
-    if plan.prune_epoch == 0 and any(prune != 0 for prune in prunes):
+def _print_plan(
+    plan: Plan, net, prunes: Mapping[str, object], overlays: Mapping[str, Overlay]
+) -> None:
+    """Prints the share that every task to come will get; warns of small ones and early prunes."""
+    if plan.prune_epoch == 0 and any(prune != 0 for prune in prunes.values()):
         print(
             "WARNING: the prune comes before all training, when no weight has shown its worth. Use "
             "more --epochs, or a later --prune_epoch.",
@@ -275,18 +291,17 @@ def _print_plan(plan: Plan, net, prunes: list) -> None:
             flush=True,
         )
         return
-    if plan.claim_ratio < 1.0 or any(isinstance(prune, packnet_tf.Auto) for prune in prunes):
+    if plan.claim_ratio < 1.0 or any(isinstance(x, packnet_tf.Auto) for x in prunes.values()):
         return
-    coming = coming_base(net) is not None
-    free = plan.adopt_ratio if coming else net.capacity().free
-    owning, others = shared_out(plan.overlay, prunes, free, plan.reuse)
-    shares, first = planned(owning, free), len(net.tasks) + coming + 1
-    if owning:
+    ratios = [ratio for task, ratio in prunes.items() if overlays[task] is None]
+    shares = planned(ratios, _free(plan, net))
+    first = len(net.tasks) + (coming_base(net) is not None) + 1
+    if ratios:
         print(plan_table(shares, first), flush=True)
+    others = ", ".join(task for task in prunes if overlays[task] is not None)
     if others:
-        names = ", ".join(plan.pairs()[place][0] for place in others)
         print(
-            f"Few weights will be free for {names}: to override {SHARE:.0%} of all with values of "
+            f"Few weights will be free for {others}: to override {SHARE:.0%} of all with values of "
             "their own.",
             flush=True,
         )

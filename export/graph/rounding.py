@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 POSITIONS = 8192  # positions in the outputs of a layer that count, over all inputs
-WIDEST = (
-    8192  # weights per output; about six matrices of their products, 0.5 GB each, are in memory
-)
+WIDEST = 8192  # weights per output; about six matrices of their products take 0.5 GB each
 # Added to the mean square of every input, as a share of their mean: for rounding, and for weights
 # that make up for errors of earlier layers. Smaller ones fit the inputs, and lose on others.
 DAMPING, FIT_DAMPING = 0.1, 10.0

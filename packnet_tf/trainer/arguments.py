@@ -37,21 +37,28 @@ def plain_setting(value: Any) -> Any:
     return value if value is None or isinstance(value, (int, float, str)) else repr(value)
 
 
-def check_validation(task: Task, prune: Prune) -> None:
-    """Refuses a search for the ratio, or the overlay, without data to judge it by.
+def check_search(task: Task, prune: Prune, retrain_epochs: int) -> None:
+    """Refuses a search for the ratio, or the overlay, that nothing could judge.
 
     Args:
         task: the task.
         prune: what it prunes by.
+        retrain_epochs: the trainer's setting.
 
     Raises:
-        ValueError: the task has no validation data.
+        ValueError: the task has no validation data, or no epochs to retrain an overlay.
     """
     what = 'overlay="auto"' if task.overlay == "auto" else "Auto"
     if (isinstance(prune, Auto) or task.overlay == "auto") and task.validation is None:
         raise ValueError(
             f"{what} needs validation data, and task '{task.name}' has none. Write Task("
             f"'{task.name}', head, train, validation)."
+        )
+    epochs = retrain_epochs if task.retrain_epochs is None else task.retrain_epochs
+    if task.overlay == "auto" and epochs == 0:
+        raise ValueError(
+            'overlay="auto" judges an overlay after its retraining, and there is none. Write '
+            "PackTrainer(retrain_epochs=5), or a number, overlay=0.05."
         )
 
 

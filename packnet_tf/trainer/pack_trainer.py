@@ -15,8 +15,8 @@ from packnet_tf.planning import equal_shares
 from packnet_tf.reporting.history import History
 from packnet_tf.trainer.arguments import (
     Prune,
+    check_search,
     check_tasks,
-    check_validation,
     plain_setting,
     uses_xla,
 )
@@ -278,7 +278,7 @@ class PackTrainer:
             )
         for task, given in zip(tasks, prunes, strict=True):
             if isinstance(task, Task):
-                check_validation(task, given)
+                check_search(task, given, self.retrain_epochs)
             if not callable(given) and not isinstance(given, Auto):
                 check_ratio(given)
         return prunes

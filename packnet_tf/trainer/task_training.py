@@ -16,7 +16,7 @@ from packnet_tf.net import PackNet
 from packnet_tf.reporting.quality import shortfalls
 from packnet_tf.tasks.task_model import TaskModel
 from packnet_tf.tasks.transaction import Transaction
-from packnet_tf.trainer.arguments import Prune, check_validation, plain_setting, uses_xla
+from packnet_tf.trainer.arguments import Prune, check_search, plain_setting, uses_xla
 from packnet_tf.trainer.data import TrainingData, blank_batch, for_evaluation
 from packnet_tf.trainer.logs import Logs
 from packnet_tf.trainer.loop import Loop
@@ -25,7 +25,7 @@ from packnet_tf.trainer.progress import Screen, epoch_line
 from packnet_tf.trainer.run import Run
 from packnet_tf.trainer.task import Task
 from packnet_tf.training.auto import Auto
-from packnet_tf.training.overlay_search import MAX_DROP, SHARES, OverlaySearch
+from packnet_tf.training.overlay_search import MAX_DROP, OverlaySearch, largest_share
 from packnet_tf.training.phases import Gradual, OneShot, PhaseOptions, Phases
 from packnet_tf.training.ratio_search import RatioSearch
 from packnet_tf.training.rounds import Search
@@ -110,7 +110,7 @@ class TaskTraining:
             ValueError: the task's data do not fit the trainer's settings, or the interrupted run
                 in the directory; the task is then not open. Or the data have no batches.
         """
-        check_validation(self.task, self._prune)
+        check_search(self.task, self._prune, self._retrain_epochs)
         self.model = self._open()
         try:
             self._compile()
@@ -162,7 +162,7 @@ class TaskTraining:
             claim_ratio=task.claim_ratio,
             statistics=task.statistics,
             reuse=task.reuse,
-            overlay=SHARES[0] if task.overlay == "auto" else task.overlay,
+            overlay=largest_share(task.overlay),
         )
         _OPENED.add(model)
         return model

@@ -1,18 +1,24 @@
 """Searches for the share of an overlay: the smallest that does about as well as larger ones."""
 
-from collections.abc import Mapping
-from typing import Unpack
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
-from packnet_tf.tasks.task_model import TaskModel
 from packnet_tf.training import checkpoint
-from packnet_tf.training.auto import Auto
-from packnet_tf.training.phases import PhaseOptions
 from packnet_tf.training.rounds import Search
 
 SHARES = (0.1, 0.05, 0.02, 0.01)  # of all packed weights
 MAX_DROP = 0.01  # of validation accuracy, from the best share
+
+
+def largest_share(overlay: float | Literal["auto"] | None) -> float | None:
+    """Returns the overlay with which a task is added, before any search for its share.
+
+    Args:
+        overlay: see `packnet_tf.Task`.
+    """
+    return SHARES[0] if overlay == "auto" else overlay
 
 
 class OverlaySearch(Search):
@@ -27,27 +33,9 @@ class OverlaySearch(Search):
         model, epoch, common: as for `Search`; the task's overlay is `SHARES[0]`.
         auto: its `max_drop` and `monitor` count.
         retrain_epochs: epochs of retraining in each round, at least 1.
-
-    Raises:
-        ValueError: there are no epochs of retraining; or as for `Search`.
     """
 
-    def __init__(
-        self,
-        model: TaskModel,
-        auto: Auto,
-        epoch: int,
-        retrain_epochs: int,
-        **common: Unpack[PhaseOptions],
-    ) -> None:
-        super().__init__(model, auto, epoch, retrain_epochs, **common)
-        if retrain_epochs == 0:
-            raise ValueError(
-                'overlay="auto" judges an overlay after its retraining, and there is none. Write '
-                "PackTrainer(retrain_epochs=5), or a number, overlay=0.05."
-            )
-        self._best: list[np.ndarray] = []  # the values at the end of the last round that was kept
-        self._set_end()
+    _best: Sequence[np.ndarray] = ()  # the values at the end of the last round that was kept
 
     def retraining_epoch(self, epoch: int) -> int | None:
         earlier = sum(entry.epochs for entry in self.rounds[:-1])
@@ -64,7 +52,7 @@ class OverlaySearch(Search):
         now, best = self.rounds[-1], max(entry.retrained for entry in self.rounds)
         now.kept = now.retrained >= best - self.auto.max_drop
         if not now.kept:
-            self._good = self._best
+            self._good = list(self._best)
             self.go_back()
         elif len(self.rounds) < len(SHARES):
             self._best = checkpoint.take(self.model)
@@ -86,4 +74,5 @@ class OverlaySearch(Search):
         self._set_end()
 
     def _set_end(self) -> None:
+        """Lets the training last to the end of the round under way."""
         self.epochs = self.epoch + max(1, len(self.rounds)) * self.retrain_epochs

@@ -1,13 +1,10 @@
 """Searches for a prune ratio: releases and retrains in rounds until accuracy drops too far."""
 
 from collections.abc import Mapping
-from typing import Unpack
 
 import numpy as np
 
-from packnet_tf.tasks.task_model import Phase, TaskModel
-from packnet_tf.training.auto import Auto
-from packnet_tf.training.phases import PhaseOptions
+from packnet_tf.tasks.task_model import Phase
 from packnet_tf.training.rounds import Search
 
 
@@ -19,16 +16,7 @@ class RatioSearch(Search):
         retrain_epochs: epochs of retraining at the ratio that was found.
     """
 
-    def __init__(
-        self,
-        model: TaskModel,
-        auto: Auto,
-        epoch: int,
-        retrain_epochs: int,
-        **common: Unpack[PhaseOptions],
-    ) -> None:
-        super().__init__(model, auto, epoch, retrain_epochs, **common)
-        self._found_at: int | None = None  # the epoch at which retraining begins
+    _found_at: int | None = None  # the epoch at which retraining begins
 
     def retraining_epoch(self, epoch: int) -> int | None:
         if epoch < self.epoch:

@@ -26,7 +26,7 @@ from packnet_tf.backend.json_files import write_json
 from packnet_tf.reporting.history import History
 from packnet_tf.trainer.run import HISTORY, PACK
 from packnet_tf.training.heads import next_features
-from packnet_tf.training.overlay_search import SHARES
+from packnet_tf.training.overlay_search import largest_share
 
 PREPARATION = "preparation_seconds"  # key of a task's entry in the history
 SECONDS = "base_seconds"  # key of the pack's note with the time that the base took
@@ -98,9 +98,8 @@ def _learn(
 ) -> None:
     """Trains and commits a task; replaces it by a linear head if it ends below one."""
     settings, floors, began = task.settings, [], time.perf_counter()
-    overlay = overlay_of(options.overlay, way, net.capacity().free, options.reuse)
-    if isinstance(overlay, float):
-        way = 0.0  # the overlay's share decides
+    sees = len(net.state.seen_by_next(reused(net, options.reuse))) > 1
+    overlay = overlay_of(options.overlay, way, net.capacity().free, sees)
     new_optimizer = optimizer_of_open(net, settings.optimizer)
     factors = rates.factors(
         net,
@@ -123,7 +122,7 @@ def _learn(
                 factor=factors[0],
                 reuse=reuse,
                 statistics=memory.get("statistics"),
-                overlay=SHARES[0] if overlay == "auto" else overlay,
+                overlay=largest_share(overlay),
             )
         else:
             head = job.head(task, next_features(net, reuse=reuse), False, factors[0])

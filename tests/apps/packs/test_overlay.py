@@ -5,10 +5,11 @@ import dataclasses
 import pytest
 
 import packnet_tf
-from helpers.image_folders import task_plan, write_place
-from packnet_tf.apps.packs import job
-from packnet_tf.apps.packs.overlay import shared_out
-from packnet_tf.apps.packs.training import train
+from helpers.image_folders import small_pack, task_plan, write_place
+from packnet_tf.apps.packs import job, training
+from packnet_tf.apps.packs.overlay import SHARE, overlay_of
+from packnet_tf.apps.packs.plan import Plan
+from packnet_tf.apps.packs.training import train, train_all
 from packnet_tf.training.overlay_search import SHARES
 
 
@@ -49,13 +50,19 @@ def test_a_task_below_a_linear_head_becomes_that_head_and_overrides_nothing(full
     ("changes", "text"),
     [
         ({"task": "greys", "overlay": "0.1", "reuse": "none"}, "sees no earlier task"),
-        ({"task": "greys", "overlay": "0"}, r"overlay=0\.0 is no weight at all"),
+        (
+            {"task": "greys", "overlay": "0"},
+            "overlay=0 is none of when_full, auto",
+        ),
         ({"task": "greys", "overlay": "0.0001"}, r"is none of the [\d,]+ packed weights"),
         ({"task": "greys", "overlay": "five"}, r"overlay=five is none of when_full, auto, none"),
         ({"task": "greys", "overlay": "0.1", "prune_ratio": 0.5}, "--prune_ratio is of tasks that"),
         ({"task": "greys", "overlay": "auto", "prune": "auto"}, "--prune is of tasks that claim"),
         ({"task": "greys", "overlay": "0.1", "gradual": False}, "--gradual is of tasks that claim"),
-        ({"task": "greys", "overlay": "none"}, "Leave out --overlay=none, so that it overrides"),
+        (
+            {"task": "greys", "overlay": "none"},
+            "Let it override weights of others",
+        ),
         (
             {"task": "greys", "overlay": "0.1", "claim_ratio": 0.5},
             "--claim_ratio is of tasks that",
@@ -89,16 +96,48 @@ def test_an_overlay_may_find_its_share(full, capsys):
 
 
 @pytest.mark.parametrize(
-    ("ratios", "expected"),
+    ("prune", "free", "claim_ratio", "expected"),
     [
-        ([0.75, 0.75, 0.75], ([0.75] * 3, [])),
-        ([0.0, 0.75, 0.5], ([0.0], [1, 2])),
-        ([0.04, 0.75, 0.25], ([0.04, 0.25], [1])),  # of 4 % that are free, a quarter is too little
+        (0.75, 0.09, 1.0, None),
+        (0.75, 0.07, 1.0, SHARE),
+        (0.75, 0.09, 0.5, SHARE),
+        (0.0, 0.07, 1.0, None),
+        (packnet_tf.Auto(0.01), 0.01, 1.0, SHARE),
     ],
 )
-def test_tasks_that_would_own_less_than_two_percent_override(ratios, expected):
-    assert shared_out("when_full", ratios, 1.0, "auto") == expected
-    assert shared_out("none", ratios, 1.0, "auto") == shared_out("when_full", ratios, 1.0, "none")
+def test_tasks_that_would_own_less_than_two_percent_override(prune, free, claim_ratio, expected):
+    assert overlay_of("when_full", prune, free, True, claim_ratio) == expected
+    assert overlay_of("when_full", prune, free, False, claim_ratio) is None  # there is no other
+    assert overlay_of("none", prune, free, True, claim_ratio) is None
+    assert overlay_of("auto", prune, free, True, claim_ratio) == "auto"
+
+
+def test_a_part_of_the_free_weights_leaves_room_for_the_next_task(full, capsys):
+    tasks = (("greys", str(full / "greys")), ("more", str(full / "greys")))
+    plan = task_plan(full, pack=str(full / "half.keras"), tasks=tasks, prune="0,0", claim_ratio=0.5)
+    reports = train_all(dataclasses.replace(plan, overlay="none"))
+    assert [report.capacity for report in reports] == pytest.approx([0.5, 0.25], abs=0.01)
+
+
+def test_a_first_task_that_keeps_little_owns_it(tmp_path):
+    place = write_place(tmp_path)
+    report = train(task_plan(place, prune_ratio=0.99, gradual=False))
+    assert report.overrides is None
+    assert report.capacity > 0.97
+
+
+def test_tasks_of_one_command_take_room_in_turn(capsys):
+    net, plan = small_pack({}, base="base"), Plan(pack="a.keras", task="a", data="a")
+    prunes = {"a": 0.06, "b": 0.75, "c": 0.25}  # of 50 %, then of 3 %
+    overlays = training._overlays(plan, net, prunes)
+    assert overlays == {"a": None, "b": SHARE, "c": None}
+    training._print_plan(plan, net, prunes, overlays)
+    printed = capsys.readouterr().out
+    assert "Few weights will be free for b: to override 5% of all" in printed
+    assert [line.split()[:3] for line in printed.splitlines()[2:4]] == [
+        ["2", "0.06", "50.0%"],
+        ["3", "0.25", "3.0%"],
+    ]
 
 
 def test_a_new_pack_without_a_base_has_nothing_to_override(tmp_path):
