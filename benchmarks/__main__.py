@@ -2,7 +2,10 @@
 
 import importlib
 
-NAMES = ("train", "memory", "prune", "storage", "export", "deploy", "multitask", "stem", "scale")
+NAMES = (
+    *("train", "memory", "prune", "storage", "export", "deploy", "bundles", "multitask", "stem"),
+    "scale",
+)
 
 for name in NAMES:
     summary = importlib.import_module(f"benchmarks.{name}").__doc__.splitlines()[0]

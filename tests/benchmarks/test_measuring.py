@@ -11,6 +11,7 @@ import pytest
 from keras import layers
 
 from benchmarks import (
+    bundles,
     deploy,
     export,
     memory,
@@ -173,6 +174,16 @@ def test_multitask_compares_one_file_with_one_task_and_with_five_files(monkeypat
     assert rows["float32, five files, size"].ratio == pytest.approx(5, abs=0.001)
     assert 1 < rows["float32, multitask, size"].ratio < 5
     assert rows["int8, one of five"].against == "int8, one task"
+
+
+@pytest.mark.slow
+def test_bundles_counts_what_tasks_share_and_the_kernels_of_each(monkeypatch):
+    monkeypatch.setattr(bundles, "PIXELS", 32)
+    weights, calibrated = bundles.measure(("TinyDarknet", 4), 1)
+    assert weights.base == calibrated.base == 4 * KERNELS
+    # A byte a weight and 2 bits of its owner; besides, the smallest kernels in 2 bytes, or once
+    # for each task.
+    assert 1.25 / 4 < weights.ratio < calibrated.ratio < 0.33
 
 
 @pytest.mark.slow
