@@ -122,8 +122,7 @@ def export_bundle(
         for graph, proto in graphs:
             relocate(proto, names_of_files)
             task = graph.task
-            given = [(by_task or {}).get(task) for by_task in (samples, typical, evaluate)]
-            data = Data(*given)
+            data = Data((samples or {}).get(task), typical.get(task), (evaluate or {}).get(task))
             proto, path = graph.finalize_graph(proto), folder / graph_files[task]
             entry = graph.finish(proto, path, data, optimized=optimized)
             if calibrated:

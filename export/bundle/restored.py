@@ -9,12 +9,12 @@ import numpy as np
 
 from packnet_tf.export.bundle import owner_codes
 from packnet_tf.export.bundle.kernels import kernel_of, pieces_of, plain_graph, size_of
-from packnet_tf.export.bundle.shared_file import digest
 from packnet_tf.export.bundle.shared_weights import SharedWeights, refused_changes
 from packnet_tf.export.bundle.stored import decoder, precisions_of
 from packnet_tf.export.convert.baking import bake
 from packnet_tf.export.graph.builder import GraphBuilder, external
 from packnet_tf.export.graph.canonical import shorten_names
+from packnet_tf.export.graph.constants import digest
 from packnet_tf.export.task_graph import TaskGraph
 
 if TYPE_CHECKING:

@@ -6,20 +6,17 @@ import functools
 import itertools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from packnet_tf.backend.types import AnyPath
 from packnet_tf.export.bundle import owner_codes
-from packnet_tf.export.bundle.shared_file import SharedFile, digest
+from packnet_tf.export.bundle.shared_file import SharedFile
 from packnet_tf.export.bundle.stored import encode
 from packnet_tf.export.graph.builder import GraphBuilder
+from packnet_tf.export.graph.constants import digest
 from packnet_tf.packing import bits as packing
 from packnet_tf.tasks.state import PackState
-
-if TYPE_CHECKING:
-    pass
 
 SHARED = "shared.data"
 
