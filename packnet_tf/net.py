@@ -112,8 +112,9 @@ class PackNet(StoredPack):
             statistics: source of the trunk's batch-normalisation statistics. "task": batches in
                 training, and the task's own moving statistics in inference. "trunk": the trunk's
                 original moving statistics, in training too.
-            reuse: earlier tasks whose weights the task sees: "all", as in the paper; "none"; or a
-                list of names. Weights of the other tasks count as 0 for the new one.
+            reuse: earlier tasks whose weights the task sees: "all", as in the paper; "none"; a
+                list of names; or "auto": the base alone if there is one (`adopt`), else all.
+                Weights of the other tasks count as 0 for the new one.
             overlay: fraction of all packed weights, whoever owns them, that the task may override
                 with values that it alone sees. It then claims no free weights, so that a full pack
                 takes it, and `release` can remove it at any time. All weights train, from the

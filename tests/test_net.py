@@ -387,5 +387,5 @@ def test_what_is_no_choice_of_tasks_is_refused(reuse):
         lambda: net.add_task("one", layers.Dense(3), reuse=reuse),
         lambda: net.preview(reuse=reuse),
     ):
-        with pytest.raises(ValueError, match=f'reuse={reuse} is not "all", "none" or a list'):
+        with pytest.raises(ValueError, match=f'reuse={reuse} is not "all", "none", "auto" or'):
             verb()

@@ -41,17 +41,13 @@ def default_restart(has_base: bool) -> str:
     return "zero" if has_base else "trunk"
 
 
-def reused(net: packnet_tf.PackNet, reuse: str) -> str | list[str]:
+def reused(reuse: str) -> str | list[str]:
     """Converts the setting `reuse` to the argument of `PackNet.add_task`.
 
     Args:
-        net: the pack.
-        reuse: "all", "none", names separated by commas, or "auto": the base if there is one, else
-            all earlier tasks.
+        reuse: "all", "none", "auto", or names separated by commas.
     """
-    if reuse == "auto":
-        return [net.base] if net.base else "all"
-    return reuse if reuse in ("all", "none") else reuse.split(",")
+    return reuse if reuse in ("all", "none", "auto") else reuse.split(",")
 
 
 def optimizer_name(net: packnet_tf.PackNet, name: str, owns: bool = True) -> str:

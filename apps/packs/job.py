@@ -64,7 +64,7 @@ class Job:
         if coming_base(net):
             some = pipeline.evaluation(files["train"][:BASE_IMAGES])
             adopt(net, coming_base(net), some, plan.adopt_ratio, plan.adopt_epochs)
-        reuse = reused(net, plan.reuse)
+        reuse = reused(plan.reuse)
         sees = len(net.state.seen_by_next(reuse)) > 1
         overlay = overlay_of(plan.overlay, self.prune, net.capacity().free, sees, plan.claim_ratio)
         if overlay is not None and not plan.all_override:

@@ -211,7 +211,7 @@ def _overlays(plan: Plan, net, prunes: Mapping[str, object]) -> dict[str, Overla
     others = [record.name for record in net.state.overriding]
     free, found = _free(plan, net), dict[str, Overlay]()
     for task, prune in prunes.items():
-        seen = seen_numbers(reused(net, plan.reuse), owning, others)[:-1]
+        seen = seen_numbers(reused(plan.reuse), owning, others)[:-1]
         overlay = overlay_of(plan.overlay, prune, free, bool(seen), plan.claim_ratio)
         if overlay is None and free == 0:
             raise ValueError(

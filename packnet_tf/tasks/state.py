@@ -139,7 +139,8 @@ class PackState:
             ValueError: `reuse` is invalid.
         """
         owning = [record.name for record in self.owning]
-        numbers = seen_numbers(reuse, owning, [record.name for record in self.overriding])
+        overriding = [record.name for record in self.overriding]
+        numbers = seen_numbers(reuse, owning, overriding, self.base)
         return numbers if overlay is None else (*numbers[:-1], OVERLAY_NUMBER)
 
     def owners_among(self, first: int, last: int) -> range:

@@ -39,15 +39,25 @@ def test_a_task_sees_those_it_names_and_itself(reuse, expected):
     assert seen_numbers(reuse, TASKS) == expected
 
 
+@pytest.mark.parametrize(
+    ("base", "expected"), [(None, (1, 2, 3, 4)), ("base", (1, 4)), ("birds", (2, 4))]
+)
+def test_auto_is_the_base_alone_if_there_is_one(base, expected):
+    assert seen_numbers("auto", TASKS, base=base) == expected
+
+
 def test_the_first_task_sees_itself():
-    assert seen_numbers("all", ()) == seen_numbers("none", ()) == (1,)
+    assert seen_numbers("all", ()) == seen_numbers("none", ()) == seen_numbers("auto", ()) == (1,)
 
 
 @pytest.mark.parametrize(
     ("reuse", "message"),
     [
         ("birds", r"reuse='birds' is not \"all\", .*; for one task write reuse=\['birds'\]\."),
-        ("every", r"reuse='every' is not \"all\", \"none\" or a list of names of earlier tasks\."),
+        (
+            "every",
+            r"reuse='every' is not \"all\", \"none\", \"auto\" or a list of names of earlier ",
+        ),
         (["dogs"], r"reuse names 'dogs', which is not a committed task of the pack: 'base', .*"),
     ],
 )

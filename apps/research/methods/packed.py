@@ -98,7 +98,7 @@ def _learn(
 ) -> None:
     """Trains and commits a task; replaces it by a linear head if it ends below one."""
     settings, floors, began = task.settings, [], time.perf_counter()
-    sees = len(net.state.seen_by_next(reused(net, options.reuse))) > 1
+    sees = len(net.state.seen_by_next(reused(options.reuse))) > 1
     overlay = overlay_of(options.overlay, way, net.capacity().free, sees)
     new_optimizer = optimizer_of_open(net, settings.optimizer)
     factors = rates.factors(
@@ -111,7 +111,7 @@ def _learn(
     )
 
     def prepare(net, memory: dict) -> packnet_tf.Task:
-        images, reuse = task.images(), reused(net, options.reuse)
+        images, reuse = task.images(), reused(options.reuse)
         if settings.head == "new":
             begun = begin(
                 net,
