@@ -23,7 +23,8 @@ from packnet_tf.tasks.checks import (
     check_trunk,
     nothing_to_pack,
 )
-from packnet_tf.tasks.names import class_names
+from packnet_tf.tasks.integrity.digests import shared_digest
+from packnet_tf.tasks.integrity.names import class_names
 from packnet_tf.tasks.records import Head, TaskRecord
 from packnet_tf.tasks.state import PackState
 from packnet_tf.tasks.stored_pack import StoredPack
@@ -301,8 +302,8 @@ class PackNet(StoredPack):
 
         Raises:
             ValueError: weights are NaN or infinite.
-            RuntimeError: no task is open, its weights were restored from before its prune, or it
-                has an overlay and was not pruned.
+            RuntimeError: no task is open, its weights were restored from before its prune, it has
+                an overlay and was not pruned, or weights of committed tasks were changed.
 
         Example:
             >>> net.prune(0.75)
@@ -324,7 +325,12 @@ class PackNet(StoredPack):
             model.phase.assign(int(Phase.COMMITTED))
             model.batches_seen.assign(0.0)
             record = record.committed(model, trunk, weights.values())
-            self.state = self.state.with_last(record).with_weights_of(trunk)
+            state = self.state.with_last(record).with_weights_of(trunk)
+            if record.number == 1:
+                state = dataclasses.replace(
+                    state, shared_digest=shared_digest(state.unpacked_variables())
+                )
+            self.state = state
             self._open_model = None
             model.freeze()
 
@@ -357,14 +363,15 @@ class PackNet(StoredPack):
 
         Raises:
             ValueError: there is no such task, or it owns weights and is not the last such one.
-            RuntimeError: it owns weights, and a task is open, which would lose them.
+            RuntimeError: it owns weights, and a task is open, which would lose them; or weights of
+                committed tasks were changed.
 
         Example:
             >>> net.release("birds")
         """
         record, still_open = self.state.record(name), self.state.open
         check_release(record, self.state.committed, still_open.name if still_open else None)
-        self.state.check_owners()
+        self.state.check_unchanged(f"release task '{name}'")
         with Transaction(self):
             for weight in self.state.weights.values():
                 weight.give_back(record.number, keep_values=self.policy.restart != "zero")

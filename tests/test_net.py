@@ -27,7 +27,7 @@ from helpers.pack_helpers import (
     state,
     values,
 )
-from packnet_tf.tasks.names import model_name
+from packnet_tf.tasks.integrity.names import model_name
 
 pytestmark = pytest.mark.any_backend
 

@@ -17,7 +17,7 @@ from packnet_tf.apps.research.definition import (
 )
 from packnet_tf.apps.research.settings import Settings, Trunk
 from packnet_tf.apps.settings import check, check_names
-from packnet_tf.tasks.names import check_usable
+from packnet_tf.tasks.integrity.names import check_usable
 
 TOP = ("trunk", "image_size", "tasks", "orders", "seeds", "settings", "methods", "published_errors")
 

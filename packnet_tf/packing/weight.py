@@ -179,6 +179,10 @@ class PackedWeight:
             packed[owned], their_packed[owned]
         )
 
+    def owned_are_finite(self) -> bool:
+        """Returns whether every weight that a committed task owns is finite."""
+        return is_finite(ops.where(ops.greater(self.owner, 0), self.packed.value, 0.0))
+
     def claim_is_finite(self) -> bool:
         """Returns whether every weight that the open task claims is finite."""
         trainable, claim = self.trained

@@ -11,7 +11,7 @@ from packnet_tf.packing.layers import Packed, plain_class
 from packnet_tf.packing.policy import Policy
 from packnet_tf.packing.weight import MAX_TASKS, PackedWeight, is_finite
 from packnet_tf.reporting.capacity import Capacity
-from packnet_tf.tasks.names import check_usable
+from packnet_tf.tasks.integrity.names import check_usable
 from packnet_tf.tasks.records import TaskRecord
 from packnet_tf.tasks.task_model import TaskModel
 

@@ -15,7 +15,7 @@ from packnet_tf.reporting.storage_use import storage_use
 from packnet_tf.reporting.summary import summarize
 from packnet_tf.reporting.tables import html_table
 from packnet_tf.tasks.checks import check_statistics
-from packnet_tf.tasks.names import model_name
+from packnet_tf.tasks.integrity.names import model_name
 from packnet_tf.tasks.records import TaskRecord
 from packnet_tf.tasks.state import PackState
 from packnet_tf.tasks.task_model import TaskModel

@@ -19,7 +19,8 @@ from packnet_tf.packing.cloning import finalize
 from packnet_tf.packing.configs import changed
 from packnet_tf.packing.policy import own_weights
 from packnet_tf.packing.trunk import PackedTrunk
-from packnet_tf.packing.weight import PackedWeight, values_of
+from packnet_tf.packing.weight import PackedWeight, assign_values, values_of
+from packnet_tf.tasks.integrity.digests import owned_digest
 from packnet_tf.tasks.overlays import assign_overlay, overlay_of
 from packnet_tf.tasks.task_model import Phase, TaskModel
 
@@ -78,6 +79,8 @@ class TaskRecord:
         values: the task's own values, then its head's weights, concatenated.
         owned: number of weights that the task owns, or overrides, in each packed weight, once
             committed.
+        owned_digest: digest of the weights that it owns, see `owned_digest`; empty until it is
+            committed.
         results: accuracies by name, 0 to 1, see `PackNet.results`.
         metadata: JSON values by name, see `PackNet.metadata`.
         adopted: whether the task is the pretrained trunk, see `PackNet.adopt`.
@@ -99,6 +102,7 @@ class TaskRecord:
     head_weights: Sequence[tuple[list[int], str]] = ()
     values: bytes = b""
     owned: Sequence[int] = ()
+    owned_digest: str = ""
     results: Mapping[str, float] = dataclasses.field(default_factory=dict)
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     adopted: bool = False
@@ -150,10 +154,12 @@ class TaskRecord:
             weights: the packed weights, which the task owns or overrides by now.
         """
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        weights = list(weights)
         return dataclasses.replace(
             self.kept(model, store),
             phase=Phase.COMMITTED,
             owned=[weight.owned(self.number) for weight in weights],
+            owned_digest=owned_digest(weights, self.number) if self.owns else "",
             metadata={**self.metadata, "committed": now},
         )
 
@@ -174,18 +180,28 @@ class TaskRecord:
                 f"The head of task '{self.name}' has the weights {described}, and the pack holds "
                 f"values for {self.head_weights}. Restore the pack from a backup."
             )
-        own = own_weights(model.trunk)
-        start = 0
-        for variable in [*(own[place][1] for place in self.own_places), *head]:
-            dtype, count = np.dtype(variable.dtype), math.prod(variable.shape)
-            value = np.frombuffer(self.values, dtype, count, start)
-            variable.assign(value.reshape(variable.shape))
-            start += value.nbytes
+        own = [variable for _, variable in own_weights(model.trunk)]
+        targets = [*(own[place] for place in self.own_places), *head]
+        assign_values(targets, self.arrays(own))
         if not self.owns:
             assign_overlay(self.overlaid, _packed_weights(model), self.number)
         finalize(model)
         model.phase.assign(int(self.weights_phase))
         model.batches_seen.assign(self.batches_seen)
+
+    def arrays(self, own: Sequence[keras.Variable]) -> list[np.ndarray]:
+        """Returns the task's own values, then its head's weights, as arrays.
+
+        Args:
+            own: the unpacked weights of the trunk, or of a copy.
+        """
+        places = [(own[place].shape, own[place].dtype) for place in self.own_places]
+        found, start = [], 0
+        for shape, dtype in [*places, *self.head_weights]:
+            value = np.frombuffer(self.values, np.dtype(dtype), math.prod(shape), start)
+            found.append(value.reshape(shape))
+            start += value.nbytes
+        return found
 
     @property
     def head_bytes(self) -> int:

@@ -21,6 +21,7 @@ from packnet_tf.packing.weight import (
 )
 from packnet_tf.reporting.capacity import Capacity
 from packnet_tf.tasks import checks
+from packnet_tf.tasks.integrity.digests import owned_digest, shared_digest
 from packnet_tf.tasks.overlays import check_claimed, check_overlay
 from packnet_tf.tasks.records import TaskRecord
 from packnet_tf.tasks.reuse import seen_numbers
@@ -40,6 +41,7 @@ class PackState:
             task is open, those of the trunk.
         records: the tasks in the order they were packed; the last may be open.
         notes: the user's own strings.
+        shared_digest: digest of `unpacked_variables`; empty until a task owns weights.
     """
 
     trunk: PackedTrunk
@@ -47,6 +49,7 @@ class PackState:
     weights: Mapping[str, PackedWeight]
     records: tuple[TaskRecord, ...] = ()
     notes: dict[str, str] = dataclasses.field(default_factory=dict)
+    shared_digest: str = ""
 
     @property
     def committed(self) -> tuple[TaskRecord, ...]:
@@ -321,10 +324,11 @@ class PackState:
             model: its model.
 
         Raises:
-            RuntimeError: weights were restored from before a commit, or from before the task's
-                prune; or the task has an overlay and was not pruned.
+            RuntimeError: weights of committed tasks were changed, or were restored from before a
+                commit or from before the task's prune; or the task has an overlay and was not
+                pruned.
         """
-        self.check_owners()
+        self.check_unchanged("commit")
         record = self.need_open("commit")
         checks.check_not_rolled_back(record, model)
         if record.overlay is not None:
@@ -338,6 +342,41 @@ class PackState:
             RuntimeError: the owners differ from the records of the committed tasks.
         """
         checks.check_owners(self.weights, self.owning)
+
+    def check_unchanged(self, verb: str) -> None:
+        """Refuses weights of committed tasks that something has changed since their commits.
+
+        Args:
+            verb: what the caller wants to do, for the message.
+
+        Raises:
+            RuntimeError: the weights differ from the digests of the records.
+        """
+        self.check_owners()
+        changed = self.changed_part()
+        if changed is not None:
+            raise RuntimeError(
+                f"Cannot {verb}: {changed} have changed since the commit, by variable.assign or "
+                "layer.set_weights for instance. Open the last saved pack with packnet_tf.load."
+            )
+
+    def changed_part(self) -> str | None:
+        """Returns which committed weights differ from their digests; None if none do."""
+        now = self.with_digests()
+        for record, found in zip(self.owning, now.owning, strict=True):
+            if found.owned_digest != record.owned_digest:
+                return f"the weights of task '{record.name}'"
+        if self.owning and self.shared_digest != now.shared_digest:
+            return "the weights that all tasks share"
+        return None
+
+    def with_digests(self) -> "PackState":
+        """Returns the state with digests of the present weights."""
+        state = dataclasses.replace(self, shared_digest=shared_digest(self.unpacked_variables()))
+        for record in self.owning:
+            digest = owned_digest(self.weights.values(), record.number)
+            state = state.with_committed(record.name, owned_digest=digest)
+        return state
 
     def has_weights_of(self, other: "PackState") -> bool:
         """Returns whether the tasks of another state own the same weights and values here.

@@ -21,17 +21,20 @@ from packnet_tf.backend.types import AnyPath
 from packnet_tf.packing.layers import Store
 from packnet_tf.packing.policy import Policy, own_weights
 from packnet_tf.packing.trunk import PackedTrunk
-from packnet_tf.packing.weight import OVERLAY_NUMBER
+from packnet_tf.packing.weight import OVERLAY_NUMBER, is_finite
 from packnet_tf.reporting.storage_use import bytes_in
-from packnet_tf.tasks.names import check_usable
+from packnet_tf.tasks.integrity.digests import digest_of, unowned_digest
+from packnet_tf.tasks.integrity.file_values import check_archive, check_task
 from packnet_tf.tasks.overlays import parts_of
 from packnet_tf.tasks.records import Head, TaskRecord
 from packnet_tf.tasks.state import PackState
 from packnet_tf.tasks.task_model import Phase
 
-FORMAT = 7
-# Before 7 there is neither a stem nor an overlay; in 5 every task sees all earlier ones.
-READABLE = (FORMAT, 6, 5)
+FORMAT = 8
+# Before 8 there are no digests; before 7 neither a stem nor overlays; in 5 every task sees all
+# earlier ones.
+READABLE = (FORMAT, 7, 6, 5)
+DIGESTS = 8  # the first format with them
 
 
 @keras.saving.register_keras_serializable("packnet_tf")
@@ -45,6 +48,7 @@ class Archive(keras.layers.Layer):
     """
 
     tasks: list[TaskRecord]
+    digests: list[str | None]  # of the tasks' own values, as the file says
 
     def __init__(
         self, trunk: PackedTrunk, facts: dict[str, Any], tasks: list[TaskRecord], **kwargs: Any
@@ -72,12 +76,14 @@ class Archive(keras.layers.Layer):
                 "statistics": task.statistics,
                 "overlay": task.overlay,
                 "overlay_bytes": len(task.overlaid),
+                "owned_digest": task.owned_digest,
+                "values_digest": _values_digest(task),
             }
             for task in self.tasks
         ]
         last = self.tasks[-1] if self.tasks else None
         open_task = None if last is None or last.phase == Phase.COMMITTED else last
-        return {
+        config = {
             "facts": dict(self.facts),
             "phase": 0 if open_task is None else int(open_task.weights_phase),
             "reached": 0 if open_task is None else int(open_task.phase),
@@ -86,18 +92,26 @@ class Archive(keras.layers.Layer):
             # One string: Keras visits every item of a list, and this list is long.
             "tasks": json.dumps(tasks),
         }
+        return {**config, "digest": digest_of(config)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Archive":
-        version = config["facts"]["format"]
+        config = dict(config)
+        digest, facts = config.pop("digest", None), config.get("facts")
+        version = facts.get("format") if isinstance(facts, dict) else None
         if version not in READABLE:
             raise ValueError(
                 f"it has format {version}, and this packnet_tf reads format "
                 f"{', '.join(map(str, READABLE))}: install the packnet_tf that wrote it"
             )
+        if version >= DIGESTS and digest != digest_of(config):
+            raise changed_since_saved("its configuration")
+        check_archive(config)
         tasks: list[TaskRecord] = []
+        digests: list[str | None] = []
         committed, owner = config["facts"]["committed"], 0
         for number, task in enumerate(json.loads(config["tasks"]), start=1):
+            check_task(number, task)
             head = Head(config=task["head"])
             if not _is_of_keras(task["head"]):
                 head.layer  # noqa: B018  refuses an untrusted class now, not at first use
@@ -108,6 +122,7 @@ class Archive(keras.layers.Layer):
             if sees != (*sorted({*sees} & {*earlier}), own):
                 raise ValueError(f"its task number {number} sees the tasks {sees}")
             is_open = number > committed
+            digests.append(task["values_digest"] if version >= DIGESTS else None)
             tasks.append(
                 TaskRecord(
                     task["name"],
@@ -126,10 +141,13 @@ class Archive(keras.layers.Layer):
                     adopted=task.get("adopted", False),
                     overlay=overlay,
                     overlaid=bytes(task.get("overlay_bytes", 0)),  # until the values are read
+                    owned_digest=task.get("owned_digest", ""),
                 )
             )
         trunk = keras.saving.deserialize_keras_object(config["trunk"])
-        return cls(trunk, config["facts"], tasks)
+        archive = cls(trunk, config["facts"], tasks)
+        archive.__dict__["digests"] = digests
+        return archive
 
     def save_own_variables(self, store: Store) -> None:
         # One array for all tasks: every HDF5 array costs half a kilobyte and a third of a
@@ -139,19 +157,37 @@ class Archive(keras.layers.Layer):
 
     def load_own_variables(self, store: Store) -> None:
         values = np.array(store["tasks"]).tobytes()
-        own = [bytes_in(variable) for _, variable in own_weights(self.trunk)]
+        own = [variable for _, variable in own_weights(self.trunk)]
         start = 0
-        for place, task in enumerate(self.tasks):
-            middle = start + sum(own[i] for i in task.own_places) + task.head_bytes
+        for place, (task, digest) in enumerate(zip(self.tasks, self.digests, strict=True)):
+            middle = start + sum(bytes_in(own[i]) for i in task.own_places) + task.head_bytes
             end = middle + len(task.overlaid)
             self.tasks[place] = dataclasses.replace(
                 task, values=values[start:middle], overlaid=values[middle:end]
             )
+            if digest not in (None, _values_digest(self.tasks[place])):
+                raise changed_since_saved(f"the own values of task '{task.name}'")
             start = end
+            if task.phase == Phase.COMMITTED and not all(
+                map(is_finite, self.tasks[place].arrays(own))
+            ):
+                raise ValueError(f"own values of task '{task.name}' are NaN or infinite")
         if start != len(values):
             raise ValueError(
                 f"the tasks' own values take {len(values)} bytes, but their shapes need {start}"
             )
+
+
+def _values_digest(task: TaskRecord) -> str:
+    return digest_of(None, (task.values, task.overlaid))
+
+
+def changed_since_saved(what: str) -> ValueError:
+    """Returns the error for a part of a file that something else has changed."""
+    return ValueError(
+        f"{what} is not as packnet_tf saved it: another program changed the file. Restore it from "
+        "a backup"
+    )
 
 
 def _is_of_keras(config: object) -> bool:
@@ -188,6 +224,8 @@ def write(state: PackState, path: AnyPath) -> None:
         **dataclasses.asdict(state.policy),
         "paths": list(state.weights),
         "notes": {str(key): str(value) for key, value in state.notes.items()},
+        "shared_digest": state.shared_digest,
+        "unowned_digest": unowned_digest(state.trunk.packed_weights().values()),
     }
     with replacing(path) as temporary:
         keras.saving.save_model(Archive(state.trunk, facts, list(state.records)), temporary)
@@ -287,15 +325,18 @@ def _state_of(archive: Archive) -> PackState:
     stored = archive.trunk.packed_weights().values()
     weights = dict(zip(facts["paths"], stored, strict=True))
     names = [record.name for record in records]
-    for name in names:
-        check_usable(name)
     if len(set(names)) < len(names):
         raise ValueError(f"two of its tasks have the same name: {', '.join(names)}")
     owning = sum(record.owns and record.phase == Phase.COMMITTED for record in records)
     counts = [weight.owner_counts(owning) for weight in weights.values()]
+    for path, weight in weights.items():
+        if not weight.owned_are_finite():
+            raise ValueError(f"layer '{path}' has owned weights that are NaN or infinite")
     for place, record in enumerate(records):
         if not record.owns:
-            places, _ = parts_of(record.overlaid, list(weights.values()))
+            places, values = parts_of(record.overlaid, list(weights.values()))
+            if record.phase == Phase.COMMITTED and not all(map(is_finite, values)):
+                raise ValueError(f"task '{record.name}' overrides weights by NaN or infinity")
             owned = [int(np.count_nonzero(mask)) for mask in places]
         elif record.phase == Phase.COMMITTED:
             owned = [count[record.number] for count in counts]
@@ -304,4 +345,15 @@ def _state_of(archive: Archive) -> PackState:
         records[place] = dataclasses.replace(record, owned=owned)
     choices = ("biases", "norms", "restart", "embeddings")
     policy = Policy(**{name: facts[name] for name in choices}, stem=facts.get("stem"))
-    return PackState(archive.trunk, policy, weights, tuple(records), dict(facts["notes"]))
+    state = PackState(
+        archive.trunk, policy, weights, tuple(records), dict(facts["notes"]),
+        facts.get("shared_digest", ""),
+    )  # fmt: skip
+    if facts["format"] < DIGESTS:
+        return state.with_digests()
+    changed = state.changed_part()
+    if changed is None and facts["unowned_digest"] != unowned_digest(weights.values()):
+        changed = "a weight that no task owns"
+    if changed is not None:
+        raise changed_since_saved(changed)
+    return state

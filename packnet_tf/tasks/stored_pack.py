@@ -34,7 +34,7 @@ class StoredPack(Pack):
 
         Raises:
             ValueError: the name does not end in `.keras`.
-            RuntimeError: weights of committed tasks were restored from before a commit; or the
+            RuntimeError: weights of committed tasks were changed after their commits; or the
                 pack was read from this file or saved to it, and another program or another pack has
                 changed the file since.
             BlockingIOError: another process is using the file.
@@ -53,9 +53,9 @@ class StoredPack(Pack):
         """Returns the state with the present values of an open task.
 
         Raises:
-            RuntimeError: weights of committed tasks were restored from before a commit.
+            RuntimeError: weights of committed tasks were changed after their commits.
         """
-        self.state.check_owners()
+        self.state.check_unchanged("save the pack")
         if self.open_model is None:
             return self.state
         return self.state.with_last(self.state.need_open("save").kept(self.open_model))

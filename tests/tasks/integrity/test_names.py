@@ -6,7 +6,7 @@ from keras import layers
 
 import packnet_tf
 from helpers.pack_helpers import mlp_trunk
-from packnet_tf.tasks.names import class_names
+from packnet_tf.tasks.integrity.names import class_names
 
 
 @pytest.mark.parametrize(
