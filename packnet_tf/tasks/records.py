@@ -20,7 +20,7 @@ from packnet_tf.packing.configs import changed
 from packnet_tf.packing.policy import own_weights
 from packnet_tf.packing.trunk import PackedTrunk
 from packnet_tf.packing.weight import PackedWeight, assign_values, values_of
-from packnet_tf.tasks.integrity.digests import owned_digest
+from packnet_tf.tasks.integrity.digests import owned_digests
 from packnet_tf.tasks.overlays import assign_overlay, overlay_of
 from packnet_tf.tasks.task_model import Phase, TaskModel
 
@@ -79,7 +79,7 @@ class TaskRecord:
         values: the task's own values, then its head's weights, concatenated.
         owned: number of weights that the task owns, or overrides, in each packed weight, once
             committed.
-        owned_digest: digest of the weights that it owns, see `owned_digest`; empty until it is
+        owned_digest: digest of the weights that it owns, see `owned_digests`; empty until it is
             committed.
         results: accuracies by name, 0 to 1, see `PackNet.results`.
         metadata: JSON values by name, see `PackNet.metadata`.
@@ -155,11 +155,12 @@ class TaskRecord:
         """
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         weights = list(weights)
+        (digest,) = owned_digests(weights, [self.number]) if self.owns else [""]
         return dataclasses.replace(
             self.kept(model, store),
             phase=Phase.COMMITTED,
             owned=[weight.owned(self.number) for weight in weights],
-            owned_digest=owned_digest(weights, self.number) if self.owns else "",
+            owned_digest=digest,
             metadata={**self.metadata, "committed": now},
         )
 

@@ -21,7 +21,7 @@ from packnet_tf.packing.weight import (
 )
 from packnet_tf.reporting.capacity import Capacity
 from packnet_tf.tasks import checks
-from packnet_tf.tasks.integrity.digests import owned_digest, shared_digest
+from packnet_tf.tasks.integrity.digests import owned_digests, shared_digest
 from packnet_tf.tasks.overlays import check_claimed, check_overlay
 from packnet_tf.tasks.records import TaskRecord
 from packnet_tf.tasks.reuse import seen_numbers
@@ -373,8 +373,8 @@ class PackState:
     def with_digests(self) -> "PackState":
         """Returns the state with digests of the present weights."""
         state = dataclasses.replace(self, shared_digest=shared_digest(self.unpacked_variables()))
-        for record in self.owning:
-            digest = owned_digest(self.weights.values(), record.number)
+        digests = owned_digests(self.weights.values(), [task.number for task in self.owning])
+        for record, digest in zip(self.owning, digests, strict=True):
             state = state.with_committed(record.name, owned_digest=digest)
         return state
 

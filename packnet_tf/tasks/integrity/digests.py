@@ -30,22 +30,23 @@ def digest_of(facts: Any, parts: Iterable[bytes | np.ndarray] = ()) -> str:
     return found.hexdigest()
 
 
-def owned_digest(weights: Iterable[PackedWeight], task: int) -> str:
-    """Returns a digest of the places and values of the weights that a task owns.
+def owned_digests(weights: Iterable[PackedWeight], tasks: Sequence[int]) -> list[str]:
+    """Returns a digest of the places and values of the weights that each task owns.
 
-    It does not depend on other tasks.
+    A task's digest does not depend on other tasks.
 
     Args:
         weights: the packed weights, in the order of the trunk's structure.
-        task: the task's number.
+        tasks: numbers of the tasks.
     """
-    found = hashlib.sha256()
+    found = {task: hashlib.sha256() for task in tasks}
     for weight in weights:
         owner, packed = map(ops.convert_to_numpy, (weight.owner, weight.packed))
-        places = owner == task
-        found.update(_bytes_of(np.packbits(places)))
-        found.update(_bytes_of(packed[places]))
-    return found.hexdigest()
+        for task, digest in found.items():
+            places = owner == task
+            digest.update(_bytes_of(np.packbits(places)))
+            digest.update(_bytes_of(packed[places]))
+    return [digest.hexdigest() for digest in found.values()]
 
 
 def shared_digest(variables: Sequence[keras.Variable]) -> str:

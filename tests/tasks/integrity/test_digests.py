@@ -13,7 +13,7 @@ from keras import layers, ops
 
 import packnet_tf
 from helpers.pack_helpers import conv_trunk, data, logits, mlp_trunk, pack_task, packed
-from packnet_tf.tasks.integrity.digests import digest_of, owned_digest
+from packnet_tf.tasks.integrity.digests import digest_of, owned_digests
 
 pytestmark = pytest.mark.any_backend
 
@@ -80,7 +80,7 @@ def test_the_digest_of_a_task_does_not_depend_on_others(tmp_path):
     net.save(tmp_path / "pack.keras")
     net = packnet_tf.load(tmp_path / "pack.keras")
     assert net.state.record("one").owned_digest == before
-    assert owned_digest(net.state.weights.values(), 1) == before
+    assert owned_digests(net.state.weights.values(), [1]) == [before]
     assert net.state.record("three").owned_digest == ""
 
 
