@@ -24,6 +24,7 @@ def equal_shares(num_tasks: int) -> list[float]:
 
     Args:
         num_tasks: number of tasks, T.
+
     Returns:
         One prune_ratio per task, (T - t) / (T - t + 1); the last is 0.
 
@@ -91,10 +92,12 @@ def ratios_for_shapes(
 
     Args:
         shapes: shapes of the packed weights.
-        ratio, power: as for `erk_ratios`.
+        ratio: as for `erk_ratios`.
+        power: as for `erk_ratios`.
 
     Returns:
         One ratio per shape, 0 to 1.
+
     Example:
         >>> [round(r, 3) for r in ratios_for_shapes([(3, 3, 8, 1), (1, 1, 64, 64)], 0.5)]
         [0.0, 0.509]
