@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from packnet_tf.net import PackNet
 
 LEAST_SHARE = 0.5  # below this share the learning rate does not rise further
-# The least that a task needs, as fractions of the packed weights; see docs/measured/comparison.md.
+# The least that a task needs, as fractions of the packed weights; see docs/measured/settings.md.
 LEAST_SEEN, LEAST_OWNED = 1 / 3, 0.005
 
 
@@ -62,7 +62,7 @@ def erk_ratios(net: "PackNet", ratio: float, power: float = 0.5) -> dict[str, fl
 
     A uniform ratio releases the same fraction of all layers. Small kernels (depthwise ones, those
     of the first layer) suffer most from it: releasing a fifth of MobileNetV2 uniformly changes its
-    features four times as much. See docs/guides/base.md.
+    features four times as much. See docs/measured/base.md.
 
     Args:
         net: the pack; only the shapes of its packed weights count, not their owners.
@@ -122,7 +122,7 @@ def rate_for_share(rate: float, share: float) -> float:
 
     A gradient step changes a network's outputs by the learning rate times the gradient's squared
     norm. A part of the weights has about its share of that, so at the learning rate of a whole
-    network it learns more slowly and ends too early; docs/measured/comparison.md has figures.
+    network it learns more slowly and ends too early; docs/measured/settings.md has figures.
     Measurements did not show this for Adam and similar optimizers, whose steps do not depend on the
     norm, nor with frozen normalisation.
 

@@ -5,23 +5,23 @@ import shutil
 import tempfile
 
 import griffe
-import packnet_tf
-import packnet_tf.export
 from mkdocs.exceptions import PluginError
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 
+import packnet_tf
+import packnet_tf.export
+
 ROOT = pathlib.Path(__file__).parents[2]
 INTRODUCTION = """# API
 
-Every public name. `import packnet_tf` gives those of the first table, `from packnet_tf.export import
-export_onnx` and so on those of the second. Names that are not listed here may change without notice.
+Every public name: those of `packnet_tf`, and those of `packnet_tf.export`. Other names may change
+without notice.
 """
-LIBRARY = [name for name in packnet_tf.__all__ if name != "__version__"]
-NAMES = [
-    *(f"packnet_tf.{name}" for name in LIBRARY),
-    *(f"packnet_tf.export.{name}" for name in packnet_tf.export.__all__),
-]
+NAMES = {
+    module.__name__: [f"{module.__name__}.{n}" for n in module.__all__ if n != "__version__"]
+    for module in (packnet_tf, packnet_tf.export)
+}
 tree = None  # a folder with links, in which modules lie where Python imports them from
 
 
@@ -34,7 +34,9 @@ def on_config(config):
     for path in [*(ROOT / "packnet_tf").iterdir(), ROOT / "export"]:
         (tree / "packnet_tf" / path.name).symlink_to(path)
     config.plugins["mkdocstrings"].config.handlers["python"]["paths"] = [str(tree)]
-    pages = ["api/index.md", *({_title(name): _path(name)} for name in NAMES)]
+    pages = ["api/index.md"]
+    for module, names in NAMES.items():
+        pages.append({module: [{_title(name): _path(name)} for name in names]})
     config.nav = [{"API": pages} if "API" in entry else entry for entry in config.nav]
 
 
@@ -42,24 +44,18 @@ def on_files(files, config):
     """Adds the pages."""
     package = griffe.load("packnet_tf", search_paths=[str(tree)], try_relative_path=False)
     content = f"{INTRODUCTION}\n`packnet_tf.__version__` is the version, a string.\n"
-    for module in ("packnet_tf", "packnet_tf.export"):
-        content += f"\n## {module}\n\n| name | |\n|---|---|\n"
-        for name in NAMES:
-            if name.rpartition(".")[0] == module:
-                summary = package[name.partition(".")[2]].docstring.value.split("\n")[0]
-                content += f"| [`{_title(name)}`]({_path(name).partition('/')[2]}) | {summary} |\n"
+    for module, names in NAMES.items():
+        content += f"\n## {module}\n\n| name | is |\n|---|---|\n"
+        for name in names:
+            docstring = package[name.partition(".")[2]].docstring
+            if docstring is None or not docstring.value:
+                raise PluginError(f"{name} is public and has no docstring; write one.")
+            summary = docstring.value.split("\n")[0]
+            content += f"| [`{_title(name)}`]({_title(name)}.md) | {summary} |\n"
+            page = f"---\ntitle: {_title(name)}\n---\n\n::: {name}\n"
+            files.append(File.generated(config, _path(name), content=page))
     files.append(File.generated(config, "api/index.md", content=content))
-    for name in NAMES:
-        content = f"---\ntitle: {_title(name)}\n---\n\n::: {name}\n"
-        files.append(File.generated(config, _path(name), content=content))
     return files
-
-
-def on_page_content(html, page, config, files):
-    """Refuses a page on which mkdocstrings has left its name out."""
-    for name in NAMES:
-        if page.file.src_uri == _path(name) and f'id="{name}"' not in html:
-            raise PluginError(f"The page of {name} has nothing about it: does it have a docstring?")
 
 
 def on_shutdown():

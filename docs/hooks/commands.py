@@ -6,16 +6,18 @@ import re
 import textwrap
 
 from mkdocs.structure.files import File
+
 from packnet_tf.apps.help import flag_groups
 from packnet_tf.apps.main import COMMANDS
 
 FLAG = re.compile(r"(--\w+(?:=[\w.,/]+)?)")
+MARKUP = re.compile(r"([\\`*_\[\]|])")
 INTRODUCTION = """# Commands
 
-`packnet help` lists the commands, `packnet help train` shows the flags of one: those on these pages.
-Names of flags may have hyphens, `--image-size` is `--image_size`. The exit status is 0 if a command is
-done, 1 if it failed, with a sentence on stderr, 2 for wrong flags, and 130 after Ctrl-C. `--debug` shows
-the traceback of an error.
+`packnet help` lists the commands, and `packnet help train` shows the flags of one, as these pages
+do. Names of flags may have hyphens: `--image-size` is `--image_size`. The exit status is 0 if a
+command is done, 1 if it failed, with a sentence on stderr, 2 for wrong flags, and 130 after Ctrl-C.
+`--debug` shows the traceback of an error.
 
 | command | does |
 |---|---|
@@ -69,7 +71,7 @@ def _paragraph(text: str) -> str:
 
 def _prose(text: str) -> str:
     """Escapes what Markdown and HTML would interpret, and marks flags as code."""
-    parts = FLAG.split(" ".join(text.split()))
-    parts[::2] = [re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(p, quote=False)) for p in parts[::2]]
+    parts = FLAG.split(" ".join(text.split()))  # prose and flags in turns
+    parts[::2] = [MARKUP.sub(r"\\\1", html.escape(part, quote=False)) for part in parts[::2]]
     parts[1::2] = [f"`{part}`" for part in parts[1::2]]
     return "".join(parts)
