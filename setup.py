@@ -45,6 +45,11 @@ APPS = [
     "scikit-learn>=1.9,<2",
     "tensorboard>=2.20,<3",  # the trainer writes for it where it is installed
 ]
+DOCS = [
+    "mkdocs>=1.6.1,<2",  # mkdocs-material is for mkdocs 1
+    "mkdocs-material>=9.8,<10",
+    "mkdocstrings[python]>=1.0.8,<2",
+]
 TESTS = [
     *APPS,
     "hypothesis>=6.170,<7",
@@ -110,6 +115,6 @@ setup(
     },
     zip_safe=False,
     install_requires=REQUIRES,
-    extras_require={"apps": APPS, "tests": TESTS},
+    extras_require={"apps": APPS, "docs": DOCS, "tests": TESTS},
     entry_points={"console_scripts": ["packnet = packnet_tf.apps.main:main"]},
 )

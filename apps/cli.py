@@ -6,14 +6,14 @@ import os
 import select
 import sys
 import tempfile
-import textwrap
 from collections.abc import Iterator
 
 from absl import flags
 
+from packnet_tf.apps.help import describe
+
 HELP_FLAGS = ("--help", "-help", "-h")
 INTERRUPTED = 130  # exit status after Ctrl-C
-WIDTH = 80  # columns of the help
 
 
 class UsageError(Exception):
@@ -26,44 +26,6 @@ def new_flags() -> flags.FlagValues:
     values.set_gnu_getopt()  # flags may come after other arguments
     flags.DEFINE_boolean("debug", False, "Show the traceback of an error.", flag_values=values)
     return values
-
-
-def describe(module, command: str) -> str:
-    """Returns a command's help: its module's docstring, and its flags, those of `MAIN` first."""
-    values = module.FLAGS
-    names = [name for name in sorted(set(values)) if values[name].name == name]  # without aliases
-    main = [name for name in getattr(module, "MAIN", ()) if name in names]
-    others = sorted(set(names) - set(main), key=lambda name: (name == "debug", name))
-    lines = [_wrapped(f"packnet {command}: {module.__doc__.strip()}")]
-    for title, group in (("Flags:", main), ("More flags:" if main else "Flags:", others)):
-        lines += ["", title] if group else []
-        for name in group:
-            lines += _flag_lines(module, values[name])
-    return "\n".join(lines)
-
-
-def _wrapped(text: str) -> str:
-    """Wraps the paragraphs of a text that are too wide; examples, which are indented, stay."""
-    paragraphs = text.split("\n\n")
-    return "\n\n".join(
-        textwrap.fill(paragraph, WIDTH, break_on_hyphens=False)
-        if "\n " not in paragraph and max(map(len, paragraph.splitlines())) > WIDTH
-        else paragraph
-        for paragraph in paragraphs
-    )
-
-
-def _flag_lines(module, flag) -> list[str]:
-    given = flag.default
-    shown = ",".join(given) if isinstance(given, list) else given
-    default = "" if shown in (None, "") else f" (default: {shown})"
-    required = " (required)" if flag.name in getattr(module, "REQUIRED", ()) else ""
-    kind = "--[no]" if flag.boolean else "--"
-    text = textwrap.wrap(
-        f"{flag.help}{default}", WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6,
-        break_on_hyphens=False,
-    )  # fmt: skip
-    return [f"  {kind}{flag.name}{required}", *text]
 
 
 def run(module, command: str, arguments: list[str]) -> int:

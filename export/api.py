@@ -101,7 +101,7 @@ def export_all(
     Returns:
         The manifest, as written to `manifest.json`: a dict whose `tasks` list the name, number,
         file, bytes, sha256, inputs, outputs, classes, opset, preprocessing, precision and
-        differences from Keras of each task; see docs/export.md. It prints as a table.
+        differences from Keras of each task; see docs/how_it_works/exports.md. It prints as a table.
 
     Raises:
         ValueError: there is nothing to export, an option does not fit, or a graph differs from

@@ -12,7 +12,7 @@ LOSS = 0.01  # accuracy that a lower precision may cost without a warning
 class Exported(AsTable, dict):
     """The manifest of exported files; prints as a table, and notebooks show it as one.
 
-    It is a dict with the contents of `manifest.json`, see docs/export.md.
+    It is a dict with the contents of `manifest.json`, see docs/how_it_works/exports.md.
 
     Example:
         >>> exported = packnet_tf.export.export_all(net, "onnx/", verbose=False)

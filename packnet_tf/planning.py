@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from packnet_tf.net import PackNet
 
 LEAST_SHARE = 0.5  # below this share the learning rate does not rise further
-# The least that a task needs, as fractions of the packed weights; see docs/comparison.md.
+# The least that a task needs, as fractions of the packed weights; see docs/measured/settings.md.
 LEAST_SEEN, LEAST_OWNED = 1 / 3, 0.005
 
 
@@ -24,6 +24,7 @@ def equal_shares(num_tasks: int) -> list[float]:
 
     Args:
         num_tasks: number of tasks, T.
+
     Returns:
         One prune_ratio per task, (T - t) / (T - t + 1); the last is 0.
 
@@ -61,7 +62,7 @@ def erk_ratios(net: "PackNet", ratio: float, power: float = 0.5) -> dict[str, fl
 
     A uniform ratio releases the same fraction of all layers. Small kernels (depthwise ones, those
     of the first layer) suffer most from it: releasing a fifth of MobileNetV2 uniformly changes its
-    features four times as much. See docs/adoption.md.
+    features four times as much. See docs/measured/base.md.
 
     Args:
         net: the pack; only the shapes of its packed weights count, not their owners.
@@ -91,10 +92,12 @@ def ratios_for_shapes(
 
     Args:
         shapes: shapes of the packed weights.
-        ratio, power: as for `erk_ratios`.
+        ratio: as for `erk_ratios`.
+        power: as for `erk_ratios`.
 
     Returns:
         One ratio per shape, 0 to 1.
+
     Example:
         >>> [round(r, 3) for r in ratios_for_shapes([(3, 3, 8, 1), (1, 1, 64, 64)], 0.5)]
         [0.0, 0.509]
@@ -119,9 +122,9 @@ def rate_for_share(rate: float, share: float) -> float:
 
     A gradient step changes a network's outputs by the learning rate times the gradient's squared
     norm. A part of the weights has about its share of that, so at the learning rate of a whole
-    network it learns more slowly and ends too early; docs/comparison.md has figures. Measurements
-    did not show this for Adam and similar optimizers, whose steps do not depend on the norm, nor
-    with frozen normalisation.
+    network it learns more slowly and ends too early; docs/measured/settings.md has figures.
+    Measurements did not show this for Adam and similar optimizers, whose steps do not depend on the
+    norm, nor with frozen normalisation.
 
     Args:
         rate: the learning rate that suits a network in which all weights train.

@@ -50,7 +50,7 @@ class Floor:
         print(
             f"{task.name}: training ended at {trained:.1%} of validation images, below the linear "
             f"head, so the task is that head on the pack's frozen weights, {reached:.1%}, and "
-            "takes none of the free ones. For more, see docs/low_accuracy.md.",
+            "takes none of the free ones. For more, see docs/guides/low_accuracy.md.",
             flush=True,
         )
         entry |= {"before_prune": {}, "after_prune": {}, "retrained": {"accuracy": reached}}

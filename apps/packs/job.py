@@ -70,8 +70,8 @@ class Job:
         if overlay is not None and not plan.all_override:
             print(
                 f"{self.name}: few packed weights are free, so it overrides {overlay:.0%} of all "
-                "with values of its own; see docs/overlays.md. --overlay=none lets it own what is "
-                "left.",
+                "with values of its own; see docs/guides/full_pack.md. --overlay=none lets it own "
+                "what is left.",
                 flush=True,
             )
         factors = rates.factors(

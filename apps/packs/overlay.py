@@ -6,7 +6,7 @@ from typing import Literal
 Overlay = float | Literal["auto"] | None  # as `packnet_tf.Task` takes it
 SHARE = 0.05  # of a task that finds too few free weights
 # The fraction of the packed weights below which a task's own ones are too few: with 2 % and less, a
-# task of 43 classes gets 4 to 8 points less than with an overlay; see docs/overlays.md.
+# task of 43 classes gets 4 to 8 points less than with an overlay; see docs/measured/overlays.md.
 LEAST_OWNED = 0.02
 WAYS = ("when_full", "auto", "none")  # values of the setting `overlay` other than a share
 

@@ -11,9 +11,9 @@ from packnet_tf.apps.packs.plan import Learning
 from packnet_tf.planning import rate_for_share
 from packnet_tf.training.schedules import Schedule
 
-BESIDE_BASE = 2.0  # few weights that start from 0 tolerate this: see docs/comparison.md
+BESIDE_BASE = 2.0  # few weights that start from 0 tolerate this: see docs/measured/settings.md
 # An overlay is chosen after a fifth of the epochs. By optimizer, the factors on the learning rate:
-# in the training of all weights, and in the retraining of the chosen; see docs/overlays.md.
+# in training all weights, and in retraining the chosen ones; see docs/measured/overlays.md.
 OVERLAY_TRAINING = 0.2
 OVERLAY_FACTORS = {"sgd": (1.0, 2.0), "adam": (1 / 6, 1.0), "adamw": (1 / 6, 1.0)}
 GRADUAL = (0.125, 0.75)  # start and end of gradual pruning, as shares of the training
@@ -143,7 +143,7 @@ def pruning(
         epochs: epochs of the training, before the retraining.
         steps: steps per epoch.
         gradual: whether to prune in 20 steps, from an eighth of the training to three quarters of
-            it, and not once before the retraining. docs/comparison.md has the gain.
+            it, and not once before the retraining. docs/measured/settings.md has the gain.
     """
     begin, end = (int(epochs * steps * share) for share in GRADUAL)
     if isinstance(way, packnet_tf.Auto) or not gradual or way == 0 or begin == end:

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 
 import packnet_tf
-from packnet_tf.apps import cli
+from packnet_tf.apps.help import WIDTH
 from packnet_tf.net import PackNet
 from packnet_tf.reporting.tables import Table, count_bytes
 
@@ -176,7 +176,7 @@ def capacity_bar(facts: dict) -> str:
     entries = [f"{mark} {name} {share:.1%}" for mark, (name, share) in named]
     lines = [" " + entries[0]]
     for entry in entries[1:]:
-        if len(lines[-1]) + 2 + len(entry) <= cli.WIDTH:
+        if len(lines[-1]) + 2 + len(entry) <= WIDTH:
             lines[-1] += f"  {entry}"
         else:
             lines.append(f" {entry}")

@@ -39,7 +39,7 @@ def read_comparison(path, data=None) -> Comparison:
     if not path.exists():
         raise FileNotFoundError(
             f"There is no file '{path}'. Write a YAML file with {', '.join(TOP)}; see "
-            "docs/comparison.md."
+            "docs/guides/compare.md."
         )
     content = _read(path)
     try:

@@ -117,7 +117,7 @@ def uncache(path: pathlib.Path) -> None:
 
     The old file stays on disk until the new one is written, so both would be cached. On a virtual
     machine, getting more memory from the host can take longer than the write; see
-    docs/performance.md.
+    docs/measured/performance.md.
     """
     if hasattr(os, "posix_fadvise"):
         with contextlib.suppress(OSError), open(path, "rb") as file:

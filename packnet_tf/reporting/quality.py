@@ -28,7 +28,7 @@ def shortfalls(task: str, results: Mapping[str, float]) -> list[str]:
     chance, floor = results.get("chance"), results.get("linear_head", 0.0)
     before, found = results.get("before_prune", 0.0), []
     what = f"{reached:.1%} of validation images right"
-    remedy = "see docs/low_accuracy.md"
+    remedy = "see docs/guides/low_accuracy.md"
     if chance is not None and reached <= chance + LUCK * (1.0 - chance):
         found.append(
             f"Task '{task}' is no better than guessing, {what} where chance is {chance:.1%}: check "

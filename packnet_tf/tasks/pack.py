@@ -285,7 +285,8 @@ class Pack:
         ones.
 
         Args:
-            statistics, reuse: as for `add_task`.
+            statistics: as for `add_task`.
+            reuse: as for `add_task`.
             free: whether free weights show their restart values; False shows them as 0, as for a
                 task that claims none.
 
@@ -294,6 +295,7 @@ class Pack:
 
         Raises:
             ValueError: `statistics` or `reuse` is invalid.
+
         Example:
             >>> features = net.preview().predict(images)
         """

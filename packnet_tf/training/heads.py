@@ -51,7 +51,9 @@ def linear_head(
         data: batches of (inputs, labels), for instance a `tf.data.Dataset` or a `PyDataset`,
             shuffled and not augmented; or a tuple of two arrays. Labels are integers from 0.
         classes: number of outputs; default: one more than the largest label.
-        statistics, reuse, overlay: the arguments that `net.add_task` will get.
+        statistics: the argument that `net.add_task` will get.
+        reuse: the same.
+        overlay: the same.
         class_weight: as for `Task`.
 
     Returns:

@@ -26,7 +26,8 @@ def polynomial_decay(
     Args:
         initial_sparsity: fraction of the initial claim that is released at `begin_step`, 0 to 1.
         final_sparsity: the same from `end_step` on.
-        begin_step, end_step: training steps.
+        begin_step: training step of the first prune.
+        end_step: training step of the last one.
         power: exponent of the polynomial, 3 in the source.
         frequency: number of steps between prunes.
 
@@ -53,7 +54,8 @@ def constant_sparsity(
 
     Args:
         target_sparsity: fraction of the initial claim to release, 0 to 1.
-        begin_step, end_step: training steps; an `end_step` of -1 means no end.
+        begin_step: training step of the first prune.
+        end_step: training step of the last one; -1 means no end.
         frequency: number of steps between prunes.
 
     Returns:

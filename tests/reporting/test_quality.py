@@ -31,7 +31,7 @@ def test_what_falls_short_is_said_once(results, words):
     for sentence, word in zip(found, words, strict=True):
         assert "'pets'" in sentence
         assert word in sentence
-        assert "docs/low_accuracy.md" in sentence
+        assert "docs/guides/low_accuracy.md" in sentence
 
 
 def test_results_are_kept_with_the_task_and_in_the_file(tmp_path):

@@ -84,7 +84,8 @@ def below_the_floor(comparison: Comparison, titled: Sequence[tuple[str, Line]]) 
             weak = ", so gaps to it flatter packing" if kinds[line.label] == "individual" else ""
             said.append(
                 f"WARNING: {title} is below a linear head on the frozen trunk in {', '.join(below)}"
-                f"{weak}. Train longer or at another learning rate; see docs/low_accuracy.md."
+                f"{weak}. Train longer or at another learning rate; see "
+                "docs/guides/low_accuracy.md."
             )
     return said
 
