@@ -37,11 +37,14 @@ def append_router(
             make("MatMul", ["router_centred", "router_directions"], ["router_along"]),
             make("Mul", ["router_centred", "router_centred"], ["router_lengths"]),
             make("ReduceSum", ["router_lengths", "router_last"], ["router_length"], keepdims=0),
-            make("Mul", ["router_length", "router_precisions"], ["router_distance"]),
             make("Mul", ["router_along", "router_along"], ["router_squares"]),
-            make("Mul", ["router_squares", "router_corrections"], ["router_corrected"]),
-            make("ReduceSum", ["router_corrected", "router_last"], ["router_less"], keepdims=0),
-            make("Add", ["router_distance", "router_less"], ["router_distances"]),
+            make("ReduceSum", ["router_squares", "router_last"], ["router_inside"], keepdims=0),
+            make("Sub", ["router_length", "router_inside"], ["router_difference"]),
+            make("Max", ["router_difference", "router_zero"], ["router_outside"]),
+            make("Mul", ["router_outside", "router_precisions"], ["router_noise"]),
+            make("Mul", ["router_squares", "router_weights"], ["router_weighted"]),
+            make("ReduceSum", ["router_weighted", "router_last"], ["router_signal"], keepdims=0),
+            make("Add", ["router_noise", "router_signal"], ["router_distances"]),
             make("Sub", ["router_offsets", "router_distances"], ["router_by_task"]),
             make("Transpose", ["router_by_task"], ["router_likelihoods"], perm=[1, 0]),
             make("ArgMax", ["router_likelihoods"], ["router_best"], axis=1, keepdims=1),
@@ -79,17 +82,17 @@ def parameters(gaussians: Sequence[TaskGaussian]) -> dict[str, np.ndarray]:
     """
     size, count = len(gaussians[0].mean), max(len(each.variances) for each in gaussians)
     directions = np.zeros((len(gaussians), size, count))
-    corrections = np.zeros((len(gaussians), 1, count))
+    weights = np.zeros((len(gaussians), 1, count))
     for place, each in enumerate(gaussians):
-        own, variances = len(each.variances), each.variances.astype(np.float64)
+        own = len(each.variances)
         directions[place, :, :own] = each.directions
-        corrections[place, 0, :own] = 0.5 * (1 / variances - 1 / each.noise)
+        weights[place, 0, :own] = 0.5 / each.variances.astype(np.float64)
     volumes = [log_volume(each, size - len(each.variances)) for each in gaussians]
     thresholds = np.array([each.threshold for each in gaussians])
     floats = {
         "means": np.stack([each.mean for each in gaussians])[:, None],
         "directions": directions,
-        "corrections": corrections,
+        "weights": weights,
         "precisions": np.array([[0.5 / each.noise] for each in gaussians]),
         "offsets": np.array([[-0.5 * volume - thresholds.max()] for volume in volumes]),
         "thresholds": thresholds - thresholds.max(),

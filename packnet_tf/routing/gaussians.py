@@ -13,7 +13,8 @@ import numpy as np
 DIRECTIONS = 16  # principal directions per task, at most
 EXAMPLES_PER_DIRECTION = 5  # fewer examples than this for each do not determine them
 REJECTED = 0.01  # share of a task's own held-out examples below its threshold
-LEAST = 1e-8  # smallest variance, of examples that are all the same
+LEAST = 1e-7  # smallest variance, of examples that are all the same
+ROUNDING = 1e-3  # of float16 directions: a smaller share of the variance outside them is unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,8 @@ def fit_gaussian(features: np.ndarray, held_out: np.ndarray) -> TaskGaussian:
     mean = features.mean(axis=0).astype(np.float16)
     directions = principal_directions(features - mean, count).astype(np.float16)
     along, rest = _projected(held_out, mean, directions)
-    noise = np.float32(max(rest.mean() / (size - count), LEAST))
+    total = rest.mean() + np.square(along).sum(axis=1).mean()
+    noise = np.float32(max(rest.mean() / (size - count), ROUNDING * total / size, LEAST))
     variances = np.maximum(np.square(along).mean(axis=0), noise).astype(np.float32)
     plain = TaskGaussian(mean, directions, variances, float(noise), 0.0, 1.0, 0)
     [own] = log_likelihoods(held_out, [plain]).T
