@@ -1,9 +1,9 @@
 """How well a router tells tasks apart, and images of a task that it does not know.
 
-Adopts a pretrained trunk as the base of a pack, fits a router on the training and validation images
-of each folder, and measures it on the test images. Then each task in turn is the one that the router
-has never seen: the area under the ROC curve (AUROC) tells its images from those of the others, by
-the largest score.
+Adopts a pretrained trunk as the base of a pack, fits a router on the training and validation
+images of each folder, and measures it on the test images. Then each task in turn is the one that
+the router has never seen: the area under the ROC curve (AUROC) says how well the largest score
+tells its images from those of the others.
 """
 
 import argparse

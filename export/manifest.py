@@ -130,9 +130,8 @@ def file_names(names: str, tasks: Iterable[str]) -> dict[str, str]:
 def described_files(manifest: dict) -> list[dict]:
     """Returns the files of a manifest as dicts with `file`, `bytes` and `sha256`."""
     models = [*manifest["tasks"], *([manifest["router"]] if "router" in manifest else [])]
-    return [
-        entry for model in models for entry in (model, *model["external"])
-    ] + manifest.get("shared", [])
+    files = [entry for model in models for entry in (model, *model["external"])]
+    return files + manifest.get("shared", [])
 
 
 def remove_stale(directory: AnyPath, old: dict, new: dict, written: Iterable[str]) -> None:

@@ -163,8 +163,8 @@ def compare(
         named = [numbers[name] for name in router.named(scores)]
         if not apart <= options.tolerance or task.tolist() != named:
             raise ValueError(
-                f"The ONNX graph of the router differs from it by {apart:.2e} of the largest score, "
-                f"more than the tolerance {options.tolerance:.0e}, or names other tasks "
+                f"The ONNX graph of the router differs from it by {apart:.2e} of the largest "
+                f"score (the tolerance is {options.tolerance:.0e}), or names other tasks "
                 f"({task.tolist()}, expected {named}). No file was written. If that is precise "
                 "enough for you, pass a larger tolerance."
             )

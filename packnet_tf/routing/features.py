@@ -15,9 +15,9 @@ def feature_model(trunk: keras.Model) -> keras.Model:
     """Builds the model that gives one vector of features per example.
 
     The features are the channel means of the trunk's outputs and, for a network on images, of its
-    last feature map at every earlier resolution. Early layers know textures and contrast, which tell
-    domains apart better than the last layer, which was trained to ignore them. Each part is
-    normalised by `power_normalized`, so that none outweighs the others.
+    last feature map at every earlier resolution. Early layers know textures and contrast, which the
+    last layer was trained to ignore, and which tell domains apart. Each part is normalised by
+    `power_normalized`, so that none outweighs the others.
 
     Args:
         trunk: a functional or sequential model of plain layers, which the model shares.

@@ -69,8 +69,8 @@ def read(path: AnyPath) -> tuple[dict[str, Any], dict[str, TaskGaussian]]:
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"'{path}' is not a router, or is damaged ({error}). Restore it from a copy, or fit and "
-            "save it again."
+            f"'{path}' is not a router, or is damaged ({error}). Restore it from a copy, or fit "
+            "and save it again."
         ) from error
     return facts, gaussians
 

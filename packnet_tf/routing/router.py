@@ -32,10 +32,10 @@ FEWEST = 6  # so that two are held out
 class TaskRouter(AsTable):
     """Tells which of a pack's tasks an image is for, or that it is for none of them.
 
-    It looks at features of the pack's first task, which is the base if a trunk was adopted. For each
-    task it keeps a Gaussian of the features of its images. Tasks are independent of each other:
-    adding or removing one changes nothing for the others and needs no images of theirs. Only images
-    are needed, no labels.
+    It looks at features of the pack's first task, which is the base if a trunk was adopted. For
+    each task it keeps a Gaussian of the features of its images. Tasks are independent of each
+    other: adding or removing one changes nothing for the others and needs no images of theirs. It
+    needs no labels.
 
     It prints as a table of its tasks.
 
@@ -62,8 +62,9 @@ class TaskRouter(AsTable):
     def __init__(self, net: "PackNet") -> None:
         if not net.tasks:
             raise ValueError(
-                "A router looks at features of the pack's first task, and the pack has no committed "
-                "task. Train one and call net.commit(), or net.adopt('base') a trained trunk."
+                "A router looks at features of the pack's first task, and the pack has no "
+                "committed task. Train one and call net.commit(), or adopt a trained trunk: "
+                "net.adopt('base')."
             )
         self.net = net
         self._view = net.tasks[0]
@@ -175,8 +176,8 @@ class TaskRouter(AsTable):
     def scores(self, images: AnyData) -> np.ndarray:
         """Returns the score of every task for every image.
 
-        The largest score of an image is that of its task. 1 is usual for images of that task; 1 % of
-        them are below 0.
+        The largest score of an image is that of its task. It is 1 for an image that is as usual as
+        the median of that task's; of 1 % of them, it is below 0.
 
         Args:
             images: as for `add`.
@@ -275,17 +276,17 @@ class TaskRouter(AsTable):
         """
         facts, gaussians = files.read(path)
         router = cls(net)
-        if facts.get("digest") != router._digest:  # noqa: SLF001  an object of this class
+        if facts.get("digest") != router._digest:
             raise ValueError(
-                f"The router '{path}' looks at features of the task '{facts.get('view')}' of another "
-                f"pack: those of '{router._view}' in this one differ. Load it with its own pack, or "  # noqa: SLF001
-                "fit a router for this one."
+                f"The router '{path}' looks at features of the task '{facts.get('view')}' of "
+                f"another pack: those of '{net.tasks[0]}' in this one differ. Load it with its own "
+                "pack, or fit a router for this one."
             )
         for name, gaussian in gaussians.items():
             commit = facts["commits"].get(name)
-            if name in net.tasks and commit == router._commit_of(name):  # noqa: SLF001
-                router._gaussians[name] = gaussian  # noqa: SLF001
-                router._commits[name] = commit  # noqa: SLF001
+            if name in net.tasks and commit == router._commit_of(name):
+                router._gaussians[name] = gaussian
+                router._commits[name] = commit
         return router
 
     @functools.cached_property
@@ -306,8 +307,8 @@ class TaskRouter(AsTable):
         found = np.asarray(self.features.predict(images, verbose=0), np.float32)
         if not np.isfinite(found).all():
             raise ValueError(
-                f"The features of the images{whose} are NaN or infinite. Check that the images have "
-                "the pixel values that the trunk takes."
+                f"The features of the images{whose} are NaN or infinite. Check that the images "
+                "have the pixel values that the trunk takes."
             )
         return found
 
@@ -338,7 +339,6 @@ class TaskRouter(AsTable):
 def _check_count(name: str, count: int, fewest: int, why: str) -> None:
     if count < fewest:
         raise ValueError(
-            f"A router needs at least {fewest} images of task '{name}' {why}; got {count}. Give more "
-            "images."
+            f"A router needs at least {fewest} images of task '{name}' {why}; got {count}. Give "
+            "more images."
         )
-
