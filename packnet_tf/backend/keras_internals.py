@@ -152,7 +152,7 @@ def run_operations(
 
         return apply
 
-    graph = getattr(model, "_functional", model)  # of a Sequential model
+    graph: Any = getattr(model, "_functional", model)  # of a Sequential model
     return graph._run_through_graph(inputs, operation_fn=applied)
 
 

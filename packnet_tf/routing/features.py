@@ -1,6 +1,7 @@
 """The features by which a router tells tasks apart: channel means of a trunk's feature maps."""
 
 import math
+from collections.abc import Sequence
 
 import keras
 from keras import ops
@@ -20,7 +21,7 @@ def feature_model(trunk: keras.Model) -> keras.Model:
     `power_normalized`, so that none outweighs the others.
 
     Args:
-        trunk: a functional or sequential model of plain layers, which the model shares.
+        trunk: a functional model of plain layers, which the model shares.
 
     Returns:
         A model from the trunk's inputs to float32 features (batch, n).
@@ -47,7 +48,7 @@ def feature_model(trunk: keras.Model) -> keras.Model:
     return keras.Model(inputs, whole, name="router_features")
 
 
-def earlier_maps(computed: list[Tensor], size: tuple[int | None, ...]) -> list[Tensor]:
+def earlier_maps(computed: list[Tensor], size: Sequence[int | None]) -> list[Tensor]:
     """Returns the last feature map at every resolution between the image's and the last one.
 
     Args:
@@ -62,7 +63,7 @@ def earlier_maps(computed: list[Tensor], size: tuple[int | None, ...]) -> list[T
         return []
     found: dict[int, Tensor] = {}
     for tensor in computed:
-        shape = getattr(tensor, "shape", ())
+        shape = tuple(getattr(tensor, "shape", ()))
         if len(shape) == 4 and shape[1] and shape[-1]:
             found[round(math.log2(size[0] / shape[1]))] = tensor
     return [found[halvings] for halvings in sorted(found)[:-1] if halvings > 0]

@@ -34,16 +34,15 @@ def write(path: AnyPath, facts: Mapping[str, Any], gaussians: Mapping[str, TaskG
             f"Cannot save the router as '{path}': expected a name that ends in .npz. Write "
             f"router.save('{pathlib.Path(path).with_suffix('.npz')}')."
         )
-    tasks = []
-    arrays = {}
+    tasks, arrays = [], {"router": np.zeros(0, np.uint8)}
     for number, (name, gaussian) in enumerate(gaussians.items()):
         numbers = {key: x for key, x in vars(gaussian).items() if key not in ARRAYS}
         tasks.append({"task": name, **numbers})
         arrays |= {f"{number}_{key}": getattr(gaussian, key) for key in ARRAYS}
     text = json.dumps({"format": FORMAT, **facts, "tasks": tasks})
-    header = np.frombuffer(text.encode(), np.uint8)
+    arrays["router"] = np.frombuffer(text.encode(), np.uint8)
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, router=header, **arrays)
+        np.savez(file, **arrays)
 
 
 def read(path: AnyPath) -> tuple[dict[str, Any], dict[str, TaskGaussian]]:
@@ -76,7 +75,7 @@ def read(path: AnyPath) -> tuple[dict[str, Any], dict[str, TaskGaussian]]:
 
 
 def _gaussian(arrays: Mapping[str, np.ndarray], number: int, numbers: dict) -> TaskGaussian:
-    found = {key: arrays[f"{number}_{key}"] for key in ARRAYS}
+    found: dict[str, Any] = {key: arrays[f"{number}_{key}"] for key in ARRAYS}
     size, count = found["directions"].shape
     shapes = {"mean": (size,), "directions": (size, count), "variances": (count,)}
     for key, array in found.items():

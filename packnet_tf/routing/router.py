@@ -294,7 +294,7 @@ class TaskRouter(AsTable):
         """SHA-256 of the weights of the network that the features come from."""
         found = hashlib.sha256()
         for values in values_of(self.features.variables):
-            found.update(np.ascontiguousarray(values))
+            found.update(values.tobytes())
         return found.hexdigest()
 
     def _commit_of(self, name: str) -> str:
