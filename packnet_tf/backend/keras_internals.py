@@ -134,7 +134,7 @@ def run_operations(
 
     Args:
         model: a functional or sequential model that is built.
-        inputs: symbolic tensors in the structure of `model.input`.
+        inputs: tensors in the structure of `model.input`.
         record: called with each tensor that an operation gives, in the order of computation.
 
     Returns:

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from packnet_tf.backend.keras_internals import run_operations
-from packnet_tf.backend.types import Tensor
+from packnet_tf.backend.types import Tensor, Tensors
 
 SMOOTH = 1e-3  # keeps the slope of the square root finite at 0
 
@@ -34,18 +34,38 @@ def feature_model(trunk: keras.Model) -> keras.Model:
     inputs = keras.tree.map_structure(
         lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name), trunk.input
     )
-    computed: list[Tensor] = []
-    outputs = keras.tree.flatten(run_operations(trunk, inputs, computed.append))
-    [size] = {tuple(x.shape[1:-1]) for x in keras.tree.flatten(inputs)[:1]}
-    parts = [*earlier_maps(computed, size), *outputs]
-    vectors = [power_normalized(channel_means(part)) for part in parts]
-    whole = ops.concatenate(vectors, axis=-1) if len(vectors) > 1 else vectors[0]
-    if whole.shape[-1] is None:
+    vectors = ChannelMeans(trunk)(inputs)
+    if vectors.shape[-1] is None:
         raise ValueError(
             f"A router needs a trunk whose outputs have a known number of channels; those of "
             f"'{trunk.name}' have the shape {trunk.output_shape}."
         )
-    return keras.Model(inputs, whole, name="router_features")
+    return keras.Model(inputs, vectors, name="router")
+
+
+class ChannelMeans(keras.layers.Layer):
+    """A trunk with the features of `feature_model` as its output.
+
+    It is one layer, because a model of the trunk's own layers would need different names for all of
+    them, those of nested models included.
+
+    Args:
+        trunk: the trunk.
+    """
+
+    def __init__(self, trunk: keras.Model) -> None:
+        super().__init__(name="router_features", autocast=False)
+        self.trunk = trunk
+
+    def call(self, inputs: Tensors) -> Tensor:
+        computed: list[Tensor] = []
+        outputs = keras.tree.flatten(run_operations(self.trunk, inputs, computed.append))
+        size = keras.tree.flatten(inputs)[0].shape[1:-1]
+        vectors = [
+            power_normalized(channel_means(part))
+            for part in [*earlier_maps(computed, size), *outputs]
+        ]
+        return ops.concatenate(vectors, axis=-1)
 
 
 def earlier_maps(computed: list[Tensor], size: Sequence[int | None]) -> list[Tensor]:
