@@ -11,7 +11,7 @@ from packnet_tf.routing.features import feature_model
 
 def functional(trunk):
     """A trunk as the pack has it: a Sequential model becomes a functional one."""
-    return keras.Model(trunk.inputs, trunk.outputs[0])
+    return keras.Model(trunk.inputs[0], trunk.outputs[0])
 
 
 def three_resolutions(nested):
