@@ -50,8 +50,7 @@ class TaskRouter(AsTable):
 
     Example:
         >>> router = packnet_tf.TaskRouter.fit(net, {"birds": birds})
-        >>> router.predict(images)[0]
-        'birds'
+        >>> names = router.predict(images)
         >>> router.save("router.npz")
 
     Sources: Lee et al., A Simple Unified Framework for Detecting Out-of-Distribution Samples,
@@ -234,8 +233,8 @@ class TaskRouter(AsTable):
         """Returns the bytes that the router keeps of each task.
 
         Example:
-            >>> sum(router.storage().values())
-            36
+            >>> router.storage()
+            {'birds': 92}
         """
         return {name: gaussian.nbytes for name, gaussian in self._gaussians.items()}
 

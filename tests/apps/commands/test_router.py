@@ -88,7 +88,12 @@ def test_a_later_export_adds_only_what_the_router_lacks(place, tmp_path, capsys)
     assert "shades to the router" not in out
     again = (folder / "onnx" / "router.onnx").read_bytes()
     assert again == (place / "onnx" / "router.onnx").read_bytes()
-    assert main(["report", str(folder / "pack.keras"), "--picture=none"]) == 0
+    report = ["report", str(folder / "pack.keras"), f"--router={folder / 'router.npz'}"]
+    assert main([*report, "--json"]) == 0
+    out = capsys.readouterr().out
+    assert list(json.loads(out[out.index("{") :])["router"]) == list(TASKS)
+    assert main([*report, "--picture=none"]) == 0
+    assert "router's bytes" in capsys.readouterr().out
 
 
 def test_what_does_not_go_with_a_router_is_refused(place, tmp_path, capsys):
