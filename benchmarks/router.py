@@ -44,7 +44,7 @@ def main() -> None:
     began = time.perf_counter()
     router, features = fit(flags)
     found = {
-        "command": sys.argv[1:],
+        "settings": settings(flags),
         "machine": machine(),
         "seconds": round(time.perf_counter() - began, 1),
         "bytes": router.storage(),
@@ -53,6 +53,12 @@ def main() -> None:
     show(found)
     if flags.json:
         flags.json.write_text(f"{json.dumps(found, indent=1)}\n", encoding="utf-8")
+
+
+def settings(flags: argparse.Namespace) -> dict:
+    """Returns the flags that change the results; of files, the names."""
+    found = {key: value for key, value in vars(flags).items() if key not in ("data", "json")}
+    return {**found, "trunk": pathlib.Path(flags.trunk).name}
 
 
 def fit(flags: argparse.Namespace):
