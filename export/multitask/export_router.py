@@ -155,7 +155,8 @@ def compare(
     values = noted_range(router.net.notes.get("pixel_range")) or (0.0, 1.0)
     comparison = Comparison(router.features, options, pixels, [False], values)
     opened, difference = session(path), 0.0
-    numbers: dict[str | None, int] = {None: NONE, **task_numbers(router)}
+    numbers: dict[str | None, int] = {None: NONE}
+    numbers.update(task_numbers(router))
     for inputs, _ in comparison.batches(samples):
         [features], (task, scores) = comparison.answers(opened, inputs)
         ours = scores_of(log_likelihoods(features, router.gaussians), router.gaussians)

@@ -34,7 +34,8 @@ def write(path: AnyPath, facts: Mapping[str, Any], gaussians: Mapping[str, TaskG
             f"Cannot save the router as '{path}': expected a name that ends in .npz. Write "
             f"router.save('{pathlib.Path(path).with_suffix('.npz')}')."
         )
-    tasks, arrays = [], {"router": np.zeros(0, np.uint8)}
+    tasks: list[dict[str, Any]] = []
+    arrays: dict[str, Any] = {}
     for number, (name, gaussian) in enumerate(gaussians.items()):
         numbers = {key: x for key, x in vars(gaussian).items() if key not in ARRAYS}
         tasks.append({"task": name, **numbers})
