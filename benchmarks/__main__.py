@@ -4,10 +4,10 @@ import importlib
 
 NAMES = (
     *("train", "memory", "prune", "storage", "export", "deploy", "bundles", "multitask", "stem"),
-    "scale",
+    *("scale", "router"),
 )
 
 for name in NAMES:
     summary = importlib.import_module(f"benchmarks.{name}").__doc__.splitlines()[0]
     print(f"python -m benchmarks.{name:9} {summary}")
-print("\nEach takes --only, --repeats, --json and --help.")
+print("\nEach takes --only, --repeats, --json and --help; router has flags of its own, see --help.")

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from packnet_tf.export.bundle.export_bundle import export_bundle as export_bundle
     from packnet_tf.export.check_folder import verify as verify
     from packnet_tf.export.multitask.export_multitask import export_multitask as export_multitask
+    from packnet_tf.export.multitask.export_router import export_router as export_router
 
 _MODULES = {
     "export_all": "packnet_tf.export.api",
     "export_bundle": "packnet_tf.export.bundle.export_bundle",
     "export_multitask": "packnet_tf.export.multitask.export_multitask",
     "export_onnx": "packnet_tf.export.api",
+    "export_router": "packnet_tf.export.multitask.export_router",
     "verify": "packnet_tf.export.check_folder",
 }
 __all__ = list(_MODULES)

@@ -71,6 +71,8 @@ def verify(
     - its outputs on random inputs and on samples differ from Keras by no more than the tolerance;
       those of float16 and int8 files by no more than at the export, and by no more than `LIMITS`.
 
+    Of a router, it checks the files and the numbers of the tasks.
+
     Args:
         net: the pack.
         directory: folder that `export_all` or `export_bundle` has written.
@@ -80,7 +82,7 @@ def verify(
         progress: called with each task's name before it is checked.
 
     Returns:
-        A `Verdict` per task of the manifest.
+        A `Verdict` per task of the manifest, and one for a router.
 
     Raises:
         FileNotFoundError: there is no manifest.
@@ -116,7 +118,20 @@ def verify(
             given = (samples or {}).get(entry["task"])
             _check(net, directory, manifest, entry, given, tolerance, verdict)
         verdicts.append(verdict)
+    if "router" in manifest:
+        verdicts.append(_router_verdict(net, manifest["router"], damage))
     return verdicts
+
+
+def _router_verdict(net: PackNet, entry: dict, damage: Mapping[str, str]) -> Verdict:
+    """Checks the files of a router and the numbers of its tasks; the pack lacks the rest."""
+    verdict = Verdict("router", entry["file"])
+    files = {entry["file"], *(other["file"] for other in entry["external"])}
+    verdict.problems += [f"'{name}': {damage[name]}" for name in sorted(files & set(damage))]
+    for task, number in entry["tasks"].items():
+        if net.tasks[number - 1 : number] != (task,):
+            verdict.problems.append(f"the pack's task number {number} is not '{task}'")
+    return verdict
 
 
 def _check(

@@ -17,11 +17,12 @@ NAMES = ("number", "task")
 TOOLS = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime")
 
 
-# Required keys of a task's entry, and of a shared file's.
+# Required keys of a task's entry, of the router's, and of a shared file's.
 TASK = (
     *("task", "number", "file", "bytes", "sha256", "external", "inputs", "outputs", "classes"),
     *("own_sha256", "opset", "options", "relative_difference", "made_by"),
 )
+ROUTER = ("file", "bytes", "sha256", "external", "tasks", "inputs", "outputs")
 SHARED = ("file", "bytes", "sha256", "tasks", "bits", "tensors")
 
 
@@ -75,6 +76,7 @@ def _check(manifest: dict) -> None:
     """
     for entry in manifest["tasks"]:
         [entry[key] for key in TASK]
+    [manifest["router"][key] for key in ROUTER if "router" in manifest]
     for entry in manifest["shared"] if manifest["kind"] == BUNDLE else ():
         [entry[key] for key in SHARED]
     for entry in described_files(manifest):
@@ -127,9 +129,9 @@ def file_names(names: str, tasks: Iterable[str]) -> dict[str, str]:
 
 def described_files(manifest: dict) -> list[dict]:
     """Returns the files of a manifest as dicts with `file`, `bytes` and `sha256`."""
-    return [
-        entry for task in manifest["tasks"] for entry in (task, *task["external"])
-    ] + manifest.get("shared", [])
+    models = [*manifest["tasks"], *([manifest["router"]] if "router" in manifest else [])]
+    files = [entry for model in models for entry in (model, *model["external"])]
+    return files + manifest.get("shared", [])
 
 
 def remove_stale(directory: AnyPath, old: dict, new: dict, written: Iterable[str]) -> None:

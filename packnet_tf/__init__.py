@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from packnet_tf.reporting.history_plot import plot_history as plot_history
     from packnet_tf.reporting.plotting import plot_capacity as plot_capacity
     from packnet_tf.reporting.quality import shortfalls as shortfalls
+    from packnet_tf.routing.router import TaskRouter as TaskRouter
     from packnet_tf.trainer.pack_trainer import PackTrainer as PackTrainer
     from packnet_tf.trainer.task import PendingTask as PendingTask
     from packnet_tf.trainer.task import Task as Task
@@ -45,6 +46,7 @@ _HOMES = {
     "PackTrainer": "packnet_tf.trainer.pack_trainer",
     "Packed": "packnet_tf.packing.layers",
     "Task": "packnet_tf.trainer.task",
+    "TaskRouter": "packnet_tf.routing.router",
     "equal_shares": "packnet_tf.planning",
     "erk_ratios": "packnet_tf.planning",
     "constant_sparsity": "packnet_tf.training.schedules",

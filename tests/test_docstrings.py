@@ -19,9 +19,14 @@ OPEN = (
     "Transaction", "reset_optimizer", "update_statistics", "PackNetCallback", "PackNet.prune",
     "PackNet.prune_to", "PackNet.commit", "PackNet.discard",
 )  # fmt: skip
+ROUTERS = (
+    "TaskRouter", "TaskRouter.fit", "TaskRouter.add", "TaskRouter.remove", "TaskRouter.scores",
+    "TaskRouter.predict", "TaskRouter.named", "TaskRouter.storage", "TaskRouter.save",
+    "TaskRouter.load",
+)  # fmt: skip
 COMMITTED = (
     "Capacity", "plot_capacity", "load", "export_onnx", "export_bundle", "export_multitask",
-    "TaskSession", "Pack.preview",
+    "export_router", *ROUTERS, "TaskSession", "Pack.preview",
     "Pack.task_model", "Pack.unpack", "Pack.classes", "Pack.reused", "Pack.results",
     "Pack.metadata", "PackNet.release", "Exported", "StoredPack.note_results",
     "StoredPack.note_metadata", "StoredPack.restore", "to_precision",
@@ -68,6 +73,8 @@ def namespace(name):
     if name.endswith(COMMITTED):
         pack_task(net, "birds")
         net.save("pack.keras")
+    if name.endswith(ROUTERS):
+        given["router"] = packnet_tf.TaskRouter.fit(net, {"birds": images})
     if name.endswith("to_precision"):
         packnet_tf.export.export_onnx(net, "birds", "model_birds.onnx")
     if name.endswith("TaskSession"):

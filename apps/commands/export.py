@@ -13,6 +13,7 @@ Example:
   packnet export garden.keras update/ --bundle --update_from=bundle/
   packnet export garden.keras bundle/ --bundle --for=edge
   packnet export garden.keras garden.onnx --multitask --for=edge
+  packnet export garden.keras onnx/ --router=garden.npz
 """
 
 import pathlib
@@ -24,7 +25,8 @@ from packnet_tf.apps.device.labelled import define_folders
 
 FLAGS = cli.new_flags()
 REQUIRED = POSITIONAL = ("pack", "output")
-MAIN = ("pack", "output", "for", "task", "names", "preprocessing", "outputs", "bundle", "multitask")
+MAIN = ("pack", "output", "for", "task", "names", "preprocessing", "outputs", "bundle", "multitask",
+        "router")  # fmt: skip
 flags.DEFINE_string("pack", None, "The pack, a .keras file.", flag_values=FLAGS)
 flags.DEFINE_string(
     "output", None, "Folder for the .onnx files; with --multitask, the file.", flag_values=FLAGS
@@ -120,6 +122,14 @@ flags.DEFINE_boolean(
     "With --bundle, also write a .ort file per task, optimized by ONNX Runtime.",
     flag_values=FLAGS,
 )
+flags.DEFINE_string(
+    "router",
+    None,
+    "Also write router.onnx, which tells the task of an image, see packnet predict --router. The "
+    "file named here, FILE.npz, keeps what the router knows of each task: tasks that it lacks are "
+    "added from the folders that they were trained with, and released ones go.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_integer("opset", None, "ONNX operator set; default 17 or 18.", flag_values=FLAGS)
 flags.DEFINE_integer("batch_size", None, "A fixed batch size; default any.", 1, flag_values=FLAGS)
 flags.DEFINE_float(
@@ -130,6 +140,7 @@ OPTIONS = (
     *("softmax", "outputs", "top_k", "preprocessing", "channel_order", "precision"),
     *("reduce_range", "opset", "batch_size", "tolerance"),
 )
+ROUTER_OPTIONS = ("preprocessing", "channel_order", "opset", "batch_size", "tolerance")
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -145,8 +156,9 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         calibration_images,
         labelled_batches,
         noted_images,
+        updated_router,
     )
-    from packnet_tf.export import export_all, export_bundle, export_multitask
+    from packnet_tf.export import export_all, export_bundle, export_multitask, export_router
     from packnet_tf.export.multitask.export_multitask import default_tasks
 
     net = packnet_tf.load(values.pack)
@@ -178,6 +190,11 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         exported = write(net, values.output, tasks=values.task, **given)
     print()
     print(exported)
+    if values.router:
+        router = updated_router(net, values.pack, values.router)
+        print(f"\n{router}", flush=True)
+        path = pathlib.Path(values.output) / "router.onnx"
+        export_router(router, path, **{name: getattr(values, name) for name in ROUTER_OPTIONS})
     if not values.multitask:
         print(f"\nManifest: {pathlib.Path(values.output) / 'manifest.json'}")
     shortfalls.warn(net)
@@ -195,6 +212,12 @@ def _check(values: flags.FlagValues) -> None:
         raise cli.UsageError("--multitask writes one file, and --bundle several; leave one out")
     if values.multitask and values["names"].present:
         raise cli.UsageError("--multitask writes one file, which --output names; leave --names out")
+    if values.router and values.multitask:
+        raise cli.UsageError("a router chooses among files; leave out --router, or --multitask")
+    if values.router and pathlib.Path(values.router).suffix != ".npz":
+        raise cli.UsageError(
+            f"--router={values.router} is where the router's knowledge is kept; name it FILE.npz"
+        )
     if values.bundle and values.task:
         raise cli.UsageError("a bundle holds all tasks; leave out --task, or --bundle")
     for name in ("update_from", "optimized"):

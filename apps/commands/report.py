@@ -6,6 +6,7 @@ a confusion matrix per task and the pictures that it is most wrong about.
 Example:
   packnet report garden.keras
   packnet report garden.keras --html=report.html --data=leaves:photos/leaves
+  packnet report garden.keras --router=garden.npz
   packnet report garden.keras --json
 """
 
@@ -39,6 +40,12 @@ flags.DEFINE_string(
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
+    "router",
+    None,
+    "The router's file (packnet export --router): also show its tasks and their bytes.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
     "picture",
     None,
     "File for a picture of the share of every layer that each task owns (.png, .svg or .pdf); "
@@ -67,6 +74,9 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     path = pathlib.Path(values.pack)
     net = packnet_tf.load(path)
     facts = standing(net, path)
+    router = packnet_tf.TaskRouter.load(values.router, net) if values.router else None
+    if router is not None:
+        facts["router"] = router.storage()
     if values.json:
         print(json.dumps(facts, indent=2))
         return
@@ -83,6 +93,8 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         print(f"{net.capacity()}\n")
     storage = storage_table(facts)
     print(text_table(storage.head, storage.rows))
+    if router is not None:
+        print(f"\n{router}")
     if values.html is not None:
         from packnet_tf.apps.pages.pack_report import write_pack_report
 

@@ -62,7 +62,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
             f"{len(wrong)} of {len(verdicts)} tasks in '{values.onnx}' are not what the pack "
             "says:\n  " + "\n  ".join(problems) + "\nWrite them again with packnet export."
         )
-    checked_all = "The task is" if len(verdicts) == 1 else f"All {len(verdicts)} tasks are"
+    checked_all = "The task is" if len(verdicts) == 1 else f"All {len(verdicts)} files are"
     print(f"{checked_all} as the pack says.")
     shortfalls.warn(net)
     checked = {verdict.task for verdict in verdicts}

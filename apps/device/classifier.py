@@ -24,28 +24,97 @@ class NotAClassifierError(ValueError):
     """Raised for a file that does not take images or does not give classes."""
 
 
-class Classifier:
-    """An exported task that classifies image files.
+class ImageModel:
+    """An exported file that takes images.
 
     For a float input, images are resized to the input's size and scaled to its pixel range. A file
     with a uint8 input of any size does both itself: it gets the image at its own size, upright.
 
     Args:
         path: the `.onnx` file.
+        opened: a session of the file, or of one of its tasks.
         pixel_range: "low,high", the lowest and the highest pixel value of a float input; default
             from the file's metadata.
         image_size: height and width in pixels, for a float input of any size.
+
+    Attributes:
+        path: the file, as given.
+        facts: its metadata.
+        size: (height, width) that images are resized to; None for files that take any size.
+        channels: 3 for RGB, 1 for grey.
+
+    Raises:
+        NotAClassifierError: it does not take images.
+        UsageError: the pixel range is not known.
+    """
+
+    def __init__(
+        self, path: str, opened: Session, pixel_range: str | None = None, image_size: int = 224
+    ):
+        self.path = path
+        self._session = opened
+        self.facts = opened.get_modelmeta().custom_metadata_map
+        entry = _only_input(opened.get_inputs(), path)
+        self._input, self._dtype = entry.name, _DTYPES[entry.type]
+        batch, height, width, self.channels = entry.shape
+        self._batch = batch if isinstance(batch, int) else None
+        free = not isinstance(height, int) and not isinstance(width, int)
+        if free and self._dtype == np.uint8:
+            self.size = None
+        else:
+            self.size = tuple(s if isinstance(s, int) else image_size for s in (height, width))
+        self._range = None
+        if self._dtype != np.uint8:
+            self._range = _range(pixel_range or self.facts.get("pixel_range"), path)
+        self._backwards = _channel_order(self.facts.get("channel_order", "rgb"), path) == "bgr"
+
+    def load(self, path) -> np.ndarray:
+        """Reads an image file for `answers`, as uint8 (height, width, channels).
+
+        Raises:
+            OSError: the image cannot be read.
+        """
+        if self.size is None:
+            return read_whole_image(path, self.channels)
+        return read_image(path, *self.size, self.channels)
+
+    def answers(self, images: Sequence[np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
+        """Returns outputs of the file for images of one size, which were read by `load`.
+
+        Raises:
+            ValueError: it answers NaN or infinite numbers.
+        """
+        batch = np.stack(images)
+        if self._backwards:
+            batch = batch[..., ::-1]
+        if self._range is not None:
+            batch = scaled(batch, self._range)
+        if self._batch is not None:  # fill a fixed batch
+            batch = np.concatenate([batch, batch[-1:].repeat(self._batch - len(batch), axis=0)])
+        batch = np.ascontiguousarray(batch, self._dtype)
+        answers = self._session.run(outputs, {self._input: batch})
+        answers = [answer[: len(images)] for answer in answers]
+        if not np.isfinite(answers[-1]).all():
+            raise ValueError(
+                f"'{self.path}' answers NaN or infinite numbers. Train the task again, or, where "
+                "it was exported in a lower precision, export it in float32."
+            )
+        return answers
+
+
+class Classifier(ImageModel):
+    """An exported task that classifies image files.
+
+    Args:
+        path, pixel_range, image_size: as for `ImageModel`.
         provider: onnxruntime's execution provider, "cpu" or "cuda" for instance.
         opened: a session of the file, or of one of its tasks; by default the file is opened.
 
     Attributes:
-        path: the file, as given.
         task: the task's name; "?" if the file does not name it.
         classes: names of the classes, by index; None if the file has none.
         count: number of classes; None if unknown.
         precision: precision by the file's metadata, "float32" for instance; None if unknown.
-        size: (height, width) that images are resized to; None for files that take any size.
-        channels: 3 for RGB, 1 for grey.
 
     Raises:
         FileNotFoundError: the file, or a file with its weights, is missing.
@@ -68,26 +137,13 @@ class Classifier:
         provider: str = "cpu",
         opened: Session | None = None,
     ):
-        self.path = path
-        self._session = opened or open_file(path, provider)
-        facts = self._session.get_modelmeta().custom_metadata_map
-        entry = _only_input(self._session.get_inputs(), path)
-        self._outputs, self.count = _outputs(self._session.get_outputs(), path)
-        self._input, self._dtype = entry.name, _DTYPES[entry.type]
-        batch, height, width, self.channels = entry.shape
-        self._batch = batch if isinstance(batch, int) else None
-        free = not isinstance(height, int) and not isinstance(width, int)
-        if free and self._dtype == np.uint8:
-            self.size = None
-        else:
-            self.size = tuple(s if isinstance(s, int) else image_size for s in (height, width))
-        self._range = None
-        if self._dtype != np.uint8:
-            self._range = _range(pixel_range or facts.get("pixel_range"), path)
-        self._backwards = _channel_order(facts.get("channel_order", "rgb"), path) == "bgr"
-        self.task = facts.get("task", "?")
-        self.precision = facts.get("precision")
-        self.classes = json.loads(facts["classes"]) if "classes" in facts else None
+        opened = opened or open_file(path, provider)
+        _only_input(opened.get_inputs(), path)
+        self._outputs, self.count = _outputs(opened.get_outputs(), path)
+        super().__init__(path, opened, pixel_range, image_size)
+        self.task = self.facts.get("task", "?")
+        self.precision = self.facts.get("precision")
+        self.classes = json.loads(self.facts["classes"]) if "classes" in self.facts else None
         if self.classes is not None:
             if self.count not in (None, len(self.classes)):
                 raise ValueError(
@@ -111,16 +167,6 @@ class Classifier:
         """
         return self.top_of([self.load(path)], k)[0]
 
-    def load(self, path) -> np.ndarray:
-        """Reads an image file for `top_of`, as uint8 (height, width, channels).
-
-        Raises:
-            OSError: the image cannot be read.
-        """
-        if self.size is None:
-            return read_whole_image(path, self.channels)
-        return read_image(path, *self.size, self.channels)
-
     def top_of(self, images: Sequence[np.ndarray], k: int) -> list[list[tuple[int, float]]]:
         """Returns the same as `top` for images read by `load`.
 
@@ -133,21 +179,7 @@ class Classifier:
         return answers
 
     def _run(self, images, k: int) -> list[list[tuple[int, float]]]:
-        batch = np.stack(images)
-        if self._backwards:
-            batch = batch[..., ::-1]
-        if self._range is not None:
-            batch = scaled(batch, self._range)
-        if self._batch is not None:  # fill a fixed batch
-            batch = np.concatenate([batch, batch[-1:].repeat(self._batch - len(batch), axis=0)])
-        batch = np.ascontiguousarray(batch, self._dtype)
-        answers = self._session.run(self._outputs, {self._input: batch})
-        answers = [answer[: len(images)] for answer in answers]
-        if not np.isfinite(answers[-1]).all():
-            raise ValueError(
-                f"'{self.path}' answers NaN or infinite numbers. Train the task again, or, where "
-                "it was exported in a lower precision, export it in float32."
-            )
+        answers = self.answers(images, self._outputs)
         if self._outputs == TOP:
             return _pairs(*answers, k)
         return most_probable(answers[0], self._outputs == ["probabilities"], k)

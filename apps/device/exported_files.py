@@ -24,7 +24,7 @@ def exported_files(path: str, tasks: Sequence[str] | None = None) -> list[str]:
     """
     folder = pathlib.Path(path)
     if not folder.is_dir():
-        _check(folder.parent, [e for e in _listed_beside(folder) if e["file"] == folder.name])
+        check_files(folder.parent, [e for e in _listed_beside(folder) if e["file"] == folder.name])
         return [path]
     if not (folder / manifests.NAME).is_file():
         raise FileNotFoundError(
@@ -41,7 +41,7 @@ def exported_files(path: str, tasks: Sequence[str] | None = None) -> list[str]:
     if unknown:
         raise ValueError(f"'{path}' has no task '{unknown[0]}'; it has {', '.join(known)}.")
     chosen = [entry for entry in entries if not tasks or entry["task"] in tasks]
-    _check(folder, chosen)
+    check_files(folder, chosen)
     return [os.fspath(folder / entry["file"]) for entry in chosen]
 
 
@@ -53,7 +53,12 @@ def _listed_beside(path: pathlib.Path) -> list[dict]:
         return []
 
 
-def _check(folder: pathlib.Path, entries: Sequence[dict]) -> None:
+def check_files(folder: pathlib.Path, entries: Sequence[dict]) -> None:
+    """Compares files with their entries in a manifest.
+
+    Raises:
+        OSError: a file is missing, cut off or changed.
+    """
     for entry in entries:
         damage = manifests.damage(folder, [entry])
         if damage:

@@ -14,6 +14,9 @@ from packnet_tf.apps.images.pipeline import Pipeline
 from packnet_tf.apps.packs.opening import check_shapes, pixel_range
 from packnet_tf.export.api import classifying
 from packnet_tf.net import PackNet
+from packnet_tf.routing.router import TaskRouter
+
+MOST_ROUTED = 5_000  # most training images of a task for a router
 
 
 def calibration_images(net, pack: str, folder: str, count: int) -> np.ndarray:
@@ -77,6 +80,39 @@ def noted_images(
         calibration[task] = pipeline.evaluation(typical)
         evaluate[task] = pipeline.evaluation(held_out)
     return calibration, evaluate
+
+
+def updated_router(net: PackNet, pack: str, path: str) -> TaskRouter:
+    """Reads a router or makes a new one, adds the tasks that it lacks, and saves it.
+
+    They are added from the folders that they were trained with, which the pack names. A task whose
+    folder is gone or has other classes by now is named in a line, and the router does not know it.
+
+    Args:
+        net: the pack.
+        pack: its file, for messages.
+        path: the router's file.
+
+    Raises:
+        FileNotFoundError, ValueError: as for `TaskRouter.load`.
+    """
+    router = TaskRouter.load(path, net) if os.path.exists(path) else TaskRouter(net)
+    pipeline = _pipeline(net, pack)
+    for task in classifying(net, net.tasks):
+        if task in router.tasks:
+            continue
+        try:
+            files = noted_files(net.metadata(task), net.classes(task))
+            print(f"Adding {task} to the router ...", flush=True)
+            train, held_out = (
+                pipeline.evaluation(_readable(_chosen(files[split], MOST_ROUTED)))
+                for split in ("train", "validation")
+            )
+            router.add(task, train, held_out)
+        except (OSError, ValueError) as error:
+            print(f"{task}: {error} The router does not know it.", flush=True)
+    router.save(path)
+    return router
 
 
 def noted_folder(facts: dict) -> str:

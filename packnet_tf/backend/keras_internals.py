@@ -3,10 +3,12 @@
 All of them are in this file. Check it against each new version of Keras.
 """
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import keras
+
+from packnet_tf.backend.types import Tensor, Tensors
 
 if TYPE_CHECKING:
     from keras.src.ops.node import Node
@@ -123,6 +125,35 @@ def operations_before(model: keras.Model, operation: keras.Operation) -> list[ke
         if node.operation is operation:
             before += [other.operation for other in _nodes_before(node.input_tensors)]
     return list({id(found): found for found in before}.values())
+
+
+def run_operations(
+    model: keras.Model, inputs: Tensors, record: Callable[[Tensor], None]
+) -> Tensors:
+    """Computes a model's outputs operation by operation, also those of nested models.
+
+    Args:
+        model: a functional or sequential model that is built.
+        inputs: tensors in the structure of `model.input`.
+        record: called with each tensor that an operation gives, in the order of computation.
+
+    Returns:
+        The outputs, in the structure of `model.output`.
+    """
+
+    def applied(operation: keras.Operation) -> Callable[..., Tensors]:
+        def apply(*args: Any, **kwargs: Any) -> Tensors:
+            if isinstance(operation, keras.Model) and has_graph(operation):
+                return run_operations(operation, args[0], record)
+            outputs = operation(*args, **kwargs)
+            for tensor in keras.tree.flatten(outputs):
+                record(tensor)
+            return outputs
+
+        return apply
+
+    graph: Any = getattr(model, "_functional", model)  # of a Sequential model
+    return graph._run_through_graph(inputs, operation_fn=applied)
 
 
 def _nodes_before(tensors: Iterable[keras.KerasTensor]) -> list["Node"]:

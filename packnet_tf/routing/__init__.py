@@ -1,0 +1,1 @@
+"""Tells which task an image is for."""
