@@ -23,8 +23,8 @@ OTHER_PLATFORM = (
     " and (sys_platform != 'win32' or platform_machine != 'AMD64')"
 )
 
-# The lower bounds are the lowest versions that the tests pass with; `.ci/lowest` prints them, and the
-# gate tests them. An upper bound is where the library reads what is private: Keras's attributes
+# The lower bounds are the lowest versions that the tests pass with; the gate tests them, from what
+# `.ci/lowest` prints. An upper bound is where the library reads what is private: Keras's attributes
 # (`packnet_tf/backend/keras_internals.py`), and the graph of tf2onnx (`export/convert/to_onnx.py`).
 REQUIRES = [
     "absl-py>=1.4",
