@@ -36,15 +36,15 @@ REQUIRES = [
     f"onnxruntime>=1.19.2; {OTHER_PLATFORM}",
     "rich>=14",
     "tensorflow>=2.21",
-    "tensorflow-model-optimization>=0.8",
+    "tensorflow-model-optimization>=0.8.1",
     "tf2onnx>=1.17,<1.18",
 ]
 APPS = [
     "jinja2>=3.1",
-    "matplotlib>=3.9",
+    "matplotlib>=3.10",
     "pillow>=11.3",
-    "pyyaml>=6",
-    "scikit-learn>=1.5",
+    "pyyaml>=6.0.1",
+    "scikit-learn>=1.4.2",
     "tensorboard>=2.20",  # the trainer writes for it where it is installed
 ]
 TESTS = [

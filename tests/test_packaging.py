@@ -13,9 +13,15 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import packnet_tf
+import packnet_tf.apps
+import packnet_tf.export
 
 ROOT = pathlib.Path(__file__).parents[1]
-LIBRARY, OTHERS = ("packnet_tf", "export", "apps"), ("benchmarks", "examples", "tests")
+PACKNET_TF, EXPORT, APPS = (
+    pathlib.Path(module.__file__).parent
+    for module in (packnet_tf, packnet_tf.export, packnet_tf.apps)
+)
+LIBRARY, OTHERS = (PACKNET_TF, EXPORT, APPS), (ROOT / "benchmarks", ROOT / "tests")
 OURS = {"packnet_tf", "benchmarks", "helpers"}
 
 
@@ -34,7 +40,7 @@ def names(requirements):
 
 def imported(folders, everywhere):
     """Modules of other projects that files import: at their top, or everywhere in them."""
-    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+    for path in (path for folder in folders for path in folder.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree) if everywhere else tree.body:
             if isinstance(node, ast.Import):
@@ -60,13 +66,24 @@ def test_everything_that_is_imported_is_declared(metadata):
     extras = {name: names(texts) for name, texts in metadata["extras_require"].items()}
     optional = {"keras-hub"}  # installed by whoever has presets; an error names it
     for folders, everywhere, declared in [
-        (("packnet_tf", "export"), False, always | {"matplotlib"}),  # of modules that draw
+        ((PACKNET_TF, EXPORT), False, always | {"matplotlib"}),  # of modules that draw
         (LIBRARY, True, always | extras["apps"] | optional),
         (OTHERS, True, always | extras["tests"] | {"setuptools", "packaging"}),
     ]:
         found = packages_of(set(imported(folders, everywhere)))
         assert len(found) >= 2
         assert {top for top, holders in found.items() if not holders & declared} == set()
+
+
+def test_one_module_depends_on_the_converter():
+    """So another converter can take its place."""
+    found = {
+        path
+        for folder in LIBRARY
+        for path in folder.rglob("*.py")
+        if re.search(r"^ *(import|from) tf2onnx", path.read_text(encoding="utf-8"), re.M)
+    }
+    assert found == {EXPORT / "convert" / "to_onnx.py"}
 
 
 def test_one_version_is_in_the_package_the_changelog_and_the_citation(metadata):
