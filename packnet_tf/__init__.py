@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from packnet_tf.training.schedules import constant_sparsity as constant_sparsity
     from packnet_tf.training.schedules import polynomial_decay as polynomial_decay
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Auto": "packnet_tf.training.auto",

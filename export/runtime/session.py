@@ -1,6 +1,10 @@
 """onnxruntime sessions. Devices have no Keras and no TensorFlow: import neither."""
 
+import contextlib
+import functools
+import importlib.metadata
 import os
+import warnings
 from typing import TYPE_CHECKING
 
 from packnet_tf.backend.types import AnyPath
@@ -10,6 +14,7 @@ if TYPE_CHECKING:
 
 LENGTHS = (32, 64, 128, 256, 512, 1024, 16, 8)  # sizes to try for unknown dimensions, in this order
 CPU, SUFFIX = "CPUExecutionProvider", "ExecutionProvider"
+PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
 
 
 class ProviderError(ValueError):
@@ -78,6 +83,7 @@ def session(path: AnyPath, provider: str = "cpu", threads: int = 0) -> "Inferenc
     """
     import onnxruntime
 
+    _warn_of_two_packages()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
     options.intra_op_num_threads = threads
@@ -92,3 +98,20 @@ def session(path: AnyPath, provider: str = "cpu", threads: int = 0) -> "Inferenc
             "messages above say why. Use the provider cpu."
         )
     return opened
+
+
+@functools.cache
+def _warn_of_two_packages() -> None:
+    """Warns, once, if several packages are installed that hold the module `onnxruntime`."""
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    if len(found) > 1:
+        named = " and ".join(f"{name} {version}" for name, version in found.items())
+        warnings.warn(
+            f"{named} are both installed, and each overwrites the other's files: providers may be "
+            f"missing, or onnxruntime may fail. Write pip uninstall {' '.join(found)}, and then "
+            "pip install the one that you need.",
+            stacklevel=3,
+        )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 
 from packnet_tf.packing.pruning import check_ratio
+from packnet_tf.training import numpy_schedules
 
 Schedule = Callable[[int], tuple[bool, float]]
 LAST_STEP = 2**31 - 1  # the largest int32, TensorFlow's dtype for steps
@@ -21,7 +22,8 @@ def polynomial_decay(
 ) -> Schedule:
     """Creates a schedule whose sparsity rises fast at first and more slowly later.
 
-    It is `PolynomialDecay` of tensorflow-model-optimization.
+    It is `PolynomialDecay` of tensorflow-model-optimization, or the same in NumPy where that cannot
+    be imported.
 
     Args:
         initial_sparsity: fraction of the initial claim that is released at `begin_step`, 0 to 1.
@@ -40,7 +42,7 @@ def polynomial_decay(
 
     Source: Zhu & Gupta, To prune, or not to prune, 2017, arXiv 1710.01878, section 3.
     """
-    return _tfmot_schedules().PolynomialDecay(
+    return _schedules().PolynomialDecay(
         initial_sparsity, final_sparsity, begin_step, end_step, power, frequency
     )
 
@@ -50,7 +52,8 @@ def constant_sparsity(
 ) -> Schedule:
     """Creates a schedule with one sparsity from `begin_step` on.
 
-    It is `ConstantSparsity` of tensorflow-model-optimization.
+    It is `ConstantSparsity` of tensorflow-model-optimization, or the same in NumPy where that
+    cannot be imported.
 
     Args:
         target_sparsity: fraction of the initial claim to release, 0 to 1.
@@ -64,10 +67,18 @@ def constant_sparsity(
     Example:
         >>> schedule = packnet_tf.constant_sparsity(0.5, begin_step=100)
     """
-    return _tfmot_schedules().ConstantSparsity(target_sparsity, begin_step, end_step, frequency)
+    return _schedules().ConstantSparsity(target_sparsity, begin_step, end_step, frequency)
 
 
 @functools.cache
+def _schedules() -> ModuleType:
+    """Returns the module with `PolynomialDecay` and `ConstantSparsity`."""
+    try:
+        return _tfmot_schedules()
+    except Exception:  # an old library with a new TensorFlow raises anything
+        return numpy_schedules
+
+
 def _tfmot_schedules() -> ModuleType:
     """Imports tensorflow-model-optimization's schedules and keeps `tf.keras` at Keras 3."""
     import tensorflow as tf

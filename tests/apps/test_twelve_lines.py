@@ -71,6 +71,22 @@ def run(script, folder, **environment):
     return done.stdout
 
 
+def pythons():
+    """The Pythons that packnet_tf is for and that this machine has, by version."""
+    found = {}
+    for minor in (11, 12, 13):
+        kept = pathlib.Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python3")
+        for python in (f"python3.{minor}", *kept):
+            check = ["-c", f"import ensurepip, sys; sys.exit(sys.version_info[1] != {minor})"]
+            try:
+                done = subprocess.run([python, *check], capture_output=True, check=False)
+            except FileNotFoundError:
+                continue
+            if done.returncode == 0:
+                found[f"3.{minor}"] = str(python)
+    return found
+
+
 @pytest.mark.slow
 def test_the_twelve_lines_run_as_they_stand(tmp_path):
     names = ("source", "desk", "device", "tools")
@@ -110,4 +126,20 @@ def test_the_twelve_lines_run_as_they_stand(tmp_path):
     table, answer = said[: said.index("photo.jpg")], said.splitlines()[-1]
     assert re.search(r"model_task3\.onnx +leaves ", table)
     assert re.fullmatch(r"photo\.jpg: maple \d+\.\d%, \w+ \d+\.\d%, \w+ \d+\.\d%", answer)
+
+    shutil.copytree(desk / "photos", device / "photos")
+    more = [
+        *given[there + 1 :],
+        "packnet evaluate onnx/ --task=leaves photos/leaves",
+        "packnet train a.keras --task=moss --data=photos/leaves --trunk=MobileNetV2 2>&1 || true",
+    ]
+    for version, python in pythons().items():
+        shutil.rmtree(device / "v")
+        said = run([more[0].replace("python3", python, 1), *more[1:]], device)
+        assert (device / "v" / "bin" / f"python{version}").exists()
+        assert said.splitlines()[-1].startswith(
+            "packnet train: This command needs tensorflow: pip "
+        )
+        assert answer in said.splitlines()
+        assert re.search(r"^maple +3 +\d+\.\d%", said, re.M), said
     shutil.rmtree(tmp_path / "v")  # a gigabyte or two, which pytest would keep

@@ -22,7 +22,8 @@ from helpers.pack_helpers import (
     weights_of,
 )
 from packnet_tf import PackNetCallback
-from packnet_tf.training.schedules import LAST_STEP, ask, due, final_sparsity
+from packnet_tf.training import numpy_schedules
+from packnet_tf.training.schedules import LAST_STEP, _tfmot_schedules, ask, due, final_sparsity
 
 
 def every_ten(step):
@@ -80,6 +81,72 @@ def test_the_decay_is_the_one_of_its_source():
         assert ask(schedule, step)[1] == pytest.approx(0.8 - 0.6 * (1 - done) ** 3, abs=1e-6)
     assert ask(schedule, 9) == (False, pytest.approx(0.2))
     assert ask(schedule, LAST_STEP) == (False, 0.8)
+
+
+def originals_and_ours(name, *settings):
+    original = getattr(_tfmot_schedules(), name)(*settings)
+    ours = getattr(numpy_schedules, name)(*settings)
+    begin, end = settings[1:3] if name == "ConstantSparsity" else settings[2:4]
+    last = end if end >= 0 else begin + 50
+    steps = {*range(max(0, begin - 2), begin + 40), *range(max(0, last - 2), last + 3), LAST_STEP}
+    for step in sorted(steps):
+        yield original(step), ours(step)
+
+
+@pytest.mark.parametrize("begin_end", [(0, 1), (0, 10), (5, 20), (3, 997), (0, 100_000)])
+@pytest.mark.parametrize("power", [1, 2, 3, 4, 0.5, 2.5])
+def test_our_decay_equals_the_one_of_tfmot_step_by_step(begin_end, power):
+    for sparsities in [(0.0, 0.75), (0.1, 0.7), (0.5, 0.3), (0.05, 0.999)]:
+        settings = (*sparsities, *begin_end, power, 3)
+        for (should, sparsity), ours in originals_and_ours("PolynomialDecay", *settings):
+            assert ours == (bool(should), sparsity.numpy())
+            assert ask(lambda step, ours=ours: ours, 0)[1] == float(str(sparsity.numpy()))
+
+
+@pytest.mark.parametrize("end", [-1, 7, 30])
+def test_our_constant_sparsity_equals_the_one_of_tfmot_step_by_step(end):
+    for (should, sparsity), ours in originals_and_ours("ConstantSparsity", 0.3, 7, end, 4):
+        assert ours == (bool(should), sparsity.numpy())
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("PolynomialDecay", (0.0, 1.0, 0, 10)),
+        ("PolynomialDecay", (-0.1, 0.5, 0, 10)),
+        ("PolynomialDecay", (0.0, 0.5, 0, -1)),
+        ("PolynomialDecay", (0.0, 0.5, 11, 10)),
+        ("PolynomialDecay", (0.0, 0.5, 0, 10, 3, 0)),
+        ("ConstantSparsity", (1.0, 0)),
+        ("ConstantSparsity", (0.5, -1)),
+        ("ConstantSparsity", (0.5, 5, 4)),
+        ("ConstantSparsity", (0.5, 0, -2)),
+    ],
+)
+def test_ours_refuse_what_tfmot_refuses(name, settings):
+    for module in (_tfmot_schedules(), numpy_schedules):
+        with pytest.raises(ValueError):
+            getattr(module, name)(*settings)
+
+
+@pytest.mark.slow
+def test_schedules_work_where_tfmot_cannot_be_imported():
+    run = run_python(
+        """
+        import sys
+        sys.modules["tensorflow_model_optimization"] = None  # its import raises ImportError
+        import packnet_tf
+        from helpers.pack_helpers import *
+        net = packnet_tf.PackNet(mlp_trunk())
+        model = compiled(net.add_task("one", layers.Dense(3)))
+        schedule = packnet_tf.polynomial_decay(0.0, 0.75, 0, 4, frequency=3)
+        assert type(schedule).__module__ == "packnet_tf.training.numpy_schedules"
+        fit(model, *data(model), packnet_tf.PackNetCallback(schedule=schedule), epochs=3)
+        assert net.capacity().sum()["free"] == 240, net.capacity()  # as with tfmot's, above
+        assert packnet_tf.constant_sparsity(0.5, 0)(100) == (True, 0.5)
+        """
+    )
+    assert run.returncode == 0, run.stderr
 
 
 @pytest.mark.parametrize("before", [None, *slow("0")])
