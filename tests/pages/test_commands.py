@@ -1,6 +1,5 @@
 """Every command line of the pages and of docstrings names commands, flags and files that exist."""
 
-import importlib.metadata
 import importlib.util
 import os
 import pathlib
@@ -12,12 +11,14 @@ import pytest
 import yaml
 from absl import flags
 
+import benchmarks
 import benchmarks.train
 from benchmarks.command import read_flags
 from helpers.pages import PAGES, README, ROOT, blocks, inline, with_blocks
 from helpers.pages import name as page_name
 from helpers.shell import commands
 from packnet_tf.apps import cli, main
+from packnet_tf.apps import commands as commands_of_apps
 from packnet_tf.apps.research.config import parse, read_comparison
 from packnet_tf.apps.research.recipes import find_file
 
@@ -87,7 +88,7 @@ def check_python(arguments):
         if "app.run(" in text:  # absl's, which can check flags and leave
             done = subprocess.run(
                 [sys.executable, ROOT / what, *rest, "--only_check_args"],
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
                 capture_output=True,
                 text=True,
                 check=False,
@@ -97,7 +98,8 @@ def check_python(arguments):
 
 def check_pip(arguments):
     """That our extras are there; other packages are pip's."""
-    known = set(importlib.metadata.metadata("packnet_tf").get_all("Provides-Extra"))
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    known = set(re.findall(r'"(\w+)":', re.search(r"extras_require=\{(.*)\}", setup)[1]))
     for argument in arguments:
         if asked := re.fullmatch(r"(?:packnet_tf|\.|\./packnet_tf.*\.whl)\[(.+)\]", argument):
             assert set(asked[1].split(",")) <= known
@@ -155,8 +157,8 @@ def test_flags_within_sentences_are_those_of_a_command():
 def documented():
     """The docstrings that show command lines: of commands, of examples, and the overview."""
     yield "packnet", main.OVERVIEW
-    folders = (ROOT / "apps" / "commands", ROOT / "examples", ROOT / "benchmarks")
-    for path in (path for folder in folders for path in sorted(folder.glob("*.py"))):
+    folders = [pathlib.Path(package.__file__).parent for package in (commands_of_apps, benchmarks)]
+    for path in (path for f in (*folders, ROOT / "examples") for path in sorted(f.glob("*.py"))):
         yield path.stem, path.read_text(encoding="utf-8").split('"""')[1].replace("\\\\", "\\")
 
 
