@@ -1,6 +1,6 @@
-"""Runs the notebooks of this folder, and writes their outputs into them.
+"""Runs notebooks, by default all of this folder, and writes their outputs into them.
 
-  python examples/notebooks/run.py
+  python examples/notebooks/run.py [NOTEBOOK ...]
 
 Needs nbclient and ipykernel, `pip install -e '.[tests]'`. Run it after a change of a notebook, and
 look at the outputs before you commit them.
@@ -8,6 +8,7 @@ look at the outputs before you commit them.
 
 import pathlib
 import re
+import sys
 import tempfile
 
 import nbformat
@@ -28,7 +29,6 @@ def executed(path: pathlib.Path) -> nbformat.NotebookNode:
     with tempfile.TemporaryDirectory() as folder:
         NotebookClient(
             notebook,
-            timeout=600,
             record_timing=False,
             resources={"metadata": {"path": folder}},
         ).execute()
@@ -56,7 +56,7 @@ def _merged(outputs: list) -> list:
 
 
 def main() -> None:
-    for path in sorted(HERE.glob("*.ipynb")):
+    for path in map(pathlib.Path, sys.argv[1:] or sorted(HERE.glob("*.ipynb"))):
         print(path.name, flush=True)
         nbformat.write(executed(path), path)
 

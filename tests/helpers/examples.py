@@ -61,6 +61,17 @@ def write_garden(folder):
     small_pack(THREE, trunk=image_trunk()).save(folder / "pack.keras")
 
 
+class MyLayer(layers.Layer):
+    """A layer of the reader, with two kernels."""
+
+    def build(self, shape):
+        self.left = self.add_weight((shape[-1], 4), name="left")
+        self.right = self.add_weight((4, shape[-1]), name="right")
+
+    def call(self, inputs):
+        return inputs @ self.left @ self.right
+
+
 def page_names():
     """What a page starts from, within a folder of `write_garden`."""
     trunk = image_trunk()
@@ -73,5 +84,5 @@ def page_names():
         "net": packnet_tf.load("garden.keras"),
         "tasks": {"birds": (data, data, 200), "cars": (data, data, 196)},
         "photos": names["images"], "imagenet_head": imagenet_head, "data": data,
-        "train2": data, "validation2": data, "test2": data,
+        "MyLayer": MyLayer, "train2": data, "validation2": data, "test2": data,
     }  # fmt: skip
