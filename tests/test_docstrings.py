@@ -70,6 +70,22 @@ def test_every_example_that_needs_a_task_is_there():
     assert [n for n in OPEN + COMMITTED if not any(e.endswith(n) for e in examples)] == []
 
 
+def test_every_public_name_has_an_example():
+    names = [
+        (module, name) for module in (packnet_tf, packnet_tf.export) for name in module.__all__
+    ]
+    for module in (packnet_tf.metrics, packnet_tf.planning):
+        names += [(module, name) for name in vars(module)]
+    public = {
+        name: each
+        for module, name in names
+        if not name.startswith("_") and callable(each := getattr(module, name))
+        if each.__module__.startswith("packnet_tf")
+    }
+    assert len(public) > 30
+    assert [name for name, each in public.items() if ">>>" not in (each.__doc__ or "")] == []
+
+
 @pytest.mark.parametrize("example", found())
 def test_the_example_of_a_docstring_runs(example, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
