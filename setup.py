@@ -56,9 +56,12 @@ TESTS = [
     *APPS,
     "build>=1.2",
     "hypothesis>=6.170,<7",
+    "ipykernel>=7.4,<8",  # for the notebooks
     "jax>=0.10.2,<0.11",  # the core also runs on Keras's JAX backend
     "keras-hub>=0.32,<0.33",  # its backbones are trunks
     "mypy>=2.4,<2.5",  # another minor version may find other faults
+    "nbclient>=0.11,<0.12",  # runs the notebooks
+    "nbformat>=5.11,<6",
     "pytest>=9.2,<10",
     "pytest-xdist>=3.8,<4",
     "ruff>=0.17.6,<0.18",  # another minor version may format differently

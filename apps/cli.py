@@ -37,16 +37,9 @@ def run(module, command: str, arguments: list[str]) -> int:
         print(describe(module, command))
         return 0
     values = module.FLAGS
-    for name in values:
-        values[name].unparse()  # a process may run several commands
     try:
-        rest = values([f"packnet {command}", *_normalize_names(arguments, values)])[1:]
-        rest = _assign_positional(module, values, rest)
-        missing = [name for name in getattr(module, "REQUIRED", ()) if values[name].value is None]
-        if missing:
-            raise UsageError(f"--{missing[0]} is missing")
-        if rest and not getattr(module, "TAKES_ARGUMENTS", False):
-            raise UsageError(f"unexpected argument '{rest[0]}'; values go with flags, --name=value")
+        rest = parse(module, command, arguments)
+        check_complete(module, rest)
         module.run(values, rest)
     except (flags.Error, UsageError) as error:
         print(f"packnet {command}: {error}. See packnet {command} --help.", file=sys.stderr)
@@ -65,6 +58,32 @@ def run(module, command: str, arguments: list[str]) -> int:
         print(f"packnet {command}: {_text_of(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def parse(module, command: str, arguments: list[str]) -> list[str]:
+    """Assigns the flags of a command from its arguments; returns the arguments that are left.
+
+    Raises:
+        flags.Error: a flag is unknown, or its value is invalid.
+    """
+    values = module.FLAGS
+    for name in values:
+        values[name].unparse()  # a process may run several commands
+    rest = values([f"packnet {command}", *_normalize_names(arguments, values)])[1:]
+    return _assign_positional(module, values, rest)
+
+
+def check_complete(module, rest: list[str]) -> None:
+    """Checks the parsed flags of a command, and the arguments that are left.
+
+    Raises:
+        UsageError: a required flag is missing, or the command takes no further arguments.
+    """
+    missing = [name for name in getattr(module, "REQUIRED", ()) if module.FLAGS[name].value is None]
+    if missing:
+        raise UsageError(f"--{missing[0]} is missing")
+    if rest and not getattr(module, "TAKES_ARGUMENTS", False):
+        raise UsageError(f"unexpected argument '{rest[0]}'; values go with flags, --name=value")
 
 
 def _text_of(error: Exception) -> str:

@@ -10,6 +10,7 @@ import os
 import pathlib
 import platform
 import sys
+import types
 from collections.abc import Callable, Iterable, Mapping
 
 from benchmarks.rows import Row, rows_table, summary
@@ -27,22 +28,7 @@ def run(cases: Mapping[str, object], measure: Callable[..., Iterable[Row]], repe
         repeats: default of `--repeats`, the number of turns.
     """
     main = sys.modules["__main__"]
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {main.__spec__.name}",
-        description=main.__doc__,
-        epilog="cases:\n  " + "\n  ".join(cases),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    flag = parser.add_argument
-    flag("--only", default="", metavar="WORD,WORD", help="only cases with all these words")
-    flag("--repeats", type=int, default=repeats, metavar="N", help=f"turns; default {repeats}")
-    flag("--json", type=pathlib.Path, metavar="FILE", help="file for rows, machine and versions")
-    flags = parser.parse_args()
-    wanted = [name for name in cases if all(word in name for word in flags.only.split(","))]
-    if not wanted:
-        parser.error(f"no case has all words of --only={flags.only}")
-    if flags.repeats < 1:
-        parser.error(f"--repeats={flags.repeats} is below 1")
+    flags, wanted = read_flags(main, cases, repeats)
     rows, about = [], machine()
     try:
         for name in wanted:
@@ -55,9 +41,48 @@ def run(cases: Mapping[str, object], measure: Callable[..., Iterable[Row]], repe
             print(f"{about['cpu']}, {about['cores']} cores; {versions}")
         if rows and flags.json:
             facts = [{"case": case, **dataclasses.asdict(row)} for case, row in rows]
-            found = {"bench": parser.prog, "machine": about, "repeats": flags.repeats}
+            found = {"bench": program(main), "machine": about, "repeats": flags.repeats}
             text = json.dumps({**found, "rows": facts}, indent=2)
             flags.json.write_text(f"{text}\n", encoding="utf-8")
+
+
+def program(main: types.ModuleType) -> str:
+    return f"python -m {main.__spec__.name}"
+
+
+def read_flags(
+    main: types.ModuleType,
+    cases: Mapping[str, object],
+    repeats: int,
+    arguments: list[str] | None = None,
+) -> tuple[argparse.Namespace, list[str]]:
+    """Returns the flags of a benchmark, and the names of the cases that they choose.
+
+    Args:
+        main: module of the benchmark.
+        cases, repeats: as for `run`.
+        arguments: arguments of the command line; default those of the process.
+
+    Raises:
+        SystemExit: a flag is unknown or invalid.
+    """
+    parser = argparse.ArgumentParser(
+        prog=program(main),
+        description=main.__doc__,
+        epilog="cases:\n  " + "\n  ".join(cases),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    flag = parser.add_argument
+    flag("--only", default="", metavar="WORD,WORD", help="only cases with all these words")
+    flag("--repeats", type=int, default=repeats, metavar="N", help=f"turns; default {repeats}")
+    flag("--json", type=pathlib.Path, metavar="FILE", help="file for rows, machine and versions")
+    flags = parser.parse_args(arguments)
+    wanted = [name for name in cases if all(word in name for word in flags.only.split(","))]
+    if not wanted:
+        parser.error(f"no case has all words of --only={flags.only}")
+    if flags.repeats < 1:
+        parser.error(f"--repeats={flags.repeats} is below 1")
+    return flags, wanted
 
 
 def machine() -> dict:

@@ -135,6 +135,10 @@ def check_matrix(matrix: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: it is not square, or a value on or below the diagonal is not from 0 to 1.
+
+    Example:
+        >>> check_matrix([[0.9, np.nan], [0.7, 0.8]]).shape
+        (2, 2)
     """
     matrix = np.asarray(matrix, float)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:

@@ -154,6 +154,10 @@ class Share:
         owned: weights that the task keeps.
         seen: weights that the task uses, its own and those of earlier tasks.
         free: weights left for later tasks.
+
+    Example:
+        >>> plan([0.75])[0]
+        Share(prune_ratio=0.75, claimed=1.0, owned=0.25, seen=0.25, free=0.75)
     """
 
     prune_ratio: float

@@ -4,14 +4,12 @@ import doctest
 import importlib
 import pkgutil
 
-import keras
-import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 
 import packnet_tf
 import packnet_tf.export
+from helpers.examples import shared_names
 from helpers.pack_helpers import compiled, mlp_trunk, pack_task
 
 # What an example starts from, where that is not a pack without tasks.
@@ -56,17 +54,9 @@ def found():
 
 def namespace(name):
     """What examples may use without saying where it comes from."""
-    trunk = mlp_trunk()
-    net = packnet_tf.PackNet(trunk)
-    images = np.random.default_rng(0).normal(size=(24, 12)).astype("float32")
-    labels = np.arange(24) % 3
-    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
-    given = {
-        "keras": keras, "np": np, "packnet_tf": packnet_tf, "trunk": trunk, "net": net,
-        "images": images, "birds": images, "labels": labels, "head": layers.Dense(3),
-        "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        "train": data, "validation": data, "test": data,
-    }  # fmt: skip
+    given = shared_names(mlp_trunk())
+    net, images, labels = packnet_tf.PackNet(given["trunk"]), given["images"], given["labels"]
+    given["net"] = net
     if name.endswith(OPEN):
         given["model"] = compiled(net.add_task("birds", layers.Dense(3)))
         given["model"].fit(images, labels, verbose=0)
@@ -85,6 +75,22 @@ def namespace(name):
 def test_every_example_that_needs_a_task_is_there():
     examples = [test.values[0].name for test in found()]
     assert [n for n in OPEN + COMMITTED if not any(e.endswith(n) for e in examples)] == []
+
+
+def test_every_public_name_has_an_example():
+    names = [
+        (module, name) for module in (packnet_tf, packnet_tf.export) for name in module.__all__
+    ]
+    for module in (packnet_tf.metrics, packnet_tf.planning):
+        homes = {name: getattr(each, "__module__", None) for name, each in vars(module).items()}
+        names += [(module, name) for name, home in homes.items() if home == module.__name__]
+    public = {
+        name: each
+        for module, name in names
+        if not name.startswith("_") and callable(each := getattr(module, name))
+    }
+    assert len(public) > 30
+    assert [name for name, each in public.items() if ">>>" not in (each.__doc__ or "")] == []
 
 
 @pytest.mark.parametrize("example", found())

@@ -93,10 +93,7 @@ class Packed(_Mixed):
     """Mixin for a `keras.layers.Layer`: packs the weights that `packed_names` lists.
 
     Subclass it together with a layer class to make that layer packable. `register_packed` does
-    the same:
-
-        class PackedBilinear(packnet_tf.Packed, Bilinear):
-            packed_names = ("left", "right")
+    the same.
 
     Attributes:
         packed_names: names of the weights to pack; once the layer is built, each is an attribute
@@ -104,6 +101,12 @@ class Packed(_Mixed):
         plain: the Keras class that this class packs.
         packed_weights: dict from a packed name to its `PackedWeight`.
         task_view: the `TaskView` that all layers of the trunk share.
+
+    Example:
+        >>> class MyDense(keras.layers.Dense):
+        ...     pass
+        >>> class MyPackedDense(packnet_tf.Packed, MyDense):
+        ...     packed_names = ("kernel",)
     """
 
     packed_names: tuple[str, ...] = ()

@@ -48,12 +48,13 @@ def task_plan(place, task="shades", **changes):
     return short_plan(place, **{"task": task, "data": str(place / task), **changes})
 
 
-def small_pack(tasks, base=None):
+def small_pack(tasks, base=None, trunk=None):
     """A pack for those images, whose tasks were not trained.
 
     Args:
         tasks: the classes of every task, by its name.
         base: name of the trunk as an adopted first task; None for no such task.
+        trunk: a trunk for images with values from 0 to 255; default: one for 16 x 16 pixels.
     """
     import keras
     from keras import layers
@@ -61,9 +62,11 @@ def small_pack(tasks, base=None):
     import packnet_tf
     from helpers.pack_helpers import jolt
 
-    inputs = keras.Input((16, 16, 3), name="image")
-    x = layers.Conv2D(8, 3, strides=2, activation="relu")(layers.Rescaling(1 / 255)(inputs))
-    net = packnet_tf.PackNet(keras.Model(inputs, layers.Flatten()(x), name="trunk"))
+    if trunk is None:
+        inputs = keras.Input((16, 16, 3), name="image")
+        x = layers.Conv2D(8, 3, strides=2, activation="relu")(layers.Rescaling(1 / 255)(inputs))
+        trunk = keras.Model(inputs, layers.Flatten()(x), name="trunk")
+    net = packnet_tf.PackNet(trunk)
     net.notes["pixel_range"] = "0,255"
     if base is not None:
         net.adopt(base, 0.5)
