@@ -6,6 +6,35 @@ from collections.abc import Mapping
 from typing import Any
 
 from packnet_tf.backend.atomic import replacing
+from packnet_tf.backend.text import quoted
+
+DEPTH = 100  # of lists and dicts in each other; a model in a model in a model has about 30
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parses JSON of a file, which is nested at most `DEPTH` deep.
+
+    Args:
+        text: the JSON text.
+
+    Raises:
+        ValueError: it is no JSON, or nested deeper.
+    """
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise _too_deep() from None
+    level, depth = [found], 0
+    while level := [x for x in level if isinstance(x, (dict, list))]:
+        depth += 1
+        if depth > DEPTH:
+            raise _too_deep()
+        level = [x for each in level for x in (each.values() if isinstance(each, dict) else each)]
+    return found
+
+
+def _too_deep() -> ValueError:
+    return ValueError(f"its JSON is nested more than {DEPTH} deep")
 
 
 def as_json(value: Mapping[str, Any], what: str) -> dict[str, Any]:
@@ -24,7 +53,8 @@ def as_json(value: Mapping[str, Any], what: str) -> dict[str, Any]:
     """
     if not isinstance(value, Mapping):
         raise ValueError(
-            f'{what} cannot be saved: expected a dict, got {value!r}. Write {{"name": "value"}}.'
+            f"{what} cannot be saved: expected a dict, got {quoted(repr(value))}. Write "
+            '{"name": "value"}.'
         )
     found = {}
     for key, entry in value.items():
@@ -32,8 +62,8 @@ def as_json(value: Mapping[str, Any], what: str) -> dict[str, Any]:
             found[str(key)] = json.loads(json.dumps(entry))
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"{what} cannot be saved: {key!r} is {entry!r}, and JSON has numbers, strings, "
-                "lists and dicts. Write float(x) for a number of NumPy."
+                f"{what} cannot be saved: {quoted(repr(key))} is {quoted(repr(entry))}, and JSON "
+                "has numbers, strings, lists and dicts. Write float(x) for a number of NumPy."
             ) from error
     return found
 
@@ -50,9 +80,9 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:  # no JSON, or no UTF-8
-        raise ValueError(f"'{path}' is damaged: {error}. {_REMEDY}") from error
+        raise ValueError(f"'{path}' is damaged: {quoted(error)}. {_REMEDY}") from error
     if not isinstance(found, dict):
         raise ValueError(f"'{path}' is damaged: it holds no dict. {_REMEDY}")
     return found

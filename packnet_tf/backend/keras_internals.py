@@ -7,10 +7,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import keras
+from keras.src.backend.common import global_state
 
 if TYPE_CHECKING:
     from keras.src.ops.node import Node
     from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
+
+_WAITING = "uninitialized_variables"
 
 
 def all_layers(layer: keras.Layer, include_self: bool = True) -> list[keras.Layer]:
@@ -177,3 +180,30 @@ def py_dataset_adapter(data: keras.utils.PyDataset) -> "PyDatasetAdapter":
     from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
     return PyDatasetAdapter(data)
+
+
+def waiting_variables() -> list[keras.Variable]:
+    """Returns the variables that were created in a `keras.StatelessScope` and have no values."""
+    return global_state.get_global_attribute(_WAITING) or []
+
+
+def drop_waiting() -> list[keras.Variable]:
+    """Empties the list of `waiting_variables` and returns what was in it."""
+    dropped = waiting_variables()
+    global_state.set_global_attribute(_WAITING, [])
+    return dropped
+
+
+def give_values(scope: keras.StatelessScope, others: list[keras.Variable]) -> None:
+    """Gives the `waiting_variables` the values that they would have without the scope.
+
+    Args:
+        scope: the scope in which they were created, and perhaps assigned.
+        others: variables that go on waiting.
+    """
+    for variable in drop_waiting():
+        variable._deferred_initialize()
+        assigned = scope.get_current_value(variable)
+        if assigned is not None:
+            variable.assign(assigned)
+    global_state.set_global_attribute(_WAITING, others)
