@@ -1,6 +1,5 @@
 """Classifies images with an exported task. Imports neither Keras nor TensorFlow."""
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ from packnet_tf.apps import cli
 from packnet_tf.apps.device.sessions import Session, open_file
 from packnet_tf.apps.images.pixels import read_image, read_whole_image
 from packnet_tf.export.graph.outputs import softmax
-from packnet_tf.export.runtime.session import provider_name
+from packnet_tf.export.runtime.session import class_names, provider_name
 
 TOP = ["top_classes", "top_probabilities"]
 _DTYPES = {
@@ -87,7 +86,7 @@ class Classifier:
         self._backwards = _channel_order(facts.get("channel_order", "rgb"), path) == "bgr"
         self.task = facts.get("task", "?")
         self.precision = facts.get("precision")
-        self.classes = json.loads(facts["classes"]) if "classes" in facts else None
+        self.classes = class_names(facts, path)
         if self.classes is not None:
             if self.count not in (None, len(self.classes)):
                 raise ValueError(

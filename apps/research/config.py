@@ -17,7 +17,7 @@ from packnet_tf.apps.research.definition import (
 )
 from packnet_tf.apps.research.settings import Settings, Trunk
 from packnet_tf.apps.settings import check, check_names
-from packnet_tf.tasks.names import check_usable
+from packnet_tf.tasks.names import check_portable
 
 TOP = ("trunk", "image_size", "tasks", "orders", "seeds", "settings", "methods", "published_errors")
 
@@ -131,7 +131,7 @@ def _tasks(given, data: pathlib.Path) -> dict[str, tuple[str, dict]]:
         )
     tasks = {}
     for name, entry in given.items():
-        check_usable(str(name))
+        check_portable(str(name))
         entry = {"data": entry} if isinstance(entry, str) else dict(entry or {})
         folder = data / entry.pop("data", str(name))
         tasks[str(name)] = (str(folder), check(entry, f"task '{name}'", Settings))

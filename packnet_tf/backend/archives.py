@@ -19,9 +19,9 @@ from packnet_tf.backend.text import listed, quoted
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 EXPANSION = 3  # how much larger than its file the contents of an archive may be
+LAYERS = 200_000  # lists and dicts of a configuration; a network of 700 layers has 20,000
 SMALL = 2**22  # bytes that the contents may always have
 _HEADER = struct.Struct("<26x2H")  # before a member: the lengths of its name and its extra field
-_REMEDY = "Restore it from a backup, or save it again."
 
 
 def check_keras_file(path: pathlib.Path, exact: bool = False) -> int:
@@ -29,7 +29,7 @@ def check_keras_file(path: pathlib.Path, exact: bool = False) -> int:
 
     Args:
         path: the file.
-        exact: whether members besides those of every Keras file are refused.
+        exact: whether it is a pack, which has no members but those of every Keras file.
 
     Returns:
         The size of the arrays in it in bytes.
@@ -41,21 +41,23 @@ def check_keras_file(path: pathlib.Path, exact: bool = False) -> int:
         raise ValueError(
             f"'{path}' is a folder; expected a .keras file. Write '{path / 'pack.keras'}'."
         )
+    remedy = f"Restore it from a backup, or save the {'pack' if exact else 'model'} again."
     try:
         with zipfile.ZipFile(path) as file:
             _check_members(file, path.stat().st_size, exact)
             broken = file.testzip()
             if broken:
                 raise ValueError(f"the checksum of its '{broken}' is wrong")
-            parse_json(file.read(CONFIG))
+            if not isinstance(parse_json(file.read(CONFIG), LAYERS), dict):
+                raise ValueError(f"its '{CONFIG}' describes no model")
             return _check_weights(file)
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(
             f"'{path}' is damaged or not a .keras file: {quoted(error)} (is it cut short?). "
-            f"{_REMEDY}"
+            f"{remedy}"
         ) from error
     except ValueError as error:
-        raise ValueError(f"'{path}' is damaged: {quoted(error)}. {_REMEDY}") from error
+        raise ValueError(f"'{path}' is damaged: {quoted(error)}. {remedy}") from error
 
 
 def check_hdf5(file: BinaryIO | pathlib.Path, size: int) -> int:
@@ -116,11 +118,28 @@ def _check_members(file: zipfile.ZipFile, size: int, exact: bool) -> None:
         others += [name for name in names if name not in (CONFIG, METADATA, WEIGHTS)]
     if others:
         raise ValueError(f"it has members that Keras does not write: {listed(others)}")
+    _check_sum(file, size)
+
+
+def check_expansion(path: pathlib.Path) -> None:
+    """Refuses a zip archive whose contents are much larger than it.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError, zipfile.BadZipFile: the message says why.
+    """
+    with zipfile.ZipFile(path) as file:
+        _check_sum(file, path.stat().st_size)
+
+
+def _check_sum(file: zipfile.ZipFile, size: int) -> None:
     whole, room = sum(info.file_size for info in file.infolist()), max(SMALL, EXPANSION * size)
     if whole > room:
         raise ValueError(
             f"its {size:,} bytes would become {whole:,}, more than a file of this size may hold; "
-            "Keras writes files without compression"
+            "Keras and NumPy write files without compression"
         )
 
 

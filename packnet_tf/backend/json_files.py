@@ -9,32 +9,37 @@ from packnet_tf.backend.atomic import replacing
 from packnet_tf.backend.text import quoted
 
 DEPTH = 100  # of lists and dicts in each other; a model in a model in a model has about 30
+MOST = 10**6  # lists and dicts; they take thirty times the memory of their text
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Parses JSON of a file, which is nested at most `DEPTH` deep.
+def parse_json(text: str | bytes, most: int = MOST, deepest: int = DEPTH) -> Any:
+    """Parses the JSON of a file, within bounds.
 
     Args:
         text: the JSON text.
+        most: how many lists and dicts it may have.
+        deepest: how deep they may be nested.
 
     Raises:
-        ValueError: it is no JSON, or nested deeper.
+        ValueError: it is no JSON, or out of bounds.
     """
     try:
         found = json.loads(text)
     except RecursionError:
-        raise _too_deep() from None
-    level, depth = [found], 0
+        raise _too_deep(deepest) from None
+    level, depth, count = [found], 0, 0
     while level := [x for x in level if isinstance(x, (dict, list))]:
-        depth += 1
-        if depth > DEPTH:
-            raise _too_deep()
+        depth, count = depth + 1, count + len(level)
+        if depth > deepest:
+            raise _too_deep(deepest)
+        if count > most:
+            raise ValueError(f"its JSON has more than {most:,} lists and dicts")
         level = [x for each in level for x in (each.values() if isinstance(each, dict) else each)]
     return found
 
 
-def _too_deep() -> ValueError:
-    return ValueError(f"its JSON is nested more than {DEPTH} deep")
+def _too_deep(deepest: int) -> ValueError:
+    return ValueError(f"its JSON is nested more than {deepest} deep")
 
 
 def as_json(value: Mapping[str, Any], what: str) -> dict[str, Any]:
@@ -59,8 +64,9 @@ def as_json(value: Mapping[str, Any], what: str) -> dict[str, Any]:
     found = {}
     for key, entry in value.items():
         try:
-            found[str(key)] = json.loads(json.dumps(entry))
-        except (TypeError, ValueError) as error:
+            # Not as deep as what is read, since the dict will be a part of a larger one.
+            found[str(key)] = parse_json(json.dumps(entry), deepest=DEPTH // 2)
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(
                 f"{what} cannot be saved: {quoted(repr(key))} is {quoted(repr(entry))}, and JSON "
                 "has numbers, strings, lists and dicts. Write float(x) for a number of NumPy."

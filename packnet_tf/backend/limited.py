@@ -16,19 +16,22 @@ import numpy as np
 from packnet_tf.backend.keras_internals import drop_waiting, give_values, waiting_variables
 
 SMALL = 2**24  # bytes that a network may always have: other checks say what does not fit there
-_LIMIT: contextvars.ContextVar[int | None] = contextvars.ContextVar("limit", default=None)
+_LIMIT: contextvars.ContextVar[tuple[int, str] | None] = contextvars.ContextVar(
+    "limit", default=None
+)
 
 Built = TypeVar("Built")
 
 
 @contextlib.contextmanager
-def at_most(size: int) -> Iterator[None]:
+def at_most(size: int, what: str) -> Iterator[None]:
     """Limits the networks that `limited` builds in the block.
 
     Args:
-        size: how many bytes of weights the file has.
+        size: how many bytes of weights the file has for them.
+        what: their description, for the message.
     """
-    token = _LIMIT.set(size)
+    token = _LIMIT.set((size, what))
     try:
         yield
     finally:
@@ -45,9 +48,10 @@ def limited(build: Callable[[], Built]) -> Built:
     Raises:
         ValueError: their variables take more memory than the limit. They then have no values.
     """
-    limit = _LIMIT.get()
-    if limit is None:
+    found = _LIMIT.get()
+    if found is None:
         return build()
+    limit, what = found
     scope = keras.StatelessScope(initialize_variables=False)
     outer = drop_waiting()
     try:
@@ -56,7 +60,8 @@ def limited(build: Callable[[], Built]) -> Built:
         size = sum(map(_bytes_of, waiting_variables()))
         if size > max(SMALL, limit):
             raise ValueError(
-                f"its configuration describes weights of {size:,} bytes, and it has {limit:,}"
+                f"{what} needs weights of {size:,} bytes, and the file has {limit:,}. Restore the "
+                "pack from a backup."
             )
     except ValueError as error:
         drop_waiting()

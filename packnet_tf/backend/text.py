@@ -1,4 +1,4 @@
-"""Text from files and from other libraries, safe to show and short; imports no other module of ours.
+"""Text from files and from other libraries, safe to show and short.
 
 Names of classes, files and layers may come from anybody. Control characters in them would move the
 cursor of a terminal or recolour it, and marks of writing direction would reorder what is read.
@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 
 MESSAGE = 1000  # characters of the longest message
-QUOTED = 500  # characters of the longest text that a message quotes
+QUOTED = 400  # characters of the longest text that a message quotes
 LISTED = 8  # names that a message lists
 _GAP = " [...] "
 
@@ -49,14 +49,16 @@ def shortened(text: str, most: int = MESSAGE) -> str:
     return f"{text[: half + odd]}{_GAP}{text[len(text) - half :]}"
 
 
-def quoted(error: object) -> str:
+def quoted(error: object, most: int = QUOTED) -> str:
     """Returns what another library's error says, or a value, for a message: short, on one line.
 
     Args:
         error: the exception; one without text is quoted by its class.
+        most: how many characters to quote.
     """
-    said = " ".join(str(error).split()) or type(error).__name__
-    return printable(shortened(said, QUOTED))
+    begin_and_end = shortened(str(error), 10 * most)  # of megabytes, perhaps
+    said = " ".join(begin_and_end.split()) or type(error).__name__
+    return printable(shortened(said, most))
 
 
 def listed(names: Iterable[object]) -> str:

@@ -332,7 +332,8 @@ class Pack:
         trunk = cloning.view_trunk(self.state.trunk, record.sees, frozen)
         self._freeze_inherited(trunk, record.statistics, share=record.number > 1 and not frozen)
         # Only a head of a file needs the limit: that of a new task is the user's own.
-        with contextlib.nullcontext() if head else at_most(record.head_bytes):
+        limit = at_most(record.head_bytes, f"The head of task '{record.name}'")
+        with contextlib.nullcontext() if head else limit:
             model, own_head = cloning.attach(
                 trunk, head or record.head.layer, model_name(record.name), TaskModel
             )

@@ -20,7 +20,7 @@ from packnet_tf.backend.archives import CONFIG, check_keras_file
 from packnet_tf.backend.atomic import replacing
 from packnet_tf.backend.json_files import parse_json
 from packnet_tf.backend.limited import at_most
-from packnet_tf.backend.text import listed, quoted
+from packnet_tf.backend.text import MESSAGE, listed, quoted, shortened
 from packnet_tf.backend.types import AnyPath
 from packnet_tf.packing.layers import Store
 from packnet_tf.packing.policy import Policy, own_weights
@@ -214,7 +214,7 @@ def read(path: AnyPath) -> PackState:
     if not path.exists():
         raise FileNotFoundError(f"There is no pack '{path}'. net.save(path) writes one.")
     size = check_keras_file(path, exact=True)
-    with naming(path), at_most(size):
+    with naming(path), at_most(size, "its network"):
         archive = keras.saving.load_model(path)
     if not isinstance(archive, Archive):
         raise ValueError(
@@ -262,7 +262,8 @@ def naming(path: AnyPath) -> Iterator[None]:
         yield
     except Exception as error:
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise ValueError(f"Cannot read pack '{path}': {kind}{quoted(error)}") from error
+        text = f"Cannot read pack '{path}': {kind}{quoted(error, MESSAGE)}"
+        raise ValueError(shortened(text)) from error
 
 
 def _state_of(archive: Archive) -> PackState:
