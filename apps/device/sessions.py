@@ -76,6 +76,5 @@ def open_file(path: str, provider: str = "cpu"):
             ) from error
         raise ValueError(
             f"'{path}' is not a model that onnxruntime can read: {quoted(error)}. Write it "
-            "again with "
-            "packnet export."
+            "again with packnet export."
         ) from error

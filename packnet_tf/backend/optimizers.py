@@ -49,8 +49,7 @@ def check_resettable(optimizer: keras.optimizers.Optimizer) -> None:
         raise ValueError(
             f"Retraining begins with a fresh optimizer, and Keras cannot make this "
             f"{type(optimizer).__name__} anew from its get_config(): {quoted(error)} Give its "
-            "learning "
-            "rate as a number, or as a LearningRateSchedule that has get_config() and is "
+            "learning rate as a number, or as a LearningRateSchedule that has get_config() and is "
             "registered with @keras.saving.register_keras_serializable(); the same holds for an "
             "optimizer of your own."
         ) from error

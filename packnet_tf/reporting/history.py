@@ -51,8 +51,7 @@ class History(AsTable, dict):
         except (ValueError, TypeError) as error:  # not JSON, or JSON of another type
             raise ValueError(
                 f"'{path}' is damaged: {quoted(error)}. Restore it from a backup, or delete it: "
-                "the "
-                "measurements of packed tasks are then lost, but the tasks are not."
+                "the measurements of packed tasks are then lost, but the tasks are not."
             ) from error
 
     def write(self, path: pathlib.Path) -> None:

@@ -25,9 +25,8 @@ def check_usable(name: str) -> None:
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,99}", name):
         raise ValueError(
             f"Cannot add a task named {quoted(repr(name))}: the name must be usable as a file "
-            "name, up to "
-            "100 letters, digits, '_', '-' and '.', not starting with '.' or '-'. Write "
-            "'my_task', for instance."
+            "name, up to 100 letters, digits, '_', '-' and '.', not starting with '.' or '-'. "
+            "Write 'my_task', for instance."
         )
 
 
@@ -91,19 +90,16 @@ def class_names(task: str, given: Sequence[str] | Mapping | None) -> list[str] |
     elif isinstance(given, (str, bytes, set, frozenset)) or not isinstance(given, Iterable):
         why = "which have no order" if isinstance(given, (set, frozenset)) else "which is no list"
         raise ValueError(
-            
-        )
-            f"The classes of task '{task}' are {quoted(repr(given))}, {why}. Give their names in output order, "
-            "for instance classes=['cat', 'dog']."
+            f"The classes of task '{task}' are {quoted(repr(given))}, {why}. Give their names in "
+            "output order, for instance classes=['cat', 'dog']."
         )
     else:
         names = [str(name) for name in given]
-    twice = [name for name, count in collections.Counter(names).items() if count > "
-    "1]
+    twice = [name for name, count in collections.Counter(names).items() if count > 1]
     if twice:
         raise ValueError(
-            f"Classes of task '{task}' have the same name: {listed(twice)}. Give every output a name of its "
-            "own; ImageNet's two cranes, for instance, by their WordNet numbers."
+            f"Classes of task '{task}' have the same name: {listed(twice)}. Give every output "
+            "a name of its own; ImageNet's two cranes, for instance, by their WordNet numbers."
         )
     return names
 
@@ -118,7 +114,7 @@ def _in_order(task: str, given: Mapping) -> list[str]:
             by_place = dict(zip(numbers, names, strict=True))
             return [str(by_place[place]) for place in places]
     raise ValueError(
-        f"The classes of task '{task}' are {quoted(dict(given))}, of which neither keys nor values are "
-        f"the outputs 0 to {len(given) - 1}. Give the names in output order, for instance "
-        "classes=['cat', 'dog']."
+        f"The classes of task '{task}' are {quoted(dict(given))}, of which neither keys nor "
+        f"values are the outputs 0 to {len(given) - 1}. Give the names in output order, for "
+        "instance classes=['cat', 'dog']."
     )

@@ -43,8 +43,8 @@ class ChangedSetting(ValueError):
             what = f"The interrupted run of task '{task}'"
             where, unit = "'checkpoint.npz'", "the task"
         super().__init__(
-            f"{what} in '{directory}' had {name}={quoted(repr(before))}, this one has {name}={quoted(repr(now))}. Repeat "
-            f"the old settings to continue it, delete {where} to start {unit} again, or take a new "
+            f"{what} in '{directory}' had {name}={quoted(repr(before))}, this one has "
+            f"{name}={quoted(repr(now))}. Repeat the old settings to continue it, delete {where} to start {unit} again, or take a new "
             "directory."
         )
 

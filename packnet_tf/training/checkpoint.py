@@ -84,5 +84,6 @@ def load(path: pathlib.Path) -> tuple[dict[str, Any], list[np.ndarray]]:
             ]
     except Exception as error:  # zipfile, json and NumPy raise different types
         raise ValueError(
-            f"'{path}' is damaged: {quoted(error)}. Delete it: the task it belongs to then starts again."
+            f"'{path}' is damaged: {quoted(error)}. Delete it: the task it belongs to "
+            "then starts again."
         ) from error
