@@ -6,6 +6,7 @@ cursor of a terminal or recolour it, and marks of writing direction would reorde
 
 import re
 from collections.abc import Iterable
+from typing import Any, TextIO
 
 MESSAGE = 1000  # characters of the longest message
 QUOTED = 400  # characters of the longest text that a message quotes
@@ -71,3 +72,29 @@ def listed(names: Iterable[object]) -> str:
     every = [f"'{shortened(printable(name), 60)}'" for name in names]
     more = len(every) - LISTED
     return ", ".join(every[:LISTED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+class EscapingStream:
+    r"""A stream of text for a terminal, with everything that is written to it made `printable`.
+
+    Args:
+        stream: the stream that gets the text.
+
+    Attributes:
+        plain: that stream, for the few who move the cursor themselves.
+        rich_proxied_file: the same; rich draws its bars there.
+
+    Example:
+        >>> print("cat\x1b[2J", file=EscapingStream(sys.stdout))
+        cat\x1b[2J
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.plain = self.rich_proxied_file = stream
+
+    def write(self, text: str) -> int:
+        self.plain.write(printable(text, keep="\n\t"))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.plain, name)

@@ -11,8 +11,7 @@ from typing import TypeVar
 
 import keras
 
-from packnet_tf.backend.keras_internals import all_layers, operation_of
-from packnet_tf.backend.limited import limited
+from packnet_tf.backend.keras_internals import all_layers, limited, operation_of
 from packnet_tf.packing.configs import changed, config_of, impossible
 from packnet_tf.packing.layers import (
     Packed,

@@ -7,8 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from packnet_tf.backend.keras_internals import all_layers, inner_layers, trained_variables
-from packnet_tf.backend.limited import limited
+from packnet_tf.backend.keras_internals import all_layers, inner_layers, limited, trained_variables
 from packnet_tf.packing import registry  # noqa: F401  registers the classes that files name
 from packnet_tf.packing.configs import changed, repair
 from packnet_tf.packing.layers import (

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from packnet_tf.backend.limited import at_most
+from packnet_tf.backend.keras_internals import at_most
 from packnet_tf.backend.text import listed
 from packnet_tf.normalization.statistics import fix_statistics
 from packnet_tf.packing import cloning

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from packnet_tf.backend.limited import limited
+from packnet_tf.backend.keras_internals import limited
 from packnet_tf.backend.text import quoted
 from packnet_tf.packing.cloning import finalize
 from packnet_tf.packing.configs import changed

@@ -19,7 +19,7 @@ import numpy as np
 from packnet_tf.backend.archives import CONFIG, check_keras_file
 from packnet_tf.backend.atomic import replacing
 from packnet_tf.backend.json_files import parse_json
-from packnet_tf.backend.limited import at_most
+from packnet_tf.backend.keras_internals import at_most
 from packnet_tf.backend.text import MESSAGE, listed, quoted, shortened
 from packnet_tf.backend.types import AnyPath
 from packnet_tf.packing.layers import Store

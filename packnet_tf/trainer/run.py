@@ -44,8 +44,8 @@ class ChangedSetting(ValueError):
             where, unit = "'checkpoint.npz'", "the task"
         super().__init__(
             f"{what} in '{directory}' had {name}={quoted(repr(before))}, this one has "
-            f"{name}={quoted(repr(now))}. Repeat the old settings to continue it, delete {where} to start {unit} again, or take a new "
-            "directory."
+            f"{name}={quoted(repr(now))}. Repeat the old settings to continue it, delete {where} "
+            f"to start {unit} again, or take a new directory."
         )
 
 
