@@ -40,9 +40,9 @@ def read_model(source: str):
         except Exception as error:  # Keras raises many classes
             raise ValueError(
                 f"Cannot read the trunk '{source}', which {_writer(path)} wrote, with Keras "
-                f"{keras.__version__}: {quoted(error)}\nLoad it with the Keras that wrote it, build "
-                "the same network in Keras 3, give that the weights (set_weights(get_weights())), "
-                "and save it as a .keras file."
+                f"{keras.__version__}: {quoted(error)}\nLoad it with the Keras that wrote it, "
+                "build the same network in Keras 3, give that the weights "
+                "(set_weights(get_weights())), and save it as a .keras file."
             ) from error
 
 
@@ -52,12 +52,12 @@ def _check(path: pathlib.Path) -> None:
     Raises:
         ValueError: the message says why.
     """
-    from packnet_tf.backend.archives import check_hdf5, check_keras_file
+    from packnet_tf.backend.archives import EXPANSION, check_hdf5, check_keras_file
 
     if zipfile.is_zipfile(path):
         check_keras_file(path)
     else:
-        check_hdf5(path, path.stat().st_size)
+        check_hdf5(path, EXPANSION * path.stat().st_size)
 
 
 def _writer(path: pathlib.Path) -> str:

@@ -64,12 +64,19 @@ def as_json(value: Mapping[str, Any], what: str) -> dict[str, Any]:
     found = {}
     for key, entry in value.items():
         try:
-            # Not as deep as what is read, since the dict will be a part of a larger one.
-            found[str(key)] = parse_json(json.dumps(entry), deepest=DEPTH // 2)
+            text = json.dumps(entry)
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(
                 f"{what} cannot be saved: {quoted(repr(key))} is {quoted(repr(entry))}, and JSON "
                 "has numbers, strings, lists and dicts. Write float(x) for a number of NumPy."
+            ) from error
+        try:
+            # Not as deep as what is read, since the dict will be a part of a larger one.
+            found[str(key)] = parse_json(text, deepest=DEPTH // 2)
+        except ValueError as error:
+            raise ValueError(
+                f"{what} cannot be saved: of {quoted(repr(key))}, {error}. Write it to a file, and "
+                "the name of that file here."
             ) from error
     return found
 

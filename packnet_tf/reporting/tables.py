@@ -42,9 +42,10 @@ def html_table(
 
     def line(row: Sequence[str], tag: str, weight: str = "normal") -> str:
         sides = ["left"] + ["right"] * (len(row) - 1)
+        texts = [html.escape(printable(cell)) for cell in row]
         cells = [
-            f'<{tag} style="text-align: {side}; font-weight: {weight}">{html.escape(printable(cell))}</{tag}>'
-            for cell, side in zip(row, sides, strict=True)
+            f'<{tag} style="text-align: {side}; font-weight: {weight}">{text}</{tag}>'
+            for text, side in zip(texts, sides, strict=True)
         ]
         return f"<tr>{''.join(cells)}</tr>"
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from packnet_tf.backend.keras_internals import at_most
-from packnet_tf.backend.text import listed
+from packnet_tf.backend.text import shortened
 from packnet_tf.normalization.statistics import fix_statistics
 from packnet_tf.packing import cloning
 from packnet_tf.packing.policy import Policy
@@ -39,7 +39,7 @@ class Pack:
 
     def __repr__(self) -> str:
         state = self.state
-        tasks = f"tasks {listed(state.tasks)}" if state.tasks else "no tasks yet"
+        tasks = f"tasks {shortened(', '.join(state.tasks), 200)}" if state.tasks else "no tasks yet"
         if state.open is not None:
             tasks += f"; task {state.open.name} open ({state.open.phase.name.lower()})"
         return f"<PackNet of trunk '{state.trunk.name}': {tasks}>"
