@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from absl import flags
 
 from packnet_tf.apps.help import describe
+from packnet_tf.backend.text import shortened
 
 HELP_FLAGS = ("--help", "-help", "-h")
 INTERRUPTED = 130  # exit status after Ctrl-C
@@ -87,10 +88,10 @@ def check_complete(module, rest: list[str]) -> None:
 
 
 def _text_of(error: Exception) -> str:
-    """Returns what an error says; that of the system without its number."""
+    """Returns what an error says, not too long; that of the system without its number."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.strerror}: '{os.fsdecode(error.filename2 or error.filename)}'"
-    return str(error) or type(error).__name__
+    return shortened(str(error)) or type(error).__name__
 
 
 def _normalize_names(arguments: list[str], values: flags.FlagValues) -> list[str]:

@@ -1,5 +1,6 @@
 """The entry point of `packnet`, which finds the command and runs it."""
 
+import contextlib
 import difflib
 import importlib
 import signal
@@ -7,6 +8,7 @@ import sys
 
 import packnet_tf
 from packnet_tf.apps import cli
+from packnet_tf.backend.text import EscapingStream
 
 COMMANDS = {
     "demo": "pack three tasks of handwritten digits, export and check them",
@@ -47,9 +49,11 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     if argv is None:  # on SIGTERM, end as after Ctrl-C, child processes included
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    out, err = EscapingStream(sys.stdout), EscapingStream(sys.stderr)
     try:
-        status = _dispatch(argv)
-        sys.stdout.flush()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = _dispatch(argv)
+            sys.stdout.flush()
     except BrokenPipeError:
         if not cli.reader_is_gone():
             raise

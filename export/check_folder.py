@@ -1,7 +1,6 @@
 """`verify`: checks a folder of exported files against its pack."""
 
 import dataclasses
-import json
 import math
 import pathlib
 from collections.abc import Callable, Mapping
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
+from packnet_tf.backend.text import listed, quoted
 from packnet_tf.backend.types import AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
 from packnet_tf.export.bundle.calibrated import shared_kernels
@@ -19,7 +19,7 @@ from packnet_tf.export.bundle.stored import decode, encode, precisions_of, seen_
 from packnet_tf.export.graph.constants import calculated_constants, digest
 from packnet_tf.export.options import LIMITS, ExportOptions
 from packnet_tf.export.runtime.batches import check_by_task
-from packnet_tf.export.runtime.session import session
+from packnet_tf.export.runtime.session import class_names, session
 from packnet_tf.export.task_graph import TaskGraph, described
 from packnet_tf.net import PackNet
 
@@ -147,7 +147,7 @@ def _check(
 
     task, path = entry["task"], directory / entry["file"]
     if task not in net.tasks:
-        known = ", ".join(map(repr, net.tasks)) or "none"
+        known = listed(net.tasks) or "none"
         verdict.problems.append(f"the pack has no task '{task}'; its tasks: {known}")
         return
     try:
@@ -155,30 +155,37 @@ def _check(
         proto = onnx.load(str(path), load_external_data=False)
         onnx_session = session(path)
     except Exception as error:  # protobuf, onnx and onnxruntime share no base class
-        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        verdict.problems.append(f"it is no model that can be loaded: {text}")
+        verdict.problems.append(f"it is no model that can be loaded: {quoted(error)}")
         return
     facts = {prop.key: prop.value for prop in proto.metadata_props}
     opsets = {used.domain: used.version for used in proto.opset_import}
     says = {
         **described(proto),
         "task": facts.get("task"),
-        "number": int(facts.get("task_number", 0)),
+        "number": int(number) if (number := facts.get("task_number", "0")).isdecimal() else number,
         "opset": opsets.get(""),
     }
     ours = {"task": task, "number": net.tasks.index(task) + 1, "opset": entry["opset"]}
     for key in ("inputs", "outputs"):
         ours[key] = entry[key]
     verdict.problems += [
-        f"its {key}: {says[key]}; expected {ours[key]}" for key in says if says[key] != ours[key]
+        f"its {key}: {quoted(says[key])}; expected {quoted(ours[key])}"
+        for key in says
+        if says[key] != ours[key]
     ]
-    named = json.loads(facts["classes"]) if "classes" in facts else None
+    try:
+        named = class_names(facts, path)
+    except ValueError as error:
+        verdict.problems.append(str(error))
+        return
     for where, classes in {
         "its classes": named,
         "the manifest's classes": entry["classes"],
     }.items():
         if classes != (net.classes(task) or None):
-            verdict.problems.append(f"{where}: {classes}; the pack's are {net.classes(task)}")
+            verdict.problems.append(
+                f"{where}: {quoted(classes)}; the pack's are {quoted(net.classes(task))}"
+            )
     if verdict.problems:
         return
     options = ExportOptions(**entry["options"])
@@ -204,7 +211,7 @@ def _check(
         verdict.problems.append(str(error))
         return
     except Exception as error:  # onnxruntime's exception classes are not public
-        verdict.problems.append(f"it does not take what the pack does: {error}")
+        verdict.problems.append(f"it does not take what the pack does: {quoted(error)}")
         return
     verdict.relative_difference, verdict.compared_inputs = found.relative, found.samples
     allowed = tolerance

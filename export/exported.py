@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from packnet_tf.backend.text import printable
 from packnet_tf.export.options import LIMITS
 from packnet_tf.reporting.tables import AsTable, Table, count_bytes
 
@@ -86,9 +87,9 @@ def say_written(entry: Mapping[str, Any], verbose: bool) -> None:
     if "task" in entry:
         difference = entry["relative_difference"]
         facts = [f"task '{entry['task']}'", *facts, f"differs from Keras by {difference:.1e}"]
-    print(f"{entry['file']}: {', '.join(facts)}", flush=True)
+    print(printable(f"{entry['file']}: {', '.join(facts)}"), flush=True)
     for other in entry.get("external", []):
-        print(f"{other['file']}: {count_bytes(other['bytes'])}", flush=True)
+        print(printable(f"{other['file']}: {count_bytes(other['bytes'])}"), flush=True)
 
 
 def _remedy(task: dict) -> str:

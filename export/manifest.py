@@ -7,6 +7,8 @@ import pathlib
 from collections.abc import Iterable
 
 import packnet_tf
+from packnet_tf.backend.json_files import parse_json
+from packnet_tf.backend.text import quoted
 from packnet_tf.backend.types import AnyPath
 from packnet_tf.export.files import remove_leftovers, sha256
 
@@ -55,12 +57,12 @@ def read(directory: AnyPath) -> dict:
     if not path.exists():
         return empty(FILES)
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(path.read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
             raise ValueError(f"format {manifest['format']}, expected {FORMAT}")
         _check(manifest)
     except (ValueError, KeyError, TypeError) as error:
-        text = f"it lacks {error}" if isinstance(error, KeyError) else error
+        text = f"it lacks {error}" if isinstance(error, KeyError) else quoted(error)
         raise ValueError(
             f"'{path}' is not a manifest of exported tasks ({text}). Remove it, and export again."
         ) from error

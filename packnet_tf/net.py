@@ -8,6 +8,7 @@ import numpy as np
 from keras.ops import convert_to_numpy
 
 from packnet_tf.adoption.adopt import Adoption, adopt
+from packnet_tf.backend.text import quoted
 from packnet_tf.backend.types import AnyData, AnyPath
 from packnet_tf.packing import cloning
 from packnet_tf.packing.policy import Policy, own_weights
@@ -150,7 +151,7 @@ class PackNet(StoredPack):
             except ValueError as error:
                 raise ValueError(
                     f"Cannot add task '{name}': its head does not fit the trunk, whose outputs "
-                    f"have shape {self.state.trunk.output_shape}: {error}"
+                    f"have shape {self.state.trunk.output_shape}: {quoted(error)}"
                 ) from error
         check_class_count(name, classes, model)
         state = self.state.with_last(record).with_weights_of(model.trunk)

@@ -40,6 +40,7 @@ from packnet_tf.apps.device.labelled import (
 from packnet_tf.apps.device.sessions import open_file
 from packnet_tf.apps.device.timing import Timing, measure
 from packnet_tf.apps.device.weight_files import weight_files
+from packnet_tf.backend.text import listed
 from packnet_tf.export.runtime.task_session import tasks_in
 from packnet_tf.reporting.tables import count_bytes, text_table
 
@@ -163,9 +164,7 @@ def opened(paths: Sequence[str], tasks: Sequence[str] | None, provider: str) -> 
     known = [file.task for file in files]
     unknown = sorted({*(tasks or ())} - {*known})
     if unknown:
-        raise ValueError(
-            f"No file is of the task '{unknown[0]}'; their tasks are {', '.join(known)}."
-        )
+        raise ValueError(f"No file is of the task '{unknown[0]}'; their tasks are {listed(known)}.")
     return [file for file in files if not tasks or file.task in tasks]
 
 

@@ -1,6 +1,5 @@
 """Classifies images with an exported task. Imports neither Keras nor TensorFlow."""
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ from packnet_tf.apps import cli
 from packnet_tf.apps.device.sessions import Session, open_file
 from packnet_tf.apps.images.pixels import read_image, read_whole_image
 from packnet_tf.export.graph.outputs import softmax
-from packnet_tf.export.runtime.session import provider_name
+from packnet_tf.export.runtime.session import class_names, provider_name
 
 TOP = ["top_classes", "top_probabilities"]
 _DTYPES = {
@@ -143,7 +142,7 @@ class Classifier(ImageModel):
         super().__init__(path, opened, pixel_range, image_size)
         self.task = self.facts.get("task", "?")
         self.precision = self.facts.get("precision")
-        self.classes = json.loads(self.facts["classes"]) if "classes" in self.facts else None
+        self.classes = class_names(self.facts, path)
         if self.classes is not None:
             if self.count not in (None, len(self.classes)):
                 raise ValueError(

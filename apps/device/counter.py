@@ -25,9 +25,14 @@ def _counted(items: Iterable, total: int, of: str) -> Iterator:
         for done, item in enumerate(items):
             now = time.monotonic()
             if now - began >= PATIENCE and now - last >= 0.1:
-                print(f"\r{done} of {total} {of} ", end="", file=sys.stderr, flush=True)
+                _say(f"\r{done} of {total} {of} ")
                 last = now
             yield item
     finally:
         if last > began:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)  # clears the line
+            _say("\r\x1b[K")  # clears the line
+
+
+def _say(text: str) -> None:
+    # Commands escape what would move the cursor.
+    print(text, end="", file=getattr(sys.stderr, "plain", sys.stderr), flush=True)

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 from packnet_tf.apps.device.sessions import COPY
+from packnet_tf.backend.text import listed
 from packnet_tf.export import manifest as manifests
 
 
@@ -39,7 +40,7 @@ def exported_files(path: str, tasks: Sequence[str] | None = None) -> list[str]:
     known = [entry["task"] for entry in entries]
     unknown = sorted({*(tasks or ())} - {*known})
     if unknown:
-        raise ValueError(f"'{path}' has no task '{unknown[0]}'; it has {', '.join(known)}.")
+        raise ValueError(f"'{path}' has no task '{unknown[0]}'; it has {listed(known)}.")
     chosen = [entry for entry in entries if not tasks or entry["task"] in tasks]
     check_files(folder, chosen)
     return [os.fspath(folder / entry["file"]) for entry in chosen]

@@ -8,6 +8,7 @@ from absl import flags
 
 from packnet_tf.apps import cli
 from packnet_tf.apps.images.listing import LAYOUT, classes_in, composed, split_folders, split_named
+from packnet_tf.backend.text import listed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ def labelled_images(
         classes = list(found)
         if count not in (None, len(found)):
             raise ValueError(
-                f"'{folder}' has {len(found)} class folders ({', '.join(found)}), and the task has "
+                f"'{folder}' has {len(found)} class folders ({listed(found)}), and the task has "
                 f"{count} classes without names. Expected one folder per class, sorted as in "
                 "training."
             )
@@ -114,13 +115,12 @@ def folders_by_task(flag: str, given: Sequence[str], tasks: Sequence[str]) -> di
             task, folder = tasks[0], entry
         elif not colon:
             raise cli.UsageError(
-                f"{flag}={entry} does not say which of the tasks {', '.join(tasks)} it is for. "
+                f"{flag}={entry} does not say which of the tasks {listed(tasks)} it is for. "
                 f"Write {flag}=TASK:{entry}"
             )
         if task not in tasks:
             raise cli.UsageError(
-                f"{flag} names the task '{task}'; the tasks that give classes are "
-                f"{', '.join(tasks)}"
+                f"{flag} names the task '{task}'; the tasks that give classes are {listed(tasks)}"
             )
         if not folder:
             raise cli.UsageError(f"{flag}={entry} names no folder. Write {flag}={task}:FOLDER")
@@ -164,9 +164,9 @@ def _check_names(
         said += [f"has {_quoted(unknown)}, which the task does not know"] * bool(unknown)
         raise ValueError(
             f"'{folder}' {' and '.join(said)}. Expected one folder per class of the task: "
-            f"{', '.join(classes)}."
+            f"{listed(classes)}."
         )
 
 
 def _quoted(names: Sequence[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
+    return listed(names)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 
 from packnet_tf.apps import cli
 from packnet_tf.apps.device.weight_files import changed_weights, weight_files
+from packnet_tf.backend.text import quoted
 from packnet_tf.export.runtime.session import ProviderError, session
 from packnet_tf.export.runtime.task_session import TaskSession, check_task, tasks_in
 
@@ -71,9 +72,9 @@ def open_file(path: str, provider: str = "cpu"):
         if beside:
             files = " or ".join(f"'{file}'" for file in beside)
             raise ValueError(
-                f"'{path}' has weights in {files}, which does not fit: {error}. {COPY}"
+                f"'{path}' has weights in {files}, which does not fit: {quoted(error)}. {COPY}"
             ) from error
         raise ValueError(
-            f"'{path}' is not a model that onnxruntime can read: {error}. Write it again with "
-            "packnet export."
+            f"'{path}' is not a model that onnxruntime can read: {quoted(error)}. Write it "
+            "again with packnet export."
         ) from error

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from packnet_tf.apps.images.listing import LAYOUT, Classes, classes_in, split_folders
 from packnet_tf.apps.images.pixels import read_image
+from packnet_tf.backend.text import listed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +156,7 @@ def _check_classes(found: Classes, classes: list[str]) -> None:
         where = "that 'train' has" if missing else "that 'train' lacks"
         raise ValueError(
             f"'{found.folder}' {what} {where}. Every split needs the same class folders: "
-            f"{', '.join(classes)}."
+            f"{listed(classes)}."
         )
     if not present:
         raise ValueError(f"'{found.folder}' has no images. {' '.join([LAYOUT, *found.notes])}")

@@ -7,6 +7,8 @@ import shutil
 import tempfile
 import zipfile
 
+from packnet_tf.backend.text import quoted
+
 SUFFIXES = (".keras", ".h5", ".hdf5")
 HDF5 = b"\x89HDF"  # the first bytes of an HDF5 file
 
@@ -33,15 +35,29 @@ def read_model(source: str):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             path = pathlib.Path(shutil.copy(path, pathlib.Path(folder) / "trunk.h5"))
         try:
+            _check(path)
             return keras.saving.load_model(path, compile=False)
         except Exception as error:  # Keras raises many classes
-            text = (str(error) or type(error).__name__).split("\n")[0]
             raise ValueError(
                 f"Cannot read the trunk '{source}', which {_writer(path)} wrote, with Keras "
-                f"{keras.__version__}: {text[:200]}\nLoad it with the Keras that wrote it, build "
-                "the same network in Keras 3, give that the weights (set_weights(get_weights())), "
-                "and save it as a .keras file."
+                f"{keras.__version__}: {quoted(error)}\nLoad it with the Keras that wrote it, "
+                "build the same network in Keras 3, give that the weights "
+                "(set_weights(get_weights())), and save it as a .keras file."
             ) from error
+
+
+def _check(path: pathlib.Path) -> None:
+    """Refuses a file that would become much larger in memory.
+
+    Raises:
+        ValueError: the message says why.
+    """
+    from packnet_tf.backend.archives import EXPANSION, check_hdf5, check_keras_file
+
+    if zipfile.is_zipfile(path):
+        check_keras_file(path)
+    else:
+        check_hdf5(path, EXPANSION * path.stat().st_size)
 
 
 def _writer(path: pathlib.Path) -> str:

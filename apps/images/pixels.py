@@ -3,11 +3,16 @@
 Uses Pillow and NumPy only, so that `packnet predict` needs no Keras.
 """
 
+import math
+import os
 from collections.abc import Callable
 
 import numpy as np
 
 from packnet_tf.apps import cli
+from packnet_tf.backend.text import quoted
+
+PIXELS_PER_BYTE = 20  # of the largest pictures
 
 
 def read_image(path, height: int, width: int, channels: int) -> np.ndarray:
@@ -77,6 +82,7 @@ def _read(path, channels: int, resized: Callable) -> np.ndarray:
 
     try:
         with Image.open(path) as image:
+            _refuse_bomb(image.size, os.path.getsize(path), Image.MAX_IMAGE_PIXELS)
             upright = _in_bytes(_upright(image), image.format)
             image = upright.convert("RGB" if channels == 3 else "L")
             size = resized(image.size)
@@ -86,7 +92,23 @@ def _read(path, channels: int, resized: Callable) -> np.ndarray:
     except FileNotFoundError:
         raise
     except Exception as error:  # damaged files raise SyntaxError, ValueError, struct.error, ...
-        raise OSError(f"'{path}' is not a readable image: {error}") from error
+        raise OSError(f"'{path}' is not a readable image: {quoted(error)}") from error
+
+
+def _refuse_bomb(size: tuple[int, int], stored: int, most: int | None) -> None:
+    """Refuses a picture above Pillow's limit whose file is too small for so many pixels.
+
+    Pillow itself only warns up to twice its limit. Photographs take a byte for every few pixels.
+
+    Raises:
+        ValueError: the message says how many pixels the picture has.
+    """
+    pixels = math.prod(size)
+    if most is not None and pixels > max(most, PIXELS_PER_BYTE * stored):
+        raise ValueError(
+            f"it has {pixels:,} pixels in {stored:,} bytes, and pictures of more than {most:,} "
+            f"need a byte for {PIXELS_PER_BYTE}. Make it smaller, or leave it out."
+        )
 
 
 def _upright(image):

@@ -9,6 +9,7 @@ import packnet_tf
 from packnet_tf.apps.images.trunks import is_trained, load_trunk
 from packnet_tf.apps.packs.base import BASE, default_restart
 from packnet_tf.apps.packs.plan import Plan
+from packnet_tf.backend.text import listed
 from packnet_tf.export.graph.preprocessing import noted_range
 from packnet_tf.packing.cloning import computing_in
 
@@ -82,7 +83,7 @@ def _check_fits(net, plan: Plan) -> None:
     if plan.adopt not in ("auto", "none") and net.tasks and net.tasks[0] != plan.adopt:
         raise ValueError(
             f"--adopt={plan.adopt} makes the trunk the first task of a new pack, and "
-            f"'{plan.pack}' has the tasks {', '.join(net.tasks)}. Leave --adopt out, or make a new "
+            f"'{plan.pack}' has the tasks {listed(net.tasks)}. Leave --adopt out, or make a new "
             "pack."
         )
 

@@ -12,6 +12,7 @@ from packnet_tf.apps.images.folders import read_folder, readable_files
 from packnet_tf.apps.images.listing import images_in, split_folders
 from packnet_tf.apps.images.pipeline import Pipeline
 from packnet_tf.apps.packs.opening import check_shapes, pixel_range
+from packnet_tf.backend.text import listed
 from packnet_tf.export.api import classifying
 from packnet_tf.net import PackNet
 from packnet_tf.routing.router import TaskRouter
@@ -146,8 +147,8 @@ def noted_files(facts: dict, classes: list[str] | None) -> dict[str, list[tuple[
     folder = read_folder(directory, **given)
     if folder.classes != classes:
         raise ValueError(
-            f"'{directory}' has the classes {', '.join(folder.classes)}, and the task "
-            f"{', '.join(classes or ['none'])}."
+            f"'{directory}' has the classes {listed(folder.classes)}, and the task "
+            f"{listed(classes or ['none'])}."
         )
     return folder.files
 

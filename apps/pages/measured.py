@@ -20,6 +20,7 @@ from packnet_tf.apps.device.sessions import sessions_of
 from packnet_tf.apps.packs.opening import pixel_range
 from packnet_tf.apps.packs.task_images import held_out_images, noted_folder
 from packnet_tf.apps.pages.pack_classifier import PackClassifier
+from packnet_tf.backend.text import listed
 from packnet_tf.export.api import classifying
 from packnet_tf.net import PackNet
 
@@ -109,7 +110,7 @@ def _classifiers(net: PackNet, pack: str, model: str) -> list[Classifier]:
             raise
     for each in found:
         if each.task not in net.tasks:
-            what = f"the task '{each.task}', and '{pack}' has {', '.join(net.tasks)}"
+            what = f"the task '{each.task}', and '{pack}' has {listed(net.tasks)}"
         elif each.classes != net.classes(each.task):
             what = f"other classes of '{each.task}' than '{pack}'"
         else:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import jinja2
 
 from packnet_tf.backend.atomic import replacing
+from packnet_tf.backend.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,11 +82,19 @@ def jpeg(image: "np.ndarray") -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
+def _visible(value: object) -> object:
+    """Escapes control characters in the names and sentences that a template shows."""
+    if isinstance(value, str) and not hasattr(value, "__html__"):
+        return printable(value, keep="\n\t")
+    return value
+
+
 @functools.cache
 def _environment() -> jinja2.Environment:
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates"),
         autoescape=True,
+        finalize=_visible,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

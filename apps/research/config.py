@@ -17,8 +17,10 @@ from packnet_tf.apps.research.definition import (
 )
 from packnet_tf.apps.research.settings import Settings, Trunk
 from packnet_tf.apps.settings import check, check_names
-from packnet_tf.tasks.integrity.names import check_usable
+from packnet_tf.backend.text import quoted
+from packnet_tf.tasks.integrity.names import check_portable
 
+LARGEST = 100_000  # bytes of a file, and parts of what it describes
 TOP = ("trunk", "image_size", "tasks", "orders", "seeds", "settings", "methods", "published_errors")
 
 
@@ -52,9 +54,31 @@ def read_comparison(path, data=None) -> Comparison:
 
 def _read(path: pathlib.Path):
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"'{path}' is not a readable YAML file: {error}") from error
+        size = path.stat().st_size
+        if size > LARGEST:
+            raise ValueError(f"it has {size:,} bytes, and comparisons have at most {LARGEST:,}")
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if _size_of(content, {}) > LARGEST:
+            raise ValueError("its aliases repeat more than a comparison can hold")
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(f"'{path}' is not a readable YAML file: {quoted(error)}") from error
+    return content
+
+
+def _size_of(value, known: dict[int, int]) -> int:
+    """Counts the parts of a value, those of an alias wherever it stands.
+
+    Args:
+        value: what YAML describes; a value that contains itself is refused.
+        known: the numbers of lists and dicts that are counted, by their `id`.
+    """
+    if not isinstance(value, (list, dict)):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = LARGEST + 1  # while it is counted: it would contain itself
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size_of(part, known) for part in parts)
+    return known[id(value)]
 
 
 def _merge_base(content: Mapping, paths: list[pathlib.Path]) -> dict:
@@ -131,7 +155,7 @@ def _tasks(given, data: pathlib.Path) -> dict[str, tuple[str, dict]]:
         )
     tasks = {}
     for name, entry in given.items():
-        check_usable(str(name))
+        check_portable(str(name))
         entry = {"data": entry} if isinstance(entry, str) else dict(entry or {})
         folder = data / entry.pop("data", str(name))
         tasks[str(name)] = (str(folder), check(entry, f"task '{name}'", Settings))

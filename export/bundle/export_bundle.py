@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from packnet_tf.backend.text import listed
 from packnet_tf.backend.types import AnyData, AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
 from packnet_tf.export.api import check_data, chosen, per_task
@@ -174,8 +175,8 @@ def _read_earlier(
     packed = [task["task"] for task in manifest["tasks"]]
     if tuple(packed) != net.tasks[: len(packed)]:
         raise ValueError(
-            f"The bundle '{bundle}' has the tasks {', '.join(packed)}, and the pack begins with "
-            f"{', '.join(net.tasks[: len(packed)])}. Update from a bundle of this pack, or leave "
+            f"The bundle '{bundle}' has the tasks {listed(packed)}, and the pack begins with "
+            f"{listed(net.tasks[: len(packed)])}. Update from a bundle of this pack, or leave "
             "update_from out."
         )
     for entry in manifest["tasks"]:

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from packnet_tf.backend.datasets import check_ends
+from packnet_tf.backend.text import listed
 from packnet_tf.backend.types import AnyData, Tensors
 
 BATCH = 32
@@ -168,10 +169,10 @@ def check_by_task(what: str, data: AnyData, tasks: Iterable[str], example: str) 
     if data is None or (isinstance(data, Mapping) and set(data) <= set(known)):
         return
     if isinstance(data, Mapping):
-        found = f"has {', '.join(map(repr, sorted(set(data) - set(known))))}, which is no task"
+        found = f"has {listed(sorted(set(data) - set(known)))}, which is no task"
     else:
         found = f"is {type(data).__name__}"
     raise ValueError(
         f"{what} is a dict by task name, and it {found}. The tasks are "
-        f"{', '.join(map(repr, known))}; write {what}={{{known[0]!r}: {example}}}."
+        f"{listed(known)}; write {what}={{{known[0]!r}: {example}}}."
     )

@@ -5,8 +5,11 @@ import functools
 import importlib.metadata
 import os
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from packnet_tf.backend.json_files import parse_json
+from packnet_tf.backend.text import quoted
 from packnet_tf.backend.types import AnyPath
 
 if TYPE_CHECKING:
@@ -64,6 +67,30 @@ def optimize(path: AnyPath, target: AnyPath) -> None:
     options.optimized_model_filepath = os.fspath(target)
     options.add_session_config_entry("session.save_model_format", "ORT")
     onnxruntime.InferenceSession(os.fspath(path), options, providers=[CPU])
+
+
+def class_names(facts: Mapping[str, str], path: AnyPath) -> list[str] | None:
+    """Returns the names of classes in the metadata of a file; None if it has none.
+
+    Args:
+        facts: the metadata.
+        path: the file, for the message.
+
+    Raises:
+        ValueError: they are damaged.
+    """
+    if "classes" not in facts:
+        return None
+    try:
+        found = parse_json(facts["classes"])
+        if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+            raise ValueError(f"they are {quoted(found)}")
+    except ValueError as error:
+        raise ValueError(
+            f"'{path}' has damaged metadata: its classes are no list of names ({quoted(error)}). "
+            "Write it again with packnet export."
+        ) from error
+    return found
 
 
 def session(path: AnyPath, provider: str = "cpu", threads: int = 0) -> "InferenceSession":

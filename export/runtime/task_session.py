@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from packnet_tf.backend.json_files import parse_json
+from packnet_tf.backend.text import listed
+
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
@@ -29,7 +32,7 @@ def check_task(task: str, known: Iterable[str], file: str = "The file") -> None:
         ValueError: it is not among the known tasks; the message names them.
     """
     if task not in known:
-        raise ValueError(f"{file} has no task '{task}'; it has {', '.join(known)}.")
+        raise ValueError(f"{file} has no task '{task}'; it has {listed(known)}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +122,7 @@ def _described(session: "InferenceSession") -> dict[str, dict]:
     """Returns what the metadata say of each task; empty if they are not of a multitask file."""
     facts = session.get_modelmeta().custom_metadata_map
     try:
-        found = json.loads(facts.get(TASKS_INPUT, "{}"))
+        found = parse_json(facts.get(TASKS_INPUT, "{}"))
     except ValueError:
         return {}
     # Other programs may have written metadata of this name.

@@ -16,6 +16,7 @@ import keras
 
 from packnet_tf.adoption.matching import match
 from packnet_tf.backend.datasets import check_ends
+from packnet_tf.backend.text import listed
 from packnet_tf.backend.types import AnyData
 from packnet_tf.packing import cloning
 from packnet_tf.packing.policy import own_weights
@@ -169,7 +170,7 @@ def check_first(name: str, tasks: Sequence[str]) -> None:
     if tasks:
         raise RuntimeError(
             f"Cannot adopt task '{name}': a pretrained trunk is adopted as the first task, and the "
-            f"pack has {', '.join(map(repr, tasks))}. Make a new pack, net = packnet_tf.PackNet("
+            f"pack has {listed(tasks)}. Make a new pack, net = packnet_tf.PackNet("
             f"trunk), call net.adopt('{name}', prune_ratio), then add the others."
         )
 

@@ -3,16 +3,29 @@
 All of them are in this file. Check it against each new version of Keras.
 """
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+import contextlib
+import contextvars
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import keras
+import numpy as np
+from keras.src.backend.common import global_state
 
 from packnet_tf.backend.types import Tensor, Tensors
 
 if TYPE_CHECKING:
     from keras.src.ops.node import Node
     from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
+
+SMALL = 2**24  # bytes that a network may always have: other checks say what does not fit there
+_WAITING = "uninitialized_variables"
+_LIMIT: contextvars.ContextVar[tuple[int, str] | None] = contextvars.ContextVar(
+    "limit", default=None
+)
+
+Built = TypeVar("Built")
 
 
 def all_layers(layer: keras.Layer, include_self: bool = True) -> list[keras.Layer]:
@@ -208,3 +221,81 @@ def py_dataset_adapter(data: keras.utils.PyDataset) -> "PyDatasetAdapter":
     from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
     return PyDatasetAdapter(data)
+
+
+@contextlib.contextmanager
+def at_most(size: int, what: str) -> Iterator[None]:
+    """Limits the networks that `limited` builds in the block.
+
+    Args:
+        size: how many bytes of weights the file has for them.
+        what: their description, for the message.
+    """
+    token = _LIMIT.set((size, what))
+    try:
+        yield
+    finally:
+        _LIMIT.reset(token)
+
+
+def limited(build: Callable[[], Built]) -> Built:
+    """Builds layers within the limit of `at_most`; without a limit, it only calls `build`.
+
+    Args:
+        build: returns the layers, or what they return. It is called a second time if a layer
+            creates variables from arrays, which no configuration holds.
+
+    Raises:
+        ValueError: their variables take more memory than the limit. They then have no values.
+    """
+    found = _LIMIT.get()
+    if found is None:
+        return build()
+    limit, what = found
+    # A short configuration can ask for a terabyte. Here, Keras creates variables without values.
+    scope = keras.StatelessScope(initialize_variables=False)
+    outer = _drop_waiting()
+    try:
+        with scope:
+            built = build()
+        size = sum(map(_bytes_of, _waiting()))
+        if size > max(SMALL, limit):
+            raise ValueError(
+                f"{what} needs weights of {size:,} bytes, and the file has {limit:,}. Restore the "
+                "pack from a backup."
+            )
+    except ValueError as error:
+        _drop_waiting()
+        if "stateless scope" not in str(error):
+            raise
+        return build()
+    except BaseException:
+        _drop_waiting()
+        raise
+    _give_values(scope, outer)
+    return built
+
+
+def _bytes_of(variable: keras.Variable) -> int:
+    return math.prod(variable.shape) * np.dtype(variable.dtype).itemsize
+
+
+def _waiting() -> list[keras.Variable]:
+    """Returns the variables that were created in a `keras.StatelessScope` and have no values."""
+    return global_state.get_global_attribute(_WAITING) or []
+
+
+def _drop_waiting() -> list[keras.Variable]:
+    dropped = _waiting()
+    global_state.set_global_attribute(_WAITING, [])
+    return dropped
+
+
+def _give_values(scope: keras.StatelessScope, others: list[keras.Variable]) -> None:
+    """Gives waiting variables the values that they would have without the scope; `others` wait."""
+    for variable in _drop_waiting():
+        variable._deferred_initialize()
+        assigned = scope.get_current_value(variable)
+        if assigned is not None:
+            variable.assign(assigned)
+    global_state.set_global_attribute(_WAITING, others)

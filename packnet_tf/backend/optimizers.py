@@ -12,6 +12,7 @@ from packnet_tf.backend.keras_internals import (
     squared_gradients,
     steps_counter,
 )
+from packnet_tf.backend.text import quoted
 
 
 def reset_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
@@ -47,8 +48,8 @@ def check_resettable(optimizer: keras.optimizers.Optimizer) -> None:
     except Exception as error:  # Keras raises many types
         raise ValueError(
             f"Retraining begins with a fresh optimizer, and Keras cannot make this "
-            f"{type(optimizer).__name__} anew from its get_config(): {error} Give its learning "
-            "rate as a number, or as a LearningRateSchedule that has get_config() and is "
+            f"{type(optimizer).__name__} anew from its get_config(): {quoted(error)} Give its "
+            "learning rate as a number, or as a LearningRateSchedule that has get_config() and is "
             "registered with @keras.saving.register_keras_serializable(); the same holds for an "
             "optimizer of your own."
         ) from error

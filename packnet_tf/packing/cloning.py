@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import keras
 
-from packnet_tf.backend.keras_internals import all_layers, operation_of
+from packnet_tf.backend.keras_internals import all_layers, limited, operation_of
 from packnet_tf.packing.configs import changed, config_of, impossible
 from packnet_tf.packing.layers import (
     Packed,
@@ -161,10 +161,15 @@ def attach(
     own = copy_layer(head)
     if own.name in {trunk.name, *(tensor.name for tensor in keras.tree.flatten(inputs))}:
         own.name = f"{name}_head"
-    model = model_class(inputs, own(trunk(inputs)), name=name)
+    outputs = limited(lambda: own(trunk(inputs))) if _of_keras(own) else own(trunk(inputs))
+    model = model_class(inputs, outputs, name=name)
     if head.built:
         _copy_all(_layer_pairs(head, own))
     return model, own
+
+
+def _of_keras(layer: keras.Layer) -> bool:
+    return all(type(part).__module__.startswith("keras.") for part in all_layers(layer))
 
 
 def finalize(layer: keras.Layer) -> None:

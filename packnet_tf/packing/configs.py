@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from packnet_tf.backend.text import quoted
+
 
 def config_of(layer: keras.Layer) -> dict:
     """Returns a layer's `get_config()` without arguments that its `__init__` does not take.
@@ -56,7 +58,7 @@ def impossible(layer: keras.Operation, error: Exception) -> TypeError:
     )
     return TypeError(
         f"Layer '{layer.name}' ({type(layer).__name__}) cannot be made from its get_config(), so "
-        f"it cannot be copied for another task. {remedy}: {error}"
+        f"it cannot be copied for another task. {remedy}: {quoted(error)}"
     )
 
 

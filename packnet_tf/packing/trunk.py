@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from packnet_tf.backend.keras_internals import all_layers, inner_layers, trained_variables
+from packnet_tf.backend.keras_internals import all_layers, inner_layers, limited, trained_variables
 from packnet_tf.packing import registry  # noqa: F401  registers the classes that files name
 from packnet_tf.packing.configs import changed, repair
 from packnet_tf.packing.layers import (
@@ -129,7 +129,8 @@ class PackedTrunk(keras.Model):
         packed, still = dict(config.pop("packed")), config.pop("still")
         if "task" in packed:  # files of format 5
             packed["sees"] = range(1, packed.pop("task") + 1)
-        trunk = super().from_config(config, custom_objects)
+        create = super().from_config
+        trunk = limited(lambda: create(changed(config, dict), custom_objects))
         layers = all_layers(trunk)
         restore_initializers(layers)
         trunk.pack_layers(**packed)

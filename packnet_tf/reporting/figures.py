@@ -9,6 +9,7 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
+from packnet_tf.backend.text import printable
 from packnet_tf.backend.types import AnyPath
 
 FONT = 10  # points
@@ -52,7 +53,7 @@ def text_width(texts: list[str], size: float = FONT) -> float:
 
 def as_text(name: str) -> str:
     """Returns a name as matplotlib draws it literally; a `$` would begin a formula."""
-    return name.replace("$", r"\$")
+    return printable(name, keep="\n").replace("$", r"\$")
 
 
 def shortened(name: str) -> str:

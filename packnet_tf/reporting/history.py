@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Iterable
 
 from packnet_tf.backend.atomic import replacing
+from packnet_tf.backend.json_files import parse_json
+from packnet_tf.backend.text import quoted
 from packnet_tf.reporting.tables import AsTable, Table
 
 MOMENTS = {"before the prune": "before_prune", "after it": "after_prune", "retrained": "retrained"}
@@ -45,11 +47,11 @@ class History(AsTable, dict):
             ValueError: the file is damaged.
         """
         try:
-            return cls(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else cls()
+            return cls(parse_json(path.read_text(encoding="utf-8"))) if path.exists() else cls()
         except (ValueError, TypeError) as error:  # not JSON, or JSON of another type
             raise ValueError(
-                f"'{path}' is damaged: {error}. Restore it from a backup, or delete it: the "
-                "measurements of packed tasks are then lost, but the tasks are not."
+                f"'{path}' is damaged: {quoted(error)}. Restore it from a backup, or delete it: "
+                "the measurements of packed tasks are then lost, but the tasks are not."
             ) from error
 
     def write(self, path: pathlib.Path) -> None:

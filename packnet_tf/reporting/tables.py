@@ -4,6 +4,8 @@ import dataclasses
 import html
 from collections.abc import Sequence
 
+from packnet_tf.backend.text import printable
+
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], total: int = 0) -> str:
     """Lays out a table: the first column left-aligned, the others right-aligned.
@@ -13,6 +15,7 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], total: int = 
         rows: rows of cells.
         total: number of rows at the end that are sums; a rule separates them.
     """
+    head, *rows = [[printable(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
 
     def line(row: Sequence[str]) -> str:
@@ -39,16 +42,17 @@ def html_table(
 
     def line(row: Sequence[str], tag: str, weight: str = "normal") -> str:
         sides = ["left"] + ["right"] * (len(row) - 1)
+        texts = [html.escape(printable(cell)) for cell in row]
         cells = [
-            f'<{tag} style="text-align: {side}; font-weight: {weight}">{html.escape(cell)}</{tag}>'
-            for cell, side in zip(row, sides, strict=True)
+            f'<{tag} style="text-align: {side}; font-weight: {weight}">{text}</{tag}>'
+            for text, side in zip(texts, sides, strict=True)
         ]
         return f"<tr>{''.join(cells)}</tr>"
 
     lines = [line(head, "th", "bold")]
     for place, row in enumerate(rows):
         lines.append(line(row, "td", "normal" if place < len(rows) - total else "bold"))
-    below = [f"<p>{html.escape(remark)}</p>" for remark in remarks]
+    below = [f"<p>{html.escape(printable(remark))}</p>" for remark in remarks]
     return "\n".join(["<table>", *lines, "</table>", *below])
 
 
@@ -70,7 +74,9 @@ class AsTable:
 
     def __str__(self) -> str:
         table = self._table()
-        return "\n".join([text_table(table.head, table.rows, table.total), *table.remarks])
+        return "\n".join(
+            [text_table(table.head, table.rows, table.total), *map(printable, table.remarks)]
+        )
 
     def _repr_html_(self) -> str:
         table = self._table()

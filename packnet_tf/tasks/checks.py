@@ -7,11 +7,12 @@ from typing import Any
 import keras
 
 from packnet_tf.backend.keras_internals import all_layers, has_graph
+from packnet_tf.backend.text import listed
 from packnet_tf.packing.layers import Packed, plain_class
 from packnet_tf.packing.policy import Policy
 from packnet_tf.packing.weight import MAX_TASKS, PackedWeight, is_finite
 from packnet_tf.reporting.capacity import Capacity
-from packnet_tf.tasks.integrity.names import check_usable
+from packnet_tf.tasks.integrity.names import check_portable
 from packnet_tf.tasks.records import TaskRecord
 from packnet_tf.tasks.task_model import TaskModel
 
@@ -60,11 +61,11 @@ def check_name(name: str, taken: Sequence[str]) -> None:
     Raises:
         ValueError: the name is taken or cannot be a file name.
     """
-    check_usable(name)
+    check_portable(name)
     if name in taken:
         raise ValueError(
             f"Cannot add task '{name}': the pack has a task of that name. Its tasks are "
-            f"{', '.join(map(repr, taken))}; choose another name."
+            f"{listed(taken)}; choose another name."
         )
 
 
@@ -166,7 +167,7 @@ def check_release(record: TaskRecord, records: Sequence[TaskRecord], open_task: 
         why = "tasks packed after it depend on its weights" if depend else "it is not the last one"
         names = depend or [task.name for task in later]
         raise ValueError(
-            f"Cannot release task '{record.name}': {why}: {', '.join(map(repr, names))}. Release "
+            f"Cannot release task '{record.name}': {why}: {listed(names)}. Release "
             f"those first, the last one first: net.release('{later[-1].name}')."
         )
     if open_task is not None:

@@ -1,5 +1,6 @@
 """`Pack`: the part of `PackNet` that reads a pack and never changes it."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from packnet_tf.backend.keras_internals import at_most
+from packnet_tf.backend.text import shortened
 from packnet_tf.normalization.statistics import fix_statistics
 from packnet_tf.packing import cloning
 from packnet_tf.packing.policy import Policy
@@ -36,7 +39,7 @@ class Pack:
 
     def __repr__(self) -> str:
         state = self.state
-        tasks = f"tasks {', '.join(state.tasks)}" if state.tasks else "no tasks yet"
+        tasks = f"tasks {shortened(', '.join(state.tasks), 200)}" if state.tasks else "no tasks yet"
         if state.open is not None:
             tasks += f"; task {state.open.name} open ({state.open.phase.name.lower()})"
         return f"<PackNet of trunk '{state.trunk.name}': {tasks}>"
@@ -330,9 +333,12 @@ class Pack:
     ) -> TaskModel:
         trunk = cloning.view_trunk(self.state.trunk, record.sees, frozen)
         self._freeze_inherited(trunk, record.statistics, share=record.number > 1 and not frozen)
-        model, own_head = cloning.attach(
-            trunk, head or record.head.layer, model_name(record.name), TaskModel
-        )
+        # Only a head of a file needs the limit: that of a new task is the user's own.
+        limit = at_most(record.head_bytes, f"The head of task '{record.name}'")
+        with contextlib.nullcontext() if head else limit:
+            model, own_head = cloning.attach(
+                trunk, head or record.head.layer, model_name(record.name), TaskModel
+            )
         # `self` is a PackNet, the one class of packs there is.
         model.belong_to(self, record, trunk, own_head)  # type: ignore[arg-type]
         return model

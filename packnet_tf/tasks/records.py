@@ -15,6 +15,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from packnet_tf.backend.keras_internals import limited
+from packnet_tf.backend.text import quoted
 from packnet_tf.packing.cloning import finalize
 from packnet_tf.packing.configs import changed
 from packnet_tf.packing.policy import own_weights
@@ -45,12 +47,14 @@ class Head:
     def layer(self) -> keras.layers.Layer:
         try:
             # A copy, because Keras pops models from the configuration.
-            return keras.saving.deserialize_keras_object(changed(self.config, dict))
+            return limited(
+                lambda: keras.saving.deserialize_keras_object(changed(self.config, dict))
+            )
         except Exception as error:  # Keras raises many types
             raise ValueError(
                 "A head cannot be made from its configuration. If it is a layer of your own, "
                 "register it (keras.saving.register_keras_serializable) before the pack is read; "
-                f"otherwise restore the pack from a backup. Keras says: {error}"
+                f"otherwise restore the pack from a backup. Keras says: {quoted(error)}"
             ) from error
 
     @functools.cached_property
@@ -178,8 +182,8 @@ class TaskRecord:
         described = [(list(variable.shape), str(variable.dtype)) for variable in head]
         if described != [(list(shape), dtype) for shape, dtype in self.head_weights]:
             raise ValueError(
-                f"The head of task '{self.name}' has the weights {described}, and the pack holds "
-                f"values for {self.head_weights}. Restore the pack from a backup."
+                f"The head of task '{self.name}' has the weights {quoted(described)}, and the pack "
+                f"holds values for {quoted(self.head_weights)}. Restore the pack from a backup."
             )
         own = [variable for _, variable in own_weights(model.trunk)]
         targets = [*(own[place] for place in self.own_places), *head]

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+from packnet_tf.backend.text import listed
+
 
 def seen_numbers(
     reuse: str | Sequence[str],
@@ -43,7 +45,7 @@ def seen_numbers(
                 f"tasks do not see it. Leave {name!r} out."
             )
         if name not in tasks:
-            known = ", ".join(map(repr, tasks)) or "none yet"
+            known = listed(tasks) or "none yet"
             raise ValueError(
                 f"reuse names {name!r}, which is not a committed task of the pack: {known}."
             )

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from packnet_tf.backend.optimizers import gradient_sizes
+from packnet_tf.backend.text import listed, quoted
 from packnet_tf.packing.policy import Policy, own_weights
 from packnet_tf.packing.trunk import PackedTrunk
 from packnet_tf.packing.weight import (
@@ -94,10 +95,12 @@ class PackState:
         for record in self.committed:
             if record.name == name:
                 return record
-        known = ", ".join(map(repr, self.tasks)) or "none yet"
+        known = listed(self.tasks) or "none yet"
         is_open = self.open is not None and self.open.name == name
         hint = " It is still open: call net.commit() first." if is_open else ""
-        raise ValueError(f"There is no committed task {name!r}.{hint} Committed tasks: {known}.")
+        raise ValueError(
+            f"There is no committed task {quoted(repr(name))}.{hint} Committed tasks: {known}."
+        )
 
     def need_open(self, verb: str) -> TaskRecord:
         """Returns the record of the open task.

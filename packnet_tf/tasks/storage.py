@@ -16,7 +16,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from packnet_tf.backend.archives import CONFIG, check_keras_file
 from packnet_tf.backend.atomic import replacing
+from packnet_tf.backend.json_files import parse_json
+from packnet_tf.backend.keras_internals import at_most
+from packnet_tf.backend.text import MESSAGE, listed, quoted, shortened
 from packnet_tf.backend.types import AnyPath
 from packnet_tf.packing.layers import Store
 from packnet_tf.packing.policy import Policy, own_weights
@@ -110,7 +114,7 @@ class Archive(keras.layers.Layer):
         tasks: list[TaskRecord] = []
         digests: list[str | None] = []
         committed, owner = config["facts"]["committed"], 0
-        for number, task in enumerate(json.loads(config["tasks"]), start=1):
+        for number, task in enumerate(parse_json(config["tasks"]), start=1):
             check_task(number, task)
             head = Head(config=task["head"])
             if not _is_of_keras(task["head"]):
@@ -247,8 +251,8 @@ def read(path: AnyPath) -> PackState:
     path = pathlib.Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no pack '{path}'. net.save(path) writes one.")
-    _refuse_damaged(path)
-    with naming(path):
+    size = check_keras_file(path, exact=True)
+    with naming(path), at_most(size, "its network"):
         archive = keras.saving.load_model(path)
     if not isinstance(archive, Archive):
         raise ValueError(
@@ -267,9 +271,10 @@ def changed_since(path: AnyPath, tasks: Sequence[str]) -> RuntimeError:
         tasks: the committed tasks of the pack.
     """
     try:
+        check_keras_file(path := pathlib.Path(path), exact=True)
         with zipfile.ZipFile(path) as file:
-            config = json.loads(file.read("config.json"))["config"]
-        names = [task["name"] for task in json.loads(config["tasks"])]
+            config = json.loads(file.read(CONFIG))["config"]
+        names = [task["name"] for task in parse_json(config["tasks"])]
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         names = []  # something else than a pack
     lost = [name for name in names if name not in tasks]
@@ -294,29 +299,9 @@ def naming(path: AnyPath) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        raise ValueError(f"Cannot read pack '{path}': {text}") from error
-
-
-def _refuse_damaged(path: pathlib.Path) -> None:
-    if path.is_dir():
-        raise ValueError(
-            f"'{path}' is a folder; expected a .keras file. Write '{path / 'pack.keras'}'."
-        )
-    remedy = "Restore it from a backup, or save the pack again."
-    try:
-        with zipfile.ZipFile(path) as file:
-            broken = file.testzip()
-            names = file.namelist()
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(
-            f"'{path}' is damaged or not a .keras file: {error} (is it cut short?). {remedy}"
-        ) from error
-    if broken:
-        raise ValueError(f"'{path}' is damaged: the checksum of its '{broken}' is wrong. {remedy}")
-    missing = {"config.json", "model.weights.h5"} - set(names)
-    if missing:
-        raise ValueError(f"'{path}' is damaged: it lacks {sorted(missing)}. {remedy}")
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        text = f"Cannot read pack '{path}': {kind}{quoted(error, MESSAGE)}"
+        raise ValueError(shortened(text)) from error
 
 
 def _state_of(archive: Archive) -> PackState:
@@ -326,7 +311,7 @@ def _state_of(archive: Archive) -> PackState:
     weights = dict(zip(facts["paths"], stored, strict=True))
     names = [record.name for record in records]
     if len(set(names)) < len(names):
-        raise ValueError(f"two of its tasks have the same name: {', '.join(names)}")
+        raise ValueError(f"two of its tasks have the same name: {listed(names)}")
     owning = sum(record.owns and record.phase == Phase.COMMITTED for record in records)
     counts = [weight.owner_counts(owning) for weight in weights.values()]
     for path, weight in weights.items():

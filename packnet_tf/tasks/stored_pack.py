@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from packnet_tf.backend.json_files import as_json
+from packnet_tf.backend.text import listed
 from packnet_tf.backend.types import AnyPath
 from packnet_tf.backend.writers import is_changed, locked, mark_current, stamp
 from packnet_tf.tasks import storage
@@ -83,7 +84,7 @@ class StoredPack(Pack):
         if not (same and saved.has_weights_of(self.state)):
             raise ValueError(
                 f"'{path}' is not a later state of this pack: its trunk, its policy or its "
-                f"first tasks ({', '.join(saved.tasks) or 'none'}) differ. Use the trunk, the "
+                f"first tasks ({listed(saved.tasks) or 'none'}) differ. Use the trunk, the "
                 "policy and the tasks that it was made with, or another directory."
             )
         # Models of known tasks find them by their key.

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from packnet_tf.backend.atomic import replacing
 from packnet_tf.backend.json_files import write_json
+from packnet_tf.backend.text import printable
 from packnet_tf.backend.types import AnyPath
 from packnet_tf.net import PackNet
 
@@ -66,7 +67,7 @@ class Logs:
             with self._writer(task).as_default(step=row["epoch"]):
                 for name, value in row.items():
                     if isinstance(value, (int, float)) and name != "epoch":
-                        tf.summary.scalar(name, value)
+                        tf.summary.scalar(printable(name), value)
 
     def packed(self, task: str, entry: dict | None) -> None:
         """Writes the history of a packed task.
@@ -91,7 +92,7 @@ class Logs:
         writer = self._writer(net.tasks[-1])
         with writer.as_default(step=len(net.tasks)):
             for path, owner in net.owners().items():
-                tf.summary.histogram(f"owners/{path}", owner, buckets=buckets)
+                tf.summary.histogram(f"owners/{printable(path)}", owner, buckets=buckets)
             for name, count in {**whole["owned"], "free": whole["free"]}.items():
                 tf.summary.scalar(f"share/{name}", count / whole["total"])
         writer.flush()

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import rich.console
 import rich.progress
 
+from packnet_tf.backend.text import printable
+
 
 class Screen:
     """Prints progress, with a bar on terminals and without one to files and pipes.
@@ -68,7 +70,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Prints a line, above the bar if there is one."""
-        self._console.print(text, markup=False)
+        self._console.print(printable(text, keep="\n"), markup=False)
 
 
 def epoch_line(task: str, row: dict, epochs: int | None) -> str:

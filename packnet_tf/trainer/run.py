@@ -7,6 +7,7 @@ from typing import Any
 
 from packnet_tf.backend.distribution import has_workers, strategy_of, wait_for_others
 from packnet_tf.backend.json_files import as_json, read_json, write_json
+from packnet_tf.backend.text import quoted
 from packnet_tf.backend.types import AnyPath
 from packnet_tf.backend.writers import is_current, locked
 from packnet_tf.net import PackNet
@@ -42,9 +43,9 @@ class ChangedSetting(ValueError):
             what = f"The interrupted run of task '{task}'"
             where, unit = "'checkpoint.npz'", "the task"
         super().__init__(
-            f"{what} in '{directory}' had {name}={before!r}, this one has {name}={now!r}. Repeat "
-            f"the old settings to continue it, delete {where} to start {unit} again, or take a new "
-            "directory."
+            f"{what} in '{directory}' had {name}={quoted(repr(before))}, this one has "
+            f"{name}={quoted(repr(now))}. Repeat the old settings to continue it, delete {where} "
+            f"to start {unit} again, or take a new directory."
         )
 
 

@@ -7,7 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from packnet_tf.backend.archives import check_expansion
 from packnet_tf.backend.atomic import replacing
+from packnet_tf.backend.json_files import parse_json
+from packnet_tf.backend.text import quoted
 from packnet_tf.packing.weight import assign_values, values_of
 
 
@@ -71,8 +74,9 @@ def load(path: pathlib.Path) -> tuple[dict[str, Any], list[np.ndarray]]:
         ValueError: the file is damaged.
     """
     try:
+        check_expansion(path)
         with np.load(path, allow_pickle=False) as file:
-            facts = json.loads(str(file["facts"]))
+            facts = parse_json(str(file["facts"]))
             described = enumerate(zip(facts["dtypes"], facts["shapes"], strict=True))
             return facts, [
                 np.frombuffer(file[f"arr_{i}"].tobytes(), np.dtype(dtype)).reshape(shape)
@@ -80,5 +84,6 @@ def load(path: pathlib.Path) -> tuple[dict[str, Any], list[np.ndarray]]:
             ]
     except Exception as error:  # zipfile, json and NumPy raise different types
         raise ValueError(
-            f"'{path}' is damaged: {error}. Delete it: the task it belongs to then starts again."
+            f"'{path}' is damaged: {quoted(error)}. Delete it: the task it belongs to "
+            "then starts again."
         ) from error

@@ -85,7 +85,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("config.json", "{}")
     assert refused(path) == (
-        f"'{path}' is damaged: it lacks ['model.weights.h5']. Restore it from a backup, or save "
+        f"'{path}' is damaged: it lacks 'model.weights.h5'. Restore it from a backup, or save "
         "the pack again."
     )
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import rich.console
 import rich.progress
 
+from packnet_tf.backend.text import printable
+
 TAIL = 4096  # bytes at the end of a log to search for its last line
 WIDTH = 60  # characters of this line to show
 
@@ -42,7 +44,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Prints a line, above the bars if there are any."""
-        self._console.print(text, markup=False)
+        self._console.print(printable(text, keep="\n"), markup=False)
 
     def began(self, key: str, title: str) -> None:
         """Shows a run that has begun."""
@@ -52,7 +54,7 @@ class Screen:
     def at(self, key: str, log: pathlib.Path) -> None:
         """Shows the progress of a run, which is the last line of its log."""
         if not self._bars.disable:
-            self._bars.update(self._busy[key], state=last_line(log)[:WIDTH])
+            self._bars.update(self._busy[key], state=printable(last_line(log)[:WIDTH]))
 
     def ended(self, key: str) -> None:
         """Removes a run from the display."""

@@ -1,6 +1,7 @@
 """The classifier behind `packnet predict`, on files of every form."""
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from PIL import Image
@@ -316,3 +317,15 @@ def test_a_provider_that_cannot_start_is_an_error_and_not_the_cpu(tmp_path, monk
 def _on_the_cpu(opened):
     """Opens a session as onnxruntime does where the hardware of a provider is missing."""
     return lambda path, options, providers: opened(path, options, providers[-1:])
+
+
+@pytest.mark.parametrize("classes", ["no JSON", "[" * 5_000, '{"cat": 0}', "[1, 2, 3]"])
+def test_damaged_metadata_names_the_file(classes, tmp_path):
+    path = write_model(tmp_path / "m.onnx")
+    proto = onnx.load(path)
+    for entry in proto.metadata_props:
+        entry.value = classes if entry.key == "classes" else entry.value
+    onnx.save(proto, path)
+    with pytest.raises(ValueError, match=r"m.onnx' has damaged metadata: its classes are") as error:
+        Classifier(path)
+    assert len(str(error.value)) < 1000

@@ -1,6 +1,9 @@
 """Picture files of every kind of pixel become bytes, or are refused."""
 
 import struct
+import time
+import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -74,3 +77,26 @@ def test_exif_data_that_nobody_can_read_leave_the_picture_as_it_is(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "no.jpg", exif=b"Exif\0\0nothing of the sort")
     assert read_whole_image(tmp_path / "cut.jpg", 3).shape == (4, 6, 3)
     assert read_whole_image(tmp_path / "no.jpg", 3).shape == (4, 6, 3)
+
+
+def test_a_small_file_of_very_many_pixels_is_refused_before_it_is_decoded(tmp_path):
+    path = tmp_path / "bomb.png"
+    row = b"\0" + b"\0" * (12_000 // 8)
+    header = struct.pack(">2I5B", 12_000, 12_000, 1, 0, 0, 0, 0)  # one bit a pixel
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(row * 12_000)), (b"IEND", b"")]
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in parts
+        )
+    )
+    began = time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with pytest.raises(
+            OSError, match=r"it has 144,000,000 pixels in .* Make it smaller"
+        ) as error:
+            read_image(path, 8, 8, 3)
+    assert f"'{path}'" in str(error.value)
+    assert time.process_time() - began < 0.5

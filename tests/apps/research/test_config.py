@@ -1,6 +1,7 @@
 """The file of a comparison: what it means, and what it is told when it means nothing."""
 
 import pathlib
+import time
 
 import pytest
 import yaml
@@ -232,3 +233,31 @@ def test_a_file_that_is_not_there_or_no_yaml_is_named(tmp_path):
     (tmp_path / "list.yaml").write_text("- tasks")
     with pytest.raises(ValueError, match=r"'.*list.yaml': expected names and values at the top: "):
         read_comparison(tmp_path / "list.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("".join(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}1]\n" for n in range(1, 30)).replace(
+            "*a0, ", ""), "its aliases repeat more"),
+        ("a: &a [*a]\n", "its aliases repeat more"),
+        ("[" * 5_000, "recursion"),
+        ("# " + "x" * 3_000_000, "it has 3,000,002 bytes"),
+    ],
+    ids=["laughs", "itself", "deep", "long"],
+)  # fmt: skip
+def test_a_file_that_would_become_much_larger_is_refused(tmp_path, text, said):
+    path = tmp_path / "bomb.yaml"
+    path.write_text(text)
+    began = time.process_time()
+    with pytest.raises(ValueError, match=said) as error:
+        read_comparison(path)
+    assert time.process_time() - began < 2
+    assert f"'{path}'" in str(error.value)
+    assert len(str(error.value)) <= 1000
+
+
+def test_an_anchor_may_be_used_twice(tmp_path):
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(SMALL) + "settings: &s {epochs: 3}\n")
+    content = yaml.safe_load((tmp_path / "a.yaml").read_text())
+    assert read_comparison(tmp_path / "a.yaml").settings == parse(content, tmp_path).settings

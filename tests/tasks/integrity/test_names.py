@@ -6,7 +6,7 @@ from keras import layers
 
 import packnet_tf
 from helpers.pack_helpers import mlp_trunk
-from packnet_tf.tasks.integrity.names import class_names
+from packnet_tf.tasks.integrity.names import check_portable, check_usable, class_names
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,34 @@ def test_a_task_keeps_them_in_output_order():
     net.add_task("pets", layers.Dense(2), classes={"dog": 1, "cat": 0})
     net.commit()
     assert net.classes("pets") == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["CON", "con", "Aux.birds", "nul.tar.gz", "COM1", "lpt9", "com¹", "birds.", "猫" * 70,
+     "a b", "a\x1b", "x" * 101, ""],
+)  # fmt: skip
+def test_a_name_that_is_no_file_name_everywhere_is_refused(name):
+    with pytest.raises(ValueError, match=r"Cannot add a task named .*Write 'my_task'") as error:
+        check_portable(name)
+    assert "\x1b" not in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize("name", ["console", "com", "com10", "aux_birds", "v1.2", "猫" * 66])
+def test_names_like_those_are_names(name):
+    check_portable(name)
+
+
+def test_a_pack_that_has_such_a_task_is_read():
+    check_usable("con")
+
+
+def test_messages_about_many_classes_are_short():
+    for given in (
+        ["cat"] * 2 + [f"class {n}" for n in range(10_000)] * 2,
+        dict.fromkeys(range(10_000), 0.5),
+    ):
+        with pytest.raises(ValueError, match="task 'pets'") as error:
+            class_names("pets", given)
+        assert len(str(error.value)) <= 1000
