@@ -53,7 +53,8 @@ def read_comparison(path, data=None) -> Comparison:
 def _read(path: pathlib.Path):
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        # ValueError: no UTF-8, or an impossible date; RecursionError: lists in lists in lists
         raise ValueError(f"'{path}' is not a readable YAML file: {error}") from error
 
 

@@ -44,13 +44,13 @@ def replacing(path: AnyPath) -> Iterator[pathlib.Path]:
     # The temporary name ends like the name: savers look at the suffix.
     temporary = path.with_name(f"{own_prefix()}{secrets.token_hex(4)}{''.join(path.suffixes)}")
     try:
-        mode = stat.S_IMODE(path.stat().st_mode) if path.is_file() else None
-        private = 0o666 if mode is None else 0o600  # until it has the permissions of the old file
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, private))
-    except OSError as error:  # a folder that is read-only, for instance
-        error.filename = os.fspath(path)
-        raise
-    try:
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode) if path.is_file() else None
+            private = 0o666 if mode is None else 0o600  # until it has the old permissions
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, private))
+        except OSError as error:  # a folder that is read-only, for instance
+            error.filename = os.fspath(path)
+            raise
         if mode is not None:
             temporary.chmod(mode)
         uncache(path)
@@ -69,7 +69,8 @@ def replacing(path: AnyPath) -> Iterator[pathlib.Path]:
         full.errno = error.errno
         raise full from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def own_prefix() -> str:

@@ -28,6 +28,14 @@ LIBRARY = str(pathlib.Path(packnet_tf.__file__).parent)
 EXPORT = str(pathlib.Path(packnet_tf.__file__).parents[1] / "export")
 CALLS_BACK = f"{pathlib.Path('site-packages') / 'tensorflow'}"
 
+OWN = "pack.keras"  # in the folder of the attack; there it is a copy of the old pack
+
+
+def _save(net: packnet_tf.PackNet, at: pathlib.Path) -> None:
+    net.notes["more"] = "x"
+    net.save(at / OWN)
+
+
 Verb = Callable[[packnet_tf.PackNet, pathlib.Path], object]
 # The pack that a verb begins with, and the verb.
 VERBS: dict[str, tuple[str, Verb]] = {
@@ -44,7 +52,7 @@ VERBS: dict[str, tuple[str, Verb]] = {
     "release, overlay": (subjects.NEW, lambda net, at: net.release("three")),
     "adopt": ("", lambda net, at: net.adopt("base", 0.5, verbose=0)),
     "restore": (subjects.OLD, lambda net, at: net.restore(at / subjects.NEW)),
-    "save": (subjects.NEW, lambda net, at: net.save(at / "pack.keras")),
+    "save": (OWN, _save),
     "load": ("", lambda net, at: packnet_tf.load(at / subjects.NEW)),
     "note": (subjects.OLD, lambda net, at: net.note_results("one", test=0.5)),
     "view": (subjects.OLD, lambda net, at: net.task_model("two")),
@@ -63,15 +71,15 @@ def attack(seed: int, folder: pathlib.Path, originals: pathlib.Path) -> str:
     """Interrupts a verb at a point; seeds go through all points of every verb in turn."""
     name = TURNS[seed % len(TURNS)]
     before, after, size = _reference(name, originals)
-    net = _pack(VERBS[name][0], originals)
     _files(folder, originals)
+    net = _pack(VERBS[name][0], folder)
     keras.utils.set_random_seed(0)
     at = spread(seed // len(TURNS), size)
     where = interrupt(lambda: VERBS[name][1](net, folder), at)
     found = picture(net)
     if found not in (before, after):
         raise Fault(DIFFERENT, f"'{name}' at point {at}, {where}: {_differences(found, before)}")
-    if subjects.look(folder / "pack.keras", *_states(originals)) != WHOLE:
+    if subjects.look(folder / OWN, *_states(originals)) != WHOLE:
         raise Fault(ALIEN, f"'{name}' at point {at}, {where}: the file is refused")
     if name == "export":
         states = subjects.known(originals, *(f"{s}.files" for s in (subjects.OLD, subjects.NEW)))
@@ -79,9 +87,9 @@ def attack(seed: int, folder: pathlib.Path, originals: pathlib.Path) -> str:
             raise Fault(ALIEN, f"'{name}' at point {at}, {where}: the export is refused")
     try:
         subjects.left_behind(folder)
-        if name == "save":  # the lock is free
-            packnet_tf.load(folder / "pack.keras").save(folder / "pack.keras")
-    except (Fault, OSError) as error:
+        if name == "save":  # the lock is free, and nothing is taken for the work of others
+            net.save(folder / OWN)
+    except (Fault, OSError, RuntimeError) as error:
         raise Fault(ALIEN, f"'{name}' at point {at}, {where}: {error}") from None
     return WHOLE
 
@@ -99,7 +107,7 @@ def _reference(name: str, originals: pathlib.Path) -> tuple[dict, dict, int]:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         _files(folder, originals)
-        net = _pack(VERBS[name][0], originals)
+        net = _pack(VERBS[name][0], folder)
         before = picture(net)
         keras.utils.set_random_seed(0)
         counted: list[int] = []
@@ -108,14 +116,15 @@ def _reference(name: str, originals: pathlib.Path) -> tuple[dict, dict, int]:
     return before, picture(net), counted[0]
 
 
-def _pack(state: str, originals: pathlib.Path) -> packnet_tf.PackNet:
+def _pack(state: str, folder: pathlib.Path) -> packnet_tf.PackNet:
     keras.utils.set_random_seed(1)
-    return packnet_tf.load(originals / state) if state else packnet_tf.PackNet(conv_trunk())
+    return packnet_tf.load(folder / state) if state else packnet_tf.PackNet(conv_trunk())
 
 
 def _files(folder: pathlib.Path, originals: pathlib.Path) -> None:
-    shutil.copy(originals / subjects.NEW, folder / subjects.NEW)
-    shutil.copy(originals / subjects.OLD, folder / "pack.keras")
+    for name in (subjects.OLD, subjects.NEW, subjects.OPEN):
+        shutil.copy(originals / name, folder / name)
+    shutil.copy(originals / subjects.OLD, folder / OWN)
     shutil.copytree(originals / f"{subjects.OLD}.files", folder / "files")
 
 

@@ -9,7 +9,7 @@ import time
 import packnet_tf
 from packnet_tf.export import export_all, export_bundle
 from torture import subjects, tracing
-from torture.outcome import ALIEN, REFUSED, WHOLE, Fault
+from torture.outcome import ALIEN, LOST, REFUSED, WHOLE, Fault
 from torture.processes import Resident, ended, fork
 
 READY, GO = "ready", "go"
@@ -86,7 +86,8 @@ def judge(what: str, folder: pathlib.Path, originals: pathlib.Path) -> str:
             raise Fault(ALIEN, "a kill has damaged the pack")
         net = packnet_tf.load(path if path.exists() else originals / subjects.OLD)
         net.save(path)
-        subjects.look(path, *states)
+        if packnet_tf.load(path).tasks != net.tasks:
+            raise Fault(LOST, "the next save has lost tasks")
     else:
         states = subjects.known(originals, *(f"{name}.{what}" for name in names))
         outcome = subjects.look_at_files(folder / what, *states)

@@ -257,7 +257,7 @@ def image(rng: random.Random, folder: pathlib.Path, originals: pathlib.Path) -> 
     pixels = np.random.default_rng(rng.randrange(99)).integers(0, 255, (9, 9, 3), np.uint8)
     Image.fromarray(pixels).save(path)
     if rng.random() < 0.02:
-        path.write_bytes(damage.large_png())
+        path.write_bytes(damage.large_png())  # Pillow looks at the contents, not at the name
     else:
         path.write_bytes(rng.choice(damage.ANY_BYTES)(path.read_bytes(), rng))
     return _any_answer(lambda: read_image(path, 6, 6, 3), path)
