@@ -27,8 +27,8 @@ _TAKEN = (errno.EAGAIN, errno.EACCES)
 # What a file is: its time in ns, its size in bytes and its number on the disk.
 Stamp: TypeAlias = tuple[int, int, int]
 
-# What threads hold: a function that holds a file may call another one that does.
-_held: set[tuple[int, pathlib.Path]] = set()
+# What threads hold, as locked files: a function that holds a file may call another one that does.
+_held: weakref.WeakValueDictionary[tuple[int, pathlib.Path], IO] = weakref.WeakValueDictionary()
 
 # By owner and path: the stamp of the file as it was read or written, see `mark_current`; and of the
 # last one that was to replace it, see `announce`.
@@ -53,18 +53,21 @@ def locked(path: AnyPath, wait: float = 0.0) -> Iterator[None]:
     """
     whole = pathlib.Path(path).resolve()
     key = threading.get_ident(), whole
-    if fcntl is None or key in _held:
+    held = _held.get(key)
+    if fcntl is None or (held is not None and not held.closed):
         yield
         return
     lock, opened = whole.with_name(f".{whole.name}.lock"), list[IO]()
     try:
-        _wait_for(lock, path, time.monotonic() + wait, opened)
-        _held.add(key)
-        yield
-    finally:
-        _held.discard(key)
-        for file in opened:
-            _release(lock, file)
+        try:
+            _wait_for(lock, path, time.monotonic() + wait, opened)
+            if opened:
+                _held[key] = opened[0]
+            yield
+        finally:
+            _release(lock, opened)
+    finally:  # Ctrl-C may have come before the first one was over
+        _release(lock, opened)
 
 
 def _wait_for(lock: pathlib.Path, path: AnyPath, until: float, opened: list[IO]) -> None:
@@ -104,9 +107,11 @@ def _created(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT, 0o666)
 
 
-def _release(lock: pathlib.Path, file: IO) -> None:
-    """Removes a lock that is ours, or nobody's, while it is locked: never that of another one."""
-    with file, contextlib.suppress(OSError):
+def _release(lock: pathlib.Path, opened: list[IO]) -> None:
+    """Unlocks a file; removes the lock if nobody holds it. May be repeated."""
+    for file in opened:
+        file.close()
+    with contextlib.suppress(OSError), open(lock, "r+b") as file:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _is_at(file.fileno(), lock):
             lock.unlink()

@@ -159,11 +159,11 @@ def _work(
     work: pathlib.Path,
     originals: pathlib.Path,
 ) -> None:
-    """Makes attacks, of the kind that has had the least time for its share."""
+    """Makes attacks, of each kind one, then of the one with the least time for its share."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     resident, spent = Resident(), dict.fromkeys(seeds, 0.0)
-    while spent and time.monotonic() < until:
+    while spent and (time.monotonic() < until or not all(spent.values())):
         name = min(spent, key=lambda kind: spent[kind] / KINDS[kind].share)
         seed = next(seeds[name])
         if last is not None and seed >= last:

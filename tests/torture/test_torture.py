@@ -9,8 +9,9 @@ import sys
 import numpy as np
 import pytest
 
+from helpers.interrupting import interrupt
 from packnet_tf.packing import bits
-from torture import interrupts, tracing
+from torture import tracing
 from torture.outcome import ALIEN, DIFFERENT, LOST, REFUSED, WHOLE, Counts, Fault, refused, table
 from torture.processes import Scratch
 from torture.subjects import compare, left_behind
@@ -116,10 +117,10 @@ def test_a_verb_is_interrupted_at_each_of_its_points():
         bits.pack(np.array([1, 2, 0], np.uint8))
         done.append(True)
 
-    assert interrupts.interrupt(verb, None, counted) == ""
+    assert interrupt(verb, None, counted) == ""
     assert done == [True]
     assert counted[0] > 5
-    places = [interrupts.interrupt(verb, at) for at in range(counted[0])]
+    places = [interrupt(verb, at) for at in range(counted[0])]
     assert done == [True]
     assert all(place.startswith("bits.py:") for place in places)
     assert len({*places}) < len(places)  # before a store within a line too
