@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import pathlib
 import platform
+import resource
 import signal
 import tempfile
 import time
@@ -70,36 +71,50 @@ def main(argv: list[str] | None = None) -> int:
         process = fork(importlib.import_module("torture.subjects").make, originals)
         if ended(process):
             raise RuntimeError("The packs to attack could not be made.")
-        until = time.monotonic() + 60 * flags.minutes
         counts = {name: Counts() for name in kinds}
-        pipes = []
-        for job in range(flags.jobs):
-            ours, theirs = multiprocessing.Pipe()
-            seeds = {k: itertools.count(flags.seed + job, flags.jobs) for k in kinds}
-            last = flags.seed + flags.attacks if flags.attacks else None
-            # No daemon: it has children of its own.
-            worker = multiprocessing.get_context("fork").Process(
-                target=_work,
-                args=(theirs, seeds, last, until, _folder(work / f"job{job}"), originals),
-            )
-            worker.start()
-            theirs.close()
-            pipes.append((worker, ours))
+        workers = [_started(flags, kinds, job, work, originals) for job in range(flags.jobs)]
         try:
-            _collect(pipes, counts)
+            _collect([pipe for _, pipe in workers], counts)
+            for worker, _ in workers:
+                worker.join()
+                if worker.exitcode:
+                    raise RuntimeError(f"A process ended with status {worker.exitcode}.")
         finally:  # after Ctrl-C
-            for worker, _ in pipes:
+            for worker, _ in workers:
                 worker.terminate()
                 worker.join()
-    minutes = (time.monotonic() - begun) / 60
-    machine = f"{platform.system()} {platform.machine()}, {flags.jobs} jobs"
-    print(f"\n{table(counts)}\n\n{minutes:.0f} minutes on {machine}, seeds from {flags.seed}.")
-    for name, count in counts.items():
-        print(f"{name}: {count.seconds / max(count.tried, 1):.2f} s each")
+    print(_summary(flags, counts, (time.monotonic() - begun) / 60))
     untried = [name for name, count in counts.items() if not count.tried]
     if untried:
         print(f"Not tried: {', '.join(untried)}.")
     return 1 if untried or any(count.faults for count in counts.values()) else 0
+
+
+def _started(
+    flags: Any, kinds: list[str], job: int, work: pathlib.Path, originals: pathlib.Path
+) -> tuple[Any, Any]:
+    """Starts a process that attacks; returns it and the pipe on which it reports."""
+    ours, theirs = multiprocessing.Pipe()
+    seeds = {kind: itertools.count(flags.seed + job, flags.jobs) for kind in kinds}
+    last = flags.seed + flags.attacks if flags.attacks else None
+    until = time.monotonic() + 60 * flags.minutes
+    arguments = (theirs, seeds, last, until, _folder(work / f"job{job}"), originals)
+    # No daemon: it has children of its own.
+    worker = multiprocessing.get_context("fork").Process(target=_work, args=arguments)
+    worker.start()
+    theirs.close()
+    return worker, ours
+
+
+def _summary(flags: Any, counts: dict[str, Counts], minutes: float) -> str:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    processor = sum(each.ru_utime + each.ru_stime for each in used) / 60
+    each = [f"{kind} {c.seconds / max(c.tried, 1):.2f}" for kind, c in counts.items()]
+    return (
+        f"\n{table(counts)}\n\n{minutes:.0f} minutes, {processor:.0f} of processor time; "
+        f"{platform.system()} {platform.machine()}, {flags.jobs} jobs, seeds from {flags.seed}.\n"
+        f"Seconds for one: {', '.join(each)}."
+    )
 
 
 def _flags(argv: list[str] | None) -> Any:
@@ -128,15 +143,14 @@ def _folder(path: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def _collect(pipes: list[tuple[Any, Any]], counts: dict[str, Counts]) -> None:
+def _collect(pipes: list[Any], counts: dict[str, Counts]) -> None:
     """Counts what the processes report, and prints faults, until all have ended."""
-    open_pipes = [pipe for _, pipe in pipes]
-    while open_pipes:
-        for pipe in multiprocessing.connection.wait(open_pipes):
+    while pipes:
+        for pipe in multiprocessing.connection.wait(pipes):
             try:
                 name, seed, outcome, text, seconds = pipe.recv()
             except EOFError:
-                open_pipes.remove(pipe)
+                pipes.remove(pipe)
                 continue
             counts[name].add(outcome, seconds)
             if outcome in FAULTS:
@@ -145,10 +159,6 @@ def _collect(pipes: list[tuple[Any, Any]], counts: dict[str, Counts]) -> None:
                     f"--seed={seed} --attacks=1",
                     flush=True,
                 )
-    for worker, _ in pipes:
-        worker.join()
-        if worker.exitcode:
-            raise RuntimeError(f"A process that attacks ended with status {worker.exitcode}.")
 
 
 def _work(
