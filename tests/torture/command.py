@@ -43,11 +43,11 @@ class Kind:
 
 
 KINDS = {
-    "kills": Kind("kills", 20, "drive"),
-    "system calls": Kind("kills", 20, "drive_at_calls"),
-    "mutations": Kind("mutations", 26),
-    "interrupts": Kind("interrupts", 12),
-    "sequences": Kind("sequences", 14),
+    "kills": Kind("kills", 15, "drive"),
+    "system calls": Kind("kills", 15, "drive_at_calls"),
+    "mutations": Kind("mutations", 20),
+    "interrupts": Kind("interrupts", 18),
+    "sequences": Kind("sequences", 22),
     "writers": Kind("writers", 4, "drive"),
     "readers": Kind("readers", 2, "drive"),
     "full disk": Kind("full_disk", 4),

@@ -20,7 +20,7 @@ from typing import Any
 
 from torture.outcome import ALIEN, HANG, MEMORY, Fault
 
-PATIENCE = 120.0  # seconds until a process counts as one that hangs
+PATIENCE = 600.0  # seconds until a process counts as one that hangs
 MEMORY_BOUND = 300  # MiB that an attack may need
 MEMORY_LIMIT = 2048  # MiB at which the system refuses more
 CALLS = 400  # until the process that stays is replaced: traced functions stay in memory

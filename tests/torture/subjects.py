@@ -75,7 +75,12 @@ def known(originals: pathlib.Path, *names: str) -> list[Answers]:
 
 def answers(net: packnet_tf.PackNet) -> Answers:
     """Returns the logits of every committed task, as bytes."""
-    return {task: logits(net.task_model(task), images()).tobytes() for task in net.tasks}
+    return {task: answer(net.task_model(task)) for task in net.tasks}
+
+
+def answer(model: keras.Model) -> bytes:
+    """Returns the logits of a task's model."""
+    return logits(model, images()).tobytes()
 
 
 def file_answers(path: pathlib.Path) -> Answers:
