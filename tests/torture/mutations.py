@@ -180,7 +180,7 @@ def _export(
 def _read_export(rng: random.Random, kind: str, path: pathlib.Path, originals: pathlib.Path) -> str:
     [state] = subjects.known(originals, f"{subjects.OLD}.{kind}")
     outcome = subjects.look_at_files(path, state)
-    if rng.random() < 0.1:  # the readers that also need the pack, which take seconds
+    if rng.random() < 0.05:  # the readers that also need the pack, which take seconds
         net = packnet_tf.load(originals / subjects.OLD)
         try:
             with contextlib.redirect_stdout(None):
