@@ -12,6 +12,7 @@ from onnx import numpy_helper
 
 import packnet_tf
 from helpers.export_helpers import shared_file
+from helpers.onnx_files import blank
 from helpers.pack_helpers import conv_trunk, functional, mlp_trunk, pack_task, packed
 from packnet_tf.export import export_all, export_bundle, verify
 from packnet_tf.export.manifest import TASK, read
@@ -241,9 +242,8 @@ def test_a_folder_without_a_manifest_is_refused(net, tmp_path):
     ],
 )
 def test_a_manifest_with_a_value_that_it_cannot_have_is_refused(tmp_path, key, value, text):
-    entry = {name: (kind if isinstance(kind, type) else kind[0])() for name, kind in TASK.items()}
-    entry["file"] = "model.onnx"
-    manifest = {"format": 3, "kind": "files", "tasks": [{**entry, key: value}]}
+    entry = {**blank(TASK), "file": "model.onnx", key: value}
+    manifest = {"format": 3, "kind": "files", "tasks": [entry]}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError) as refused:
         read(tmp_path)
