@@ -17,7 +17,7 @@ from packnet_tf.export.bundle.kernels import overlay_of
 from packnet_tf.export.bundle.shared_weights import SharedWeights, opened_files
 from packnet_tf.export.bundle.stored import decode, encode, precisions_of, seen_weights
 from packnet_tf.export.graph.constants import calculated_constants, digest
-from packnet_tf.export.options import LIMITS, ExportOptions
+from packnet_tf.export.options import LIMITS, ExportOptions, recorded_options
 from packnet_tf.export.runtime.batches import check_by_task
 from packnet_tf.export.runtime.session import class_names, session
 from packnet_tf.export.task_graph import TaskGraph, described
@@ -188,7 +188,7 @@ def _check(
             )
     if verdict.problems:
         return
-    options = ExportOptions(**entry["options"])
+    options = recorded_options(entry)
     graph = TaskGraph(net, task, options)
     if manifest["kind"] == manifests.BUNDLE:
         if manifest["shared"][0].get("calibrated", False):

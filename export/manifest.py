@@ -3,6 +3,7 @@
 import glob
 import importlib.metadata
 import json
+import math
 import pathlib
 from collections.abc import Iterable
 
@@ -19,13 +20,33 @@ NAMES = ("number", "task")
 TOOLS = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime")
 
 
-# Required keys of a task's entry, of the router's, and of a shared file's.
-TASK = (
-    *("task", "number", "file", "bytes", "sha256", "external", "inputs", "outputs", "classes"),
-    *("own_sha256", "opset", "options", "relative_difference", "made_by"),
-)
-ROUTER = ("file", "bytes", "sha256", "external", "tasks", "inputs", "outputs")
-SHARED = ("file", "bytes", "sha256", "tasks", "bits", "tensors")
+# Required keys, and the types of their values: of the manifest, of a file, of a task, and of a file
+# of shared weights.
+NUMBER = (int, float)
+MANIFEST: dict[str, type | tuple[type, ...]] = {"kind": str, "tasks": list}
+FILE: dict[str, type | tuple[type, ...]] = {"file": str, "bytes": int, "sha256": str}
+TASK: dict[str, type | tuple[type, ...]] = {
+    **FILE,
+    "task": str,
+    "number": int,
+    "external": list,
+    "inputs": list,
+    "outputs": list,
+    "classes": (list, type(None)),
+    "own_sha256": str,
+    "opset": int,
+    "options": dict,
+    "relative_difference": NUMBER,
+    "made_by": dict,
+}
+ROUTER: dict[str, type | tuple[type, ...]] = {
+    **FILE,
+    "external": list,
+    "tasks": dict,
+    "inputs": list,
+    "outputs": list,
+}
+SHARED: dict[str, type | tuple[type, ...]] = {**FILE, "tasks": list, "bits": int, "tensors": dict}
 
 
 def empty(kind: str) -> dict:
@@ -70,20 +91,44 @@ def read(directory: AnyPath) -> dict:
 
 
 def _check(manifest: dict) -> None:
-    """Checks the required keys and the file names.
+    """Checks the required keys, the types of their values, and the file names.
 
     Raises:
-        KeyError, TypeError: a key is missing.
-        ValueError: a file is not in the manifest's folder.
+        KeyError: a key is missing.
+        TypeError: a value has another type.
+        ValueError: a file is not in the manifest's folder, or a number is not finite.
     """
-    for entry in manifest["tasks"]:
-        [entry[key] for key in TASK]
-    [manifest["router"][key] for key in ROUTER if "router" in manifest]
-    for entry in manifest["shared"] if manifest["kind"] == BUNDLE else ():
-        [entry[key] for key in SHARED]
+    _check_types(manifest, MANIFEST)
+    if manifest["kind"] not in (FILES, BUNDLE):
+        raise ValueError(f"kind '{manifest['kind']}', expected '{FILES}' or '{BUNDLE}'")
+    if manifest["kind"] == BUNDLE:
+        _check_types(manifest, {"shared": list})
+    for task in manifest["tasks"]:
+        _check_types(task, TASK)
+        if not math.isfinite(task["relative_difference"]):
+            raise ValueError(f"relative_difference {task['relative_difference']}")
+        for entry in task["external"]:
+            _check_types(entry, FILE)
+    if "router" in manifest:
+        _check_types(manifest["router"], ROUTER)
+    for entry in manifest.get("shared", []):
+        _check_types(entry, SHARED)
+        if len(entry["tasks"]) != 2 or not all(isinstance(each, int) for each in entry["tasks"]):
+            raise ValueError(f"tasks {entry['tasks']} of a shared file, expected two numbers")
+    for entry in (*manifest["tasks"], *manifest.get("shared", [])):
+        _check_types(entry, {"precision": str} if "precision" in entry else {})
     for entry in described_files(manifest):
-        if pathlib.PurePath(entry["file"]).name != entry["file"]:
-            raise ValueError(f"'{entry['file']}' is not the name of a file beside it")
+        name = entry["file"]
+        if pathlib.PurePath(name).name != name or name in ("", ".", "..") or "\0" in name:
+            raise ValueError(f"'{name}' is not the name of a file beside it")
+
+
+def _check_types(entry: object, types: dict[str, type | tuple[type, ...]]) -> None:
+    if not isinstance(entry, dict):
+        raise TypeError(f"{type(entry).__name__} where a dict is expected")
+    for key, expected in types.items():
+        if not isinstance(entry[key], expected) or isinstance(entry[key], bool):
+            raise TypeError(f"'{key}' is a {type(entry[key]).__name__}")
 
 
 def write(directory: AnyPath, manifest: dict) -> None:

@@ -196,5 +196,22 @@ def read_options(
     return options
 
 
+def recorded_options(entry: Mapping[str, Any]) -> ExportOptions:
+    """Returns the options that a manifest records of a task's file.
+
+    Args:
+        entry: the task's entry.
+
+    Raises:
+        ValueError: they are no options; the message names the file.
+    """
+    try:
+        return read_options(entry["options"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"The manifest's options of '{entry['file']}' are damaged: {error}. Export again."
+        ) from error
+
+
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)

@@ -81,7 +81,7 @@ class ImageModel:
         """Returns outputs of the file for images of one size, which were read by `load`.
 
         Raises:
-            ValueError: it answers NaN or infinite numbers.
+            ValueError: it cannot be run, or answers NaN or infinite numbers.
         """
         batch = np.stack(images)
         if self._backwards:
@@ -91,7 +91,13 @@ class ImageModel:
         if self._batch is not None:  # fill a fixed batch
             batch = np.concatenate([batch, batch[-1:].repeat(self._batch - len(batch), axis=0)])
         batch = np.ascontiguousarray(batch, self._dtype)
-        answers = self._session.run(outputs, {self._input: batch})
+        try:
+            answers = self._session.run(outputs, {self._input: batch})
+        except Exception as error:  # onnxruntime's exception classes are not public
+            raise ValueError(
+                f"'{self.path}' cannot be run: {str(error)[:300]}. It may be damaged: copy it "
+                "again, or write it again with packnet export."
+            ) from error
         answers = [answer[: len(images)] for answer in answers]
         if not np.isfinite(answers[-1]).all():
             raise ValueError(

@@ -20,7 +20,7 @@ from packnet_tf.export.bundle.shared_weights import (
 from packnet_tf.export.convert.checksum import task_digest
 from packnet_tf.export.exported import Exported, say_written
 from packnet_tf.export.files import beside, relocate
-from packnet_tf.export.options import ExportOptions, read_options
+from packnet_tf.export.options import ExportOptions, read_options, recorded_options
 from packnet_tf.export.task_graph import Data, TaskGraph
 from packnet_tf.net import PackNet
 
@@ -104,7 +104,7 @@ def export_bundle(
         known = {task["task"]: task for task in manifest["tasks"]}
         new = [name for name in tasks if name not in known]
         if not new:  # check the weights all the same: the last task reads all of them
-            again = TaskGraph(net, tasks[-1], ExportOptions(**known[tasks[-1]]["options"]))
+            again = TaskGraph(net, tasks[-1], recorded_options(known[tasks[-1]]))
             if calibrated:
                 check_files(again, files)
             else:

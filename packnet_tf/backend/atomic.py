@@ -44,32 +44,58 @@ def replacing(path: AnyPath) -> Iterator[pathlib.Path]:
     # The temporary name ends like the name: savers look at the suffix.
     temporary = path.with_name(f"{own_prefix()}{secrets.token_hex(4)}{''.join(path.suffixes)}")
     try:
+        try:
+            mode = _made(temporary, path)
+            if mode is not None:
+                temporary.chmod(mode)
+            uncache(path)
+            yield temporary
+            flush(temporary)
+            os.replace(temporary, path)
+            flush(path.parent)
+        except OSError as error:
+            full = _full(error, path, temporary)
+            if full is None:
+                raise
+            raise full from error
+        finally:
+            _remove(temporary)
+    finally:  # Ctrl-C may have come before the first one was over
+        _remove(temporary)
+
+
+def _made(temporary: pathlib.Path, path: pathlib.Path) -> int | None:
+    """Makes a file that replaces another one; returns the permissions of that, if there is one.
+
+    Raises:
+        OSError: it cannot be made, in a read-only folder for instance; the message names `path`.
+    """
+    try:
         mode = stat.S_IMODE(path.stat().st_mode) if path.is_file() else None
         private = 0o666 if mode is None else 0o600  # until it has the permissions of the old file
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, private))
-    except OSError as error:  # a folder that is read-only, for instance
+    except OSError as error:
         error.filename = os.fspath(path)
         raise
-    try:
-        if mode is not None:
-            temporary.chmod(mode)
-        uncache(path)
-        yield temporary
-        flush(temporary)
-        os.replace(temporary, path)
-        flush(path.parent)
-    except OSError as error:
-        where = pathlib.Path(error.filename or temporary)
-        if error.errno not in FULL or path.parent not in where.parents:
-            raise
-        full = OSError(
-            f"Cannot write '{path}': {os.strerror(error.errno)}. Make room there and try again; "
-            "what it held before is unchanged."
-        )
-        full.errno = error.errno
-        raise full from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    return mode
+
+
+def _full(error: OSError, path: pathlib.Path, temporary: pathlib.Path) -> OSError | None:
+    """Returns what to say if the disk is full on which a file was being written; otherwise None."""
+    where = pathlib.Path(error.filename or temporary)
+    if error.errno not in FULL or path.parent not in where.parents:
+        return None
+    full = OSError(
+        f"Cannot write '{path}': {os.strerror(error.errno)}. Make room there and try again; "
+        "what it held before is unchanged."
+    )
+    full.errno = error.errno
+    return full
+
+
+def _remove(path: pathlib.Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def own_prefix() -> str:

@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 from packnet_tf.backend.types import AnyPath
 
@@ -27,11 +27,13 @@ _TAKEN = (errno.EAGAIN, errno.EACCES)
 # What a file is: its time in ns, its size in bytes and its number on the disk.
 Stamp: TypeAlias = tuple[int, int, int]
 
-# What threads hold: a function that holds a file may call another one that does.
-_held: set[tuple[int, pathlib.Path]] = set()
+# What threads hold, as locked files: a function that holds a file may call another one that does.
+_held: weakref.WeakValueDictionary[tuple[int, pathlib.Path], IO] = weakref.WeakValueDictionary()
 
-# By owner and path: the stamp of the file as it was read or written, see `mark_current`.
+# By owner and path: the stamp of the file as it was read or written, see `mark_current`; and of the
+# last one that was to replace it, see `announce`.
 _current: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+_announced: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 @contextlib.contextmanager
@@ -51,35 +53,41 @@ def locked(path: AnyPath, wait: float = 0.0) -> Iterator[None]:
     """
     whole = pathlib.Path(path).resolve()
     key = threading.get_ident(), whole
-    if fcntl is None or key in _held:
+    held = _held.get(key)
+    if fcntl is None or (held is not None and not held.closed):
         yield
         return
-    lock = whole.with_name(f".{whole.name}.lock")
-    descriptor = _locked(lock, path, time.monotonic() + wait)
-    _held.add(key)
+    lock, opened = whole.with_name(f".{whole.name}.lock"), list[IO]()
     try:
-        yield
-    finally:
-        _held.discard(key)
-        if descriptor is not None:
-            lock.unlink(missing_ok=True)  # while it is locked, so that nobody's lock is removed
-            os.close(descriptor)
+        try:
+            _wait_for(lock, path, time.monotonic() + wait, opened)
+            if opened:
+                _held[key] = opened[0]
+            yield
+        finally:
+            _release(lock, opened)
+    finally:  # Ctrl-C may have come before the first one was over
+        _release(lock, opened)
 
 
-def _locked(lock: pathlib.Path, path: AnyPath, until: float) -> int | None:
-    """Returns the descriptor of the locked file; None where the system cannot lock it."""
+def _wait_for(lock: pathlib.Path, path: AnyPath, until: float, opened: list[IO]) -> None:
+    """Locks a file, which is the last of `opened` then; does nothing where the system cannot.
+
+    Files, unlike their descriptors, close themselves if an interrupt comes before they are listed.
+    """
     while True:
         try:
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+            opened[:] = [open(lock, "r+b", opener=_created)]  # noqa: SIM115
         except OSError:  # there is no such folder, or it is read-only: writing the file will say so
-            return None
+            return
+        descriptor = opened[0].fileno()
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = os.read(descriptor, 20).decode(errors="replace")
-            os.close(descriptor)
+            opened.clear()
             if error.errno not in _TAKEN:
-                return None
+                return
             if time.monotonic() >= until:
                 raise BlockingIOError(
                     f"'{path}' is in use by another process ({holder or 'unknown'}), which may be "
@@ -91,8 +99,22 @@ def _locked(lock: pathlib.Path, path: AnyPath, until: float) -> int | None:
             with contextlib.suppress(OSError):  # the disk is full: then nobody knows who holds it
                 os.truncate(descriptor, 0)
                 os.write(descriptor, str(os.getpid()).encode())
-            return descriptor
-        os.close(descriptor)  # the process that held it has removed it since
+            return
+        opened.clear()  # the process that held it has removed it since
+
+
+def _created(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT, 0o666)
+
+
+def _release(lock: pathlib.Path, opened: list[IO]) -> None:
+    """Unlocks a file; removes the lock if nobody holds it. May be repeated."""
+    for file in opened:
+        file.close()
+    with contextlib.suppress(OSError), open(lock, "r+b") as file:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_at(file.fileno(), lock):
+            lock.unlink()
 
 
 def _is_at(descriptor: int, path: pathlib.Path) -> bool:
@@ -123,6 +145,19 @@ def mark_current(owner: object, path: AnyPath, found: Stamp | None) -> None:
     _current.setdefault(owner, {})[pathlib.Path(path).resolve()] = found
 
 
+def announce(owner: object, path: AnyPath, new: AnyPath) -> None:
+    """Remembers that a new file, written from an object, is about to replace another one.
+
+    An interrupt may come after that, and before `mark_current`.
+
+    Args:
+        owner: the object.
+        path: the file to be replaced.
+        new: the file that will replace it.
+    """
+    _announced.setdefault(owner, {})[pathlib.Path(path).resolve()] = stamp(new)
+
+
 def is_current(owner: object, path: AnyPath) -> bool:
     """Returns whether a file is still the one that was read into an object or written from it.
 
@@ -130,8 +165,9 @@ def is_current(owner: object, path: AnyPath) -> bool:
         owner: the object; it may have changed since.
         path: the file.
     """
-    found = stamp(path)
-    return found is not None and found == _current.get(owner, {}).get(pathlib.Path(path).resolve())
+    found, whole = stamp(path), pathlib.Path(path).resolve()
+    known = (marks.get(owner, {}).get(whole) for marks in (_current, _announced))
+    return found is not None and found in known
 
 
 def is_changed(owner: object, path: AnyPath) -> bool:

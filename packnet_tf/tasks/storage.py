@@ -10,7 +10,7 @@ import dataclasses
 import json
 import pathlib
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -207,12 +207,15 @@ def _is_of_keras(config: object) -> bool:
     return all(map(_is_of_keras, config.values()))
 
 
-def write(state: PackState, path: AnyPath) -> None:
+def write(
+    state: PackState, path: AnyPath, written: Callable[[pathlib.Path], None] | None = None
+) -> None:
     """Writes a pack to a `.keras` file; `PackNet.save` is the public name.
 
     Args:
         state: the pack; an open task's record holds the values to write.
         path: the file to write.
+        written: called with the path of the whole new file before it replaces the old one.
 
     Raises:
         ValueError: the path does not end in `.keras`.
@@ -233,6 +236,8 @@ def write(state: PackState, path: AnyPath) -> None:
     }
     with replacing(path) as temporary:
         keras.saving.save_model(Archive(state.trunk, facts, list(state.records)), temporary)
+        if written is not None:
+            written(temporary)
 
 
 def read(path: AnyPath) -> PackState:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from packnet_tf.backend.json_files import as_json
 from packnet_tf.backend.text import listed
 from packnet_tf.backend.types import AnyPath
-from packnet_tf.backend.writers import is_changed, locked, mark_current, stamp
+from packnet_tf.backend.writers import announce, is_changed, locked, mark_current, stamp
 from packnet_tf.tasks import storage
 from packnet_tf.tasks.checks import as_results
 from packnet_tf.tasks.pack import Pack
@@ -47,7 +47,7 @@ class StoredPack(Pack):
         with locked(path, wait=WAIT):
             if is_changed(self, path):
                 raise storage.changed_since(path, self.tasks)
-            storage.write(state, path)
+            storage.write(state, path, lambda new: announce(self, path, new))
             mark_current(self, path, stamp(path))
 
     def _to_write(self) -> PackState:

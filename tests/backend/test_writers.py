@@ -13,9 +13,11 @@ import pytest
 
 import packnet_tf
 from helpers.image_folders import small_pack, write_task
+from helpers.interrupting import interrupt
 from helpers.pack_helpers import mlp_trunk, pack_task
 from packnet_tf.apps.main import main
 from packnet_tf.backend import writers
+from packnet_tf.backend.atomic import replacing
 from packnet_tf.backend.writers import locked
 from packnet_tf.tasks import storage, stored_pack
 
@@ -174,6 +176,34 @@ def test_a_file_of_the_same_size_and_time_is_another_file(tmp_path):
     assert writers.is_changed(owner, path)
     path.unlink()
     assert not writers.is_changed(owner, path)
+
+
+class Owner:
+    """Something that is saved in a file."""
+
+
+def test_after_ctrl_c_at_any_point_of_a_save_nothing_is_in_the_way_of_the_next_one(tmp_path):
+    path, owner = tmp_path / "file", Owner()
+
+    def save():
+        with locked(path):
+            assert not writers.is_changed(owner, path)
+            with replacing(path) as temporary:
+                temporary.write_text(str(len(places)))
+                writers.announce(owner, path, temporary)
+            writers.mark_current(owner, path, writers.stamp(path))
+
+    counted, places = [], []
+    save()
+    interrupt(save, None, counted)
+    for at in range(counted[0]):
+        places.append(interrupt(save, at))
+        assert os.listdir(tmp_path) == ["file"], places[-1]
+        assert not writers.is_changed(owner, path), places[-1]
+        with ThreadPoolExecutor(1) as pool:  # another thread does not wait for this one
+            pool.submit(save).result()
+    assert {place.partition(":")[0] for place in places} == {"atomic.py", "writers.py"}
+    assert len(places) > 100
 
 
 def test_threads_keep_each_other_out(tmp_path):

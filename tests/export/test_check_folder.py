@@ -12,8 +12,11 @@ from onnx import numpy_helper
 
 import packnet_tf
 from helpers.export_helpers import shared_file
+from helpers.onnx_files import blank
 from helpers.pack_helpers import conv_trunk, functional, mlp_trunk, pack_task, packed
 from packnet_tf.export import export_all, export_bundle, verify
+from packnet_tf.export.manifest import TASK, read
+from packnet_tf.export.options import recorded_options
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +227,37 @@ def test_a_folder_without_a_manifest_is_refused(net, tmp_path):
     (tmp_path / "manifest.json").write_text('{"format": 3, "kind": "files", "tasks": []}')
     with pytest.raises(ValueError, match="lists no task"):
         verify(net, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("file", [], "'file' is a list"),
+        ("file", "..", "'..' is not the name of a file beside it"),
+        ("bytes", "8", "'bytes' is a str"),
+        ("number", True, "'number' is a bool"),
+        ("external", [3], "int where a dict is expected"),
+        ("relative_difference", float("nan"), "relative_difference nan"),
+        ("precision", {}, "'precision' is a dict"),
+    ],
+)
+def test_a_manifest_with_a_value_that_it_cannot_have_is_refused(tmp_path, key, value, text):
+    entry = {**blank(TASK), "file": "model.onnx", key: value}
+    manifest = {"format": 3, "kind": "files", "tasks": [entry]}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError) as refused:
+        read(tmp_path)
+    assert str(refused.value) == (
+        f"'{tmp_path / 'manifest.json'}' is not a manifest of exported tasks ({text}). Remove it, "
+        "and export again."
+    )
+
+
+def test_options_in_a_manifest_that_are_none_are_refused():
+    with pytest.raises(ValueError, match=r"options of 'a.onnx' are damaged: .*no option 'opsets'"):
+        recorded_options({"file": "a.onnx", "options": {"opsets": 17}})
+    with pytest.raises(ValueError, match=r"options of 'a.onnx' are damaged: "):
+        recorded_options({"file": "a.onnx", "options": {"opset": []}})
 
 
 def test_tasks_that_answer_nan_are_a_problem_not_a_crash(net, folder):

@@ -105,6 +105,15 @@ def write_other_model(path, input_shape, output_shape, output="logits", inputs=1
     return save(path, nodes, entries, [(output, TensorProto.FLOAT, *output_shape)], weights)
 
 
+def write_failing_model(path):
+    """Writes a float file that can be opened, and fails when it runs: 48 numbers as rows of 7."""
+    nodes = [helper.make_node("Reshape", ["image", "rows"], ["logits"])]
+    weights = [numpy_helper.from_array(np.array([-1, 7], np.int64), "rows")]
+    entry = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 4, 4, 3])
+    outputs = [("logits", TensorProto.FLOAT, "batch", 7)]
+    return save(path, nodes, [entry], outputs, weights, None, {"pixel_range": "0,1"})
+
+
 def save(path, nodes, inputs, outputs, weights, beside=None, facts=None) -> str:
     """Saves a graph; its outputs are (name, type, *shape)."""
     outputs = [helper.make_tensor_value_info(name, kind, shape) for name, kind, *shape in outputs]
@@ -134,13 +143,21 @@ def manifest(folder, *files, shared=()):
     """Writes the manifest of files that lie in a folder."""
     tasks = [
         {
-            **dict.fromkeys(manifests.TASK),
+            **blank(manifests.TASK),
             "task": name,
             "number": number,
-            "external": [],
             **manifests.describe_file(folder / name),
         }
         for number, name in enumerate(files, start=1)
     ]
-    others = [manifests.describe_file(folder / name) for name in shared]
-    manifests.write(folder, {**manifests.empty(manifests.FILES), "tasks": tasks, "shared": others})
+    others = [
+        {**blank(manifests.SHARED), "tasks": [1, 1], **manifests.describe_file(folder / name)}
+        for name in shared
+    ]
+    kind = manifests.BUNDLE if shared else manifests.FILES
+    manifests.write(folder, {**manifests.empty(kind), "tasks": tasks, "shared": others})
+
+
+def blank(types):
+    """An entry of a manifest in which every value is empty, or 0."""
+    return {key: (kind[0] if isinstance(kind, tuple) else kind)() for key, kind in types.items()}

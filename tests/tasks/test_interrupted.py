@@ -12,7 +12,7 @@ from keras import layers
 import packnet_tf
 from helpers.cases import slow
 from helpers.pack_helpers import data, functional, jolt, logits
-from packnet_tf.packing.policy import own_weights
+from helpers.pictures import picture
 from packnet_tf.tasks import transaction
 
 pytestmark = pytest.mark.any_backend
@@ -52,23 +52,6 @@ def interrupt(line, verb, net) -> bool:
     finally:
         sys.settrace(before)
     return False
-
-
-def picture(net):
-    """All that the verbs may change, arrays as bytes."""
-    model = net.open_model
-    variables = [v for weight in net.state.weights.values() for v in weight.variables]
-    variables += [v for _, v in own_weights(net.state.trunk)]
-    variables += [] if model is None else model.variables
-    return {
-        "tasks": net.tasks,
-        "open": None if model is None else model.task_name,
-        "owned": [list(record.owned) for record in net.state.committed],
-        "values": [keras.ops.convert_to_numpy(v).tobytes() for v in variables],
-        "flags": [] if model is None else [v.trainable for v in model.variables],
-        "trains": [] if model is None else [v.path for v in model.trainable_variables],
-        "pruned": model is not None and net.state.open.phase,
-    }
 
 
 def empty(**policy):

@@ -9,6 +9,7 @@ from PIL import Image
 from helpers.onnx_files import (
     manifest,
     softmax,
+    write_failing_model,
     write_model,
     write_other_model,
     write_picture,
@@ -280,6 +281,12 @@ def test_answers_that_are_no_numbers_are_refused(tmp_path):
         f"'{path}' answers NaN or infinite numbers. Train the task again, or, where it was "
         "exported in a lower precision, export it in float32."
     )
+
+
+def test_a_file_that_fails_when_it_runs_is_named(tmp_path):
+    path = write_failing_model(tmp_path / "m.onnx")
+    with pytest.raises(ValueError, match=r"(?s)m.onnx' cannot be run: .* It may be damaged: copy"):
+        Classifier(path).top(write_picture(tmp_path / "p.png", ORANGE), 1)
 
 
 # Providers

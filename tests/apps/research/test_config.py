@@ -227,9 +227,10 @@ def test_a_file_that_is_not_there_or_no_yaml_is_named(tmp_path):
         FileNotFoundError, match=r"There is no file '.*none.yaml'\. Write a YAML file"
     ):
         read_comparison(tmp_path / "none.yaml")
-    (tmp_path / "broken.yaml").write_text("tasks: [")
-    with pytest.raises(ValueError, match=r"'.*broken.yaml' is not a readable YAML file: "):
-        read_comparison(tmp_path / "broken.yaml")
+    for content in (b"tasks: [", b"tasks: \xff", b"tasks: 2025-99-99", b"[" * 2_000):
+        (tmp_path / "broken.yaml").write_bytes(content)
+        with pytest.raises(ValueError, match=r"'.*broken.yaml' is not a readable YAML file: "):
+            read_comparison(tmp_path / "broken.yaml")
     (tmp_path / "list.yaml").write_text("- tasks")
     with pytest.raises(ValueError, match=r"'.*list.yaml': expected names and values at the top: "):
         read_comparison(tmp_path / "list.yaml")

@@ -1,0 +1,1 @@
+"""Attacks on packs and exported files; `python -m tests.torture --help`."""
