@@ -159,7 +159,7 @@ class Supermasks:
         choices=("random", "trunk"),
     )
     share: float = setting(
-        0.5, "Share of every kernel that a task sees: the highest scores.", least=0.001, most=1
+        0.5, "Share of every kernel that a task sees: the largest scores.", least=0.001, most=1
     )
     scores: str = setting(
         "random",

@@ -111,13 +111,21 @@ class Masked(Approach):
     Source: Mallya, Davis & Lazebnik, Piggyback, ECCV 2018, section 3.
     """
 
-    trains_weights, picks = False, False
+    trains_weights, picks, by_size = False, False, False
 
     def compute(self, parts, store, task, rate):
         factor = score_factor(self.options.get("score_rate"), rate, task.settings.optimizer)
         taken = self.taken(store) if self.trains_weights else [None] * len(parts.kernels)
         return [
-            MaskedKernel(kernel.variable, self.scores(kernel), self.choose, factor, old, self.picks)
+            MaskedKernel(
+                kernel.variable,
+                self.scores(kernel),
+                self.choose,
+                factor,
+                old,
+                self.picks,
+                self.by_size,
+            )
             for kernel, old in zip(parts.kernels, taken, strict=True)
         ]
 
@@ -149,7 +157,9 @@ class Masked(Approach):
 
 
 class TopShare(Masked):
-    """Masks of a fixed share of every kernel, those of the highest scores."""
+    """Masks of a fixed share of every kernel, those of the largest scores by absolute value."""
+
+    by_size = True
 
     def choose(self, scores):
         return masks.top_share(scores, self.options["share"])

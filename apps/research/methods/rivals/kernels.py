@@ -49,6 +49,7 @@ class MaskedKernel(ComputedKernel):
             earlier tasks. None: no weight changes.
         picks: whether scores choose among taken weights alone. The task then sees all others,
             except those that `release` removes.
+        by_size: whether `choose` gets the absolute values of the scores.
     """
 
     def __init__(
@@ -59,9 +60,10 @@ class MaskedKernel(ComputedKernel):
         factor: float = 1.0,
         taken: np.ndarray | None = None,
         picks: bool = False,
+        by_size: bool = False,
     ):
         super().__init__(kernel, trains=taken is not None and not taken.all())
-        self.choose, self.factor = choose, factor
+        self.choose, self.factor, self.by_size = choose, factor, by_size
         self.scores = self.variable("scores", (scores / factor).astype("float32"), trainable=True)
         self.taken = self.fixed = self.claim = None
         if kernel.trainable:
@@ -73,7 +75,7 @@ class MaskedKernel(ComputedKernel):
             self.claimed = int(np.count_nonzero(~taken))
 
     def value(self):
-        scores = self.scores.value * self.factor
+        scores = self._scores()
         return straight_through(self.shared(), scores, self._mask(scores))
 
     def shared(self):
@@ -84,7 +86,7 @@ class MaskedKernel(ComputedKernel):
 
     def mask(self) -> np.ndarray:
         """Returns which weights the task sees, a bool array of the kernel's shape."""
-        return np.array(ops.convert_to_numpy(self._mask(self.scores.value * self.factor)))
+        return np.array(ops.convert_to_numpy(self._mask(self._scores())))
 
     def release(self, sparsity: float) -> None:
         """Removes the task's smallest weights until this share of its first claim is removed.
@@ -100,6 +102,10 @@ class MaskedKernel(ComputedKernel):
         if count > 0:
             small = magnitude(ops.convert_to_numpy(self.kernel), claim, count / left)
             self.claim.assign(claim & ~small)
+
+    def _scores(self):
+        scores = self.scores.value * self.factor
+        return ops.abs(scores) if self.by_size else scores
 
     def _mask(self, scores):
         chosen = self.choose(scores)

@@ -33,16 +33,19 @@ def step(model, optimizer, inputs, targets):
     return model.train_on_batch(np.array(inputs, "float32"), np.array(targets, "float32"))
 
 
-def test_a_step_moves_scores_by_the_gradient_of_the_mask_and_no_fixed_weight():
+@pytest.mark.parametrize("by_size", [False, True])
+def test_a_step_moves_scores_by_the_gradient_of_the_mask_and_no_fixed_weight(by_size):
     trunk, kernel = dense_trunk()
-    scores = np.array([[0.5, 0.1], [0.2, 0.4]], "float32")
-    part = MaskedKernel(kernel, scores, lambda s: top_share(s, 0.5))
+    sign = np.array([1.0, -1.0 if by_size else 1.0], "float32")  # of the second column
+    scores = np.array([[0.5, 0.1], [0.3, 0.4]], "float32") * sign
+    part = MaskedKernel(kernel, scores, lambda s: top_share(s, 0.5), by_size=by_size)
     model = ComputedTrunk(trunk, [part])
     inputs = np.array([[1.0, 2.0]], "float32")
     assert np.array_equal(model(inputs), [[1.0, 8.0]])  # 1 and 4 are seen
     step(model, keras.optimizers.SGD(0.1), inputs, [[1.0, -1.0]])
     # The loss by the kernel is [[1, -1], [2, -2]]; times the weights it is [[1, 2], [6, -8]].
-    np.testing.assert_allclose(part.scores, scores - [[0.1, 0.2], [0.6, -0.8]], rtol=1e-6)
+    moved = np.array([[0.1, 0.2], [0.6, -0.8]]) * sign
+    np.testing.assert_allclose(part.scores, scores - moved, rtol=1e-6)
     assert np.array_equal(kernel, KERNEL)
     assert np.array_equal(part.mask(), [[True, False], [False, True]])
 
