@@ -26,7 +26,11 @@ def dense_trunk(kernel=KERNEL):
 
 
 def step(model, optimizer, inputs, targets):
-    """One step on the loss sum(targets * outputs)."""
+    """One step on the loss sum(targets * outputs).
+
+    The step is eager: the gradient of this loss does not depend on the outputs, so a graph may
+    update a weight before the forward pass reads it.
+    """
     model.compile(
         optimizer, lambda y, outputs: keras.ops.sum(y * outputs, axis=-1), run_eagerly=True
     )
