@@ -1,6 +1,7 @@
 """What all tasks of a rival share, and what each of them adds, in memory and in one file."""
 
 import dataclasses
+import json
 import math
 import pathlib
 from collections.abc import Sequence
@@ -67,14 +68,15 @@ class Store:
         Returns:
             The size of the file in bytes.
         """
-        facts = {
-            "trunk": trunk.to_json(),
+        layers = {
+            "trunk": json.loads(trunk.to_json()),
             "heads": [keras.saving.serialize_keras_object(a.head) for a in self.additions],
-            "seed": self.seed,
         }
+        # As bytes: NumPy's texts take four for every character.
+        text = np.frombuffer(json.dumps(layers).encode(), np.uint8)
         shared = self.rest if self.seed is not None else [*self.shared, *self.rest]
         arrays = [array for addition in self.additions for array in addition.arrays()]
-        checkpoint.save(path, facts, [joined(shared), *arrays])
+        checkpoint.save(path, {"seed": self.seed}, [text, joined(shared), *arrays])
         return path.stat().st_size
 
     def read(self, path: pathlib.Path, extra: Shapes, own: Shapes) -> None:
@@ -84,14 +86,18 @@ class Store:
             path: the file.
             extra, own: shapes of the arrays of each task's addition.
         """
-        facts, (shared, *arrays) = checkpoint.load(path)
+        facts, (text, shared, *arrays) = checkpoint.load(path)
         if facts["seed"] is None:
             shapes = [array.shape for array in [*self.shared, *self.rest]]
             values = divided(shared, shapes)
             self.shared, self.rest = values[: len(self.shared)], values[len(self.shared) :]
         self.additions = []
         for config, more, ours, head in zip(
-            facts["heads"], arrays[::3], arrays[1::3], arrays[2::3], strict=True
+            json.loads(text.tobytes())["heads"],
+            arrays[::3],
+            arrays[1::3],
+            arrays[2::3],
+            strict=True,
         ):
             layer = keras.saving.deserialize_keras_object(config)
             layer.set_weights(divided(head, [weight.shape for weight in layer.weights]))
