@@ -1,10 +1,11 @@
 """compare packing with separate networks and other baselines, on your tasks or the paper's.
 
 FILE is a YAML file with a trunk, tasks (folders of images) and methods: packnet in any variant,
-individual networks, classifier_only, fine_tuning, lwf (learning without forgetting), joint. Every
-method starts from the same trunk and gets the same images, schedule and seeds. All choices are made
-on validation images, never on test images. To continue an interrupted comparison, repeat the
-command; finished runs are not repeated. Results: report.html, results.json, results.csv.
+individual networks, classifier_only, fine_tuning, lwf (learning without forgetting), joint, and the
+rivals batchnorm_only, lora, piggyback, supsup, wsn and cpg (docs/guides/compare.md). Every method
+starts from the same trunk and gets the same images, schedule and seeds. All choices are made on
+validation images, never on test images. To continue an interrupted comparison, repeat the command;
+finished runs are not repeated. Results: report.html, results.json, results.csv.
 
 The name of a recipe of the paper, such as paper/vgg16, can replace the file; --recipes lists them.
 

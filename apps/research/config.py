@@ -9,6 +9,7 @@ import yaml
 from packnet_tf.apps.images.model_files import SUFFIXES
 from packnet_tf.apps.research.definition import (
     METHODS,
+    RIVALS,
     UNORDERED,
     Comparison,
     Method,
@@ -239,13 +240,22 @@ def _check_combinations(comparison: Comparison) -> None:
                         _check_head(settings, place, method, comparison.trunk)
                     except ValueError as error:
                         raise ValueError(f"method '{method.label}', {task}: {error}") from error
-            if "prune" in method_options(method, candidate):
-                _check_prune(method.label, method_options(method, candidate)["prune"], comparison)
+            try:
+                options = method_options(method, candidate)
+            except ValueError as error:
+                raise ValueError(f"method '{method.label}': {error}") from error
+            if "prune" in options:
+                _check_prune(method.label, options["prune"], comparison)
 
 
 def _check_head(settings: Settings, place: int, method: Method, trunk: Trunk) -> None:
     if settings.head != "pretrained":
         return
+    if method.kind in RIVALS:
+        raise ValueError(
+            f"head: pretrained is not for {method.kind}, which trains every task. Write head: new, "
+            "or leave the method out."
+        )
     if trunk.output is None:
         raise ValueError(
             "head: pretrained needs the trunk's output, the layer before the network's classifier; "

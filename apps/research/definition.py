@@ -3,7 +3,18 @@
 import dataclasses
 import itertools
 
-from packnet_tf.apps.research.settings import Distillation, NoOptions, Packing, Settings, Trunk
+from packnet_tf.apps.research.settings import (
+    Distillation,
+    LowRank,
+    NoOptions,
+    Packing,
+    Picking,
+    Piggyback,
+    Settings,
+    Supermasks,
+    Trunk,
+    WinningSubnetworks,
+)
 
 # The methods, each with the dataclass of its own options, beyond the settings common to all.
 METHODS = {
@@ -14,9 +25,21 @@ METHODS = {
     "fine_tuning": NoOptions,
     "lwf": Distillation,
     "joint": NoOptions,
+    "batchnorm_only": NoOptions,
+    "lora": LowRank,
+    "piggyback": Piggyback,
+    "supsup": Supermasks,
+    "wsn": WinningSubnetworks,
+    "cpg": Picking,
 }
+# Methods that share a trunk which no task changes, so that each task is learnt alone.
+SHARING = ("classifier_only", "batchnorm_only", "lora", "piggyback", "supsup")
+# The methods that `methods/rivals` learns.
+RIVALS = ("batchnorm_only", "lora", "piggyback", "supsup", "wsn", "cpg")
+# Methods with a run per task.
+ALONE = ("individual", "guide", *SHARING)
 # Methods for which the order of tasks does not matter: they learn each task alone, or all at once.
-UNORDERED = ("individual", "classifier_only", "guide", "joint")
+UNORDERED = (*ALONE, "joint")
 
 
 @dataclasses.dataclass(frozen=True)

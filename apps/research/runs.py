@@ -11,6 +11,7 @@ import packnet_tf
 from packnet_tf.apps.images.folders import Folder, read_folder
 from packnet_tf.apps.images.model_files import SUFFIXES
 from packnet_tf.apps.research.definition import (
+    ALONE,
     UNORDERED,
     Comparison,
     Method,
@@ -18,8 +19,6 @@ from packnet_tf.apps.research.definition import (
     task_settings,
 )
 from packnet_tf.apps.research.settings import Settings
-
-ALONE = ("individual", "classifier_only", "guide")  # methods with a run per task
 
 
 @dataclasses.dataclass(frozen=True)

@@ -118,6 +118,95 @@ class Distillation:
     )
 
 
+def _score_rate(default: float | None):
+    return setting(
+        default,
+        "Learning rate of the scores at the start of training; it falls as the other rate does. "
+        "null: learning_rate.",
+        least=0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LowRank:
+    """The options of the method lora."""
+
+    rank: int = setting(4, "Rank of the product that is added to every kernel.", least=1)
+    norms: str = setting(
+        "own",
+        "own: normalisation trains with every task, which keeps its own; trunk: it stays as the "
+        "trunk's, in inference mode.",
+        choices=("own", "trunk"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Piggyback:
+    """The options of the method piggyback."""
+
+    score_rate: float | None = _score_rate(1e-4)
+    norms: str = like(LowRank, "norms")
+
+
+@dataclasses.dataclass(frozen=True)
+class Supermasks:
+    """The options of the method supsup."""
+
+    weights: str = setting(
+        "random",
+        "random: the masks choose from random weights, which a seed replaces in storage; trunk: "
+        "from the trunk's.",
+        choices=("random", "trunk"),
+    )
+    share: float = setting(
+        0.5, "Share of every kernel that a task sees: the largest scores.", least=0.001, most=1
+    )
+    scores: str = setting(
+        "random",
+        "The first scores. random, as in the papers; magnitude: those of the weights, so that a "
+        "task starts with the largest ones of a pretrained trunk.",
+        choices=("random", "magnitude"),
+    )
+    score_rate: float | None = _score_rate(None)
+
+    def __post_init__(self) -> None:
+        if self.weights == "random" and self.scores == "magnitude":
+            raise ValueError(
+                "scores: magnitude cannot rank random weights, which all have one magnitude. Write "
+                "scores: random, or weights: trunk."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class WinningSubnetworks:
+    """The options of the method wsn."""
+
+    share: float = like(Supermasks, "share")
+    scores: str = like(Supermasks, "scores")
+    score_rate: float | None = _score_rate(None)
+    norms: str = like(LowRank, "norms")
+
+
+@dataclasses.dataclass(frozen=True)
+class Picking:
+    """The options of the method cpg."""
+
+    prune: str | float | list[float] = like(  # noqa: RUF009
+        Packing,
+        "prune",
+        help="A ratio for all tasks but the last, which keeps all it has; paper, equal_shares or a "
+        "list, as for packnet.",
+    )
+    gradual: bool = like(Packing, "gradual")
+    base: float | None = like(Packing, "base")
+    score_rate: float | None = _score_rate(1e-4)
+    norms: str = like(LowRank, "norms")
+
+    def __post_init__(self) -> None:
+        if self.prune == "auto":
+            raise ValueError("prune: auto is for packnet alone. Write a ratio, or equal_shares.")
+
+
 @dataclasses.dataclass(frozen=True)
 class NoOptions:
     """The options of methods that have none."""

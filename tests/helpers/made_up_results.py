@@ -52,7 +52,7 @@ def many_tasks(folder, names, labels):
         run = keep(
             folder, run_of("packnet", order, 0, place=place),
             [list(final[: n + 1]) for n in range(count)],
-            bytes=1_300_000, head_bytes=1000, one_network_bytes=1_000_000,
+            bytes=1_300_000, task_bytes=1000, one_network_bytes=1_000_000,
             network_per_task_bytes=count * 1_000_000,
             ratios=dict(zip(names, rng.uniform(0.3, 0.9, count), strict=True)), moments=moments,
             capacity={"tasks": list(names), "layers": layers},
@@ -61,7 +61,7 @@ def many_tasks(folder, names, labels):
     runs = [
         keep(
             folder, run_of("individual", [name], 0), [[rng.uniform(0.7, 0.99)]], bytes=1_000_000,
-            head_bytes=1000, one_network_bytes=1_000_000, network_per_task_bytes=1_000_000,
+            task_bytes=1000, one_network_bytes=1_000_000, network_per_task_bytes=1_000_000,
         )
         for name in names
     ]  # fmt: skip

@@ -45,7 +45,7 @@ def pack_tasks(job: Job) -> dict:
     net, options = _open(job, directory), Packing(**job.run.options)
     filters = {"trunk": _first_filters(net)}
     state, views = _read(job), {}  # later tasks do not change the outputs of a view
-    for task, way in zip(job.tasks, _prunes(options, len(job.tasks)), strict=True):
+    for task, way in zip(job.tasks, _ways(options, len(job.tasks)), strict=True):
         if task.name not in net.tasks:
             job.seed(task.place)
             _learn(net, job, task, way, options, directory)
@@ -80,11 +80,20 @@ def _open(job: Job, directory) -> packnet_tf.PackNet:
     return net
 
 
-def _prunes(options: Packing, count: int) -> list:
+def _ways(options: Packing, count: int) -> list:
     """Returns the ratio, or `Auto`, of each task."""
-    prune = options.prune
-    if prune == "auto":
+    if options.prune == "auto":
         return [packnet_tf.Auto(options.max_drop)] * count
+    return prunes(options.prune, count)
+
+
+def prunes(prune: str | float | list[float], count: int) -> list[float]:
+    """Returns the ratio of each task.
+
+    Args:
+        prune: a value of the setting, but not auto.
+        count: the number of tasks.
+    """
     named = {
         "equal_shares": packnet_tf.equal_shares(count),
         "paper": [*[0.5, *[0.75] * count][: count - 1], 0.0],

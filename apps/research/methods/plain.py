@@ -54,7 +54,7 @@ def learn_in_sequence(job: Job, learn: Learn) -> dict:
     return {
         **state,
         "bytes": saved_bytes(with_heads(trunk, heads)),
-        "head_bytes": sum(variable.value.numpy().nbytes for h in heads for variable in h.variables),
+        "task_bytes": sum(variable.value.numpy().nbytes for h in heads for variable in h.variables),
         "one_network_bytes": one,
         "network_per_task_bytes": every,
     }
@@ -134,7 +134,9 @@ def with_heads(trunk: keras.Model, heads: list, model_class: type = keras.Model)
     return model_class(pixels, outputs if len(outputs) > 1 else outputs[0])
 
 
-def fit(model: keras.Model, task: TaskData, folder, loss=LOSS, metrics=("accuracy",)) -> float:
+def fit(
+    model: keras.Model, task: TaskData, folder, loss=LOSS, metrics=("accuracy",), callbacks=()
+) -> float:
     """Trains a model on a task, in the same two phases as packing.
 
     An interrupted training resumes after the last finished epoch, with the same order of data.
@@ -144,6 +146,7 @@ def fit(model: keras.Model, task: TaskData, folder, loss=LOSS, metrics=("accurac
         task: its data and settings.
         folder: folder for its progress; None saves none.
         loss, metrics: as for `compile`.
+        callbacks: further callbacks, which come before those of the phases.
 
     Returns:
         Seconds of training, including those before an interruption.
@@ -167,8 +170,8 @@ def fit(model: keras.Model, task: TaskData, folder, loss=LOSS, metrics=("accurac
     for _ in range(first * (2 if data.cardinality() >= 0 else 1)):
         iter(data)
     model.fit(
-        data, initial_epoch=first, epochs=settings.epochs, callbacks=[phases], verbose=0,
-        shuffle=False,
+        data, initial_epoch=first, epochs=settings.epochs, callbacks=[*callbacks, phases],
+        verbose=0, shuffle=False,
     )  # fmt: skip
     began = time.perf_counter()
     update_statistics(model, data)

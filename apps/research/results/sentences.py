@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Sequence
 
-from packnet_tf.apps.research.definition import Comparison
+from packnet_tf.apps.research.definition import RIVALS, Comparison
 from packnet_tf.apps.research.results.summary import Line
 from packnet_tf.apps.research.running.worker import RESULT
 from packnet_tf.apps.research.runs import Entry
@@ -65,7 +65,7 @@ def _points(packed: Line, other: Line) -> str:
 
 
 def below_the_floor(comparison: Comparison, titled: Sequence[tuple[str, Line]]) -> list[str]:
-    """Returns a warning for every packed or individual network that a linear head beats.
+    """Returns a warning for every method that a linear head beats, of those that should not be.
 
     Individual networks that are too weak make everything compared with them look better.
     """
@@ -73,7 +73,7 @@ def below_the_floor(comparison: Comparison, titled: Sequence[tuple[str, Line]]) 
     heads = [line for _, line in titled if kinds[line.label] == "classifier_only"]
     said = []
     for title, line in titled if heads else ():
-        if kinds[line.label] not in ("packnet", "individual", "guide"):
+        if kinds[line.label] not in ("packnet", "individual", "guide", *RIVALS):
             continue
         below = [
             f"{name} ({line.tasks[name][0]:.1%} against {heads[0].tasks[name][0]:.1%})"

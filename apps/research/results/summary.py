@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from packnet_tf.apps.research.definition import Comparison
+from packnet_tf.apps.research.definition import SHARING, Comparison
 from packnet_tf.apps.research.running.worker import RESULT
 from packnet_tf.apps.research.runs import Entry
 from packnet_tf.metrics import (
@@ -204,8 +204,8 @@ def _measured(entry: Entry, results: list[dict]) -> Measured:
     per_task = len(entry.runs) > 1
     kind = entry.runs[0].kind
     size = sum(r["bytes"] for r in results)
-    if kind == "classifier_only" and per_task:  # one trunk, and one more head per task
-        size = results[0]["bytes"] + sum(r["head_bytes"] for r in results[1:])
+    if kind in SHARING and per_task:  # one trunk, and what each further task adds
+        size = results[0]["bytes"] + sum(r["task_bytes"] for r in results[1:])
     return Measured(
         entry, names, test, validation, size,
         results[0]["one_network_bytes"],

@@ -6,7 +6,7 @@ FOLDER holds `run.json`. The result is written to `result.json` beside it, a dic
                        row for methods without an order
   seconds              seconds of training, by task
   bytes                bytes on disk that the method needs for all tasks
-  head_bytes           the part of these for heads, for methods without packing
+  task_bytes           the part of these that is the tasks' own, for methods that share the rest
   one_network_bytes, network_per_task_bytes
                        bytes on disk of one plain network, and of one per task
   ratios, moments, capacity
@@ -27,6 +27,7 @@ except ImportError:  # Windows: two commands are not kept from doing the same ru
     fcntl = None
 
 from packnet_tf.apps import cli
+from packnet_tf.apps.research.definition import RIVALS
 from packnet_tf.backend.atomic import replacing
 
 RUN, RESULT, ERROR, LOCK = "run.json", "result.json", "error.txt", "lock"
@@ -46,6 +47,7 @@ def work(folder: pathlib.Path) -> dict:
         train_everything,
         train_head,
     )
+    from packnet_tf.apps.research.methods.rivals.learning import learn_rival
     from packnet_tf.apps.research.runs import Run
 
     methods = {
@@ -56,6 +58,7 @@ def work(folder: pathlib.Path) -> dict:
         "fine_tuning": lambda job: learn_in_sequence(job, train_everything),
         "lwf": lambda job: learn_in_sequence(job, distil),
         "joint": learn_together,
+        **dict.fromkeys(RIVALS, learn_rival),
     }
     if (folder / RESULT).exists():  # another process has finished it
         return json.loads((folder / RESULT).read_text(encoding="utf-8"))

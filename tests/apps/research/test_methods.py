@@ -100,7 +100,7 @@ def test_an_individual_network_trains_all_weights_and_a_classifier_the_head_alon
         kernels[name] = conv.get_weights()[0]
     assert np.array_equal(kernels["still"], start)
     assert not np.array_equal(kernels["trained"], start)
-    assert 0 < frozen["head_bytes"] < frozen["bytes"]
+    assert 0 < frozen["task_bytes"] < frozen["bytes"]
 
 
 def test_joint_training_has_one_row_for_all_tasks(place):

@@ -17,7 +17,7 @@ from packnet_tf.apps.research.results.summary import choose, collect, lines, wri
 from packnet_tf.apps.research.results.tables import percent
 from packnet_tf.apps.research.running.worker import RESULT
 
-BYTES = {"bytes": 110, "head_bytes": 10, "one_network_bytes": 100, "network_per_task_bytes": 200}
+BYTES = {"bytes": 110, "task_bytes": 10, "one_network_bytes": 100, "network_per_task_bytes": 200}
 ONE = {**BYTES, "network_per_task_bytes": 100}
 CAPACITY = {
     "tasks": ["shades", "greys"],
