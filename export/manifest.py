@@ -3,6 +3,7 @@
 import glob
 import importlib.metadata
 import json
+import os
 import pathlib
 from collections.abc import Iterable
 
@@ -53,7 +54,7 @@ def read(directory: AnyPath) -> dict:
         ValueError: the file is not a manifest.
     """
     path = pathlib.Path(directory) / NAME
-    if not path.exists():
+    if not os.path.exists(path):  # not path.exists(), which raises for names that are too long
         return empty(FILES)
     try:
         manifest = parse_json(path.read_text(encoding="utf-8"))

@@ -49,7 +49,7 @@ def test_a_thousand_tasks_with_overlays_are_added_saved_and_read(tmp_path):
     for name in (net.tasks[0], net.tasks[count // 2], net.tasks[-1]):
         assert np.array_equal(logits(loaded.task_model(name), x), logits(net.task_model(name), x))
     assert len(str(loaded.capacity())) > 0
-    with pytest.raises(ValueError, match="Committed tasks: .* and 992 more") as error:
+    with pytest.raises(ValueError, match=r"Committed tasks: .* and 992 more") as error:
         loaded.task_model("none")
     assert len(str(error.value)) <= 1000
 
@@ -61,7 +61,7 @@ def test_as_many_tasks_own_weights_as_there_are_numbers_and_the_next_one_may_hav
         net.add_task(f"task{number}", layers.Dense(1), claim_ratio=1 / (MAX_TASKS + 1 - number))
         net.commit()
     assert net.capacity().free > 0
-    with pytest.raises(ValueError, match="overlay=0.05"):
+    with pytest.raises(ValueError, match=r"overlay=0\.05"):
         net.add_task("more", layers.Dense(1))
     net.add_task("more", layers.Dense(1), overlay=0.05)
     net.prune(0.0)

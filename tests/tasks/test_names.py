@@ -67,7 +67,7 @@ def test_a_task_keeps_them_in_output_order():
      "a b", "a\x1b", "x" * 101, ""],
 )  # fmt: skip
 def test_a_name_that_is_no_file_name_everywhere_is_refused(name):
-    with pytest.raises(ValueError, match="Cannot add a task named .*Write 'my_task'") as error:
+    with pytest.raises(ValueError, match=r"Cannot add a task named .*Write 'my_task'") as error:
         check_portable(name)
     assert "\x1b" not in str(error.value)
     assert len(str(error.value)) < 1000
