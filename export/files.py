@@ -190,6 +190,6 @@ def _cannot_write(directory: pathlib.Path, error: OSError) -> OSError:
         f"'{error.filename}' in '{directory}'" if error.errno == errno.EISDIR else f"'{directory}'"
     )
     return OSError(
-        f"Cannot write to {what}: {os.strerror(error.errno or 0)}. {remedy} another folder. "
+        f"Cannot write to '{what}': {os.strerror(error.errno or 0)}. {remedy} another folder. "
         "Nothing was left behind."
     )
