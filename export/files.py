@@ -186,9 +186,7 @@ def _missing(directory: pathlib.Path) -> list[pathlib.Path]:
 
 def _cannot_write(directory: pathlib.Path, error: OSError) -> OSError:
     remedy = "Make room there, or name" if error.errno in FULL else "Name"
-    what = (
-        f"'{error.filename}' in '{directory}'" if error.errno == errno.EISDIR else f"'{directory}'"
-    )
+    what = error.filename if error.errno == errno.EISDIR else directory
     return OSError(
         f"Cannot write to '{what}': {os.strerror(error.errno or 0)}. {remedy} another folder. "
         "Nothing was left behind."
