@@ -27,6 +27,7 @@ OTHER_PLATFORM = (
 # library relies on behaviour that a minor release may change.
 REQUIRES = [
     "absl-py>=1.4,<2",  # tensorflow-model-optimization does not take 2
+    "h5py>=3.14,<4",
     "keras>=3.15,<3.16",
     "numpy>=2.4,<3",
     "onnx>=1.23,<1.24",
