@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 EXTERNAL_ABOVE = 2**31 - 2**24
 DIGITS = 12  # of the SHA-256 in the name of a file of weights
 SMALL = 1024  # bytes; smaller weights stay in the model
-CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+CLOSED = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
+    errno.ENAMETOOLONG,
+)  # fmt: skip
 
 
 def is_large(proto: "ModelProto") -> bool:
@@ -171,7 +174,7 @@ def _is_about(directory: pathlib.Path, error: OSError) -> bool:
     """Whether an error is about writing to the folder, and not about reading the user's data."""
     if error.errno in FULL:
         return True
-    where = pathlib.Path(error.filename or directory)
+    where, directory = pathlib.Path(error.filename or directory).absolute(), directory.absolute()
     near = where == directory or where in directory.parents or directory in where.parents
     return error.errno in CLOSED and near
 
@@ -183,7 +186,8 @@ def _missing(directory: pathlib.Path) -> list[pathlib.Path]:
 
 def _cannot_write(directory: pathlib.Path, error: OSError) -> OSError:
     remedy = "Make room there, or name" if error.errno in FULL else "Name"
+    what = error.filename if error.errno == errno.EISDIR else directory
     return OSError(
-        f"Cannot write to '{directory}': {os.strerror(error.errno or 0)}. {remedy} another folder. "
+        f"Cannot write to '{what}': {os.strerror(error.errno or 0)}. {remedy} another folder. "
         "Nothing was left behind."
     )

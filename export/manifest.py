@@ -4,6 +4,7 @@ import glob
 import importlib.metadata
 import json
 import math
+import os
 import pathlib
 from collections.abc import Iterable
 
@@ -75,7 +76,7 @@ def read(directory: AnyPath) -> dict:
         ValueError: the file is not a manifest.
     """
     path = pathlib.Path(directory) / NAME
-    if not path.exists():
+    if not os.path.exists(path):  # not path.exists(), which raises for names that are too long
         return empty(FILES)
     try:
         manifest = parse_json(path.read_text(encoding="utf-8"))

@@ -22,7 +22,9 @@ def test_trainings_that_are_discarded_take_no_more_memory_than_those_of_plain_ke
         code = f"from helpers.long_runs import main; main({kind!r})"
         grown[kind] = float(run_python(code).stdout.split()[-1])
     print(f"{long_runs.CYCLES - long_runs.WARM} trainings, MB: {grown}")
-    assert grown["pack"] <= grown["plain"] + 10  # MB, a tenth of what one leaked model would add
+    assert (
+        grown["pack"] <= grown["plain"] + 10
+    )  # MB; a model and its optimizer have 6, and there are 25
 
 
 def test_a_thousand_tasks_with_overlays_are_added_saved_and_read(tmp_path):
@@ -61,7 +63,7 @@ def test_as_many_tasks_own_weights_as_there_are_numbers_and_the_next_one_may_hav
         net.add_task(f"task{number}", layers.Dense(1), claim_ratio=1 / (MAX_TASKS + 1 - number))
         net.commit()
     assert net.capacity().free > 0
-    with pytest.raises(ValueError, match=r"overlay=0.05"):
+    with pytest.raises(ValueError, match=r"overlay=0\.05"):
         net.add_task("more", layers.Dense(1))
     net.add_task("more", layers.Dense(1), overlay=0.05)
     net.prune(0.0)

@@ -10,7 +10,6 @@ import math
 import pathlib
 import struct
 import zipfile
-from typing import BinaryIO
 
 import h5py
 
@@ -60,7 +59,7 @@ def check_keras_file(path: pathlib.Path, exact: bool = False) -> int:
         raise ValueError(f"'{path}' is damaged: {quoted(error)}. {remedy}") from error
 
 
-def check_hdf5(file: BinaryIO | pathlib.Path, size: int) -> int:
+def check_hdf5(file: io.IOBase | pathlib.Path, size: int) -> int:
     """Refuses an HDF5 file whose arrays are larger than it, or are in other files.
 
     Args:
@@ -149,9 +148,8 @@ def _check_weights(file: zipfile.ZipFile) -> int:
     info = file.getinfo(WEIGHTS)
     stored = info.compress_type == zipfile.ZIP_STORED
     try:
-        return check_hdf5(
-            _Part(file, info) if stored else io.BytesIO(file.read(info)), info.file_size
-        )
+        part = _Part(file, info) if stored else io.BytesIO(file.read(info))
+        return check_hdf5(part, info.file_size)
     except (OSError, RuntimeError, KeyError) as error:
         raise ValueError(f"its '{WEIGHTS}' is no readable HDF5 file: {quoted(error)}") from error
 

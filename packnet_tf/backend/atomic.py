@@ -14,6 +14,12 @@ from collections.abc import Iterator
 from packnet_tf.backend.types import AnyPath
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REMEDIES = {
+    errno.ENAMETOOLONG: "Write a shorter name.",
+    errno.EISDIR: "A folder has that name; write another one.",
+    errno.EEXIST: "A part of its path is a file; write the name of a folder there.",
+    errno.ENOTDIR: "A part of its path is a file; write the name of a folder there.",
+}
 
 
 @contextlib.contextmanager
@@ -37,10 +43,8 @@ def replacing(path: AnyPath) -> Iterator[pathlib.Path]:
         ...     temporary.write_text("{}")
     """
     path = pathlib.Path(path)
-    if path.is_symlink():
+    if os.path.islink(path):
         path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_dead(path.parent)
     # The temporary name ends like the name: savers look at the suffix.
     temporary = path.with_name(f"{own_prefix()}{secrets.token_hex(4)}{''.join(path.suffixes)}")
     try:
@@ -54,10 +58,12 @@ def replacing(path: AnyPath) -> Iterator[pathlib.Path]:
             os.replace(temporary, path)
             flush(path.parent)
         except OSError as error:
-            full = _full(error, path, temporary)
-            if full is None:
+            where = pathlib.Path(error.filename or temporary).absolute()
+            if error.errno not in {*FULL, *_REMEDIES} or (
+                path.parent.absolute() not in where.parents
+            ):
                 raise
-            raise full from error
+            raise _cannot_write(path, error) from error
         finally:
             _remove(temporary)
     finally:  # Ctrl-C may have come before the first one was over
@@ -71,31 +77,28 @@ def _made(temporary: pathlib.Path, path: pathlib.Path) -> int | None:
         OSError: it cannot be made, in a read-only folder for instance; the message names `path`.
     """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_dead(path.parent)
         mode = stat.S_IMODE(path.stat().st_mode) if path.is_file() else None
         private = 0o666 if mode is None else 0o600  # until it has the permissions of the old file
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, private))
     except OSError as error:
-        error.filename = os.fspath(path)
-        raise
+        raise _cannot_write(path, error) from error
     return mode
-
-
-def _full(error: OSError, path: pathlib.Path, temporary: pathlib.Path) -> OSError | None:
-    """Returns what to say if the disk is full on which a file was being written; otherwise None."""
-    where = pathlib.Path(error.filename or temporary)
-    if error.errno not in FULL or path.parent not in where.parents:
-        return None
-    full = OSError(
-        f"Cannot write '{path}': {os.strerror(error.errno)}. Make room there and try again; "
-        "what it held before is unchanged."
-    )
-    full.errno = error.errno
-    return full
 
 
 def _remove(path: pathlib.Path) -> None:
     with contextlib.suppress(OSError):
         path.unlink()
+
+
+def _cannot_write(path: pathlib.Path, error: OSError) -> OSError:
+    number = error.errno or 0
+    room = "Make room there and try again; what it held before is unchanged."
+    remedy = room if number in FULL else _REMEDIES.get(number, "Name another folder.")
+    found = type(error)(f"Cannot write '{path}': {os.strerror(number)}. {remedy}")
+    found.errno = number
+    return found
 
 
 def own_prefix() -> str:

@@ -8,6 +8,7 @@ claims bit-packed.
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -223,7 +224,7 @@ def write(
     path = pathlib.Path(path)
     if path.suffix != ".keras":
         raise ValueError(f"A pack is saved as a .keras file; got '{path}'. Write 'pack.keras'.")
-    if path.is_dir():
+    if os.path.isdir(path):  # not path.is_dir(), which raises for names that are too long
         raise IsADirectoryError(f"'{path}' is a folder; write '{path / 'pack.keras'}'.")
     facts = {
         "format": FORMAT,

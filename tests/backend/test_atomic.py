@@ -2,6 +2,9 @@
 
 import errno
 import os
+import pathlib
+import resource
+import signal
 import stat
 import subprocess
 import sys
@@ -116,7 +119,8 @@ def test_a_folder_that_cannot_be_written_to_is_said_with_the_name_of_the_file(
         replacing(tmp_path / "file.txt"),
     ):
         raise AssertionError
-    assert error.value.filename == str(tmp_path / "file.txt")
+    assert str(error.value).startswith(f"Cannot write '{tmp_path / 'file.txt'}': ")
+    assert error.value.errno == errno.EROFS
 
 
 def test_a_file_keeps_its_permissions_and_the_umask_is_not_touched(tmp_path, monkeypatch):
@@ -167,5 +171,40 @@ def test_a_name_may_be_as_long_as_the_system_allows(tmp_path):
     too_long = tmp_path / f"{'n' * 250}.keras"
     with pytest.raises(OSError, match="File name too long") as refused, replacing(too_long):
         pass
-    assert refused.value.filename == str(too_long)
+    assert str(refused.value).startswith(f"Cannot write '{too_long}': ")
+    assert str(refused.value).endswith("Write a shorter name.")
     assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_what_is_in_the_way_is_said_in_a_sentence(tmp_path, monkeypatch, absolute):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path if absolute else pathlib.Path()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    for name, remedy in (("folder", "A folder has that name"), ("file/x", "A part of its path")):
+        with (
+            pytest.raises(OSError, match=remedy) as error,
+            replacing(folder / name) as temporary,
+        ):
+            temporary.write_text("new")
+        assert str(error.value).startswith(f"Cannot write '{folder / name}': ")
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_disk_that_fills_up_while_writing_is_said_in_a_sentence(tmp_path, monkeypatch, absolute):
+    monkeypatch.chdir(tmp_path)
+    path = (tmp_path if absolute else pathlib.Path()) / "file.txt"
+    path.write_text("old")
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Make room there") as error, replacing(path) as temporary:
+            temporary.write_bytes(b"x" * 10_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(error.value).startswith(f"Cannot write '{path}': ")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]

@@ -75,4 +75,4 @@ def unowned_digest(weights: Iterable[PackedWeight]) -> str:
 
 def _bytes_of(array: np.ndarray) -> memoryview:
     # As bytes: hashlib takes no bfloat16.
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

@@ -333,6 +333,8 @@ def test_damaged_metadata_names_the_file(classes, tmp_path):
     for entry in proto.metadata_props:
         entry.value = classes if entry.key == "classes" else entry.value
     onnx.save(proto, path)
-    with pytest.raises(ValueError, match=r"m.onnx' has damaged metadata: its classes are") as error:
+    with pytest.raises(
+        ValueError, match=r"m\.onnx' has damaged metadata: its classes are"
+    ) as error:
         Classifier(path)
     assert len(str(error.value)) < 1000

@@ -259,6 +259,8 @@ def test_a_file_that_would_become_much_larger_is_refused(tmp_path, text, said):
 
 
 def test_an_anchor_may_be_used_twice(tmp_path):
-    (tmp_path / "a.yaml").write_text(yaml.safe_dump(SMALL) + "settings: &s {epochs: 3}\n")
-    content = yaml.safe_load((tmp_path / "a.yaml").read_text())
-    assert read_comparison(tmp_path / "a.yaml").settings == parse(content, tmp_path).settings
+    flip = {"flip": True}
+    text = yaml.safe_dump({**SMALL, "tasks": {"shades": flip, "greys": flip}}, sort_keys=False)
+    assert "*id001" in text
+    (tmp_path / "a.yaml").write_text(text)
+    assert read_comparison(tmp_path / "a.yaml").tasks["greys"][1]["flip"] is True
