@@ -361,8 +361,8 @@ def test_without_names_the_number_of_folders_must_fit(colours):
     with pytest.raises(ValueError) as error:
         labelled_images(colours, None, None, 4)
     assert str(error.value) == (
-        f"'{colours}' has 3 class folders ('blue', 'green', 'red'), and the task has 4 classes without "
-        "names. Expected one folder per class, sorted as in training."
+        f"'{colours}' has 3 class folders ('blue', 'green', 'red'), and the task has 4 classes "
+        "without names. Expected one folder per class, sorted as in training."
     )
     assert labelled_images(colours, None, None, None).classes == ["blue", "green", "red"]
 
