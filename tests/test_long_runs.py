@@ -22,9 +22,8 @@ def test_trainings_that_are_discarded_take_no_more_memory_than_those_of_plain_ke
         code = f"from helpers.long_runs import main; main({kind!r})"
         grown[kind] = float(run_python(code).stdout.split()[-1])
     print(f"{long_runs.CYCLES - long_runs.WARM} trainings, MB: {grown}")
-    assert (
-        grown["pack"] <= grown["plain"] + 10
-    )  # MB; a model and its optimizer have 6, and there are 25
+    # A model and its optimizer have 6 MB.
+    assert grown["pack"] <= grown["plain"] + 10
 
 
 def test_a_thousand_tasks_with_overlays_are_added_saved_and_read(tmp_path):

@@ -46,11 +46,11 @@ def labelled_images(
         ValueError: the class folders do not match the classes of the task.
     """
     folder = _split_folder(pathlib.Path(directory), split)
-    listed = classes_in(folder)
-    found = listed.files
+    images = classes_in(folder)
+    found = images.files
     if not any(found.values()):
         raise FileNotFoundError(
-            f"'{folder}' has no images in class folders. {' '.join([LAYOUT, *listed.notes])}"
+            f"'{folder}' has no images in class folders. {' '.join([LAYOUT, *images.notes])}"
         )
     if classes is None:
         classes = list(found)
@@ -62,13 +62,13 @@ def labelled_images(
             )
     else:
         _check_names(folder, found, classes)
-    notes = listed.notes + listed.lacks(classes)
+    notes = images.notes + images.lacks(classes)
     if split is None and folder == pathlib.Path(directory) and split_named(folder) is None:
         notes.append(
             f"'{folder}' has no folder 'test' or 'validation': all of its images count, also those "
             "that a task was trained with."
         )
-    return Labelled(folder, list(classes), listed.pairs(classes), notes)
+    return Labelled(folder, list(classes), images.pairs(classes), notes)
 
 
 def define_folders(values: flags.FlagValues, flag: str, what: str, otherwise: str) -> None:

@@ -59,12 +59,12 @@ def read_folder(directory, validation_share: float = 0.1, seed: int = 0) -> Fold
     if "train" not in folders:
         said = " ".join([f"'{root}' has no folder 'train'.", LAYOUT, *splits.notes])
         raise FileNotFoundError(said)
-    listed = {split: classes_in(folder) for split, folder in folders.items()}
-    notes = splits.notes + [note for found in listed.values() for note in found.notes]
-    classes = [name for name, paths in listed["train"].files.items() if paths]
+    by_split = {split: classes_in(folder) for split, folder in folders.items()}
+    notes = splits.notes + [note for found in by_split.values() for note in found.notes]
+    classes = [name for name, paths in by_split["train"].files.items() if paths]
     notes += [
         f"Class '{name}' is left out: '{folders['train']}' has no image of it."
-        for name, paths in listed["train"].files.items()
+        for name, paths in by_split["train"].files.items()
         if not paths
     ]
     if len(classes) < 2:
@@ -72,7 +72,7 @@ def read_folder(directory, validation_share: float = 0.1, seed: int = 0) -> Fold
             f"'{folders['train']}' has {_count(classes)}. {' '.join([LAYOUT, *notes])}"
         )
     files = {}
-    for split, found in listed.items():
+    for split, found in by_split.items():
         _check_classes(found, classes)
         files[split] = found.pairs(classes)
         notes += found.lacks(classes)

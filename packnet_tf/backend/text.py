@@ -85,6 +85,7 @@ class EscapingStream:
         rich_proxied_file: the same; rich draws its bars there.
 
     Example:
+        >>> import sys
         >>> print("cat\x1b[2J", file=EscapingStream(sys.stdout))
         cat\x1b[2J
     """

@@ -53,7 +53,7 @@ def test_a_directory_of_another_pack_is_refused(tmp_path):
     trunk = conv_trunk()
     assert refused(tmp_path, tasks(trunk, "a"), packnet_tf.PackNet(trunk)) == (
         f"'{tmp_path / 'pack.keras'}' is not a later state of this pack: its trunk, its policy "
-        "or its first tasks (a) differ. Use the trunk, the policy and the tasks that it was made "
+        "or its first tasks ('a') differ. Use the trunk, the policy and the tasks that it was made "
         "with, or another directory."
     )
 

@@ -119,7 +119,8 @@ def test_only_the_tasks_named_are_measured(onnx, photos, measured, capsys, tmp_p
         status, _, err = benchmark(capsys, model, other, f"--task={tasks}")
         assert (status, err) == (
             1,
-            "packnet benchmark: No file is of the task 'moods'; their tasks are colours, shades.\n",
+            "packnet benchmark: No file is of the task 'moods'; their tasks are 'colours', "
+            "'shades'.\n",
         )
 
 

@@ -21,6 +21,7 @@ from packnet_tf.apps.device.labelled import labelled_images
 from packnet_tf.apps.device.onnx_accuracy import onnx_accuracy
 from packnet_tf.apps.images.pixels import read_image
 from packnet_tf.apps.main import main
+from packnet_tf.backend.text import listed
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 
@@ -353,7 +354,7 @@ def test_missing_and_unknown_classes_are_named(classes, said, colours):
     with pytest.raises(ValueError) as error:
         labelled_images(colours, None, classes, len(classes))
     assert str(error.value) == (
-        f"'{colours}' {said}. Expected one folder per class of the task: {', '.join(classes)}."
+        f"'{colours}' {said}. Expected one folder per class of the task: {listed(classes)}."
     )
 
 
@@ -361,8 +362,8 @@ def test_without_names_the_number_of_folders_must_fit(colours):
     with pytest.raises(ValueError) as error:
         labelled_images(colours, None, None, 4)
     assert str(error.value) == (
-        f"'{colours}' has 3 class folders (blue, green, red), and the task has 4 classes without "
-        "names. Expected one folder per class, sorted as in training."
+        f"'{colours}' has 3 class folders ('blue', 'green', 'red'), and the task has 4 classes "
+        "without names. Expected one folder per class, sorted as in training."
     )
     assert labelled_images(colours, None, None, None).classes == ["blue", "green", "red"]
 

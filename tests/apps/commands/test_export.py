@@ -143,7 +143,7 @@ def test_images_that_cannot_be_read_are_named_and_left_out(packnet, place, tmp_p
         (
             ["--evaluate=cats:a"],
             2,
-            "names the task 'cats'; the tasks that give classes are shades, greys.",
+            "names the task 'cats'; the tasks that give classes are 'shades', 'greys'.",
         ),
         (["--evaluate=shades:nowhere"], 1, "There is no folder 'nowhere'."),
         (["--task=cats"], 1, "There is no committed task 'cats'. Committed tasks: 'shades', 'gr"),

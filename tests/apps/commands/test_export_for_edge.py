@@ -84,7 +84,7 @@ def test_a_folder_that_is_gone_or_changed_is_said_and_its_task_exported_without(
     else:
         for split in moved.iterdir():
             (split / "light").rename(split / "pale")
-        said = f"shades: '{moved}' has the classes dark, pale, and the task dark, light."
+        said = f"shades: '{moved}' has the classes 'dark', 'pale', and the task 'dark', 'light'."
     net.save(tmp_path / "pack.keras")
     out, tasks = export(capsys, tmp_path / "pack.keras", tmp_path / "onnx")
     assert said in out

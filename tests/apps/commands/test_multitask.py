@@ -35,7 +35,7 @@ def test_predict_answers_for_every_task_of_a_file(place, capsys):
     [entry] = json.loads(capsys.readouterr().out)
     assert [answer["task"] for answer in entry["models"]] == ["tones"]
     assert main(["predict", str(place / "all.onnx"), picture(place), "--task=birds"]) == 1
-    assert "has no task 'birds'; it has shades, tones." in capsys.readouterr().err
+    assert "has no task 'birds'; it has 'shades', 'tones'." in capsys.readouterr().err
 
 
 def test_evaluate_measures_the_task_that_is_named(place, capsys):

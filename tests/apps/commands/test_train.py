@@ -180,7 +180,7 @@ def test_packs_made_in_python_say_their_pixel_range_or_are_refused(place):
             "Leave --image_size out, or make a new pack",
         ),
         ({"adopt": "trunk"}, "--adopt=trunk makes the trunk the first task of a new pack, and "
-         ".* has the tasks shades. Leave --adopt out"),
+         ".* has the tasks 'shades'. Leave --adopt out"),
         ({"precision": "mixed_float16"}, "computes in float32, and this command says "
          "--precision=mixed_float16. .* leave it out"),
     ],

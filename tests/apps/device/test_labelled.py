@@ -19,9 +19,13 @@ def test_a_folder_belongs_to_its_task_and_may_have_a_colon():
     ("given", "tasks", "said"),
     [
         (["a"], [], "--data=a: there is no task that gives classes"),
-        (["a"], TASKS, "which of the tasks leaves, flowers it is for. Write --data=TASK:a"),
+        (["a"], TASKS, "which of the tasks 'leaves', 'flowers' it is for. Write --data=TASK:a"),
         (["a", "leaves:b"], ["leaves"], "--data=a does not say which"),
-        (["cats:a"], TASKS, "--data names the task 'cats'; the tasks that give classes are leaves"),
+        (
+            ["cats:a"],
+            TASKS,
+            "--data names the task 'cats'; the tasks that give classes are 'leaves', 'flowers'",
+        ),
         (["leaves:"], TASKS, "--data=leaves: names no folder. Write --data=leaves:FOLDER"),
         (["leaves:a", "leaves:b"], TASKS, "two folders for the task 'leaves', 'a' and 'b'"),
     ],

@@ -169,7 +169,7 @@ def test_validation_comes_from_a_seeded_split_of_every_class(tmp_path):
         (
             {"train": {"a": 3, "b": 3}, "validation": {"a": 1}},
             "validation' lacks the class 'b' that 'train' has. Every split needs the same class "
-            "folders: a, b.",
+            "folders: 'a', 'b'.",
         ),
         (
             {"train": {"a": 3, "b": 3}, "test": {"a": 1, "b": 1, "c": 1}},

@@ -60,7 +60,7 @@ def test_a_folder_without_a_name_is_for_the_one_task_that_gives_classes(place, t
     assert main(["benchmark", onnx, f"--data={folder}", "--seconds=0", "--batch_sizes=1"]) == 0
     assert "accuracy" in capsys.readouterr().out.rpartition("file ")[2]
     assert main(["report", pack, page, f"--data=base:{folder}"]) == 2
-    assert "the tasks that give classes are shades." in capsys.readouterr().err
+    assert "the tasks that give classes are 'shades'." in capsys.readouterr().err
 
 
 def test_a_page_about_files_leaves_out_what_cannot_be_measured(place, tmp_path, capsys):

@@ -147,7 +147,7 @@ def test_a_bundle_of_another_pack_is_refused(net, tmp_path):
     with pytest.raises(ValueError, match=r"'model_task1\.onnx' of the earlier bundle"):
         export_bundle(other, tmp_path / "new", update_from=tmp_path / "old")
     other = packed(conv_trunk(), one=0.5, cats=0.5)
-    with pytest.raises(ValueError, match="has the tasks one, two, and the pack begins with"):
+    with pytest.raises(ValueError, match="has the tasks 'one', 'two', and the pack begins with"):
         export_bundle(other, tmp_path / "new", update_from=tmp_path / "old")
 
 

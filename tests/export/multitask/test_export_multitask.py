@@ -141,7 +141,7 @@ def test_the_file_describes_its_tasks(net, tmp_path):
     mine = TaskSession(session, "cars").get_modelmeta().custom_metadata_map
     assert json.loads(mine["classes"]) == net.classes("cars")
     assert (mine["task"], mine["by"], "tasks" in mine) == ("cars", "me", False)
-    with pytest.raises(ValueError, match="no task 'dogs'; it has birds, cars, a_birds"):
+    with pytest.raises(ValueError, match="no task 'dogs'; it has 'birds', 'cars', 'a_birds'"):
         TaskSession(session, "dogs")
     with pytest.raises(ValueError, match="'cars' has no output 'logits'; it has top_classes, top"):
         TaskSession(session, "cars").run(["logits"], {"image": images(net)})
