@@ -68,7 +68,7 @@ def pack_bomb(rng: random.Random, folder: pathlib.Path, originals: pathlib.Path)
         aside = folder / "bomb"
         aside.write_bytes(damage.zipped({**content, **bomb}, pressed=True))
         aside.replace(made)
-        return WHOLE  # the memory of this attack went into making it
+        return WHOLE  # the next attack of this kind reads it
     shutil.copy(made, path)
     try:
         return subjects.look(path, *subjects.known(originals, subjects.OLD))
