@@ -24,7 +24,6 @@ from packnet_tf.tasks.checks import (
     check_trunk,
     nothing_to_pack,
 )
-from packnet_tf.tasks.integrity.digests import shared_digest
 from packnet_tf.tasks.integrity.names import class_names
 from packnet_tf.tasks.records import Head, TaskRecord
 from packnet_tf.tasks.state import PackState
@@ -327,11 +326,7 @@ class PackNet(StoredPack):
             model.batches_seen.assign(0.0)
             record = record.committed(model, trunk, weights.values())
             state = self.state.with_last(record).with_weights_of(trunk)
-            if record.number == 1:
-                state = dataclasses.replace(
-                    state, shared_digest=shared_digest(state.unpacked_variables())
-                )
-            self.state = state
+            self.state = state.with_digests() if record.owns else state
             self._open_model = None
             model.freeze()
 
@@ -376,7 +371,8 @@ class PackNet(StoredPack):
         with Transaction(self):
             for weight in self.state.weights.values():
                 weight.give_back(record.number, keep_values=self.policy.restart != "zero")
-            self.state = self.state.without(record)
+            state = self.state.without(record)
+            self.state = state.with_digests() if record.owns else state
 
 
 def load(path: AnyPath) -> PackNet:

@@ -162,23 +162,6 @@ class PackedWeight:
         """Returns `missing_to` as a fraction of the current claim."""
         return self.missing_to(sparsity, claim_ratio) / max(1, self.claimed())
 
-    def owns_the_same(self, other: "PackedWeight", tasks: int) -> bool:
-        """Returns whether the first `tasks` tasks own the same weights here and in `other`.
-
-        Their values must be equal too.
-
-        Args:
-            other: a weight of the same shape, without owners above `tasks`.
-            tasks: how many tasks to compare.
-        """
-        packed, owner, their_packed, their_owner = values_of(
-            [self.packed, self.owner, other.packed, other.owner]
-        )
-        owned = their_owner > 0
-        return np.array_equal(their_owner, np.where(owner <= tasks, owner, 0)) and np.array_equal(
-            packed[owned], their_packed[owned]
-        )
-
     def owned_are_finite(self) -> bool:
         """Returns whether every weight that a committed task owns is finite."""
         return is_finite(ops.where(ops.greater(self.owner, 0), self.packed.value, 0.0))
@@ -359,6 +342,25 @@ def assign_values(variables: Iterable[keras.Variable], values: Iterable[np.ndarr
     """Assigns values, such as those of `values_of`, to variables."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
+
+
+def of_kind(variable: keras.Variable, values: np.ndarray) -> np.ndarray:
+    """Returns values of a file as an array, if they are of the same kind as a variable.
+
+    Args:
+        variable: of floats or of integers.
+        values: values to assign to it.
+
+    Raises:
+        ValueError: the values are of another kind, such as integers or complex numbers for floats.
+    """
+    array = np.asarray(values)
+    floats = ["float" in str(dtype) for dtype in (array.dtype, variable.dtype)]
+    if floats[0] != floats[1] or array.dtype.kind not in "fiubV":
+        raise ValueError(
+            f"'{variable.path}' has values of dtype {array.dtype}; expected {variable.dtype}"
+        )
+    return array
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -22,7 +22,11 @@ from packnet_tf.packing.weight import (
 )
 from packnet_tf.reporting.capacity import Capacity
 from packnet_tf.tasks import checks
-from packnet_tf.tasks.integrity.digests import owned_digests, shared_digest
+from packnet_tf.tasks.integrity.digests import (
+    Digests,
+    changed_part,
+    present_digests,
+)
 from packnet_tf.tasks.overlays import check_claimed, check_overlay
 from packnet_tf.tasks.records import TaskRecord
 from packnet_tf.tasks.reuse import seen_numbers
@@ -42,7 +46,7 @@ class PackState:
             task is open, those of the trunk.
         records: the tasks in the order they were packed; the last may be open.
         notes: the user's own strings.
-        shared_digest: digest of `unpacked_variables`; empty until a task owns weights.
+        digests: of what committed tasks have in `trunk`.
     """
 
     trunk: PackedTrunk
@@ -50,7 +54,7 @@ class PackState:
     weights: Mapping[str, PackedWeight]
     records: tuple[TaskRecord, ...] = ()
     notes: dict[str, str] = dataclasses.field(default_factory=dict)
-    shared_digest: str = ""
+    digests: Digests = dataclasses.field(default_factory=Digests)
 
     @property
     def committed(self) -> tuple[TaskRecord, ...]:
@@ -353,50 +357,32 @@ class PackState:
             verb: what the caller wants to do, for the message.
 
         Raises:
-            RuntimeError: the weights differ from the digests of the records.
+            RuntimeError: the owners differ from the records, or the weights from the digests.
         """
         self.check_owners()
-        changed = self.changed_part()
+        changed = self.changed_part(self.present_digests()) if self.committed else None
         if changed is not None:
             raise RuntimeError(
                 f"Cannot {verb}: {changed} have changed since the commit, by variable.assign or "
                 "layer.set_weights for instance. Open the last saved pack with packnet_tf.load."
             )
 
-    def changed_part(self) -> str | None:
-        """Returns which committed weights differ from their digests; None if none do."""
-        now = self.with_digests()
-        for record, found in zip(self.owning, now.owning, strict=True):
-            if found.owned_digest != record.owned_digest:
-                return f"the weights of task '{record.name}'"
-        if self.owning and self.shared_digest != now.shared_digest:
-            return "the weights that all tasks share"
-        return None
-
-    def with_digests(self) -> "PackState":
-        """Returns the state with digests of the present weights."""
-        state = dataclasses.replace(self, shared_digest=shared_digest(self.unpacked_variables()))
-        digests = owned_digests(self.weights.values(), [task.number for task in self.owning])
-        for record, digest in zip(self.owning, digests, strict=True):
-            state = state.with_committed(record.name, owned_digest=digest)
-        return state
-
-    def has_weights_of(self, other: "PackState") -> bool:
-        """Returns whether the tasks of another state own the same weights and values here.
-
-        Weights that are free there may have owners here.
+    def changed_part(self, now: Digests) -> str | None:
+        """Returns which committed weights differ from their digests; None if none do.
 
         Args:
-            other: a state of any pack.
+            now: the digests of the present weights.
         """
-        ours, theirs = (
-            {path: tuple(weight.packed.shape) for path, weight in state.weights.items()}
-            for state in (self, other)
-        )
-        return ours == theirs and all(
-            weight.owns_the_same(other.weights[path], len(other.owning))
-            for path, weight in self.weights.items()
-        )
+        tasks = {task.name: (task.number, task.owned_digest) for task in self.owning}
+        return changed_part(self.digests, now, self.weights, tasks)
+
+    def present_digests(self) -> Digests:
+        """Returns the digests of the present weights."""
+        return present_digests(self.weights.values(), self.unpacked_variables())
+
+    def with_digests(self) -> "PackState":
+        """Returns the state with the digests of the present weights."""
+        return dataclasses.replace(self, digests=self.present_digests())
 
     def unpacked_variables(self) -> list[keras.Variable]:
         """Returns the trunk's weights that are not packed, in the order of its structure."""

@@ -17,6 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from packnet_tf import __version__
 from packnet_tf.backend.archives import CONFIG, check_keras_file
 from packnet_tf.backend.atomic import replacing
 from packnet_tf.backend.json_files import parse_json
@@ -28,7 +29,12 @@ from packnet_tf.packing.policy import Policy, own_weights
 from packnet_tf.packing.trunk import PackedTrunk
 from packnet_tf.packing.weight import OVERLAY_NUMBER, is_finite
 from packnet_tf.reporting.storage_use import bytes_in
-from packnet_tf.tasks.integrity.digests import digest_of, unowned_digest
+from packnet_tf.tasks.integrity.digests import (
+    Digests,
+    digest_of,
+    owned_digests,
+    unowned_digest,
+)
 from packnet_tf.tasks.integrity.file_values import check_archive, check_task
 from packnet_tf.tasks.overlays import parts_of
 from packnet_tf.tasks.records import Head, TaskRecord
@@ -105,18 +111,15 @@ class Archive(keras.layers.Layer):
         digest, facts = config.pop("digest", None), config.get("facts")
         version = facts.get("format") if isinstance(facts, dict) else None
         if version not in READABLE:
-            raise ValueError(
-                f"it has format {version}, and this packnet_tf reads format "
-                f"{', '.join(map(str, READABLE))}: install the packnet_tf that wrote it"
-            )
+            raise _other_format(version, facts)
         if version >= DIGESTS and digest != digest_of(config):
             raise changed_since_saved("its configuration")
-        check_archive(config)
+        check_archive(config, version)
         tasks: list[TaskRecord] = []
         digests: list[str | None] = []
         committed, owner = config["facts"]["committed"], 0
         for number, task in enumerate(parse_json(config["tasks"]), start=1):
-            check_task(number, task)
+            check_task(number, task, version)
             head = Head(config=task["head"])
             if not _is_of_keras(task["head"]):
                 head.layer  # noqa: B018  refuses an untrusted class now, not at first use
@@ -149,6 +152,8 @@ class Archive(keras.layers.Layer):
                     owned_digest=task.get("owned_digest", ""),
                 )
             )
+        if len(tasks) - committed not in (0, 1):
+            raise ValueError(f"it has {len(tasks)} tasks, of which {committed} are committed")
         trunk = keras.saving.deserialize_keras_object(config["trunk"])
         archive = cls(trunk, config["facts"], tasks)
         archive.__dict__["digests"] = digests
@@ -161,7 +166,10 @@ class Archive(keras.layers.Layer):
         store["tasks"] = np.frombuffer(values, np.uint8)
 
     def load_own_variables(self, store: Store) -> None:
-        values = np.array(store["tasks"]).tobytes()
+        stored = np.asarray(store["tasks"])
+        if stored.dtype != np.uint8:
+            raise ValueError(f"the tasks' own values have dtype {stored.dtype}; expected uint8")
+        values = stored.tobytes()
         own = [variable for _, variable in own_weights(self.trunk)]
         start = 0
         for place, (task, digest) in enumerate(zip(self.tasks, self.digests, strict=True)):
@@ -185,6 +193,21 @@ class Archive(keras.layers.Layer):
 
 def _values_digest(task: TaskRecord) -> str:
     return digest_of(None, (task.values, task.overlaid))
+
+
+def _other_format(version: object, facts: object) -> ValueError:
+    """Returns the error for a file of a format that this version does not read."""
+    what = f"it has format {version!r:.80}, and packnet_tf {__version__} reads formats "
+    what += f"{min(READABLE)} to {max(READABLE)}"
+    if type(version) is not int:
+        return ValueError(f"{what}. Restore it from a backup")
+    if version < FORMAT:
+        return ValueError(
+            f"{what}; no released version reads earlier ones. Train its tasks in a new pack"
+        )
+    writer = facts.get("version") if isinstance(facts, dict) else None
+    newer = f"packnet_tf {writer:.80}" if isinstance(writer, str) else "the packnet_tf"
+    return ValueError(f"{what}. Install {newer}, which wrote it, or a later one")
 
 
 def changed_since_saved(what: str) -> ValueError:
@@ -226,13 +249,16 @@ def write(
         raise ValueError(f"A pack is saved as a .keras file; got '{path}'. Write 'pack.keras'.")
     if os.path.isdir(path):  # not path.is_dir(), which raises for names that are too long
         raise IsADirectoryError(f"'{path}' is a folder; write '{path / 'pack.keras'}'.")
+    digests = state.digests if state.committed else state.present_digests()
     facts = {
         "format": FORMAT,
         "committed": len(state.committed),
         **dataclasses.asdict(state.policy),
         "paths": list(state.weights),
         "notes": {str(key): str(value) for key, value in state.notes.items()},
-        "shared_digest": state.shared_digest,
+        "version": __version__,
+        "weight_digests": list(digests.weights),
+        "shared_digest": digests.shared,
         "unowned_digest": unowned_digest(state.trunk.packed_weights().values()),
     }
     with replacing(path) as temporary:
@@ -310,6 +336,18 @@ def naming(path: AnyPath) -> Iterator[None]:
         raise ValueError(shortened(text)) from error
 
 
+def _with_digests(state: PackState) -> PackState:
+    """Returns the state of a file that holds no digests, with those of its weights."""
+    numbers = {record.key: record.number for record in state.owning}
+    found = owned_digests(state.weights.values(), list(numbers.values()))
+    digests = dict(zip(numbers, found, strict=True))
+    records = [
+        dataclasses.replace(record, owned_digest=digests.get(record.key, ""))
+        for record in state.records
+    ]
+    return dataclasses.replace(state, records=tuple(records)).with_digests()
+
+
 def _state_of(archive: Archive) -> PackState:
     facts, records = archive.facts, archive.tasks
     # Keras's configurations do not hold the names of nested layers.
@@ -336,13 +374,12 @@ def _state_of(archive: Archive) -> PackState:
         records[place] = dataclasses.replace(record, owned=owned)
     choices = ("biases", "norms", "restart", "embeddings")
     policy = Policy(**{name: facts[name] for name in choices}, stem=facts.get("stem"))
-    state = PackState(
-        archive.trunk, policy, weights, tuple(records), dict(facts["notes"]),
-        facts.get("shared_digest", ""),
-    )  # fmt: skip
+    state = PackState(archive.trunk, policy, weights, tuple(records), dict(facts["notes"]))
     if facts["format"] < DIGESTS:
-        return state.with_digests()
-    changed = state.changed_part()
+        return _with_digests(state)
+    saved = Digests(tuple(facts["weight_digests"]), facts["shared_digest"])
+    state = dataclasses.replace(state, digests=saved)
+    changed = state.changed_part(state.present_digests())
     if changed is None and facts["unowned_digest"] != unowned_digest(weights.values()):
         changed = "a weight that no task owns"
     if changed is not None:

@@ -80,8 +80,7 @@ class StoredPack(Pack):
         """
         read = stamp(path)
         saved, known = storage.read(path), self.state.committed
-        same = saved.tasks[: len(known)] == self.tasks and saved.policy == self.policy
-        if not (same and saved.has_weights_of(self.state)):
+        if not _is_later(saved, self.state):
             raise ValueError(
                 f"'{path}' is not a later state of this pack: its trunk, its policy or its "
                 f"first tasks ({listed(saved.tasks) or 'none'}) differ. Use the trunk, the "
@@ -170,6 +169,17 @@ class StoredPack(Pack):
             path = pathlib.Path(folder) / "pack.keras"
             storage.write(self._to_write(), path)
             return _from_bytes, (type(self), path.read_bytes())
+
+
+def _is_later(saved: PackState, state: PackState) -> bool:
+    """Returns whether a state has the trunk, the policy and the tasks of another one, or more."""
+
+    def facts(of: PackState) -> tuple:
+        shapes = {path: tuple(weight.packed.shape) for path, weight in of.weights.items()}
+        tasks = [(task.name, task.owned_digest) for task in of.committed]
+        return shapes, of.policy, tasks[: len(state.committed)]
+
+    return facts(saved) == facts(state)
 
 
 def _from_bytes(cls: type[PackOf], data: bytes) -> PackOf:

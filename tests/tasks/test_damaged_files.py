@@ -115,11 +115,22 @@ def test_a_plain_keras_model_is_refused(tmp_path):
     )
 
 
-def test_a_newer_format_is_refused(saved):
+@pytest.mark.parametrize(
+    ("facts", "remedy"),
+    [
+        ({"format": 99, "version": "7.1"}, "Install packnet_tf 7.1, which wrote it, or a later"),
+        ({"format": 99, "version": 7.1}, "Install the packnet_tf, which wrote it, or a later one"),
+        ({"format": 4}, "no released version reads earlier ones. Train its tasks in a new pack"),
+        ({"format": "8"}, "Restore it from a backup"),
+    ],
+)
+def test_a_file_of_another_format_says_which_version_reads_it(saved, facts, remedy):
     _, path = saved
-    configure(path, lambda config: config["config"]["facts"].update(format=99))
-    assert refused(path).startswith(f"Cannot read pack '{path}': ")
-    assert f"it has format 99, and this packnet_tf reads format {FORMAT}" in refused(path)
+    configure(path, lambda config: config["config"]["facts"].update(facts))
+    text = refused(path)
+    assert text.startswith(f"Cannot read pack '{path}': it has format {facts['format']!r}")
+    assert f"packnet_tf {packnet_tf.__version__} reads formats 5 to {FORMAT}" in text
+    assert remedy in text
 
 
 def first_task(config):
@@ -131,6 +142,12 @@ def describe(config, **changes):
     """Changes that."""
     first, *others = json.loads(config["config"]["tasks"])
     config["config"]["tasks"] = json.dumps([{**first, **changes}, *others])
+
+
+def adopt_second(config):
+    """Says that the second task is the pretrained trunk."""
+    first, second = json.loads(config["config"]["tasks"])
+    config["config"]["tasks"] = json.dumps([first, {**second, "adopted": True}])
 
 
 @pytest.mark.parametrize(
@@ -169,7 +186,11 @@ def describe(config, **changes):
         lambda config: describe(config, overlay_bytes=-1),
         lambda config: describe(config, adopted=1),
         lambda config: describe(config, statistics="none"),
-        lambda config: describe(config, owned_digest="0" * 64),
+        lambda config: describe(config, classes=["a", "b"]),
+        lambda config: describe(config, head={}),
+        lambda config: adopt_second(config),
+        lambda config: config["config"]["facts"].update(committed=3),
+        lambda config: config["config"]["facts"].update(weight_digests=["0" * 64] * 3),
         lambda config: describe(config, values_digest="0" * 64),
     ],
     ids=[
@@ -178,7 +199,8 @@ def describe(config, **changes):
         "name_taken", "sees_none", "sees_a_later_one", "sees_out_of_order", "trunk",
         "batches_seen", "phase", "notes", "shared", "unowned", "classes", "claim_ratio",
         "claim_ratio_nan", "claim_ratio_bool", "results", "complex", "own_places_descending",
-        "overlay", "overlay_bytes", "adopted", "statistics", "owned", "values",
+        "overlay", "overlay_bytes", "adopted", "statistics", "class_count", "no_head",
+        "second_adopted", "three_committed", "weights", "values",
     ],
 )  # fmt: skip
 def test_a_configuration_that_does_not_fit_is_refused(saved, change):

@@ -1,8 +1,9 @@
 """SHA-256 digests of what tasks own, by which a pack that was changed since is recognised."""
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,6 +11,59 @@ import numpy as np
 from keras import ops
 
 from packnet_tf.packing.weight import PackedWeight
+
+
+@dataclasses.dataclass(frozen=True)
+class Digests:
+    """Digests of what committed tasks have in the trunk.
+
+    They take one pass over the weights, however many tasks there are. The digest of each task then
+    says whose weights have changed.
+
+    Attributes:
+        weights: of every packed weight, in the order of the trunk's structure: a digest of its
+            owners and of its owned values.
+        shared: a digest of the unpacked weights, which tasks share or start from.
+    """
+
+    weights: tuple[str, ...] = ()
+    shared: str = ""
+
+
+def present_digests(weights: Iterable[PackedWeight], unpacked: Iterable[keras.Variable]) -> Digests:
+    """Returns the digests of the weights as they are now.
+
+    Args:
+        weights: the packed weights, in the order of the trunk's structure.
+        unpacked: see `PackState.unpacked_variables`.
+    """
+    return Digests(
+        tuple(map(_committed_digest, weights)), digest_of(None, map(ops.convert_to_numpy, unpacked))
+    )
+
+
+def changed_part(
+    before: Digests,
+    now: Digests,
+    weights: Mapping[str, PackedWeight],
+    tasks: Mapping[str, tuple[int, str]],
+) -> str | None:
+    """Returns which committed weights have changed, for a message; None if none have.
+
+    Args:
+        before, now: what `present_digests` returned then and returns now.
+        weights: the packed weights by path.
+        tasks: by name, the numbers of the tasks that own weights, and their `owned_digests`.
+    """
+    pairs = zip(weights, before.weights, now.weights, strict=True)
+    paths = [path for path, old, new in pairs if old != new]
+    if paths:
+        found = owned_digests(weights.values(), [number for number, _ in tasks.values()])
+        known = zip(tasks.items(), found, strict=True)
+        names = [name for (name, (_, old)), new in known if old != new]
+        whose = f"the weights of task '{names[0]}'" if names else "weights"
+        return f"{whose} in layer '{paths[0]}'"
+    return None if before.shared == now.shared else "the weights that all tasks share"
 
 
 def digest_of(facts: Any, parts: Iterable[bytes | np.ndarray] = ()) -> str:
@@ -33,7 +87,7 @@ def digest_of(facts: Any, parts: Iterable[bytes | np.ndarray] = ()) -> str:
 def owned_digests(weights: Iterable[PackedWeight], tasks: Sequence[int]) -> list[str]:
     """Returns a digest of the places and values of the weights that each task owns.
 
-    A task's digest does not depend on other tasks.
+    A task's digest does not depend on other tasks, nor on its number.
 
     Args:
         weights: the packed weights, in the order of the trunk's structure.
@@ -49,15 +103,6 @@ def owned_digests(weights: Iterable[PackedWeight], tasks: Sequence[int]) -> list
     return [digest.hexdigest() for digest in found.values()]
 
 
-def shared_digest(variables: Sequence[keras.Variable]) -> str:
-    """Returns a digest of the unpacked weights of the trunk, which tasks share or start from.
-
-    Args:
-        variables: see `PackState.unpacked_variables`.
-    """
-    return digest_of(None, map(ops.convert_to_numpy, variables))
-
-
 def unowned_digest(weights: Iterable[PackedWeight]) -> str:
     """Returns a digest of what no task owns yet: restart values, and what an open task trains.
 
@@ -71,6 +116,12 @@ def unowned_digest(weights: Iterable[PackedWeight]) -> str:
         if weight.claim is not None and weight.claimed():
             parts += map(ops.convert_to_numpy, weight.trained)
     return digest_of(None, parts)
+
+
+def _committed_digest(weight: PackedWeight) -> str:
+    owner, packed = map(ops.convert_to_numpy, (weight.owner, weight.packed))
+    # Selects the bits of owned values; a third of the time of `np.where` on random owners.
+    return digest_of(None, (owner, packed.view(f"u{packed.itemsize}") * (owner > 0)))
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:

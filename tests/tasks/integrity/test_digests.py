@@ -49,7 +49,8 @@ def test_no_closing_verb_takes_a_committed_weight_that_was_assigned(verb, number
         net.add_task("three", layers.Dense(3))
         net.prune(0.5)
     nudge(first_weight(net).packed, owned_by(net, number))
-    with pytest.raises(RuntimeError, match=f"weights of task '{['one', 'two'][number - 1]}' have"):
+    name = ["one", "two"][number - 1]
+    with pytest.raises(RuntimeError, match=f"weights of task '{name}' in layer 'first' have"):
         CLOSING[verb](net, tmp_path / "pack.keras")
     assert not (tmp_path / "pack.keras").exists()
     assert net.tasks == ("one", "two")
