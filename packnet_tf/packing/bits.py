@@ -40,9 +40,11 @@ def unpack(packed: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         A uint8 array of that shape.
 
     Raises:
-        ValueError: the length does not fit the shape.
+        ValueError: the length does not fit the shape, or the dtype is another one.
     """
-    packed = np.asarray(packed, np.uint8).reshape(-1)
+    if packed.dtype != np.uint8:
+        raise ValueError(f"bit planes are uint8; got {packed.dtype}")
+    packed = packed.reshape(-1)
     size = int(np.prod(shape, dtype=np.int64))
     plane_bytes = -(-size // 8)
     planes, rest = divmod(packed.size - 1, plane_bytes) if plane_bytes else (0, 0)

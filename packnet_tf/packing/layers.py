@@ -34,6 +34,7 @@ from packnet_tf.packing.weight import (
     OverlaidWeight,
     PackedWeight,
     clear,
+    of_kind,
     own_number,
 )
 
@@ -177,9 +178,9 @@ class Packed(_Mixed):
     def load_own_variables(self, store: Store) -> None:
         self.refuse_closed("load weights into")
         for i, variable in enumerate(own_variables(self)):
-            variable.assign(store[str(i)])
+            variable.assign(of_kind(variable, store[str(i)]))
         for name, weight in self.packed_weights.items():
-            values = np.asarray(store[name])
+            values = of_kind(weight.packed, store[name])
             owner = bits.unpack(np.asarray(store[f"{name}_owner"]), weight.owner.shape)
             if self.task_view.shared:
                 self.check_same_pack(weight, values, owner)
@@ -190,7 +191,7 @@ class Packed(_Mixed):
             if f"{name}_claim" in store.keys():  # noqa: SIM118  a store is not a dict
                 trainable, claim = weight.trained
                 claim.assign(bits.unpack(np.asarray(store[f"{name}_claim"]), claim.shape))
-                trainable.assign(np.asarray(store[f"trainable_{name}"]))
+                trainable.assign(of_kind(trainable, store[f"trainable_{name}"]))
             else:
                 clear(weight.claim)
 
