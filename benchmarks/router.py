@@ -22,7 +22,8 @@ BATCH = 64
 GOALS = {"routed right": 0.97, "AUROC": 0.95}
 
 
-def main() -> None:
+def read_flags(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Returns the flags; default those of the process."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.router",
         description=__doc__,
@@ -39,7 +40,11 @@ def main() -> None:
     flag("--seed", type=int, default=0, help="of the choice of these images")
     flag("--prune", type=float, default=0.0, help="share of the base to prune, without repair")
     flag("--json", type=pathlib.Path, metavar="FILE", help="file for the results")
-    flags = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    flags = read_flags()
     cli.start_keras()
     began = time.perf_counter()
     router, features = fit(flags)

@@ -24,7 +24,19 @@ from packnet_tf.apps.research.recipes import find_file
 
 # Programs that are not ours. One that is not listed is taken for a misspelling.
 TOOLS = {
-    *(".", "apt-get", "bazel", "build/classify", "cd", "chroot", "cmake", "cp", "eval", "ln"),
+    *(
+        ".",
+        "apt-get",
+        "bazel",
+        "build/classify",
+        "cd",
+        "chroot",
+        "cmake",
+        "cp",
+        "eval",
+        "ln",
+        "pre-commit",
+    ),
     *("mmdebstrap", "mount", "npm", "pytest", "ruff", "scp", "source", "ssh", "tar"),
 }
 OURS = ("examples/", "docs/", ".ci/", "tests/", "benchmarks/")  # folders of the repository
@@ -78,7 +90,10 @@ def check_python(arguments):
         assert importlib.util.find_spec(module), f"There is no module {module}."
         if module.startswith("benchmarks."):
             benchmark = importlib.import_module(module)
-            read_flags(benchmark, benchmark.CASES, 1, rest)
+            if hasattr(benchmark, "CASES"):
+                read_flags(benchmark, benchmark.CASES, 1, rest)
+            else:
+                benchmark.read_flags(rest)
         if module == "pip":
             check_pip(rest)
     elif what == "-c":

@@ -14,6 +14,7 @@ import packnet_tf
 from helpers.cases import slow
 from helpers.pack_helpers import conv_trunk, packed
 from packnet_tf.backend.json_files import DEPTH, parse_json
+from packnet_tf.tasks.integrity.digests import digest_of
 
 SECONDS, MEGABYTES, CHARACTERS = 2, 300, 1000
 KERNEL = "trunk/layers/packed_conv2d/vars/kernel"
@@ -50,11 +51,13 @@ def weights(change):
 
 
 def config(change):
-    """A change of the JSON configuration."""
+    """A change of the JSON configuration; its digest is right again."""
 
     def edit(members):
         content = json.loads(members["config.json"])
-        change(content["config"])
+        archive = content["config"]
+        change(archive)
+        archive["digest"] = digest_of({k: v for k, v in archive.items() if k != "digest"})
         return {**members, "config.json": json.dumps(content)}
 
     return edit

@@ -139,7 +139,7 @@ def test_images_that_cannot_be_read_are_named_and_left_out(packnet, place, tmp_p
         (["--bundle", "--task=shades"], 2, "a bundle holds all tasks; leave out --task"),
         (["--calibration=a"], 2, "--calibration is for --precision=int8"),
         (["--precision=int4"], 2, "--precision=int4"),
-        (["--evaluate=a"], 2, "does not say which of the tasks shades, greys it is for. Write"),
+        (["--evaluate=a"], 2, "does not say which of the tasks 'shades', 'greys' it is for. Write"),
         (
             ["--evaluate=cats:a"],
             2,
