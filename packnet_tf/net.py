@@ -325,6 +325,7 @@ class PackNet(StoredPack):
             model.phase.assign(int(Phase.COMMITTED))
             model.batches_seen.assign(0.0)
             record = record.committed(model, trunk, weights.values())
+            record.key.models.add(model)
             state = self.state.with_last(record).with_weights_of(trunk)
             self.state = state.with_digests() if record.owns else state
             self._open_model = None

@@ -188,8 +188,10 @@ class Pack:
         """
         if self.open_model is not None and self.open_model.task_name == name:
             return self.open_model
-        model = self._view(self.state.record(name))
+        record = self.state.record(name)
+        model = self._view(record)
         model.freeze()
+        record.key.models.add(model)
         return model
 
     def unpack(self, name: str) -> keras.Model:

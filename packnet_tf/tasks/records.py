@@ -9,6 +9,8 @@ import dataclasses
 import datetime
 import functools
 import math
+import warnings
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -62,6 +64,17 @@ class Head:
         return keras.saving.serialize_keras_object(self.layer)
 
 
+class TaskKey:
+    """Identifies a task; a later task of the same name has another key.
+
+    Attributes:
+        models: the models of the committed task that somebody holds.
+    """
+
+    def __init__(self) -> None:
+        self.models: weakref.WeakSet[TaskModel] = weakref.WeakSet()
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class TaskRecord:
     """Everything about a task except its packed weights.
@@ -90,7 +103,7 @@ class TaskRecord:
         adopted: whether the task is the pretrained trunk, see `PackNet.adopt`.
         overlay: fraction of all packed weights that the task may override; None: it owns weights.
         overlaid: the places and values of its overlay, see `overlay_of`.
-        key: identifies the task; a later task of the same name has another key.
+        key: identifies the task.
     """
 
     name: str
@@ -112,7 +125,7 @@ class TaskRecord:
     adopted: bool = False
     overlay: float | None = None
     overlaid: bytes = b""
-    key: object = dataclasses.field(default_factory=object)
+    key: TaskKey = dataclasses.field(default_factory=TaskKey)
 
     @property
     def number(self) -> int:
@@ -193,6 +206,39 @@ class TaskRecord:
         finalize(model)
         model.phase.assign(int(self.weights_phase))
         model.batches_seen.assign(self.batches_seen)
+
+    def warn_of_changed_models(self, store: PackedTrunk) -> None:
+        """Warns if a held model of the committed task has other values than the task.
+
+        The record holds the task's own values, so the pack does not change with its models.
+
+        Args:
+            store: the trunk whose values the task shares.
+        """
+        for model in self.key.models:
+            changed = self._changed_in(model, store)
+            if changed is not None:
+                warnings.warn(
+                    f"A model of task '{self.name}' does not answer as the task does: {changed} "
+                    "has been assigned since the commit. The pack has not changed; "
+                    f"net.task_model('{self.name}') returns a model with the committed values.",
+                    stacklevel=5,
+                )
+
+    def _changed_in(self, model: TaskModel, store: PackedTrunk) -> str | None:
+        """Returns the path of a variable whose value is not the task's; None if there is none."""
+        own = [variable for _, variable in own_weights(model.trunk)]
+        expected: list = [variable for _, variable in own_weights(store)]
+        values = self.arrays(own)
+        for place, value in zip(self.own_places, values, strict=False):
+            expected[place] = value
+        expected += values[len(self.own_places) :]
+        for variable, value in zip([*own, *model.head.weights], expected, strict=True):
+            if not np.array_equal(*map(keras.ops.convert_to_numpy, (variable, value))):
+                return f"'{variable.path}'"
+        if not self.owns and overlay_of(_packed_weights(model)) != self.overlaid:
+            return "its overlay"
+        return None
 
     def arrays(self, own: Sequence[keras.Variable]) -> list[np.ndarray]:
         """Returns the task's own values, then its head's weights, as arrays.

@@ -353,6 +353,8 @@ class PackState:
     def check_unchanged(self, verb: str) -> None:
         """Refuses weights of committed tasks that something has changed since their commits.
 
+        It warns of held models of the tasks whose own values have changed.
+
         Args:
             verb: what the caller wants to do, for the message.
 
@@ -366,6 +368,8 @@ class PackState:
                 f"Cannot {verb}: {changed} have changed since the commit, by variable.assign or "
                 "layer.set_weights for instance. Open the last saved pack with packnet_tf.load."
             )
+        for record in self.committed:
+            record.warn_of_changed_models(self.trunk)
 
     def changed_part(self, now: Digests) -> str | None:
         """Returns which committed weights differ from their digests; None if none do.

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import warnings
 import zipfile
 
 import h5py
@@ -61,6 +62,49 @@ def test_no_closing_verb_takes_a_shared_weight_that_was_assigned(tmp_path):
     bias = net.state.unpacked_variables()[0]
     nudge(bias, lambda values: np.ones(values.shape, bool))
     with pytest.raises(RuntimeError, match="weights that all tasks share have changed"):
+        net.save(tmp_path / "pack.keras")
+
+
+def assign(model, place):
+    """Changes a value of a committed task's model, which the pack does not share."""
+    if place == "overlay":
+        trainable, claim = next(iter(model.trunk.packed_weights().values())).trained
+        nudge(trainable, lambda x: ops.convert_to_numpy(claim) > 0)
+    elif place == "bias":
+        nudge(model.trunk.get_layer("first").bias, lambda x: np.ones(x.shape, bool))
+    else:
+        model.head.set_weights([2 * array + 1 for array in model.head.get_weights()])
+
+
+@pytest.mark.parametrize("verb", CLOSING)
+@pytest.mark.parametrize("place", ["head", "bias", "overlay"])
+def test_a_closing_verb_warns_of_a_model_whose_own_values_were_assigned(verb, place, tmp_path):
+    net = packed(mlp_trunk(), one=0.5)
+    trained = pack_task(net, "three", overlay=0.2)
+    pack_task(net, "two")
+    if verb == "commit":
+        net.add_task("four", layers.Dense(3))
+        net.prune(0.5)
+    x, _ = data(mlp_trunk())
+    model = trained if place == "overlay" else net.task_model("three")
+    answers = logits(net.task_model("three"), x)
+    assign(model, place)
+    with pytest.warns(UserWarning, match="A model of task 'three' does not answer") as caught:
+        CLOSING[verb](net, tmp_path / "pack.keras")
+    assert [one.filename for one in caught if one.category is UserWarning] == [__file__]
+    assert np.array_equal(logits(net.task_model("three"), x), answers)
+
+
+def test_models_that_were_used_and_plain_models_that_were_trained_are_not_warned_of(tmp_path):
+    net = packed(conv_trunk(), one=0.5)
+    held, plain = net.task_model("one"), net.unpack("one")
+    x, _ = data(conv_trunk())
+    held.predict(x, verbose=0)
+    plain.layers[-1].set_weights([2 * array + 1 for array in plain.layers[-1].get_weights()])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        pack_task(net, "two", overlay=0.2)
+        net.release("two")
         net.save(tmp_path / "pack.keras")
 
 
