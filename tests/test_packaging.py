@@ -22,7 +22,7 @@ PACKNET_TF, EXPORT, APPS = (
     for module in (packnet_tf, packnet_tf.export, packnet_tf.apps)
 )
 LIBRARY, OTHERS = (PACKNET_TF, EXPORT, APPS), (ROOT / "benchmarks", ROOT / "tests")
-OURS = {"packnet_tf", "benchmarks", "helpers"}
+OURS = {"packnet_tf", "benchmarks", "helpers", "torture"}
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_one_version_is_in_the_package_the_changelog_and_the_citation(metadata):
 
 
 def test_the_installation_without_cuda_names_all_other_requirements(metadata):
-    text = (ROOT / "docs" / "versions.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "guides" / "versions.md").read_text(encoding="utf-8")
     [line] = re.findall(
         r"^pip install (.*keras.*) && pip install --no-deps packnet_tf$", text, re.M
     )

@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 FOLDERS = ("packnet_tf", "export", "apps", "benchmarks", "examples", "tests")
 PAGES = [path for path in ROOT.glob("*.md") if path.name != "CHANGELOG.md"]  # names what was there
 # Not the examples/s that a command has printed.
-NAMED = re.compile(rf"(?<![\w/.])(?<!\d )((?:docs|{'|'.join(FOLDERS)})/[\w./-]*)")
+NAMED = re.compile(rf"(?<![\w/.-])(?<!\d )((?:docs|{'|'.join(FOLDERS)})/[\w./-]*)")
 WRITTEN = re.compile(r"docs/[\w./-]+\.(?:md|json|svg|png)")
 
 pytestmark = pytest.mark.skipif(

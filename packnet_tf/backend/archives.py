@@ -114,10 +114,17 @@ def _check_members(file: zipfile.ZipFile, size: int, exact: bool) -> None:
         raise ValueError(f"it lacks {listed(missing)}")
     others = [name for name, count in collections.Counter(names).items() if count > 1]
     if exact:
-        others += [name for name in names if name not in (CONFIG, METADATA, WEIGHTS)]
+        kept = (CONFIG, METADATA, WEIGHTS)
+        others += [name for name in names if not (name in kept or _is_asset(name))]
     if others:
         raise ValueError(f"it has members that Keras does not write: {listed(others)}")
     _check_sum(file, size)
+
+
+def _is_asset(name: str) -> bool:
+    """Whether it is a text that a layer keeps, such as the vocabulary of an `IntegerLookup`."""
+    parts = name.split("/")
+    return parts[0] == "assets" and name.endswith(".txt") and not {"", ".", ".."} & {*parts}
 
 
 def check_expansion(path: pathlib.Path) -> None:

@@ -109,6 +109,7 @@ BOMBS = {
     "lists": (member("config.json", f"[{'[],' * 1_000_000}1]"), "more than 200,000 lists"),
     "no_model": (member("config.json", "[]"), "describes no model"),
     "another_member": (member("assets/code.py", "1"), "'assets/code.py'"),
+    "outside": (member("assets/../../x.txt", "1"), "'assets/../../x.txt'"),
 }  # fmt: skip
 
 
