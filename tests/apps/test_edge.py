@@ -115,7 +115,7 @@ def test_the_device_has_nothing_of_what_trained(module, device):
 
 @pytest.mark.slow
 def test_the_ten_lines_of_the_page_run(device, net, picture, tmp_path, monkeypatch):
-    page = (ROOT / "docs" / "edge.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "guides" / "device.md").read_text(encoding="utf-8")
     at_the_desk, on_the_device = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     lines = [line for line in (at_the_desk + on_the_device).splitlines() if line]
     assert len([line for line in lines if not line.startswith(("import", "from"))]) <= 10
