@@ -83,6 +83,7 @@ def page_names():
         **names,
         "net": packnet_tf.load("garden.keras"),
         "tasks": {"birds": (data, data, 200), "cars": (data, data, 196)},
-        "photos": names["images"], "imagenet_head": imagenet_head, "data": data,
+        "photos": names["images"], "flowers": names["images"], "leaves": -names["images"],
+        "imagenet_head": imagenet_head, "data": data,
         "MyLayer": MyLayer, "train2": data, "validation2": data, "test2": data,
     }  # fmt: skip
