@@ -90,4 +90,5 @@ def test_the_readme_runs(place):
         "model_task1.onnx",
         "model_task2.onnx",
         "model_task3.onnx",
+        "router.onnx",
     ]
