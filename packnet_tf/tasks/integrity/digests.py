@@ -114,13 +114,15 @@ def unowned_digest(weights: Iterable[PackedWeight]) -> str:
         owner, packed = map(ops.convert_to_numpy, (weight.owner, weight.packed))
         parts.append(packed[owner == 0])
         if weight.claim is not None and weight.claimed():
-            parts += map(ops.convert_to_numpy, weight.trained)
+            trainable, claim = map(ops.convert_to_numpy, weight.trained)
+            parts += [trainable, claim.astype(np.uint8)]  # some strategies hold it as int32
     return digest_of(None, parts)
 
 
 def _committed_digest(weight: PackedWeight) -> str:
     owner, packed = map(ops.convert_to_numpy, (weight.owner, weight.packed))
     # Selects the bits of owned values; a third of the time of `np.where` on random owners.
+    owner = owner.astype(np.uint8)  # some strategies hold it as int32
     return digest_of(None, (owner, packed.view(f"u{packed.itemsize}") * (owner > 0)))
 
 
