@@ -8,6 +8,7 @@ from absl import flags
 from packnet_tf.apps import cli
 from packnet_tf.apps.device.sessions import Session, open_file
 from packnet_tf.apps.images.pixels import read_image, read_whole_image
+from packnet_tf.backend.text import quoted
 from packnet_tf.export.graph.outputs import softmax
 from packnet_tf.export.runtime.session import class_names, provider_name
 
@@ -95,8 +96,8 @@ class ImageModel:
             answers = self._session.run(outputs, {self._input: batch})
         except Exception as error:  # onnxruntime's exception classes are not public
             raise ValueError(
-                f"'{self.path}' cannot be run: {str(error)[:300]}. It may be damaged: copy it "
-                "again, or write it again with packnet export."
+                f"'{self.path}' cannot be run: {quoted(error)}. It may be damaged: copy it again, "
+                "or write it again with packnet export."
             ) from error
         answers = [answer[: len(images)] for answer in answers]
         if not np.isfinite(answers[-1]).all():

@@ -1,6 +1,5 @@
 """Finds the task of an image with an exported router. Imports neither Keras nor TensorFlow."""
 
-import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from packnet_tf.apps.device.classifier import ImageModel, NotAClassifierError
 from packnet_tf.apps.device.exported_files import check_files
 from packnet_tf.apps.device.sessions import open_file
 from packnet_tf.export import manifest as manifests
+from packnet_tf.export.runtime.session import routed_numbers
 
 REMEDY = "Write one with packnet export PACK DIR --router=router.npz."
 
@@ -41,11 +41,11 @@ class Router(ImageModel):
         provider: str = "cpu",
     ):
         opened = open_file(path, provider)
-        facts = opened.get_modelmeta().custom_metadata_map
-        if "router" not in facts:
+        numbers = routed_numbers(opened.get_modelmeta().custom_metadata_map, path)
+        if numbers is None:
             raise NotAClassifierError(f"'{path}' is not a router. {REMEDY}")
         super().__init__(path, opened, pixel_range, image_size)
-        self.numbers: dict[str, int] = json.loads(facts["router"])
+        self.numbers = numbers
 
     def task_of(self, image) -> tuple[str | None, dict[str, float]]:
         """Returns the task of an image, None if it is for none of them, and the scores by task.

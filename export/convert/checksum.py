@@ -1,10 +1,8 @@
 """SHA-256 of a task's head and unpacked weights."""
 
-import hashlib
-import json
-
 from packnet_tf.net import PackNet
 from packnet_tf.packing.weight import values_of
+from packnet_tf.tasks.integrity.digests import digest_of
 
 
 def task_digest(net: PackNet, task: str) -> str:
@@ -26,8 +24,4 @@ def task_digest(net: PackNet, task: str) -> str:
     facts: list = [record.head.config, record.head_weights, record.own_places, record.classes]
     if record.sees != tuple(range(1, record.number + 1)):  # old digests lack it
         facts.append(record.sees)
-    facts = json.loads(json.dumps(facts))  # tuples become lists, as in a pack read from a file
-    found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for part in (record.values, record.overlaid, *shared):
-        found.update(part)  # type: ignore[arg-type]  # arrays are buffers
-    return found.hexdigest()
+    return digest_of(facts, (record.values, record.overlaid, *shared))

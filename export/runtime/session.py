@@ -5,8 +5,8 @@ import functools
 import importlib.metadata
 import os
 import warnings
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from packnet_tf.backend.json_files import parse_json
 from packnet_tf.backend.text import quoted
@@ -81,14 +81,45 @@ def class_names(facts: Mapping[str, str], path: AnyPath) -> list[str] | None:
     """
     if "classes" not in facts:
         return None
+
+    def are_names(found: object) -> bool:
+        return isinstance(found, list) and all(isinstance(name, str) for name in found)
+
+    return _parsed(facts["classes"], are_names, "its classes are no list of names", path)
+
+
+def routed_numbers(facts: Mapping[str, str], path: AnyPath) -> dict[str, int] | None:
+    """Returns the numbers of a router's tasks, by name, in the order of its scores.
+
+    Args:
+        facts: the metadata.
+        path: the file, for the message.
+
+    Returns:
+        The numbers; None if the file is no router.
+
+    Raises:
+        ValueError: they are damaged.
+    """
+    if "router" not in facts:
+        return None
+
+    def are_numbers(found: object) -> bool:
+        return isinstance(found, dict) and all(type(number) is int for number in found.values())
+
+    return _parsed(facts["router"], are_numbers, "its tasks have no numbers", path)
+
+
+def _parsed(text: str, holds: Callable[[object], bool], otherwise: str, path: AnyPath) -> Any:
+    """Returns the JSON of a file's metadata; `otherwise` says what is wrong if it is another."""
     try:
-        found = parse_json(facts["classes"])
-        if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        found = parse_json(text)
+        if not holds(found):
             raise ValueError(f"they are {quoted(found)}")
     except ValueError as error:
         raise ValueError(
-            f"'{path}' has damaged metadata: its classes are no list of names ({quoted(error)}). "
-            "Write it again with packnet export."
+            f"'{path}' has damaged metadata: {otherwise} ({quoted(error)}). Write it again with "
+            "packnet export."
         ) from error
     return found
 

@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from packnet_tf.backend.archives import check_expansion
 from packnet_tf.backend.atomic import replacing
+from packnet_tf.backend.json_files import parse_json
+from packnet_tf.backend.text import quoted
 from packnet_tf.backend.types import AnyPath
 from packnet_tf.routing.gaussians import TaskGaussian
 
@@ -54,8 +57,9 @@ def read(path: AnyPath) -> tuple[dict[str, Any], dict[str, TaskGaussian]]:
         ValueError: the file is damaged, or is not a router.
     """
     try:
+        check_expansion(pathlib.Path(path))
         with np.load(path, allow_pickle=False) as arrays:
-            facts = json.loads(arrays["router"].tobytes().decode())
+            facts = parse_json(arrays["router"].tobytes())
             if facts.pop("format") != FORMAT:
                 raise ValueError("another version of packnet_tf wrote it")
             gaussians = {
@@ -69,8 +73,8 @@ def read(path: AnyPath) -> tuple[dict[str, Any], dict[str, TaskGaussian]]:
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"'{path}' is not a router, or is damaged ({error}). Restore it from a copy, or fit "
-            "and save it again."
+            f"'{path}' is not a router, or is damaged ({quoted(error)}). Restore it from a copy, "
+            "or fit and save it again."
         ) from error
     return facts, gaussians
 

@@ -1,7 +1,6 @@
 """`TaskRouter`: tells which of a pack's tasks an image is for."""
 
 import functools
-import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -9,6 +8,7 @@ import keras
 import numpy as np
 
 from packnet_tf.backend.datasets import check_ends
+from packnet_tf.backend.text import listed
 from packnet_tf.backend.types import AnyData, AnyPath
 from packnet_tf.packing.cloning import full_precision
 from packnet_tf.packing.weight import values_of
@@ -21,6 +21,7 @@ from packnet_tf.routing.gaussians import (
     log_likelihoods,
     scores_of,
 )
+from packnet_tf.tasks.integrity.digests import digest_of
 
 if TYPE_CHECKING:
     from packnet_tf.net import PackNet
@@ -168,7 +169,7 @@ class TaskRouter(AsTable):
             >>> router.remove("birds")
         """
         if name not in self._gaussians:
-            known = ", ".join(self.tasks) or "none"
+            known = listed(self.tasks) or "none"
             raise ValueError(f"The router knows no task '{name}'; it knows {known}.")
         del self._gaussians[name], self._commits[name]
 
@@ -291,10 +292,7 @@ class TaskRouter(AsTable):
     @functools.cached_property
     def _digest(self) -> str:
         """SHA-256 of the weights of the network that the features come from."""
-        found = hashlib.sha256()
-        for values in values_of(self.features.variables):
-            found.update(values.tobytes())
-        return found.hexdigest()
+        return digest_of(None, values_of(self.features.variables))
 
     def _commit_of(self, name: str) -> str:
         return str(self.net.metadata(name).get("committed", ""))

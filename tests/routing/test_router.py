@@ -109,6 +109,9 @@ def test_a_damaged_file_is_refused_by_name(router, net, tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"router\.npz"):
             packnet_tf.TaskRouter.load(path, net)
+    np.savez_compressed(path, router=np.zeros(2**25, np.uint8))
+    with pytest.raises(ValueError, match=r"router\.npz.* more than a file of this size may hold"):
+        packnet_tf.TaskRouter.load(path, net)
 
 
 @pytest.mark.parametrize(

@@ -121,8 +121,8 @@ def unowned_digest(weights: Iterable[PackedWeight]) -> str:
 
 def _committed_digest(weight: PackedWeight) -> str:
     owner, packed = map(ops.convert_to_numpy, (weight.owner, weight.packed))
-    # Selects the bits of owned values; a third of the time of `np.where` on random owners.
     owner = owner.astype(np.uint8)  # some strategies hold it as int32
+    # Selects the bits of owned values; a third of the time of `np.where` on random owners.
     return digest_of(None, (owner, packed.view(f"u{packed.itemsize}") * (owner > 0)))
 
 
