@@ -7,6 +7,7 @@ import math
 import os
 import pathlib
 from collections.abc import Iterable
+from typing import TypeAlias
 
 import packnet_tf
 from packnet_tf.backend.json_files import parse_json
@@ -24,9 +25,10 @@ TOOLS = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime")
 # Required keys, and the types of their values: of the manifest, of a file, of a task, and of a file
 # of shared weights.
 NUMBER = (int, float)
-MANIFEST: dict[str, type | tuple[type, ...]] = {"kind": str, "tasks": list}
-FILE: dict[str, type | tuple[type, ...]] = {"file": str, "bytes": int, "sha256": str}
-TASK: dict[str, type | tuple[type, ...]] = {
+Types: TypeAlias = dict[str, type | tuple[type, ...]]
+MANIFEST: Types = {"kind": str, "tasks": list}
+FILE: Types = {"file": str, "bytes": int, "sha256": str}
+TASK: Types = {
     **FILE,
     "task": str,
     "number": int,
@@ -40,14 +42,14 @@ TASK: dict[str, type | tuple[type, ...]] = {
     "relative_difference": NUMBER,
     "made_by": dict,
 }
-ROUTER: dict[str, type | tuple[type, ...]] = {
+ROUTER: Types = {
     **FILE,
     "external": list,
     "tasks": dict,
     "inputs": list,
     "outputs": list,
 }
-SHARED: dict[str, type | tuple[type, ...]] = {**FILE, "tasks": list, "bits": int, "tensors": dict}
+SHARED: Types = {**FILE, "tasks": list, "bits": int, "tensors": dict}
 
 
 def empty(kind: str) -> dict:
@@ -112,6 +114,9 @@ def _check(manifest: dict) -> None:
             _check_types(entry, FILE)
     if "router" in manifest:
         _check_types(manifest["router"], ROUTER)
+        _check_types(manifest["router"]["tasks"], dict.fromkeys(manifest["router"]["tasks"], int))
+        for entry in manifest["router"]["external"]:
+            _check_types(entry, FILE)
     for entry in manifest.get("shared", []):
         _check_types(entry, SHARED)
         if len(entry["tasks"]) != 2 or not all(isinstance(each, int) for each in entry["tasks"]):
@@ -124,7 +129,7 @@ def _check(manifest: dict) -> None:
             raise ValueError(f"'{name}' is not the name of a file beside it")
 
 
-def _check_types(entry: object, types: dict[str, type | tuple[type, ...]]) -> None:
+def _check_types(entry: object, types: Types) -> None:
     if not isinstance(entry, dict):
         raise TypeError(f"{type(entry).__name__} where a dict is expected")
     for key, expected in types.items():

@@ -15,7 +15,7 @@ from helpers.export_helpers import shared_file
 from helpers.onnx_files import blank
 from helpers.pack_helpers import conv_trunk, functional, mlp_trunk, pack_task, packed
 from packnet_tf.export import export_all, export_bundle, verify
-from packnet_tf.export.manifest import TASK, read
+from packnet_tf.export.manifest import ROUTER, TASK, read
 from packnet_tf.export.options import recorded_options
 
 
@@ -239,11 +239,18 @@ def test_a_folder_without_a_manifest_is_refused(net, tmp_path):
         ("external", [3], "int where a dict is expected"),
         ("relative_difference", float("nan"), "relative_difference nan"),
         ("precision", {}, "'precision' is a dict"),
+        ("router", {"tasks": {"cat": "1"}}, "'cat' is a str"),
+        ("router", {"external": [3]}, "int where a dict is expected"),
+        ("router", {"file": "../r.onnx"}, "'../r.onnx' is not the name of a file beside it"),
     ],
 )
 def test_a_manifest_with_a_value_that_it_cannot_have_is_refused(tmp_path, key, value, text):
-    entry = {**blank(TASK), "file": "model.onnx", key: value}
+    entry = {**blank(TASK), "file": "model.onnx"}
     manifest = {"format": 3, "kind": "files", "tasks": [entry]}
+    if key == "router":
+        manifest["router"] = {**blank(ROUTER), "file": "router.onnx", **value}
+    else:
+        entry[key] = value
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError) as refused:
         read(tmp_path)
