@@ -43,14 +43,14 @@ class Kind:
 
 
 KINDS = {
-    "kills": Kind("kills", 15, "drive"),
-    "system calls": Kind("kills", 15, "drive_at_calls"),
-    "mutations": Kind("mutations", 20),
-    "interrupts": Kind("interrupts", 18),
+    "kills": Kind("kills", 18, "drive"),
+    "system calls": Kind("kills", 18, "drive_at_calls"),
+    "mutations": Kind("mutations", 17),
+    "interrupts": Kind("interrupts", 20),
     "sequences": Kind("sequences", 22),
-    "writers": Kind("writers", 4, "drive"),
-    "readers": Kind("readers", 2, "drive"),
-    "full disk": Kind("full_disk", 4),
+    "writers": Kind("writers", 2, "drive"),
+    "readers": Kind("readers", 1, "drive"),
+    "full disk": Kind("full_disk", 2),
 }
 
 
