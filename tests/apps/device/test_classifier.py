@@ -220,7 +220,12 @@ def test_a_model_that_is_damaged_or_missing_is_named(tmp_path):
         Classifier("nowhere.onnx")
     assert str(error.value) == "There is no model 'nowhere.onnx'. packnet export writes one."
     path = tmp_path / "bad.onnx"
-    for content in (b"no model", b""):
+    write_model(path, source="a garden")
+    whole = path.read_bytes()
+    no_text = [
+        whole.replace(text, b"\xbf" * len(text)) for text in (b"a garden", b"image", b"logits")
+    ]
+    for content in (b"no model", b"", *no_text):
         path.write_bytes(content)
         with pytest.raises(ValueError) as error:
             Classifier(str(path))
