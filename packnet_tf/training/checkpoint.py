@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -35,7 +36,7 @@ def take(model: keras.Model) -> list[np.ndarray]:
     return values_of(variables_of(model))
 
 
-def put_back(model: keras.Model, values: list[np.ndarray]) -> None:
+def put_back(model: keras.Model, values: Sequence[np.ndarray]) -> None:
     """Assigns values to the variables that training changes.
 
     Args:

@@ -46,9 +46,18 @@ def test_whole_numbers_of_numpy_are_taken_for_those_of_python():
     assert numpys._settings == PackTrainer(net, epochs=3, batch_size=8)._settings
 
 
-def test_a_step_of_auto_is_named_where_it_is_no_fraction():
-    text = text_of(ValueError, Auto, max_drop=0.01, step=1.5)
-    assert text.startswith("step is the fraction of the claim that each round releases, a number")
+def test_the_former_settings_of_auto_work_and_warn():
+    with pytest.warns(DeprecationWarning, match=r"Auto\(step=\) will go in version 0\.4\. Write"):
+        assert Auto(0.01, step=0.5).ratios == (0.5, 0.75, 0.875, 0.9375, 0.9688)
+    with pytest.warns(
+        DeprecationWarning, match=r"Auto\(patience=\).* Auto\(max_drop, trial_epochs"
+    ):
+        assert Auto(0.01, patience=3) == Auto(0.01, trial_epochs=3)
+
+
+def test_a_ratio_of_auto_is_named_where_it_is_no_fraction():
+    text = text_of(ValueError, Auto, max_drop=0.01, ratios=(0.5, 1.5))
+    assert "the task's claim that pruning releases, a number from 0 to 1; got 1.5" in text
 
 
 @pytest.mark.parametrize("value", ["on", 1, None])
@@ -75,10 +84,16 @@ def test_a_schedule_of_keras_which_counts_steps_is_no_rate():
     assert text.endswith("; pass a Keras schedule to the optimizer.")
 
 
-def test_auto_refuses_settings_that_would_never_end():
-    assert text_of(ValueError, Auto, max_drop=0.01, step=0.0) == (
-        "Auto takes max_drop of at least 0, step between 0 and 1, and patience of at least 1 "
-        "epoch; got Auto(max_drop=0.01, step=0.0, patience=3, monitor='accuracy'). Write "
+@pytest.mark.parametrize(
+    "settings",
+    [{"ratios": ()}, {"ratios": (0.5, 0.5)}, {"ratios": (0.5, 1.0)}, {"trial_epochs": 0}],
+)
+def test_auto_refuses_settings_that_find_nothing(settings):
+    auto = {"ratios": (0.5, 0.7, 0.8, 0.9, 0.95), "trial_epochs": 2, **settings}
+    got = f"ratios={auto['ratios']}, trial_epochs={auto['trial_epochs']}"
+    assert text_of(ValueError, Auto, max_drop=0.01, **settings) == (
+        "Auto takes max_drop of at least 0, ascending ratios between 0 and 1, and trial_epochs of "
+        f"at least 1; got Auto(max_drop=0.01, {got}, monitor='accuracy'). Write "
         "Auto(max_drop=0.01)."
     )
 

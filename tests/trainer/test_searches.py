@@ -1,0 +1,185 @@
+"""Searches for a prune ratio and for the share of an overlay, in the trainer."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+import packnet_tf
+from helpers.pack_helpers import conv_trunk, data, logits, packed
+from helpers.short_runs import quick, tasks
+from packnet_tf import Auto, Task
+from packnet_tf.trainer.task_training import TaskTraining
+from packnet_tf.training import checkpoint
+from packnet_tf.training.overlay_search import SHARES, OverlaySearch
+from packnet_tf.training.ratio_search import RatioSearch, middle
+from packnet_tf.training.rounds import Round
+
+RATIOS = (0.5, 0.7, 0.8, 0.9, 0.95)
+
+
+@pytest.fixture
+def accuracy_is_the_share(monkeypatch):
+    """A task is as accurate as the share of all weights that it claims."""
+    evaluate = TaskTraining._evaluate
+
+    def share(training, data):
+        is_open = training.net.state.open is not None
+        claimed = training.net.state.claimed_share()[0] if is_open else 0.1
+        return {**evaluate(training, data), "accuracy": claimed}
+
+    monkeypatch.setattr(TaskTraining, "_evaluate", share)
+
+
+def full():
+    keras.utils.set_random_seed(3)
+    trunk = conv_trunk()
+    return packed(trunk, one=0.0), *data(trunk, size=48)
+
+
+def search(kind, max_drop, **settings):
+    """Packs a task by a search; returns the pack, the history of the task, and old answers."""
+    net, x, y = full()
+    overlay = None
+    if kind == "overlay":
+        overlay = "auto"
+    else:
+        net = packnet_tf.PackNet(conv_trunk())
+    before = [logits(net.task_model(name), x) for name in net.tasks]
+    task = Task("two", keras.layers.Dense(3), (x, y), (x, y), overlay=overlay)
+    settings = {"directory": None, "prune": Auto(max_drop=max_drop), **settings}
+    entry = quick(net, **settings).fit(task)["two"]
+    for name, expected in zip(net.tasks, before, strict=False):
+        assert np.array_equal(logits(net.task_model(name), x), expected)
+    return net, entry
+
+
+def found(entry):
+    return [(row["ratio"], row["kept"], row["epochs"]) for row in entry["rounds"]]
+
+
+# -- The prune ratio -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ratios", [RATIOS[:count] for count in range(1, 6)], ids=len)
+def test_bisection_finds_the_largest_ratio_that_is_good_enough(ratios):
+    for best in (0.0, *ratios):
+        rounds = []
+        while (ratio := middle(ratios, rounds)) is not None:
+            rounds.append(Round(ratio, {}, kept=ratio <= best))
+        assert max([entry.ratio for entry in rounds if entry.kept], default=0.0) == best
+        assert len(rounds) <= len(ratios).bit_length()
+
+
+@pytest.mark.parametrize(
+    ("max_drop", "rounds"),
+    [
+        (1.0, [(0.8, True, 1), (0.95, True, 1)]),
+        (0.92, [(0.8, True, 1), (0.95, False, 2), (0.9, True, 1)]),
+        (0.82, [(0.8, True, 1), (0.95, False, 2), (0.9, False, 2)]),
+        (0.72, [(0.8, False, 2), (0.7, True, 1)]),
+        (0.52, [(0.8, False, 2), (0.7, False, 2), (0.5, True, 1)]),
+        (0.0, [(0.8, False, 2), (0.7, False, 2), (0.5, False, 2)]),
+    ],
+)
+def test_auto_releases_as_much_as_accuracy_allows(max_drop, rounds, accuracy_is_the_share):
+    net, entry = search("ratio", max_drop)
+    assert found(entry) == rounds
+    ratio = max([ratio for ratio, kept, _ in rounds if kept], default=0.0)
+    sizes = {path: np.size(owner) for path, owner in net.owners().items()}
+    assert {path: int(np.sum(owner == 1)) for path, owner in net.owners().items()} == {
+        path: size - round(ratio * size) for path, size in sizes.items()
+    }
+    assert entry["prune_ratio"] == pytest.approx(ratio, abs=0.01)
+    phases = [row["phase"] for row in entry["epochs"]]
+    trials = sum(epochs for *_, epochs in rounds)
+    assert phases == ["training"] * 2 + ["retraining"] * (trials + 1)  # with that of the end
+    assert entry["before_prune"]["accuracy"] == 1.0
+    assert entry["after_prune"]["accuracy"] == pytest.approx(1 - ratio, abs=0.01)
+
+
+def test_auto_retrains_what_it_has_found():
+    net = packnet_tf.PackNet(conv_trunk())
+    (task,) = tasks(conv_trunk(), "a", size=96)
+    rates = {"learning_rate": 0.1, "retrain_learning_rate": 0.0}
+    history = quick(net, epochs=12, prune=Auto(max_drop=0.02), **rates).fit([task])
+    entry = history["a"]
+    kept = [row for row in entry["rounds"] if row["kept"]]
+    before = entry["before_prune"]["accuracy"]
+    assert before > 0.5  # it has learnt something that can be lost
+    assert len(kept) < len(entry["rounds"]), entry["rounds"]
+    expected = kept[-1]["retrained"] if kept else before
+    assert entry["retrained"]["accuracy"] == pytest.approx(expected)  # retrained at a rate of 0
+    assert entry["retrained"]["accuracy"] >= before - 0.02
+
+
+# -- The share of an overlay ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("max_drop", "kept"),
+    [(0.0, [True, False]), (0.06, [True, True, False]), (0.5, [True] * 4)],
+)
+def test_an_overlay_has_the_smallest_share_that_is_about_as_good_as_the_best(
+    max_drop, kept, accuracy_is_the_share
+):
+    net, entry = search("overlay", max_drop, retrain_epochs=2)
+    assert found(entry) == [(1 - s, is_kept, 2) for s, is_kept in zip(SHARES, kept, strict=False)]
+    shares = [round(220 * share) for share in SHARES]
+    assert net.capacity().sum()["overlaid"]["two"] == shares[sum(kept) - 1]
+    assert len(entry["epochs"]) == 2 + 2 * len(kept)
+
+
+def test_a_search_that_cannot_judge_is_refused():
+    net, x, y = full()
+    with pytest.raises(ValueError, match='overlay="auto" needs validation data, and task'):
+        quick(net, directory=None).fit(Task("two", keras.layers.Dense(3), (x, y), overlay="auto"))
+    task = Task("two", keras.layers.Dense(3), (x, y), (x, y), overlay="auto")
+    with pytest.raises(ValueError, match=r"retraining, and there is none.*overlay=0\.05"):
+        quick(net, directory=None, retrain_epochs=0).fit(task)
+    assert net.open_model is None
+
+
+# -- Both ----------------------------------------------------------------------------------------
+
+KINDS = ("ratio", "overlay")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_round_begins_from_the_trained_weights(kind, accuracy_is_the_share, monkeypatch):
+    starts, real = [], packnet_tf.PackNet.prune_to
+
+    def prune_to(net, *args):
+        starts.append(checkpoint.take(net.open_model))
+        return real(net, *args)
+
+    monkeypatch.setattr(packnet_tf.PackNet, "prune_to", prune_to)
+    _, entry = search(kind, 0.92)
+    assert len(starts) == len(entry["rounds"]) > 2
+    for first, later in itertools.pairwise(starts):
+        assert all(map(np.array_equal, first, later))
+
+
+@pytest.mark.parametrize(
+    ("search_class", "max_drop", "retrain_epochs"),
+    [(RatioSearch, 0.82, 0), (OverlaySearch, 0.06, 1)],
+)
+def test_the_task_is_that_of_the_last_round_that_was_kept(
+    search_class, max_drop, retrain_epochs, accuracy_is_the_share, monkeypatch
+):
+    ends, real = [], search_class.verdict
+
+    def verdict(phases):
+        answer = real(phases)
+        ends.append((answer, [np.array(variable) for variable in phases.model.head.weights]))
+        return answer
+
+    monkeypatch.setattr(search_class, "verdict", verdict)
+    kind = "ratio" if search_class is RatioSearch else "overlay"
+    net, entry = search(kind, max_drop, retrain_epochs=retrain_epochs)
+    assert [row["kept"] for row in entry["rounds"]][-1] is False
+    expected = [weights for answer, weights in ends if answer][-1]
+    found = [np.array(variable) for variable in net.task_model("two").head.weights]
+    assert all(map(np.array_equal, found, expected))
+    assert not all(map(np.array_equal, found, ends[-1][1]))
