@@ -53,8 +53,10 @@ DOCS = [
     "mkdocs-material>=9.8,<10",
     "mkdocstrings[python]>=1.0.8,<2",
 ]
+SLURM = ["submitit>=1.5.2"]  # hands the runs of `packnet compare` to a cluster
 TESTS = [
     *APPS,
+    *SLURM,
     "build>=1.2",
     "hypothesis>=6.170,<7",
     "ipykernel>=7.4,<8",  # for the notebooks
@@ -125,6 +127,6 @@ setup(
     },
     zip_safe=False,
     install_requires=REQUIRES,
-    extras_require={"apps": APPS, "docs": DOCS, "tests": TESTS},
+    extras_require={"apps": APPS, "docs": DOCS, "slurm": SLURM, "tests": TESTS},
     entry_points={"console_scripts": ["packnet = packnet_tf.apps.main:main"]},
 )

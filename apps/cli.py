@@ -155,8 +155,8 @@ def as_usage() -> Iterator[None]:
         raise UsageError(str(error).rstrip(".")) from error
 
 
-def need(module: str, package: str):
-    """Imports a module of the `apps` extra.
+def need(module: str, package: str, extra: str = "apps"):
+    """Imports a module of an extra.
 
     Raises:
         ImportError: it is not installed; the message says how to install it.
@@ -165,7 +165,7 @@ def need(module: str, package: str):
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"This command needs {package}: pip install 'packnet_tf[apps]', or pip install "
+            f"This command needs {package}: pip install 'packnet_tf[{extra}]', or pip install "
             f"{package}."
         ) from error
 

@@ -5,7 +5,8 @@ individual networks, classifier_only, fine_tuning, lwf (learning without forgett
 rivals batchnorm_only, lora, piggyback, supsup, wsn and cpg (docs/guides/compare.md). Every method
 starts from the same trunk and gets the same images, schedule and seeds. All choices are made on
 validation images, never on test images. To continue an interrupted comparison, repeat the command;
-finished runs are not repeated. Results: report.html, results.json, results.csv.
+finished runs are not repeated. Several commands, also of several machines, may share --output: each
+takes runs that no other is at work on. Results: report.html, results.json, results.csv.
 
 The name of a recipe of the paper, such as paper/vgg16, can replace the file; --recipes lists them.
 
@@ -13,6 +14,7 @@ Example:
   packnet compare --file=tasks.yaml --output=runs/compare --dry_run
   packnet compare --file=tasks.yaml --output=runs/compare --jobs=2
   packnet compare --file=paper/vgg16 --data=DATA --output=runs/vgg16
+  packnet compare --file=tasks.yaml --engine=slurm --slurm=slurm_partition=gpu,gpus_per_node=1
 """
 
 import pathlib
@@ -35,7 +37,27 @@ flags.DEFINE_string(
     "output", "runs/compare", "Folder for runs, results and the report.", flag_values=FLAGS
 )
 flags.DEFINE_integer(
-    "jobs", 1, "Runs at once; they share the processors or the GPU.", 1, flag_values=FLAGS
+    "jobs",
+    None,
+    "Runs at once; they share the processors, and each has one GPU. Default: one per GPU, or one; "
+    "all with --engine=slurm.",
+    1,
+    flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "engine",
+    "local",
+    ("local", "slurm"),
+    "What executes the runs: processes of this machine, or jobs of a Slurm cluster, which needs "
+    "submitit.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_list(
+    "slurm",
+    [],
+    "Settings of the jobs, NAME=VALUE,..., by submitit's names: "
+    "slurm_partition=gpu,gpus_per_node=1,timeout_min=240.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_boolean(
     "dry_run",
@@ -65,21 +87,48 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     found = entries(comparison)
     runs = list({run.key: run for entry in found for run in entry.runs}.values())
     output = pathlib.Path(values.output)
+    engine = _engine(values, output, len(runs))
     if values.dry_run:
         cli.start_keras()
         from packnet_tf.apps.research.running.estimate import estimate
 
-        print(estimate(comparison, found, runs, output / "runs", values.jobs))
+        print(estimate(comparison, found, runs, output / "runs", engine.jobs))
         return
-    _work(values, comparison, found, runs, output)
+    _work(engine, comparison, found, runs, output)
 
 
-def _work(values, comparison, found, runs, output: pathlib.Path) -> None:
+def _engine(values, output: pathlib.Path, runs: int):
+    """Returns what executes the runs."""
+    from packnet_tf.apps.research.running import engines
+
+    if values.engine == "slurm":
+        cli.need("submitit", "submitit", extra="slurm")
+        settings = _slurm_settings(values.slurm)
+        return engines.Slurm(output / "slurm", settings, values.jobs or max(1, runs))
+    if values.slurm:
+        raise cli.UsageError("--slurm has no effect without --engine=slurm")
+    gpus = engines.visible_gpus()
+    return engines.Processes(values.jobs or max(1, len(gpus)), gpus)
+
+
+def _slurm_settings(given: list[str]) -> dict[str, str | int]:
+    settings: dict[str, str | int] = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not (name and equals and value):
+            raise cli.UsageError(
+                f"--slurm takes NAME=VALUE,...; got '{each}'. Write --slurm=timeout_min=240"
+            )
+        settings[name] = int(value) if value.isdigit() else value
+    return settings
+
+
+def _work(engine, comparison, found, runs, output: pathlib.Path) -> None:
     from packnet_tf.apps.research.results.report import write_report
     from packnet_tf.apps.research.running.queue import work_off
 
     try:
-        outcome = work_off(runs, output / "runs", values.jobs)
+        outcome = work_off(runs, output / "runs", engine)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("Repeat the command to continue.") from None
     print(write_report(comparison, found, output))

@@ -1,22 +1,21 @@
-"""Executes runs in processes, several at once; skips finished runs and survives failed ones."""
+"""Executes runs, several at once; skips finished runs and survives failed ones.
 
-import collections
+Several commands may share the folder of the runs: each takes those that nobody is at work on.
+"""
+
 import dataclasses
-import os
 import pathlib
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from packnet_tf.apps.research.running.engines import LOG, Engine, Handle
 from packnet_tf.apps.research.running.screen import Screen
-from packnet_tf.apps.research.running.worker import ERROR, RESULT, RUN
+from packnet_tf.apps.research.running.worker import BUSY, ERROR, RESULT, RUN, alone
 from packnet_tf.apps.research.runs import Run
 from packnet_tf.backend.atomic import replacing
 
-LOG = "log.txt"
 POLL = 0.5  # seconds
-KILLED = -9  # exit status of a process that the system killed
+LOOK = 5.0  # seconds until a run that another command is at work on is looked at again
 
 
 @dataclasses.dataclass
@@ -34,121 +33,126 @@ class Outcome:
     failed: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def work_off(runs: Sequence[Run], folder: pathlib.Path, jobs: int) -> Outcome:
+def work_off(runs: Sequence[Run], folder: pathlib.Path, engine: Engine) -> Outcome:
     """Executes every run that has no result yet, each in the folder of its key.
 
     Args:
         runs: the runs, without duplicates.
         folder: folder of all runs.
-        jobs: number of processes at once; they share the processors.
+        engine: what executes them.
 
     Returns:
         The outcome; a run that fails does not stop the others.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C, once the processes have ended; the next call continues.
+        KeyboardInterrupt: after Ctrl-C, once the workers have ended; the next call continues.
     """
-    outcome, waiting = Outcome(), collections.deque()
-    for run in runs:
-        if (folder / run.key / RESULT).exists():
-            outcome.cached += 1
-        else:
-            waiting.append(run)
-    outcome.done = outcome.cached
-    with Screen(len(runs), outcome.cached).open() as screen:
-        if outcome.cached:
-            screen.say(f"{outcome.cached} of {len(runs)} runs are done already.")
-        _work_off(waiting, folder, jobs, len(runs), screen, outcome)
-    return outcome
+    waiting = [run for run in runs if not (folder / run.key / RESULT).exists()]
+    cached = len(runs) - len(waiting)
+    with Screen(len(runs), cached).open() as screen:
+        if cached:
+            screen.say(f"{cached} of {len(runs)} runs are done already.")
+        queue = _Queue(folder, engine, screen, len(runs), waiting, Outcome(cached, cached))
+        try:
+            while queue.step():
+                time.sleep(POLL)
+        finally:
+            queue.stop()
+    return queue.outcome
 
 
-def _work_off(waiting, folder, jobs: int, total: int, screen: Screen, outcome: Outcome) -> None:
-    busy: dict[str, _Process] = {}
-    try:
-        while waiting or busy:
-            while waiting and len(busy) < jobs:
-                run = waiting.popleft()
-                busy[run.key] = _Process(run, folder / run.key, jobs)
-                screen.began(run.key, run.title)
-            time.sleep(POLL)
-            for key, process in list(busy.items()):
-                screen.at(key, process.folder / LOG)
-                if process.ended:
-                    del busy[key]
-                    screen.ended(key)
-                    _record_outcome(process, outcome, total, screen.say)
-    finally:
-        for process in busy.values():
-            process.stop()
+@dataclasses.dataclass
+class _Work:
+    """A run that this command is at work on."""
+
+    run: Run
+    handle: Handle
+    began: float = dataclasses.field(default_factory=time.monotonic)
 
 
-def _record_outcome(
-    process: "_Process", outcome: Outcome, total: int, say: Callable[[str], None]
-) -> None:
-    error = process.error()
-    if error is None:
-        outcome.done += 1
-    else:
-        outcome.failed[process.run.key] = error
-    count = outcome.done + len(outcome.failed)
-    word = "Finished " if error is None else "FAILED   "
-    say(f"{word} {process.run.title}  ({count} of {total}, {process.seconds:.0f} s)")
-    if error is not None:
-        say(f"          {error}\n          its log: {process.folder / LOG}")
+class _Queue:
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        engine: Engine,
+        screen: Screen,
+        total: int,
+        waiting: list[Run],
+        outcome: Outcome,
+    ) -> None:
+        self._folder, self._engine, self._screen, self._total = folder, engine, screen, total
+        self._waiting, self.outcome = waiting, outcome
+        self._busy: dict[str, _Work] = {}
+        self._look: dict[str, float] = {}  # when to look at a run of another command again
 
-
-class _Process:
-    """A run in its own process, which writes to a log in its folder."""
-
-    def __init__(self, run: Run, folder: pathlib.Path, jobs: int):
-        self.run, self.folder = run, folder
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ERROR).unlink(missing_ok=True)
-        with replacing(folder / RUN) as temporary:
-            run.write(temporary)
-        self._began = time.monotonic()
-        with open(folder / LOG, "a", encoding="utf-8") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "packnet_tf.apps.research.running.worker", str(folder)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(jobs),
-            )  # fmt: skip
-
-    @property
-    def ended(self) -> bool:
-        return self._process.poll() is not None
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._began
-
-    def error(self) -> str | None:
-        """Returns why there is no result, or None if there is one."""
-        if (self.folder / RESULT).exists():
-            return None
-        if (self.folder / ERROR).exists():
-            return (self.folder / ERROR).read_text(encoding="utf-8")
-        status = self._process.returncode
-        if status == KILLED:
-            return (
-                "the process was killed, for lack of memory most likely; use --jobs=1, a smaller "
-                "batch_size, or cache: false"
-            )
-        return f"the process ended with status {status} and said nothing"
+    def step(self) -> bool:
+        """Starts what can be started and records what has ended; returns whether runs are left."""
+        for run in list(self._waiting):
+            if len(self._busy) >= self._engine.jobs:
+                break
+            if time.monotonic() >= self._look.get(run.key, 0.0):
+                self._take(run)
+        for key, work in list(self._busy.items()):
+            self._screen.at(key, self._folder / key / LOG)
+            status = work.handle.poll()
+            if status is not None:
+                del self._busy[key]
+                self._screen.left(key)
+                self._ended(work, status)
+        return bool(self._waiting or self._busy)
 
     def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait()
+        """Ends all workers."""
+        for work in self._busy.values():
+            work.handle.stop()
+        for work in self._busy.values():
+            work.handle.wait()
 
+    def _take(self, run: Run) -> None:
+        """Starts a run, unless another command is at work on it or has finished it."""
+        folder = self._folder / run.key
+        folder.mkdir(parents=True, exist_ok=True)
+        with alone(folder) as free:
+            if (folder / RESULT).exists():
+                self._waiting.remove(run)
+                self._finished(run, "by another command")
+                return
+            if free:
+                (folder / ERROR).unlink(missing_ok=True)
+                with replacing(folder / RUN) as temporary:
+                    run.write(temporary)
+        if not free:
+            self._leave(run)
+            return
+        self._waiting.remove(run)
+        self._busy[run.key] = _Work(run, self._engine.start(folder))
+        self._screen.began(run.key, run.title)
 
-def _environment(jobs: int) -> dict[str, str]:
-    """Returns variables that divide processors among processes, and let GPU memory grow."""
-    if jobs == 1:
-        return dict(os.environ)
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    shared = {
-        "TF_NUM_INTRAOP_THREADS": threads,
-        "TF_NUM_INTEROP_THREADS": threads,
-        "OMP_NUM_THREADS": threads,
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-    }
-    return {**os.environ, **shared}
+    def _leave(self, run: Run) -> None:
+        """Leaves a run to another command, and looks at it again later."""
+        if run.key not in self._look:
+            self._screen.say(f"Elsewhere {run.title}  ({run.key})")
+        self._look[run.key] = time.monotonic() + LOOK
+
+    def _ended(self, work: _Work, status: int) -> None:
+        folder, run = self._folder / work.run.key, work.run
+        seconds = f"{time.monotonic() - work.began:.0f} s"
+        if (folder / RESULT).exists():
+            self._finished(run, seconds)
+        elif status == BUSY:  # another command was faster
+            self._waiting.append(run)
+            self._leave(run)
+        else:
+            error = (folder / ERROR).read_text("utf-8") if (folder / ERROR).exists() else ""
+            self.outcome.failed[run.key] = error = error or work.handle.reason()
+            self._say(f"FAILED    {run.title}", seconds)
+            self._screen.say(f"          {error}\n          its log: {folder / LOG}")
+
+    def _finished(self, run: Run, how: str) -> None:
+        self.outcome.done += 1
+        self._say(f"Finished  {run.title}", how)
+
+    def _say(self, text: str, how: str) -> None:
+        count = self.outcome.done + len(self.outcome.failed)
+        self._screen.say(f"{text}  ({count} of {self._total}, {how})")
+        self._screen.done(count)

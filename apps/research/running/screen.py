@@ -33,7 +33,7 @@ class Screen:
         self._all = self._bars.add_task(
             "runs", total=total, completed=done, state=f"{done}/{total}"
         )
-        self._total, self._done = total, done
+        self._total = total
         self._busy: dict[str, rich.progress.TaskID] = {}
 
     @contextlib.contextmanager
@@ -56,11 +56,13 @@ class Screen:
         if not self._bars.disable:
             self._bars.update(self._busy[key], state=printable(last_line(log)[:WIDTH]))
 
-    def ended(self, key: str) -> None:
+    def left(self, key: str) -> None:
         """Removes a run from the display."""
-        self._done += 1
         self._bars.remove_task(self._busy.pop(key))
-        self._bars.update(self._all, completed=self._done, state=f"{self._done}/{self._total}")
+
+    def done(self, count: int) -> None:
+        """Shows how many runs have ended."""
+        self._bars.update(self._all, completed=count, state=f"{count}/{self._total}")
 
 
 def last_line(log: pathlib.Path) -> str:

@@ -31,6 +31,7 @@ from packnet_tf.apps.research.definition import RIVALS
 from packnet_tf.backend.atomic import replacing
 
 RUN, RESULT, ERROR, LOCK = "run.json", "result.json", "error.txt", "lock"
+BUSY = 75  # exit status: another process is at work on the run
 PROGRESS = "training_*.npz"  # progress files of plain networks, one per task
 
 
@@ -72,36 +73,36 @@ def work(folder: pathlib.Path) -> dict:
 
 
 @contextlib.contextmanager
-def alone(folder: pathlib.Path) -> Iterator[None]:
+def alone(folder: pathlib.Path) -> Iterator[bool]:
     """Locks the folder of a run; the lock ends with the process at the latest.
 
-    Raises:
-        RuntimeError: another process holds the lock.
+    Yields:
+        Whether it is locked; False if another process, perhaps of another machine, holds the lock.
     """
     with open(folder / LOCK, "w", encoding="utf-8") as file:
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise RuntimeError(
-                f"another process is at work in '{folder}'. Wait for it, or end it, and repeat the "
-                "command"
-            ) from None
-        yield
+            yield False
+        else:
+            yield True
 
 
 def main() -> int:
     folder = pathlib.Path(sys.argv[1])
-    (folder / ERROR).unlink(missing_ok=True)
-    cli.start_keras()
-    try:
-        with alone(folder):
+    with alone(folder) as locked:
+        if not locked:
+            return BUSY
+        (folder / ERROR).unlink(missing_ok=True)
+        try:
+            cli.start_keras()
             work(folder)
-    except Exception as error:
-        traceback.print_exc()
-        text = str(error) or type(error).__name__
-        (folder / ERROR).write_text(text, encoding="utf-8")
-        return 1
+        except Exception as error:
+            traceback.print_exc()
+            text = str(error) or type(error).__name__
+            (folder / ERROR).write_text(text, encoding="utf-8")
+            return 1
     return 0
 
 

@@ -1,6 +1,7 @@
 """The command itself, in processes: what is done is kept, what fails does not stop the rest."""
 
 import json
+import pathlib
 import signal
 import subprocess
 import sys
@@ -12,8 +13,15 @@ from helpers.cases import slow
 from helpers.comparison_files import write_file, write_images
 from packnet_tf.apps.main import main
 from packnet_tf.apps.research.config import read_comparison
+from packnet_tf.apps.research.running.engines import (
+    Processes,
+    Slurm,
+    environment,
+    visible_gpus,
+)
+from packnet_tf.apps.research.running.queue import work_off
 from packnet_tf.apps.research.running.screen import last_line
-from packnet_tf.apps.research.running.worker import RESULT, alone
+from packnet_tf.apps.research.running.worker import BUSY, ERROR, RESULT, alone
 from packnet_tf.apps.research.runs import entries
 
 ALONE = {"individual": None}
@@ -56,19 +64,130 @@ def test_one_run_fails_and_the_others_are_reported_and_not_repeated(place, capsy
     assert (place / "out" / "report.html").exists()
 
 
+def start(place, *arguments):
+    command = [sys.executable, "-m", "packnet_tf.apps", "compare", "--file=small.yaml"]
+    return subprocess.Popen(
+        [*command, "--output=out", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=place,
+    )
+
+
+def the_runs():
+    return [run for entry in entries(read_comparison("small.yaml")) for run in entry.runs]
+
+
 @pytest.mark.slow
-def test_two_commands_do_not_do_the_same_run_at_once(place, capsys):
-    write_file(place, methods=ALONE, tasks={"shades": {}})
-    (run,) = entries(read_comparison("small.yaml"))[0].runs
-    folder = place / "out" / "runs" / run.key
+def test_a_run_of_another_command_is_waited_for_and_taken_if_that_one_dies(place):
+    write_file(place, methods=ALONE)
+    first, second = the_runs()
+    folder = place / "out" / "runs" / first.key
     folder.mkdir(parents=True)
     with alone(folder):
-        assert compare() == 1
-    assert (
-        f"another process is at work in 'out/runs/{run.key}'. Wait for it"
-        in capsys.readouterr().out
-    )
-    assert compare() == 0
+        process = start(place)
+        lines = [process.stdout.readline() for _ in range(3)]
+        assert lines[0] == f"Elsewhere {first.title}  ({first.key})\n"
+        assert lines[1] == f"Started   {second.title}  ({second.key})\n"
+        assert lines[2].startswith(f"Finished  {second.title}  (1 of 2, ")
+        assert process.poll() is None
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert out.startswith(f"Started   {first.title}  ({first.key})\n")
+
+
+@pytest.mark.slow
+def test_two_commands_share_the_runs(place):
+    write_file(place, methods=ALONE, seeds=[0, 1])
+    runs = the_runs()
+    processes = [start(place), start(place)]
+    shown = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    for run in runs:
+        for out in shown:
+            assert f"Finished  {run.title}" in out
+        log = (place / "out" / "runs" / run.key / "log.txt").read_text()
+        assert log.count("epoch 1/3") == 1  # trained once
+    assert all("Started" in out for out in shown)
+
+
+def test_a_worker_leaves_a_run_that_another_one_is_at_work_on(place):
+    write_file(place, methods=ALONE, tasks={"shades": {}})
+    (run,) = the_runs()
+    run.write(place / "run.json")
+    with alone(place):
+        worker = Processes(1).start(place)
+        worker.wait()
+    assert worker.poll() == BUSY
+    assert not (place / ERROR).exists()
+
+
+@pytest.mark.slow
+def test_jobs_of_a_cluster_do_the_same(place):
+    """submitit's own executor for one machine stands for Slurm."""
+    write_file(place, methods={"classifier_only": None})
+    runs = the_runs()
+    engine = Slurm(place / "slurm", {"timeout_min": 5}, 2, cluster="local")
+    outcome = work_off(runs, place / "out" / "runs", engine)
+    assert (outcome.done, outcome.failed) == (len(runs), {})
+    image = next((place / "greys" / "test" / "a").iterdir())
+    assert compare() == 0  # nothing is left to do
+    image.unlink()  # the folder is another one now, and one run has no result
+    for path in (place / "greys" / "train" / "a").iterdir():
+        path.write_bytes(b"?" * path.stat().st_size)
+    outcome = work_off(the_runs(), place / "out" / "runs", engine)
+    (error,) = outcome.failed.values()
+    assert "No image of class 'a' in 'train' can be read" in error
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_each_process_has_the_gpu_that_the_fewest_use(place, monkeypatch):
+    write_file(place, methods=ALONE, tasks={"shades": {}})
+    (run,) = the_runs()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, 7,-1")
+    engine = Processes(3, visible_gpus())
+    folders = [place / name for name in "abc"]
+    for folder in folders:
+        folder.mkdir()
+        run.write(folder / "run.json")
+    workers = [engine.start(folder) for folder in folders]
+    found = [gpu_of(worker) for worker in workers]
+    workers[1].stop()
+    workers[1].wait()
+    workers.append(engine.start(folders[1]))
+    found.append(gpu_of(workers[-1]))
+    for worker in workers:
+        worker.stop()
+        worker.wait()
+    assert found == ["5", "7", "5", "7"]
+
+
+def gpu_of(worker):
+    file = pathlib.Path(f"/proc/{worker.process.pid}/environ")
+    while not (variables := file.read_text().split("\0")[:-1]):
+        time.sleep(0.01)  # it is about to begin
+    return dict(line.split("=", 1) for line in variables)["CUDA_VISIBLE_DEVICES"]
+
+
+def test_without_gpus_the_environment_stays(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == []
+    assert environment(1, None) == {}
+    assert environment(1, "3") == {"CUDA_VISIBLE_DEVICES": "3"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--slurm=timeout_min=3"], "--slurm has no effect without --engine=slurm"),
+        (["--engine=slurm", "--slurm=gpu"], "--slurm takes NAME=VALUE,...; got 'gpu'. Write"),
+    ],
+)
+def test_settings_of_jobs_are_checked(arguments, message, place, capsys):
+    write_file(place, methods=ALONE)
+    assert compare(*arguments) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("asked", [signal.SIGINT, *slow(signal.SIGTERM)])
