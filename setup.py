@@ -67,6 +67,7 @@ TESTS = [
     "nbformat>=5.11,<6",
     "pytest>=9.2,<10",
     "pytest-xdist>=3.8,<4",
+    "scipy>=1.11",  # reads SVHN, in examples/streams
     "ruff>=0.17.6,<0.18",  # another minor version may format differently
     "sympy>=1.14,<2",  # onnxruntime's symbolic shape inference, which exported files must pass
     "twine>=6.1",

@@ -67,7 +67,7 @@ def test_everything_that_is_imported_is_declared(metadata):
     optional = {"keras-hub"}  # installed by whoever has presets; an error names it
     for folders, everywhere, declared in [
         ((PACKNET_TF, EXPORT), False, always | {"matplotlib"}),  # of modules that draw
-        (LIBRARY, True, always | extras["apps"] | optional),
+        (LIBRARY, True, always | extras["apps"] | extras["slurm"] | optional),
         (OTHERS, True, always | extras["tests"] | {"setuptools", "packaging"}),
     ]:
         found = packages_of(set(imported(folders, everywhere)))

@@ -186,7 +186,7 @@ class Run:
             The task's history entry so far; None if there is no checkpoint of the task.
 
         Raises:
-            ValueError: the checkpoint is damaged, or belongs to another model.
+            ValueError: the checkpoint is damaged, or belongs to another model or version.
         """
         if self.directory is None or not self._checkpoint.exists():
             return None
@@ -202,7 +202,14 @@ class Run:
                 "the file to start the task again."
             )
         checkpoint.put_back(model, values[:count])
-        phases.restore(facts["phases"], values[count:])
+        try:
+            phases.restore(facts["phases"], values[count:])
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"'{self._checkpoint}' has another state of the phases of task '{task}' than this "
+                f"version writes ({quoted(repr(error))}). Continue with the version that began the "
+                "task, or delete the file to start the task again."
+            ) from error
         return facts["entry"]
 
     def checkpoint(

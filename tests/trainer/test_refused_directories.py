@@ -10,7 +10,9 @@ from keras import layers
 import packnet_tf
 from helpers.pack_helpers import conv_trunk, data, logits, mlp_trunk, packed
 from helpers.short_runs import quick, tasks
-from packnet_tf import Task
+from packnet_tf import Auto, Task
+from packnet_tf.trainer.arguments import plain_setting
+from packnet_tf.training import checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,22 @@ def test_an_interrupted_task_is_not_continued_with_other_settings(interrupted):
         "Repeat the old settings to continue it, delete 'checkpoint.npz' to start the task again, "
         "or take a new directory."
     )
+
+
+@pytest.mark.parametrize("phases", [{}, {"around_prune": {}, "rounds": [{"sparsity": 0.5}]}, None])
+def test_a_checkpoint_with_phases_of_another_version_is_refused(interrupted, phases):
+    path = interrupted / "checkpoint.npz"
+    facts, values = checkpoint.load(path)
+    facts["phases"] = phases
+    facts["settings"]["prune"] = plain_setting(Auto(0.01))
+    checkpoint.save(path, facts, values)
+    x, y = data(mlp_trunk())
+    task = Task("a", layers.Dense(3), (x, y), (x, y))
+    text = refused(interrupted, task, prune=Auto(0.01))
+    assert text.startswith(
+        f"'{path}' has another state of the phases of task 'a' than this version"
+    )
+    assert text.endswith("or delete the file to start the task again.")
 
 
 @pytest.mark.parametrize(
