@@ -14,7 +14,7 @@ Example:
   packnet compare --file=tasks.yaml --output=runs/compare --dry_run
   packnet compare --file=tasks.yaml --output=runs/compare --jobs=2
   packnet compare --file=paper/vgg16 --data=DATA --output=runs/vgg16
-  packnet compare --file=tasks.yaml --engine=slurm --slurm=slurm_partition=gpu,gpus_per_node=1
+  packnet compare --file=tasks.yaml --engine=slurm --slurm=timeout_min=240,gpus_per_node=1
 """
 
 import pathlib
@@ -39,8 +39,8 @@ flags.DEFINE_string(
 flags.DEFINE_integer(
     "jobs",
     None,
-    "Runs at once; they share the processors, and each has one GPU. Default: one per GPU, or one; "
-    "all with --engine=slurm.",
+    "Runs at once; they share the processors, and each has one GPU. Default: one per GPU that "
+    "CUDA_VISIBLE_DEVICES or nvidia-smi names, else one; all with --engine=slurm.",
     1,
     flag_values=FLAGS,
 )
@@ -56,7 +56,8 @@ flags.DEFINE_list(
     "slurm",
     [],
     "Settings of the jobs, NAME=VALUE,..., by submitit's names: "
-    "slurm_partition=gpu,gpus_per_node=1,timeout_min=240.",
+    "timeout_min=240,slurm_partition=gpu,gpus_per_node=1. timeout_min, the most that a run may "
+    "take, is needed.",
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean(
@@ -111,15 +112,22 @@ def _engine(values, output: pathlib.Path, runs: int):
     return engines.Processes(values.jobs or max(1, len(gpus)), gpus)
 
 
-def _slurm_settings(given: list[str]) -> dict[str, str | int]:
-    settings: dict[str, str | int] = {}
+def _slurm_settings(given: list[str]) -> dict[str, str | float]:
+    settings: dict[str, str | float] = {}
     for each in given:
         name, equals, value = each.partition("=")
         if not (name and equals and value):
             raise cli.UsageError(
                 f"--slurm takes NAME=VALUE,...; got '{each}'. Write --slurm=timeout_min=240"
             )
-        settings[name] = int(value) if value.isdigit() else value
+        try:
+            settings[name] = int(value) if value.isdigit() else float(value)
+        except ValueError:
+            settings[name] = value
+    if not {"timeout_min", "slurm_time"} & settings.keys():
+        raise cli.UsageError(
+            "--engine=slurm needs the most minutes that a run may take: --slurm=timeout_min=240"
+        )
     return settings
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 from packnet_tf.apps import cli
 from packnet_tf.apps.device.weight_files import changed_weights, weight_files
 from packnet_tf.backend.text import quoted
-from packnet_tf.export.runtime.session import ProviderError, session
+from packnet_tf.export.runtime.session import session
 from packnet_tf.export.runtime.task_session import TaskSession, check_task, tasks_in
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def open_file(path: str, provider: str = "cpu"):
         raise ValueError(f"'{path}' has weights in '{file}', which does not fit: {what}. {COPY}")
     try:
         return session(path, provider)
-    except ProviderError:
+    except ValueError:  # of ours
         raise
     except Exception as error:  # onnxruntime's exception classes are not public
         beside = weight_files(path)

@@ -138,7 +138,7 @@ def session(path: AnyPath, provider: str = "cpu", threads: int = 0) -> "Inferenc
 
     Raises:
         ProviderError: the provider is not available.
-        UnicodeDecodeError: names or metadata in the file are no text.
+        ValueError: names or metadata in the file are no text.
     """
     import onnxruntime
 
@@ -156,9 +156,14 @@ def session(path: AnyPath, provider: str = "cpu", threads: int = 0) -> "Inferenc
             f"onnxruntime has the provider '{name}' but cannot start it on this machine; its "
             "messages above say why. Use the provider cpu."
         )
-    # onnxruntime decodes text when asked for it: here, and not wherever it is needed.
-    _ = opened.get_modelmeta().custom_metadata_map
-    _ = [(value.name, value.shape) for value in (*opened.get_inputs(), *opened.get_outputs())]
+    try:  # onnxruntime decodes text when asked for it: here, and not wherever it is needed
+        _ = opened.get_modelmeta().custom_metadata_map
+        _ = [(value.name, value.shape) for value in (*opened.get_inputs(), *opened.get_outputs())]
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"'{path}' has names or metadata that are no text: it is damaged. Write it again with "
+            "packnet export."
+        ) from error
     return opened
 
 

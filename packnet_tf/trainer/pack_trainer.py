@@ -53,7 +53,7 @@ class PackTrainer:
             default: a tenth of `learning_rate`.
         prune: how much of its claim a task releases: a ratio, a list of one value per task,
             "equal_shares", a schedule `step -> (should_prune, sparsity)`, which prunes gradually
-            during the `epochs`, or `Auto`, which searches for the ratio.
+            during the `epochs`, or `Auto`, which searches for the ratio in further epochs.
         criterion: selects the weights to release, see `PackNet.prune`.
         directory: where the run saves `pack.keras`, its checkpoint and `history.json`, and from
             where it resumes. Hosts must share it. None: nothing is saved.

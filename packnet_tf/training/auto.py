@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import numbers
 import warnings
 
 from packnet_tf.packing.pruning import check_ratio
@@ -43,17 +44,18 @@ class Auto:
     patience: dataclasses.InitVar[int | None] = None
 
     def __post_init__(self, step: float | None, patience: int | None) -> None:
+        given: object = self.ratios
         if step is not None:
             _warn("step=", "ratios=(0.5, 0.7, 0.9)")
-            steps = [round(1 - (1 - check_ratio(step)) ** count, 4) for count in range(1, 30)]
-            object.__setattr__(self, "ratios", [r for r in steps if r <= max(step, 0.98)])
+            given = _by_steps(check_ratio(step))
         if patience is not None:
             _warn("patience=", "trial_epochs=")
             object.__setattr__(self, "trial_epochs", patience)
-        object.__setattr__(self, "ratios", tuple(map(check_ratio, self.ratios)))
-        ascending = 0, *self.ratios, 1
-        increases = all(low < high for low, high in itertools.pairwise(ascending))
-        if not (self.max_drop >= 0 and self.ratios and increases and self.trial_epochs >= 1):
+        ratios = tuple(given) if isinstance(given, (list, tuple)) else (given,)
+        object.__setattr__(self, "ratios", ratios)
+        are_numbers = all(_is_number(ratio) for ratio in ratios) and bool(ratios)
+        ascend = are_numbers and all(a < b for a, b in itertools.pairwise((0, *ratios, 1)))
+        if not (self.max_drop >= 0 and ascend and self.trial_epochs >= 1):
             raise ValueError(
                 f"Auto takes max_drop of at least 0, ascending ratios between 0 and 1, and "
                 f"trial_epochs of at least 1; got {self}. Write Auto(max_drop=0.01)."
@@ -75,6 +77,19 @@ class Auto:
                 f"Auto(max_drop={self.max_drop:g}, monitor=...) with one of those, of which "
                 "higher is better."
             )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _by_steps(step: float) -> list[float]:
+    """Returns the ratios that releasing a fraction of what is left again and again gives."""
+    ratios, left = [], 1.0 - step
+    while step > 0 and 1.0 - left <= max(step, 0.98):
+        ratios.append(round(1.0 - left, 4))
+        left *= 1.0 - step
+    return ratios
 
 
 def _warn(old: str, new: str) -> None:

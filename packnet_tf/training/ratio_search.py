@@ -34,6 +34,11 @@ class RatioSearch(Search):
         retrain_epochs: epochs of retraining at the ratio that was found.
     """
 
+    def retraining_epoch(self, epoch: int) -> int | None:
+        found = super().retraining_epoch(epoch)
+        # A trial has the rate of the first epoch: `retrain_epochs` may be fewer than its own.
+        return 0 if found and self.rounds and self.rounds[-1].kept is None else found
+
     def next_ratio(self) -> float | None:
         return middle(self.auto.ratios, self.rounds)
 

@@ -19,14 +19,14 @@ class Round:
 
     Attributes:
         ratio: fraction of the initial claim that the round releases.
-        pruned: the metrics right after the release, by name.
+        after_prune: the metrics right after the release, by name.
         retrained: the metric that judges, after the last epoch of retraining.
         epochs: number of epochs of retraining.
         kept: whether `retrained` is good enough; None while the round lasts.
     """
 
     ratio: float
-    pruned: dict[str, float]
+    after_prune: dict[str, float]
     retrained: float = 0.0
     epochs: int = 0
     kept: bool | None = None
@@ -86,7 +86,8 @@ class Search(Phases):
         return None if epoch < self.epoch else epoch - self.epoch - earlier
 
     def epoch_begins(self, epoch: int) -> None:
-        if epoch == self.epoch and not self.rounds:
+        if epoch >= self.epoch and not self.rounds:
+            self.epoch = epoch  # later, if a resumed task has had more epochs than it asks for now
             self.measure("before")
             self._trained = checkpoint.take(self.model)
             self._next()
@@ -104,7 +105,8 @@ class Search(Phases):
         self._next()
 
     def state(self) -> dict:
-        return {**super().state(), "rounds": [dataclasses.asdict(entry) for entry in self.rounds]}
+        rounds = [dataclasses.asdict(entry) for entry in self.rounds]
+        return {**super().state(), "rounds": rounds, "epoch": self.epoch}
 
     def arrays(self) -> list[np.ndarray]:
         return [*self._trained, *self._best]
@@ -112,6 +114,8 @@ class Search(Phases):
     def restore(self, state: dict, arrays: list[np.ndarray]) -> None:
         super().restore(state, arrays)
         self.rounds = [Round(**entry) for entry in state["rounds"]]
+        if self.rounds:
+            self.epoch = state["epoch"]
         count = len(checkpoint.variables_of(self.model))
         self._trained, self._best = arrays[:count], arrays[count:]
         self._set_end()
@@ -128,7 +132,7 @@ class Search(Phases):
         self._return_to(self._best or self._trained)
         if self.model.current_phase == Phase.TRAINING:  # no round was kept
             self.net.prune(0.0)
-        kept = [entry.pruned for entry in self.rounds if entry.kept]
+        kept = [entry.after_prune for entry in self.rounds if entry.kept]
         self.around_prune["after"] = kept[-1] if kept else self.around_prune["before"]
         if self.epochs_after():
             self.begin_retraining()

@@ -1,5 +1,6 @@
 """Searches for a prune ratio and for the share of an overlay, in the trainer."""
 
+import dataclasses
 import itertools
 
 import keras
@@ -183,3 +184,69 @@ def test_the_task_is_that_of_the_last_round_that_was_kept(
     found = [np.array(variable) for variable in net.task_model("two").head.weights]
     assert all(map(np.array_equal, found, expected))
     assert not all(map(np.array_equal, found, ends[-1][1]))
+
+
+def interrupted(net, task, stop, epochs, **settings):
+    """Trains until the data are asked for epoch `stop`."""
+    import tensorflow as tf
+
+    def train(number):
+        if number == stop:
+            raise KeyboardInterrupt
+        return tf.data.Dataset.from_tensor_slices(task.train).batch(16)
+
+    begun = dataclasses.replace(task, train=train, epochs=epochs)
+    with pytest.raises(SystemExit):
+        quick(net, **settings).fit(begun)
+
+
+@pytest.mark.parametrize("stop", range(1, 7))
+@pytest.mark.parametrize("max_drop", [0.92, 0.0])
+def test_an_interrupted_search_ends_as_one_that_was_not(
+    stop, max_drop, tmp_path, accuracy_is_the_share
+):
+    import tensorflow as tf
+
+    def begun():
+        net, x, y = full()
+        net = packnet_tf.PackNet(conv_trunk())
+        return net, Task("two", keras.layers.Dense(3), (x, y), (x, y), epochs=2)
+
+    settings = {"prune": Auto(max_drop), "optimizer": keras.optimizers.Adam, "batch_size": 16}
+    net, task = begun()
+    as_data = lambda number: tf.data.Dataset.from_tensor_slices(task.train).batch(16)  # noqa: E731
+    whole = dataclasses.replace(task, train=as_data)
+    expected = quick(net, directory=None, **settings).fit(whole)["two"]
+    if stop >= len(expected["epochs"]):
+        pytest.skip("the search is over by then")
+    parts, _ = begun()
+    interrupted(parts, task, stop, 2, directory=tmp_path, **settings)
+    parts, _ = begun()
+    found = quick(parts, directory=tmp_path, **settings).fit(whole)["two"]
+    assert found["rounds"] == expected["rounds"]
+    assert [row["loss"] for row in found["epochs"]] == [row["loss"] for row in expected["epochs"]]
+    x, _ = task.train
+    assert np.array_equal(logits(parts.task_model("two"), x), logits(net.task_model("two"), x))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stop", [3, 5])
+def test_a_search_goes_on_although_the_task_now_has_fewer_epochs(
+    kind, stop, tmp_path, accuracy_is_the_share
+):
+    def begun():
+        net, x, y = full()
+        overlay = "auto" if kind == "overlay" else None
+        net = net if overlay else packnet_tf.PackNet(conv_trunk())
+        task = Task("two", keras.layers.Dense(3), (x, y), (x, y), overlay=overlay)
+        return net, task
+
+    settings = {"directory": tmp_path, "prune": Auto(0.0)}
+    net, task = begun()
+    interrupted(net, task, stop, 4, **settings)
+    net, task = begun()
+    net.restore(tmp_path / "pack.keras") if kind == "overlay" else None
+    entry = quick(net, **settings).fit(dataclasses.replace(task, epochs=1))["two"]
+    trained = [row["phase"] for row in entry["epochs"]].count("training")
+    assert trained == min(stop, 4)
+    assert entry["rounds"][-1]["kept"] is False

@@ -25,7 +25,7 @@ NOTES = (
     "task ever was. Gap: what individual networks do better than each task when it was learnt, in "
     "points (the price of sharing; what is forgotten later is not in it). "
     "Storage: bytes on disk for all tasks, against one network and against one per task. Time: of "
-    "training alone, while as many runs as --jobs shared the machine.",
+    "training alone, while other runs may have shared the machine.",
 )
 
 
@@ -132,5 +132,6 @@ def _illustrations(titled: Sequence[tuple[str, Line]], output: pathlib.Path) -> 
     found = []
     for name, (figure, caption) in draw_all(titled, filters).items():
         found.append(Illustration(name, caption, svg(figure)))
-        (folder / f"{name}.svg").write_text(found[-1].svg, encoding="utf-8")
+        with replacing(folder / f"{name}.svg") as temporary:
+            temporary.write_text(found[-1].svg, encoding="utf-8")
     return found

@@ -19,8 +19,8 @@ class Handle(Protocol):
     def poll(self) -> int | None:
         """Returns the exit status; None while it is at work or waits for its turn."""
 
-    def reason(self) -> str:
-        """Returns why there is no result, after it has ended and left no word."""
+    def why_no_result(self) -> str:
+        """Returns what its end says, where it has left no word itself."""
 
     def stop(self) -> None:
         """Asks it to end."""
@@ -82,19 +82,23 @@ class _Process:
     def poll(self) -> int | None:
         return self.process.poll()
 
-    def reason(self) -> str:
-        if self.process.returncode == KILLED:
-            return (
-                "the process was killed, for lack of memory most likely; use --jobs=1, a smaller "
-                "batch_size, or cache: false"
-            )
-        return f"the process ended with status {self.process.returncode} and said nothing"
+    def why_no_result(self) -> str:
+        return _said_by(self.process.returncode)
 
     def stop(self) -> None:
         self.process.terminate()
 
     def wait(self) -> None:
         self.process.wait()
+
+
+def _said_by(status: int) -> str:
+    if status == KILLED:
+        return (
+            "the process was killed, for lack of memory most likely; use --jobs=1, a smaller "
+            "batch_size, or cache: false"
+        )
+    return f"the process ended with status {status} and said nothing"
 
 
 def environment(jobs: int, gpu: str | None) -> dict[str, str]:
@@ -116,7 +120,8 @@ def environment(jobs: int, gpu: str | None) -> dict[str, str]:
 def visible_gpus() -> list[str]:
     """Returns the GPUs of this machine, as `CUDA_VISIBLE_DEVICES` names them.
 
-    That variable says which, where it is set; elsewhere NVIDIA's driver does.
+    That variable says which, where it is set; elsewhere NVIDIA's driver does, whether TensorFlow
+    was installed with CUDA or not.
     """
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is None:
@@ -124,8 +129,10 @@ def visible_gpus() -> list[str]:
         if tool is None:
             return []
         asked = [tool, "--query-gpu=uuid", "--format=csv,noheader"]
-        found = subprocess.run(asked, capture_output=True, text=True, check=False)
-        given = ",".join(found.stdout.split()) if found.returncode == 0 else ""
+        try:
+            given = ",".join(subprocess.check_output(asked, text=True, timeout=30).split())
+        except (OSError, subprocess.SubprocessError):  # there is no driver
+            return []
     return [name for name in given.replace(" ", "").split(",") if name not in ("", "-1")]
 
 
@@ -134,7 +141,8 @@ class Slurm:
 
     Args:
         folder: where submitit keeps its files.
-        parameters: of submitit's `update_parameters`, such as `slurm_partition` or `timeout_min`.
+        parameters: of submitit's `update_parameters`, such as `slurm_partition`. Without
+            `timeout_min` or `slurm_time`, submitit would end jobs after five minutes.
         jobs: most jobs at once, those in the queue included.
         cluster: "slurm", or "local" for processes of this machine.
     """
@@ -142,7 +150,7 @@ class Slurm:
     def __init__(
         self,
         folder: pathlib.Path,
-        parameters: Mapping[str, str | int],
+        parameters: Mapping[str, str | float],
         jobs: int,
         cluster: str = "slurm",
     ) -> None:
@@ -150,7 +158,7 @@ class Slurm:
 
         self.jobs = jobs
         self._executor = submitit.AutoExecutor(folder, cluster)
-        self._executor.update_parameters(name="packnet", **parameters)
+        self._executor.update_parameters(**{"name": "packnet", **parameters})
 
     def start(self, folder: pathlib.Path) -> "_Submitted":
         return _Submitted(self._executor.submit(work_here, folder))
@@ -165,11 +173,13 @@ class _Submitted:
             return None
         return 1 if self._job.exception() else self._job.result()
 
-    def reason(self) -> str:
+    def why_no_result(self) -> str:
+        if not self._job.exception():
+            return _said_by(self._job.result())
         return f"job {self._job.job_id} ended as {self._job.state}; see {self._job.paths.stderr}"
 
     def stop(self) -> None:
-        self._job.cancel()
+        self._job.cancel(check=False)  # it may have ended since
 
     def wait(self) -> None:
         self._job.wait()

@@ -73,7 +73,7 @@ def estimate(
         "",
         f"From a step of {batch} images timed here: {train:.3f} s to train everything, "
         f"{answer:.3f} s to answer, {read:.3f} s to read and augment.",
-        f"--jobs={jobs} of them share this machine.",
+        f"{jobs} of them at once.",
         "Nothing was trained. Leave --dry_run out to run it.",
     ]
     return "\n".join(lines)

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 
 from packnet_tf.apps.research.running.engines import LOG, Engine, Handle
 from packnet_tf.apps.research.running.screen import Screen
-from packnet_tf.apps.research.running.worker import BUSY, ERROR, RESULT, RUN, alone
+from packnet_tf.apps.research.running.worker import BUSY, ERROR, RESULT, RUN
 from packnet_tf.apps.research.runs import Run
 from packnet_tf.backend.atomic import replacing
+from packnet_tf.backend.writers import locked
 
 POLL = 0.5  # seconds
-LOOK = 5.0  # seconds until a run that another command is at work on is looked at again
+AGAIN = 5.0  # seconds until a run that another command is at work on is looked at again
 
 
 @dataclasses.dataclass
@@ -83,21 +84,24 @@ class _Queue:
         self._folder, self._engine, self._screen, self._total = folder, engine, screen, total
         self._waiting, self.outcome = waiting, outcome
         self._busy: dict[str, _Work] = {}
-        self._look: dict[str, float] = {}  # when to look at a run of another command again
+        self._room = engine.jobs  # how many the engine takes at once, for now
+        # Of runs that another command is at work on: when to look at them again.
+        self._elsewhere: dict[str, float] = {}
 
     def step(self) -> bool:
         """Starts what can be started and records what has ended; returns whether runs are left."""
         for run in list(self._waiting):
-            if len(self._busy) >= self._engine.jobs:
+            if len(self._busy) >= min(self._engine.jobs, self._room):
                 break
-            if time.monotonic() >= self._look.get(run.key, 0.0):
+            if time.monotonic() >= self._elsewhere.get(run.key, 0.0):
                 self._take(run)
         for key, work in list(self._busy.items()):
             self._screen.at(key, self._folder / key / LOG)
             status = work.handle.poll()
             if status is not None:
                 del self._busy[key]
-                self._screen.left(key)
+                self._room = self._engine.jobs
+                self._screen.remove(key)
                 self._ended(work, status)
         return bool(self._waiting or self._busy)
 
@@ -109,50 +113,74 @@ class _Queue:
             work.handle.wait()
 
     def _take(self, run: Run) -> None:
-        """Starts a run, unless another command is at work on it or has finished it."""
+        """Starts a run, unless another command is at work on it or has settled it."""
         folder = self._folder / run.key
         folder.mkdir(parents=True, exist_ok=True)
-        with alone(folder) as free:
-            if (folder / RESULT).exists():
-                self._waiting.remove(run)
-                self._finished(run, "by another command")
-                return
-            if free:
+        try:
+            with locked(folder / RUN):
+                if self._is_settled(run, folder):
+                    self._waiting.remove(run)
+                    return
                 (folder / ERROR).unlink(missing_ok=True)
                 with replacing(folder / RUN) as temporary:
                     run.write(temporary)
-        if not free:
+        except BlockingIOError:
             self._leave(run)
             return
+        try:
+            handle = self._engine.start(folder)
+        except Exception:
+            if not self._busy:
+                raise
+            self._room = len(self._busy)  # a cluster may take another when one has ended
+            return
         self._waiting.remove(run)
-        self._busy[run.key] = _Work(run, self._engine.start(folder))
+        self._busy[run.key] = _Work(run, handle)
         self._screen.began(run.key, run.title)
 
+    def _is_settled(self, run: Run, folder: pathlib.Path) -> bool:
+        """Records a run that another command has finished, or has failed at just now."""
+        if (folder / RESULT).exists():
+            self._finished(run, "by another command")
+            return True
+        error = _error_in(folder) if run.key in self._elsewhere else None
+        if error is not None:
+            self._failed(run, error, "by another command")
+        return error is not None
+
     def _leave(self, run: Run) -> None:
-        """Leaves a run to another command, and looks at it again later."""
-        if run.key not in self._look:
+        if run.key not in self._elsewhere:
             self._screen.say(f"Elsewhere {run.title}  ({run.key})")
-        self._look[run.key] = time.monotonic() + LOOK
+        self._elsewhere[run.key] = time.monotonic() + AGAIN
 
     def _ended(self, work: _Work, status: int) -> None:
-        folder, run = self._folder / work.run.key, work.run
-        seconds = f"{time.monotonic() - work.began:.0f} s"
+        folder, seconds = self._folder / work.run.key, f"{time.monotonic() - work.began:.0f} s"
         if (folder / RESULT).exists():
-            self._finished(run, seconds)
+            self._finished(work.run, seconds)
         elif status == BUSY:  # another command was faster
-            self._waiting.append(run)
-            self._leave(run)
+            self._waiting.append(work.run)
+            self._leave(work.run)
         else:
-            error = (folder / ERROR).read_text("utf-8") if (folder / ERROR).exists() else ""
-            self.outcome.failed[run.key] = error = error or work.handle.reason()
-            self._say(f"FAILED    {run.title}", seconds)
-            self._screen.say(f"          {error}\n          its log: {folder / LOG}")
+            self._failed(work.run, _error_in(folder) or work.handle.why_no_result(), seconds)
 
     def _finished(self, run: Run, how: str) -> None:
         self.outcome.done += 1
         self._say(f"Finished  {run.title}", how)
 
+    def _failed(self, run: Run, error: str, how: str) -> None:
+        self.outcome.failed[run.key] = error
+        self._say(f"FAILED    {run.title}", how)
+        self._screen.say(f"          {error}\n          its log: {self._folder / run.key / LOG}")
+
     def _say(self, text: str, how: str) -> None:
         count = self.outcome.done + len(self.outcome.failed)
         self._screen.say(f"{text}  ({count} of {self._total}, {how})")
         self._screen.done(count)
+
+
+def _error_in(folder: pathlib.Path) -> str | None:
+    """Returns the error that the last worker of a run has left; another one may remove it."""
+    try:
+        return (folder / ERROR).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None

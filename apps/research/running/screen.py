@@ -56,7 +56,7 @@ class Screen:
         if not self._bars.disable:
             self._bars.update(self._busy[key], state=printable(last_line(log)[:WIDTH]))
 
-    def left(self, key: str) -> None:
+    def remove(self, key: str) -> None:
         """Removes a run from the display."""
         self._bars.remove_task(self._busy.pop(key))
 
@@ -66,10 +66,13 @@ class Screen:
 
 
 def last_line(log: pathlib.Path) -> str:
-    """Returns the last complete line of a log, or an empty text; reads only the log's end."""
-    with open(log, "rb") as file:
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - TAIL))
-        text = file.read().decode(errors="replace")
+    """Returns the last complete line of a log, if there is one; reads only the log's end."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - TAIL))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:  # a job that waits for its turn has none
+        return ""
     lines = [line for line in text.split("\n")[:-1] if line.strip()]
     return lines[-1].strip() if lines else ""

@@ -14,23 +14,17 @@ FOLDER holds `run.json`. The result is written to `result.json` beside it, a dic
                        around the prune, and each task's share of every layer
 """
 
-import contextlib
 import json
 import pathlib
 import sys
 import traceback
-from collections.abc import Iterator
-
-try:
-    import fcntl
-except ImportError:  # Windows: two commands are not kept from doing the same run
-    fcntl = None
 
 from packnet_tf.apps import cli
 from packnet_tf.apps.research.definition import RIVALS
 from packnet_tf.backend.atomic import replacing
+from packnet_tf.backend.writers import locked
 
-RUN, RESULT, ERROR, LOCK = "run.json", "result.json", "error.txt", "lock"
+RUN, RESULT, ERROR = "run.json", "result.json", "error.txt"
 BUSY = 75  # exit status: another process is at work on the run
 PROGRESS = "training_*.npz"  # progress files of plain networks, one per task
 
@@ -72,37 +66,25 @@ def work(folder: pathlib.Path) -> dict:
     return result
 
 
-@contextlib.contextmanager
-def alone(folder: pathlib.Path) -> Iterator[bool]:
-    """Locks the folder of a run; the lock ends with the process at the latest.
-
-    Yields:
-        Whether it is locked; False if another process, perhaps of another machine, holds the lock.
-    """
-    with open(folder / LOCK, "w", encoding="utf-8") as file:
-        try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
-
-
 def main() -> int:
     folder = pathlib.Path(sys.argv[1])
-    with alone(folder) as locked:
-        if not locked:
-            return BUSY
-        (folder / ERROR).unlink(missing_ok=True)
-        try:
-            cli.start_keras()
-            work(folder)
-        except Exception as error:
-            traceback.print_exc()
-            text = str(error) or type(error).__name__
-            (folder / ERROR).write_text(text, encoding="utf-8")
-            return 1
+    try:
+        with locked(folder / RUN):
+            return _worked(folder)
+    except BlockingIOError:
+        return BUSY
+
+
+def _worked(folder: pathlib.Path) -> int:
+    (folder / ERROR).unlink(missing_ok=True)
+    try:
+        cli.start_keras()
+        work(folder)
+    except Exception as error:
+        traceback.print_exc()
+        text = str(error) or type(error).__name__
+        (folder / ERROR).write_text(text, encoding="utf-8")
+        return 1
     return 0
 
 

@@ -21,8 +21,9 @@ from packnet_tf.apps.research.running.engines import (
 )
 from packnet_tf.apps.research.running.queue import work_off
 from packnet_tf.apps.research.running.screen import last_line
-from packnet_tf.apps.research.running.worker import BUSY, ERROR, RESULT, alone
+from packnet_tf.apps.research.running.worker import BUSY, ERROR, RESULT, RUN
 from packnet_tf.apps.research.runs import entries
+from packnet_tf.backend.writers import locked
 
 ALONE = {"individual": None}
 
@@ -85,7 +86,7 @@ def test_a_run_of_another_command_is_waited_for_and_taken_if_that_one_dies(place
     first, second = the_runs()
     folder = place / "out" / "runs" / first.key
     folder.mkdir(parents=True)
-    with alone(folder):
+    with locked(folder / RUN):
         process = start(place)
         lines = [process.stdout.readline() for _ in range(3)]
         assert lines[0] == f"Elsewhere {first.title}  ({first.key})\n"
@@ -95,6 +96,52 @@ def test_a_run_of_another_command_is_waited_for_and_taken_if_that_one_dies(place
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert out.startswith(f"Started   {first.title}  ({first.key})\n")
+
+
+def test_a_run_that_another_command_fails_at_is_not_tried_again(place):
+    write_file(place, methods=ALONE, tasks={"shades": {}})
+    (run,) = the_runs()
+    folder = place / "out" / "runs" / run.key
+    folder.mkdir(parents=True)
+    with locked(folder / RUN):
+        process = start(place)
+        assert process.stdout.readline() == f"Elsewhere {run.title}  ({run.key})\n"
+        (folder / ERROR).write_text("it has no images")
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert out.startswith(f"FAILED    {run.title}  (1 of 1, by another command)\n")
+    assert "it has no images" in out
+
+
+class OneAtATime(Processes):
+    """An engine that takes no second worker, as a cluster with a limit on jobs."""
+
+    last = None
+
+    def start(self, folder):
+        if self.last is not None and self.last.poll() is None:
+            raise RuntimeError("You have reached the limit of jobs")
+        self.last = super().start(folder)
+        return self.last
+
+
+@pytest.mark.slow
+def test_where_no_more_can_be_started_runs_wait(place):
+    write_file(place, methods={"classifier_only": None})
+    runs = the_runs()
+    engine = OneAtATime(2)
+    outcome = work_off(runs, place / "runs", engine)
+    assert (outcome.done, outcome.failed) == (2, {})
+
+
+def test_an_engine_that_starts_nothing_ends_the_command(place):
+    write_file(place, methods=ALONE)
+    engine = OneAtATime(2)
+    engine.last = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    with pytest.raises(RuntimeError, match="the limit of jobs"):
+        work_off(the_runs(), place / "runs", engine)
+    engine.last.kill()
+    engine.last.wait()
 
 
 @pytest.mark.slow
@@ -116,7 +163,7 @@ def test_a_worker_leaves_a_run_that_another_one_is_at_work_on(place):
     write_file(place, methods=ALONE, tasks={"shades": {}})
     (run,) = the_runs()
     run.write(place / "run.json")
-    with alone(place):
+    with locked(place / RUN):
         worker = Processes(1).start(place)
         worker.wait()
     assert worker.poll() == BUSY
@@ -182,6 +229,7 @@ def test_without_gpus_the_environment_stays(monkeypatch):
     [
         (["--slurm=timeout_min=3"], "--slurm has no effect without --engine=slurm"),
         (["--engine=slurm", "--slurm=gpu"], "--slurm takes NAME=VALUE,...; got 'gpu'. Write"),
+        (["--engine=slurm", "--slurm=mem_gb=1.5"], "needs the most minutes that a run may take"),
     ],
 )
 def test_settings_of_jobs_are_checked(arguments, message, place, capsys):
@@ -248,6 +296,7 @@ def test_what_is_not_installed_is_named_before_anything_runs(module, package, mo
 
 def test_the_screen_shows_the_last_whole_line_of_a_log(tmp_path):
     log = tmp_path / "log.txt"
+    assert last_line(log) == ""  # a job that waits for its turn has none
     log.write_text("")
     assert last_line(log) == ""
     log.write_text("x" * 10_000 + "\nepoch 1/3: loss 0.5\n\nepoch 2/")
