@@ -32,7 +32,10 @@ def sessions_of(
             file has several tasks, and not one of these.
     """
     opened = open_file(path, provider)
-    known = tasks_in(opened)
+    try:
+        known = tasks_in(opened)
+    except ValueError as error:
+        raise ValueError(f"'{path}': {error}") from error
     if not known:
         return [opened]
     for task in tasks or ():

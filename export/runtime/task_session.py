@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from packnet_tf.backend.json_files import parse_json
-from packnet_tf.backend.text import listed
+from packnet_tf.backend.text import listed, quoted
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -119,7 +119,11 @@ class TaskSession:
 
 
 def _described(session: "InferenceSession") -> dict[str, dict]:
-    """Returns what the metadata say of each task; empty if they are not of a multitask file."""
+    """Returns what the metadata say of each task; empty if they are not of a multitask file.
+
+    Raises:
+        ValueError: they are, but are damaged.
+    """
     facts = session.get_modelmeta().custom_metadata_map
     try:
         found = parse_json(facts.get(TASKS_INPUT, "{}"))
@@ -130,4 +134,20 @@ def _described(session: "InferenceSession") -> dict[str, dict]:
         isinstance(entry, dict) and {"classes", "outputs"} <= entry.keys()
         for entry in found.values()
     )
-    return found if ours else {}
+    if not ours:
+        return {}
+    outputs = [output.name for output in session.get_outputs()]
+    for task, entry in found.items():
+        named, classes = entry["outputs"], entry["classes"]
+        fits = isinstance(named, list) and all(name in outputs for name in named)
+        if not (fits and (classes is None or _are_texts(classes))):
+            raise ValueError(
+                f"The metadata of task {quoted(repr(task))} are damaged: the graph lacks an output "
+                "that they name, or the classes are no names. Write the file again with packnet "
+                "export."
+            )
+    return found
+
+
+def _are_texts(found: object) -> bool:
+    return isinstance(found, list) and all(isinstance(text, str) for text in found)

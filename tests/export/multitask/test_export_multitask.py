@@ -14,6 +14,7 @@ import packnet_tf
 from helpers.cases import slow
 from helpers.export_helpers import images, net_of
 from helpers.pack_helpers import conv_trunk, mlp_trunk, pack_task
+from packnet_tf.apps.device.sessions import sessions_of
 from packnet_tf.export import export_all, export_multitask
 from packnet_tf.export.multitask.merge import merge
 from packnet_tf.export.runtime.task_session import TaskSession, tasks_in
@@ -145,6 +146,24 @@ def test_the_file_describes_its_tasks(net, tmp_path):
         TaskSession(session, "dogs")
     with pytest.raises(ValueError, match="'cars' has no output 'logits'; it has top_classes, top"):
         TaskSession(session, "cars").run(["logits"], {"image": images(net)})
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [{"outputs": ["locits_cars"]}, {"outputs": "logits_cars"}, {"outputs": [[]]}, {"classes": [1]}],
+    ids=str,
+)
+def test_damaged_metadata_name_the_task_and_the_file(net, damaged, tmp_path):
+    path = tmp_path / "all.onnx"
+    export_multitask(net, path, tasks=["birds", "cars"], verbose=False)
+    model = onnx.load(path)
+    [facts] = [entry for entry in model.metadata_props if entry.key == "tasks"]
+    content = json.loads(facts.value)
+    content["cars"] |= damaged
+    facts.value = json.dumps(content)
+    onnx.save(model, path)
+    with pytest.raises(ValueError, match=r"all\.onnx': The metadata of task 'cars' are damaged"):
+        sessions_of(str(path))
 
 
 def test_a_file_of_one_task_is_not_one_of_several(net, tmp_path):
