@@ -27,6 +27,7 @@ TOOLS = ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime")
 NUMBER = (int, float)
 Types: TypeAlias = dict[str, type | tuple[type, ...]]
 MANIFEST: Types = {"kind": str, "tasks": list}
+LONGEST_NAME = 255  # bytes of a file's name, on all usual systems
 FILE: Types = {"file": str, "bytes": int, "sha256": str}
 TASK: Types = {
     **FILE,
@@ -125,7 +126,8 @@ def _check(manifest: dict) -> None:
         _check_types(entry, {"precision": str} if "precision" in entry else {})
     for entry in described_files(manifest):
         name = entry["file"]
-        if pathlib.PurePath(name).name != name or name in ("", ".", "..") or "\0" in name:
+        is_name = pathlib.PurePath(name).name == name and name not in ("", ".", "..")
+        if not is_name or "\0" in name or len(os.fsencode(name)) > LONGEST_NAME:
             raise ValueError(f"'{name}' is not the name of a file beside it")
 
 

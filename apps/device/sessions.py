@@ -68,12 +68,12 @@ def open_file(path: str, provider: str = "cpu"):
     except Exception as error:  # onnxruntime's exception classes are not public
         beside = weight_files(path)
         for file in beside:
-            if not file.is_file():
+            if not os.path.isfile(file):  # False for a name that no file can have, too
                 raise FileNotFoundError(
-                    f"'{path}' has weights in '{file}', which is missing. {COPY}"
+                    f"'{path}' has weights in '{quoted(file)}', which is missing. {COPY}"
                 ) from error
         if beside:
-            files = " or ".join(f"'{file}'" for file in beside)
+            files = quoted(" or ".join(f"'{file}'" for file in beside))
             raise ValueError(
                 f"'{path}' has weights in {files}, which does not fit: {quoted(error)}. {COPY}"
             ) from error

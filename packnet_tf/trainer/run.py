@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from packnet_tf.backend.distribution import has_workers, strategy_of, wait_for_others
 from packnet_tf.backend.json_files import as_json, read_json, write_json
 from packnet_tf.backend.text import quoted
@@ -13,6 +15,7 @@ from packnet_tf.backend.writers import is_current, locked
 from packnet_tf.net import PackNet
 from packnet_tf.reporting.history import History
 from packnet_tf.tasks.task_model import TaskModel
+from packnet_tf.tasks.transaction import Transaction
 from packnet_tf.training import checkpoint
 from packnet_tf.training.phases import Phases
 
@@ -201,16 +204,27 @@ class Run:
                 "optimizer has changed since. Repeat the script as it was to continue, or delete "
                 "the file to start the task again."
             )
-        checkpoint.put_back(model, values[:count])
+        with Transaction(phases.net):
+            checkpoint.put_back(model, values[:count])
+            self._restore(phases, facts["phases"], values[count:])
+        return facts["entry"]
+
+    def _restore(self, phases: Phases, state: dict, arrays: list[np.ndarray]) -> None:
+        task, pack = phases.task, phases.net.state
+        changed = pack.changed_part(pack.present_digests()) if pack.committed else None
+        if changed is not None:
+            raise ValueError(
+                f"'{self._checkpoint}' is damaged: it would change {changed}. Delete it: task "
+                f"'{task}' then starts again."
+            )
         try:
-            phases.restore(facts["phases"], values[count:])
+            phases.restore(state, arrays)
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"'{self._checkpoint}' has another state of the phases of task '{task}' than this "
                 f"version writes ({quoted(repr(error))}). Continue with the version that began the "
                 "task, or delete the file to start the task again."
             ) from error
-        return facts["entry"]
 
     def checkpoint(
         self, task: str, model: TaskModel, phases: Phases, entry: dict, prune: Any

@@ -234,6 +234,7 @@ def test_a_folder_without_a_manifest_is_refused(net, tmp_path):
     [
         ("file", [], "'file' is a list"),
         ("file", "..", "'..' is not the name of a file beside it"),
+        ("file", "x" * 256, f"'{'x' * 256}' is not the name of a file beside it"),
         ("bytes", "8", "'bytes' is a str"),
         ("number", True, "'number' is a bool"),
         ("external", [3], "int where a dict is expected"),

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import packnet_tf
-from helpers.pack_helpers import conv_trunk, data, logits, mlp_trunk, packed
+from helpers.pack_helpers import conv_trunk, data, logits, mlp_trunk, packed, weights_of
 from helpers.short_runs import quick, tasks
 from packnet_tf import Auto, Task
 from packnet_tf.trainer.arguments import plain_setting
@@ -82,6 +82,37 @@ def test_a_checkpoint_with_phases_of_another_version_is_refused(interrupted, pha
         f"'{path}' has another state of the phases of task 'a' than this version"
     )
     assert text.endswith("or delete the file to start the task again.")
+
+
+def test_a_checkpoint_that_would_change_a_committed_task_is_refused(tmp_path):
+    import tensorflow as tf
+
+    net = packed(mlp_trunk(), a=0.5)
+    x, y = data(mlp_trunk())
+    expected = logits(net.task_model("a"), x)
+
+    def stop(epoch):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+
+    with pytest.raises(SystemExit):
+        quick(net, directory=tmp_path).fit(Task("b", layers.Dense(3), stop))
+    path = tmp_path / "checkpoint.npz"
+    facts, values = checkpoint.load(path)
+    weights = [np.array(weight.packed) for weight in weights_of(net).values()]
+    place = next(i for i, v in enumerate(values) if any(np.array_equal(v, w) for w in weights))
+    values[place] = values[place] + 1
+    checkpoint.save(path, facts, values)
+
+    task, net = Task("b", layers.Dense(3), (x, y)), packnet_tf.load(tmp_path / "pack.keras")
+    text = refused(tmp_path, task, net)
+    assert text.startswith(f"'{path}' is damaged: it would change ")
+    assert text.endswith("Delete it: task 'b' then starts again.")
+    assert np.array_equal(logits(net.task_model("a"), x), expected)
+    path.unlink()
+    quick(net, directory=tmp_path).fit(task)
+    assert np.array_equal(logits(net.task_model("a"), x), expected)
 
 
 @pytest.mark.parametrize(
