@@ -122,6 +122,9 @@ def _check(manifest: dict) -> None:
         _check_types(entry, SHARED)
         if len(entry["tasks"]) != 2 or not all(isinstance(each, int) for each in entry["tasks"]):
             raise ValueError(f"tasks {entry['tasks']} of a shared file, expected two numbers")
+        _check_types(entry["tensors"], dict.fromkeys(entry["tensors"], int))
+        if not all(0 <= offset <= entry["bytes"] for offset in entry["tensors"].values()):
+            raise ValueError(f"tensors that begin outside of '{entry['file']}'")
     for entry in (*manifest["tasks"], *manifest.get("shared", [])):
         _check_types(entry, {"precision": str} if "precision" in entry else {})
     for entry in described_files(manifest):

@@ -147,16 +147,10 @@ def session(path: AnyPath, provider: str = "cpu", threads: int = 0) -> "Inferenc
     options.log_severity_level = 3  # errors only
     options.intra_op_num_threads = threads
     name = provider_name(provider)
-    opened = onnxruntime.InferenceSession(
-        os.fspath(path), options, providers=list(dict.fromkeys([name, CPU]))
-    )
-    # onnxruntime may list a provider whose libraries or hardware are missing, and use the CPU.
-    if name not in opened.get_providers():
-        raise ProviderError(
-            f"onnxruntime has the provider '{name}' but cannot start it on this machine; its "
-            "messages above say why. Use the provider cpu."
-        )
     try:  # onnxruntime decodes text when asked for it: here, and not wherever it is needed
+        opened = onnxruntime.InferenceSession(
+            os.fspath(path), options, providers=list(dict.fromkeys([name, CPU]))
+        )
         _ = opened.get_modelmeta().custom_metadata_map
         _ = [(value.name, value.shape) for value in (*opened.get_inputs(), *opened.get_outputs())]
     except UnicodeDecodeError as error:
@@ -164,6 +158,12 @@ def session(path: AnyPath, provider: str = "cpu", threads: int = 0) -> "Inferenc
             f"'{path}' has names or metadata that are no text: it is damaged. Write it again with "
             "packnet export."
         ) from error
+    # onnxruntime may list a provider whose libraries or hardware are missing, and use the CPU.
+    if name not in opened.get_providers():
+        raise ProviderError(
+            f"onnxruntime has the provider '{name}' but cannot start it on this machine; its "
+            "messages above say why. Use the provider cpu."
+        )
     return opened
 
 

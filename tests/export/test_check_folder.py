@@ -15,7 +15,7 @@ from helpers.export_helpers import shared_file
 from helpers.onnx_files import blank
 from helpers.pack_helpers import conv_trunk, functional, mlp_trunk, pack_task, packed
 from packnet_tf.export import export_all, export_bundle, verify
-from packnet_tf.export.manifest import ROUTER, TASK, read
+from packnet_tf.export.manifest import ROUTER, SHARED, TASK, read
 from packnet_tf.export.options import recorded_options
 
 
@@ -243,6 +243,9 @@ def test_a_folder_without_a_manifest_is_refused(net, tmp_path):
         ("router", {"tasks": {"cat": "1"}}, "'cat' is a str"),
         ("router", {"external": [3]}, "int where a dict is expected"),
         ("router", {"file": "../r.onnx"}, "'../r.onnx' is not the name of a file beside it"),
+        ("shared", {"tensors": {"a": "8"}}, "'a' is a str"),
+        ("shared", {"tensors": {"a": -1}}, "tensors that begin outside of 'shared.bin'"),
+        ("shared", {"tensors": {"a": 9}}, "tensors that begin outside of 'shared.bin'"),
     ],
 )
 def test_a_manifest_with_a_value_that_it_cannot_have_is_refused(tmp_path, key, value, text):
@@ -250,6 +253,9 @@ def test_a_manifest_with_a_value_that_it_cannot_have_is_refused(tmp_path, key, v
     manifest = {"format": 3, "kind": "files", "tasks": [entry]}
     if key == "router":
         manifest["router"] = {**blank(ROUTER), "file": "router.onnx", **value}
+    elif key == "shared":
+        entry = {**blank(SHARED), "file": "shared.bin", "tasks": [1, 2], "bytes": 8, **value}
+        manifest["shared"] = [entry]
     else:
         entry[key] = value
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
