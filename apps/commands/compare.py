@@ -14,7 +14,7 @@ Example:
   packnet compare --file=tasks.yaml --output=runs/compare --dry_run
   packnet compare --file=tasks.yaml --output=runs/compare --jobs=2
   packnet compare --file=paper/vgg16 --data=DATA --output=runs/vgg16
-  packnet compare --file=tasks.yaml --engine=slurm --slurm=timeout_min=240,gpus_per_node=1
+  packnet compare --file=tasks.yaml --engine=slurm --slurm=timeout_min=240
 """
 
 import pathlib
