@@ -14,7 +14,7 @@ from packnet_tf.backend.types import AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
 from packnet_tf.export.bundle.calibrated import shared_kernels
 from packnet_tf.export.bundle.kernels import overlay_of
-from packnet_tf.export.bundle.shared_weights import SharedWeights, opened_files
+from packnet_tf.export.bundle.shared_weights import SharedWeights, opened_files, shared_owners
 from packnet_tf.export.bundle.stored import decode, encode, precisions_of, seen_weights
 from packnet_tf.export.graph.constants import calculated_constants, digest
 from packnet_tf.export.options import LIMITS, ExportOptions, recorded_options
@@ -193,9 +193,9 @@ def _check(
     if manifest["kind"] == manifests.BUNDLE:
         if manifest["shared"][0].get("calibrated", False):
             files = opened_files(directory, manifest, net.state)
-            _check_integers(path, graph, files, entry["calibrated"], verdict)
+            _check_integers(path, graph, files, entry.get("calibrated", False), verdict)
         else:
-            owners = [net.state.owners_among(*file["tasks"]) for file in manifest["shared"]]
+            owners = shared_owners(directory, manifest, net.state)
             _check_shared(path, graph, [(part.start, part.stop - 1) for part in owners], verdict)
     elif options.precision != "int8":
         verdict.zeros = _zeros(onnx.load(str(path)), graph, verdict)

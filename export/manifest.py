@@ -50,6 +50,7 @@ ROUTER: Types = {
     "inputs": list,
     "outputs": list,
 }
+OPTIONAL = {"precision": str, "calibrated": bool}  # of a task, and of a file of shared weights
 SHARED: Types = {**FILE, "tasks": list, "bits": int, "tensors": dict}
 
 
@@ -107,6 +108,8 @@ def _check(manifest: dict) -> None:
         raise ValueError(f"kind '{manifest['kind']}', expected '{FILES}' or '{BUNDLE}'")
     if manifest["kind"] == BUNDLE:
         _check_types(manifest, {"shared": list})
+        if not manifest["shared"]:
+            raise ValueError("a bundle without shared weights")
     for task in manifest["tasks"]:
         _check_types(task, TASK)
         if not math.isfinite(task["relative_difference"]):
@@ -120,18 +123,26 @@ def _check(manifest: dict) -> None:
             _check_types(entry, FILE)
     for entry in manifest.get("shared", []):
         _check_types(entry, SHARED)
-        if len(entry["tasks"]) != 2 or not all(isinstance(each, int) for each in entry["tasks"]):
-            raise ValueError(f"tasks {entry['tasks']} of a shared file, expected two numbers")
+        if not _is_range(entry["tasks"]):
+            raise ValueError(
+                f"tasks {entry['tasks']} of a shared file, expected the first and last number"
+            )
         _check_types(entry["tensors"], dict.fromkeys(entry["tensors"], int))
         if not all(0 <= offset <= entry["bytes"] for offset in entry["tensors"].values()):
             raise ValueError(f"tensors that begin outside of '{entry['file']}'")
     for entry in (*manifest["tasks"], *manifest.get("shared", [])):
-        _check_types(entry, {"precision": str} if "precision" in entry else {})
+        for key, kind in OPTIONAL.items():
+            if type(entry.get(key, kind())) is not kind:
+                raise TypeError(f"'{key}' is a {type(entry[key]).__name__}")
     for entry in described_files(manifest):
         name = entry["file"]
         is_name = pathlib.PurePath(name).name == name and name not in ("", ".", "..")
         if not is_name or "\0" in name or len(os.fsencode(name)) > LONGEST_NAME:
             raise ValueError(f"'{name}' is not the name of a file beside it")
+
+
+def _is_range(found: list) -> bool:
+    return len(found) == 2 and all(type(n) is int for n in found) and 1 <= found[0] <= found[1]
 
 
 def _check_types(entry: object, types: Types) -> None:

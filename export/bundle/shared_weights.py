@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from packnet_tf.backend.types import AnyPath
+from packnet_tf.export import manifest as manifests
 from packnet_tf.export.bundle import owner_codes
 from packnet_tf.export.bundle.shared_file import SharedFile
 from packnet_tf.export.bundle.stored import encode
@@ -227,13 +228,28 @@ def new_files(
 
 def opened_files(folder: pathlib.Path, manifest: dict, state: PackState) -> list[SharedWeights]:
     """Returns the shared files that a manifest lists, located in `folder`."""
-    files = []
-    for entry in manifest["shared"]:
-        first, last = entry["tasks"]
+    files, every = [], shared_owners(folder, manifest, state)
+    for entry, owners in zip(manifest["shared"], every, strict=True):
         form = entry["bits"], entry.get("precision", "float32"), entry.get("calibrated", False)
-        owners, path = state.owners_among(first, last), folder / entry["file"]
+        (first, last), path = entry["tasks"], folder / entry["file"]
         files.append(SharedWeights(path, first, last, owners, *form, entry["tensors"]))
     return files
+
+
+def shared_owners(folder: pathlib.Path, manifest: dict, state: PackState) -> list[range]:
+    """Returns the owner numbers of the tasks in each shared file that a manifest lists.
+
+    Raises:
+        ValueError: it lists tasks that the pack does not have.
+    """
+    tasks = len(state.committed)
+    last = max(entry["tasks"][1] for entry in manifest["shared"])
+    if last > tasks:
+        raise ValueError(
+            f"'{folder / manifests.NAME}' describes weights of {last} tasks, but the pack has "
+            f"{tasks}. Export it anew."
+        )
+    return [state.owners_among(*entry["tasks"]) for entry in manifest["shared"]]
 
 
 @contextlib.contextmanager

@@ -244,6 +244,16 @@ def test_a_folder_without_a_manifest_is_refused(net, tmp_path):
         ("router", {"external": [3]}, "int where a dict is expected"),
         ("router", {"file": "../r.onnx"}, "'../r.onnx' is not the name of a file beside it"),
         ("shared", {"tensors": {"a": "8"}}, "'a' is a str"),
+        ("shared", {"precision": 3}, "'precision' is a int"),
+        ("shared", {"calibrated": 1}, "'calibrated' is a int"),
+        *(
+            (
+                "shared",
+                {"tasks": bad},
+                f"tasks {bad} of a shared file, expected the first and last number",
+            )
+            for bad in ([1], [0, 2], [2, 1], [1, True], ["1", "2"])
+        ),
         ("shared", {"tensors": {"a": -1}}, "tensors that begin outside of 'shared.bin'"),
         ("shared", {"tensors": {"a": 9}}, "tensors that begin outside of 'shared.bin'"),
     ],
@@ -265,6 +275,21 @@ def test_a_manifest_with_a_value_that_it_cannot_have_is_refused(tmp_path, key, v
         f"'{tmp_path / 'manifest.json'}' is not a manifest of exported tasks ({text}). Remove it, "
         "and export again."
     )
+
+
+def test_a_bundle_s_manifest_lists_shared_weights_of_tasks_that_the_pack_has(net, folder):
+    path = folder / "bundle" / "manifest.json"
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps({**whole, "shared": []}))
+    with pytest.raises(
+        ValueError, match=r"manifest\.json' is not .*a bundle without shared weights"
+    ):
+        verify(net, path.parent)
+    whole["shared"][0]["tasks"][1] = 9
+    path.write_text(json.dumps(whole))
+    text = r"manifest\.json' describes weights of 9 tasks, but the pack has \d\. Export it anew"
+    with pytest.raises(ValueError, match=text):
+        verify(net, path.parent)
 
 
 def test_options_in_a_manifest_that_are_none_are_refused():
