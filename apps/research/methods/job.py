@@ -6,6 +6,7 @@ import math
 import pathlib
 import tempfile
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -69,6 +70,14 @@ class TaskData:
     def plain(self):
         """Training batches (images, labels), shuffled once, not augmented."""
         return self.pipeline.evaluation(shuffled(self.folder.files["train"], self.pipeline.seed))
+
+    def alone(self, **changes: Any) -> "TaskData":
+        """Returns a copy with images of its own, which leave the memory together with it.
+
+        Args:
+            **changes: other values of attributes.
+        """
+        return dataclasses.replace(self, **changes)
 
     def images(self) -> Images:
         """Returns the data for `begin`; its training dataset is separate from `train`."""

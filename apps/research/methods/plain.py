@@ -41,7 +41,8 @@ def learn_in_sequence(job: Job, learn: Learn) -> dict:
         The result of the run, see `worker.py`.
     """
     trunk, heads, state = _load_progress(job)
-    for task in job.tasks[len(heads) :]:
+    for known in job.tasks[len(heads) :]:
+        task = known.alone()
         job.seed(task.place)
         heads.append(new_head(job, task, trunk, bool(heads)))
         learnt = task.settings.head == "pretrained"

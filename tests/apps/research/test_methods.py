@@ -18,6 +18,8 @@ from packnet_tf.apps.research.methods.joint import OwnHead
 from packnet_tf.apps.research.running.worker import work
 from packnet_tf.apps.research.runs import entries
 
+SHORT = {"epochs": 2, "prune_epoch": 1, "learning_rate": 0.05, "batch_size": 8}
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -50,6 +52,22 @@ def test_images_that_cannot_be_read_are_left_out_and_named(tmp_path, capsys):
     job = Job(prepared(folder, tmp_path / "run", {"method": "packnet"}), tmp_path / "run")
     assert [len(task.folder.files["train"]) for task in job.tasks] == [23, 36]
     assert f"Skipped: '{broken}' is not a readable image" in capsys.readouterr().out
+
+
+LEARN = {
+    "packnet": packed.pack_tasks,
+    "classifier_only": lambda job: plain.learn_in_sequence(job, plain.train_head),
+}
+
+
+@pytest.mark.parametrize("kind", LEARN)
+def test_training_images_of_a_task_do_not_outlast_it(place, kind, tmp_path):
+    job = Job(prepared(place, tmp_path, {"method": kind}, settings=SHORT), tmp_path)
+    LEARN[kind](job)
+    kept = [
+        sorted(vars(task).keys() & {"train", "plain", "validation", "test"}) for task in job.tasks
+    ]
+    assert kept == [["test", "validation"]] * len(job.tasks)
 
 
 @pytest.mark.parametrize("kind", ["packnet", "fine_tuning", "lwf"])
