@@ -103,7 +103,6 @@ def _engine(values, output: pathlib.Path, runs: int):
     from packnet_tf.apps.research.running import engines
 
     if values.engine == "slurm":
-        cli.need("submitit", "submitit", extra="slurm")
         settings = _slurm_settings(values.slurm)
         return engines.Slurm(output / "slurm", settings, values.jobs or max(1, runs))
     if values.slurm:

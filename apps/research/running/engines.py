@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from packnet_tf.apps import cli
+
 WORKER = "packnet_tf.apps.research.running.worker"
 LOG = "log.txt"
 KILLED = -9  # exit status of a process that the system killed
@@ -154,8 +156,10 @@ class Slurm:
         jobs: int,
         cluster: str = "slurm",
     ) -> None:
-        import submitit
-
+        # Else it configures the logging of the whole process when it is imported, which closes the
+        # streams of handlers that others have made.
+        os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")
+        submitit = cli.need("submitit", "submitit", extra="slurm")
         self.jobs = jobs
         self._executor = submitit.AutoExecutor(folder, cluster)
         self._executor.update_parameters(**{"name": "packnet", **parameters})
