@@ -59,6 +59,10 @@ class Data:
     evaluate: Iterable | None = None
 
 
+class DifferenceError(ValueError):
+    """Raised for a graph that answers differently from Keras by more than the tolerance."""
+
+
 class TaskGraph:
     """A task converted to ONNX, without its weights.
 
@@ -264,7 +268,7 @@ class TaskGraph:
         """Refuses a difference above the tolerance and what the precision costs (`rounding`)."""
         allowed = self.options.tolerance + rounding
         if not found.relative <= allowed:
-            raise ValueError(
+            raise DifferenceError(
                 f"The ONNX graph of task '{self.task}' differs from Keras by {found.relative:.2e} "
                 f"of the largest output ({found.absolute:.2e} absolute), more than the "
                 f"tolerance {allowed:.0e}. No file was written. If that is precise enough for you, "

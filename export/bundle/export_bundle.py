@@ -21,7 +21,7 @@ from packnet_tf.export.convert.checksum import task_digest
 from packnet_tf.export.exported import Exported, say_written
 from packnet_tf.export.files import beside, relocate
 from packnet_tf.export.options import ExportOptions, read_options, recorded_options
-from packnet_tf.export.task_graph import Data, TaskGraph
+from packnet_tf.export.task_graph import Data, DifferenceError, TaskGraph
 from packnet_tf.net import PackNet
 
 if TYPE_CHECKING:
@@ -125,7 +125,15 @@ def export_bundle(
             task = graph.task
             data = Data((samples or {}).get(task), typical.get(task), (evaluate or {}).get(task))
             proto, path = graph.finalize_graph(proto), folder / graph_files[task]
-            entry = graph.finish(proto, path, data, optimized=optimized)
+            try:
+                entry = graph.finish(proto, path, data, optimized=optimized)
+            except DifferenceError as error:
+                if update_from is None:
+                    raise
+                raise ValueError(
+                    f"{error} Or the manifest of the bundle '{update_from}' is damaged: leave "
+                    "update_from out and send everything."
+                ) from error
             if calibrated:
                 entry |= graph.calibrated(data)
             say_written(entry, verbose)

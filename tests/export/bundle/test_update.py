@@ -77,6 +77,19 @@ def test_updates_follow_updates_in_the_same_folder(net, tmp_path):
     assert_answers_as_baked(net, tmp_path)
 
 
+def test_a_manifest_that_misplaces_weights_is_named(net, tmp_path):
+    pack_task(net, "three", seed=50)
+    path = tmp_path / "old" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    tensors = manifest["shared"][0]["tensors"]
+    manifest["shared"][0]["tensors"] = dict.fromkeys(tensors, 0)
+    path.write_text(json.dumps(manifest))
+    text = rf"differs from Keras .* Or the manifest of the bundle '{tmp_path / 'old'}' is damaged"
+    with pytest.raises(ValueError, match=text):
+        export_bundle(net, tmp_path / "new", update_from=tmp_path / "old")
+    assert not (tmp_path / "new").exists()
+
+
 def test_an_interrupted_update_leaves_the_earlier_bundle_as_it_was(net, tmp_path, monkeypatch):
     before = files(tmp_path / "old")
     pack_task(net, "three", seed=50)
