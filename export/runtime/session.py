@@ -81,11 +81,12 @@ def class_names(facts: Mapping[str, str], path: AnyPath) -> list[str] | None:
     """
     if "classes" not in facts:
         return None
-
-    def are_names(found: object) -> bool:
-        return isinstance(found, list) and all(isinstance(name, str) for name in found)
-
     return _parsed(facts["classes"], are_names, "its classes are no list of names", path)
+
+
+def are_names(found: object) -> bool:
+    """Returns whether a value of metadata is a list of texts."""
+    return isinstance(found, list) and all(isinstance(name, str) for name in found)
 
 
 def routed_numbers(facts: Mapping[str, str], path: AnyPath) -> dict[str, int] | None:

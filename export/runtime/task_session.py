@@ -9,6 +9,7 @@ import numpy as np
 
 from packnet_tf.backend.json_files import parse_json
 from packnet_tf.backend.text import listed, quoted
+from packnet_tf.export.runtime.session import are_names
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -140,14 +141,10 @@ def _described(session: "InferenceSession") -> dict[str, dict]:
     for task, entry in found.items():
         named, classes = entry["outputs"], entry["classes"]
         fits = isinstance(named, list) and all(name in outputs for name in named)
-        if not (fits and (classes is None or _are_texts(classes))):
+        if not (fits and (classes is None or are_names(classes))):
             raise ValueError(
                 f"The metadata of task {quoted(repr(task))} are damaged: the graph lacks an output "
                 "that they name, or the classes are no names. Write the file again with packnet "
                 "export."
             )
     return found
-
-
-def _are_texts(found: object) -> bool:
-    return isinstance(found, list) and all(isinstance(text, str) for text in found)

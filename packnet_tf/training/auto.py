@@ -85,8 +85,9 @@ def _is_number(value: object) -> bool:
 
 def _by_steps(step: float) -> list[float]:
     """Returns the ratios that releasing a fraction of what is left again and again gives."""
-    ratios, left = [], 1.0 - step
-    while step > 0 and 1.0 - left <= max(step, 0.98):
+    ratios: list[float] = []
+    left = 1.0 - step
+    while step > 0 and 1.0 - left <= max(step, 0.98) and len(ratios) < 100:
         ratios.append(round(1.0 - left, 4))
         left *= 1.0 - step
     return ratios

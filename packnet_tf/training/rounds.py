@@ -1,5 +1,6 @@
 """What searches of how much to prune have in common: rounds that begin from the same weights."""
 
+import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Unpack
@@ -32,7 +33,7 @@ class Round:
     kept: bool | None = None
 
 
-class Search(Phases):
+class Search(Phases, abc.ABC):
     """Base class for phases that try several prune ratios, each from the trained weights.
 
     The task ends as the last round that was kept, or as after its training if none was.
@@ -69,13 +70,13 @@ class Search(Phases):
         self._trained: Sequence[np.ndarray] = ()
         self._best: Sequence[np.ndarray] = ()
 
+    @abc.abstractmethod
     def next_ratio(self) -> float | None:
         """Returns the prune ratio of the next round, judged by those so far; None: no more."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def verdict(self) -> bool | None:
         """Returns whether the last round is good enough; None: it goes on."""
-        raise NotImplementedError
 
     def epochs_after(self) -> int:
         """Returns how many epochs of retraining follow the last round."""

@@ -71,7 +71,7 @@ class TaskData:
         """Training batches (images, labels), shuffled once, not augmented."""
         return self.pipeline.evaluation(shuffled(self.folder.files["train"], self.pipeline.seed))
 
-    def alone(self, **changes: Any) -> "TaskData":
+    def with_own_images(self, **changes: Any) -> "TaskData":
         """Returns a copy with images of its own, which leave the memory together with it.
 
         Args:

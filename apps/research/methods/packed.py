@@ -48,7 +48,7 @@ def pack_tasks(job: Job) -> dict:
     for task, way in zip(job.tasks, _ways(options, len(job.tasks)), strict=True):
         if task.name not in net.tasks:
             job.seed(task.place)
-            _learn(net, job, task.alone(), way, options, directory)
+            _learn(net, job, task.with_own_images(), way, options, directory)
         if len(state["test"]) == task.place:
             seen = job.tasks[: task.place + 1]
             views |= {t.name: net.task_model(t.name) for t in seen if t.name not in views}

@@ -42,7 +42,7 @@ def learn_in_sequence(job: Job, learn: Learn) -> dict:
     """
     trunk, heads, state = _load_progress(job)
     for known in job.tasks[len(heads) :]:
-        task = known.alone()
+        task = known.with_own_images()
         job.seed(task.place)
         heads.append(new_head(job, task, trunk, bool(heads)))
         learnt = task.settings.head == "pretrained"

@@ -91,7 +91,7 @@ class _Queue:
     def step(self) -> bool:
         """Starts what can be started and records what has ended; returns whether runs are left."""
         for run in list(self._waiting):
-            if len(self._busy) >= min(self._engine.jobs, self._room):
+            if len(self._busy) >= self._room:
                 break
             if time.monotonic() >= self._elsewhere.get(run.key, 0.0):
                 self._take(run)
@@ -150,7 +150,7 @@ class _Queue:
 
     def _leave(self, run: Run) -> None:
         if run.key not in self._elsewhere:
-            self._screen.say(f"Elsewhere {run.title}  ({run.key})")
+            self._screen.say(f"Elsewhere {run.title}  ({run.key}), another command has it")
         self._elsewhere[run.key] = time.monotonic() + AGAIN
 
     def _ended(self, work: _Work, status: int) -> None:

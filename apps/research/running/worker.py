@@ -76,7 +76,6 @@ def main() -> int:
 
 
 def _worked(folder: pathlib.Path) -> int:
-    (folder / ERROR).unlink(missing_ok=True)
     try:
         cli.start_keras()
         work(folder)

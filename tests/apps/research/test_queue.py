@@ -89,7 +89,7 @@ def test_a_run_of_another_command_is_waited_for_and_taken_if_that_one_dies(place
     with locked(folder / RUN):
         process = start(place)
         lines = [process.stdout.readline() for _ in range(3)]
-        assert lines[0] == f"Elsewhere {first.title}  ({first.key})\n"
+        assert lines[0] == f"Elsewhere {first.title}  ({first.key}), another command has it\n"
         assert lines[1] == f"Started   {second.title}  ({second.key})\n"
         assert lines[2].startswith(f"Finished  {second.title}  (1 of 2, ")
         assert process.poll() is None
@@ -105,7 +105,10 @@ def test_a_run_that_another_command_fails_at_is_not_tried_again(place):
     folder.mkdir(parents=True)
     with locked(folder / RUN):
         process = start(place)
-        assert process.stdout.readline() == f"Elsewhere {run.title}  ({run.key})\n"
+        assert (
+            process.stdout.readline()
+            == f"Elsewhere {run.title}  ({run.key}), another command has it\n"
+        )
         (folder / ERROR).write_text("it has no images")
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 1

@@ -56,7 +56,7 @@ def _learn(job: Job, task: TaskData, approach: Approach, store: Store) -> float:
     settings = task.settings
     if settings.optimizer == "auto":
         settings = dataclasses.replace(settings, optimizer="adam")
-    task = task.alone(settings=settings)
+    task = task.with_own_images(settings=settings)
     job.seed(task.place)
     computed = approach.compute(parts, store, task, settings.learning_rate)
     whole = ComputedTrunk(trunk, computed)
