@@ -10,6 +10,7 @@ _FRACTIONS = {
     "prune_ratio": "the task's claim that pruning releases",
     "sparsity": "the task's initial claim that is released",
     "claim_ratio": "the free weights that the task claims",
+    "step": "the claim that each round releases",
     "share": "all packed weights that the task trains",
     "overlay": "all packed weights that the task may override",
 }

@@ -31,7 +31,7 @@ class History(AsTable, dict):
     - `reference`: accuracies to compare the task with, those of `Task(reference=...)`.
     - `capacity`: the free fraction after the task, 0 to 1.
     - `seconds`: time for the task's epochs.
-    - `rounds`: with `Auto` or `overlay="auto"`, the rounds of the search: dicts with `ratio`,
+    - `rounds`: with `Auto` or `overlay="auto"`, the rounds of the search: dicts with `sparsity`,
       `after_prune` (loss and metrics), `retrained` (the metric that judges), `epochs` and `kept`.
 
     A dict of measurements is empty if the task had no data for it.

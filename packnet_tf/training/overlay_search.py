@@ -30,10 +30,8 @@ class OverlaySearch(Search):
         retrain_epochs: epochs of retraining in each round, at least 1.
     """
 
-    def next_ratio(self) -> float | None:
-        if len(self.rounds) == len(SHARES) or (self.rounds and not self.rounds[-1].kept):
-            return None
-        return 1.0 - SHARES[len(self.rounds)]
+    def sparsity_of(self, number: int) -> float | None:
+        return 1.0 - SHARES[number] if number < len(SHARES) else None
 
     def verdict(self) -> bool | None:
         now, best = self.rounds[-1], max(entry.retrained for entry in self.rounds)

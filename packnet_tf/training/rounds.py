@@ -1,4 +1,4 @@
-"""What searches of how much to prune have in common: rounds that begin from the same weights."""
+"""What searches of how much to prune have in common: rounds that are kept or undone."""
 
 import abc
 import dataclasses
@@ -19,14 +19,14 @@ class Round:
     """One round of a search, measured on validation data.
 
     Attributes:
-        ratio: fraction of the initial claim that the round releases.
+        sparsity: fraction of the initial claim that is released after the round.
         after_prune: the metrics right after the release, by name.
         retrained: the metric that judges, after the last epoch of retraining.
         epochs: number of epochs of retraining.
         kept: whether `retrained` is good enough; None while the round lasts.
     """
 
-    ratio: float
+    sparsity: float
     after_prune: dict[str, float]
     retrained: float = 0.0
     epochs: int = 0
@@ -34,7 +34,7 @@ class Round:
 
 
 class Search(Phases, abc.ABC):
-    """Base class for phases that try several prune ratios, each from the trained weights.
+    """Base class for phases that prune and retrain in rounds, until one is not good enough.
 
     The task ends as the last round that was kept, or as after its training if none was.
 
@@ -46,12 +46,14 @@ class Search(Phases, abc.ABC):
 
     Attributes:
         rounds: the rounds so far.
+        cumulative: whether a round begins from the one before it; if not, from the trained weights.
 
     Raises:
         ValueError: the metric that judges a round is not measured.
     """
 
     epoch: int
+    cumulative = False
 
     def __init__(
         self,
@@ -66,13 +68,17 @@ class Search(Phases, abc.ABC):
         check_resettable(model.optimizer)
         self.auto, self.epoch, self.retrain_epochs = auto, epoch, retrain_epochs
         self.rounds: list[Round] = []
-        # The values before the first round, and at the end of the last one that was kept.
-        self._trained: Sequence[np.ndarray] = ()
+        # The values from which the next round begins, and those to end with if they are others.
+        self._start: Sequence[np.ndarray] = ()
         self._best: Sequence[np.ndarray] = ()
 
     @abc.abstractmethod
-    def next_ratio(self) -> float | None:
-        """Returns the prune ratio of the next round, judged by those so far; None: no more."""
+    def sparsity_of(self, number: int) -> float | None:
+        """Returns the fraction of the initial claim that a round releases; None: there is none.
+
+        Args:
+            number: of the round, from 0.
+        """
 
     @abc.abstractmethod
     def verdict(self) -> bool | None:
@@ -90,7 +96,7 @@ class Search(Phases, abc.ABC):
         if epoch >= self.epoch and not self.rounds:
             self.epoch = epoch  # later, if a resumed task has had more epochs than it asks for now
             self.measure("before")
-            self._trained = checkpoint.take(self.model)
+            self._start = checkpoint.take(self.model)
             self._next()
 
     def epoch_ends(self, epoch: int, logs: Mapping[str, float]) -> None:
@@ -102,7 +108,11 @@ class Search(Phases, abc.ABC):
         if now.kept is None:
             return
         if now.kept:
-            self._best = checkpoint.take(self.model)
+            values = checkpoint.take(self.model)
+            if self.cumulative:
+                self._start = values
+            else:
+                self._best = values
         self._next()
 
     def state(self) -> dict:
@@ -110,7 +120,7 @@ class Search(Phases, abc.ABC):
         return {**super().state(), "rounds": rounds, "epoch": self.epoch}
 
     def arrays(self) -> list[np.ndarray]:
-        return [*self._trained, *self._best]
+        return [*self._start, *self._best]
 
     def restore(self, state: dict, arrays: list[np.ndarray]) -> None:
         super().restore(state, arrays)
@@ -118,30 +128,34 @@ class Search(Phases, abc.ABC):
         if self.rounds:
             self.epoch = state["epoch"]
         count = len(checkpoint.variables_of(self.model))
-        self._trained, self._best = arrays[:count], arrays[count:]
+        self._start, self._best = arrays[:count], arrays[count:]
         self._set_end()
 
     def _next(self) -> None:
-        ratio = self.next_ratio()
-        if ratio is not None:
-            self._return_to(self._trained)
-            self.net.prune_to(ratio, self.criterion)
+        sparsity = self._next_sparsity()
+        if sparsity is not None:
+            self._return_to(self._start)
+            self.net.prune_to(sparsity, self.criterion)
             self.begin_retraining()
             self.measure("after")
-            self.rounds.append(Round(ratio, self.around_prune["after"]))
+            self.rounds.append(Round(sparsity, self.around_prune["after"]))
             return
-        self._return_to(self._best or self._trained)
+        self._return_to(self._best or self._start)
         if self.model.current_phase == Phase.TRAINING:  # no round was kept
             self.net.prune(0.0)
         kept = [entry.after_prune for entry in self.rounds if entry.kept]
         self.around_prune["after"] = kept[-1] if kept else self.around_prune["before"]
         if self.epochs_after():
             self.begin_retraining()
-        self._trained = self._best = ()
+        self._start = self._best = ()
         self._set_end()
 
+    def _next_sparsity(self) -> float | None:
+        failed = bool(self.rounds) and not self.rounds[-1].kept
+        return None if failed else self.sparsity_of(len(self.rounds))
+
     def _set_end(self) -> None:
-        if self.rounds and self.rounds[-1].kept is not None and self.next_ratio() is None:
+        if self.rounds and self.rounds[-1].kept is not None and self._next_sparsity() is None:
             rounds = sum(entry.epochs for entry in self.rounds)
             self.epochs = self.epoch + rounds + self.epochs_after()
 

@@ -68,7 +68,7 @@ def three_ways(directory):
         prune=[
             0.5,
             packnet_tf.polynomial_decay(0.0, 0.6, begin_step=0, end_step=30, frequency=3),
-            packnet_tf.Auto(max_drop=0.1),
+            packnet_tf.Auto(max_drop=0.1, step=0.6, patience=2),
         ],
         batch_size=16,
         directory=directory,

@@ -180,7 +180,7 @@ def test_one_trace_serves_a_task_through_its_phases():
             return super().call(inputs)
 
     schedule = packnet_tf.polynomial_decay(0.0, 0.5, 0, 5, frequency=2)
-    for name, way in {"a": 0.5, "b": schedule, "c": Auto(0.5, ratios=(0.8,))}.items():
+    for name, way in {"a": 0.5, "b": schedule, "c": Auto(0.5, step=0.8, patience=1)}.items():
         task = Task(name, Counting(3), (x, y), (x, y))
         quick(net, prune=way, batch_size=16).fit(task)
         # One more for the symbolic call that builds the head into the model.

@@ -46,25 +46,9 @@ def test_whole_numbers_of_numpy_are_taken_for_those_of_python():
     assert numpys._settings == PackTrainer(net, epochs=3, batch_size=8)._settings
 
 
-@pytest.mark.parametrize(
-    ("former", "now"),
-    [
-        ({"step": 0.5}, {"ratios": (0.5, 0.75, 0.875, 0.9375, 0.9688)}),
-        ({"step": 0.99}, {"ratios": (0.99,)}),
-        ({"patience": 3}, {"trial_epochs": 3}),
-    ],
-)
-def test_the_former_settings_of_auto_work_and_warn(former, now):
-    [name] = former
-    with pytest.warns(
-        DeprecationWarning, match=rf"Auto\({name}=\) will go in version 0\.4\. Write"
-    ):
-        auto = Auto(0.01, **former)
-    assert auto == Auto(0.01, **now)
-
-
-def test_auto_takes_a_single_ratio():
-    assert Auto(0.01, ratios=0.8).ratios == (0.8,)
+def test_a_step_of_auto_is_named_where_it_is_no_fraction():
+    text = text_of(ValueError, Auto, max_drop=0.01, step=1.5)
+    assert text.startswith("step is the fraction of the claim that each round releases, a number")
 
 
 @pytest.mark.parametrize("value", ["on", 1, None])
@@ -91,23 +75,10 @@ def test_a_schedule_of_keras_which_counts_steps_is_no_rate():
     assert text.endswith("; pass a Keras schedule to the optimizer.")
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"ratios": ()},
-        {"ratios": (0.5, 0.5)},
-        {"ratios": (0.5, 1.0)},
-        {"ratios": ("0.5",)},
-        {"ratios": (None,)},
-        {"trial_epochs": 0},
-    ],
-)
-def test_auto_refuses_settings_that_find_nothing(settings):
-    auto = {"ratios": (0.5, 0.7, 0.8, 0.9, 0.95), "trial_epochs": 2, **settings}
-    got = f"ratios={auto['ratios']}, trial_epochs={auto['trial_epochs']}"
-    assert text_of(ValueError, Auto, max_drop=0.01, **settings) == (
-        "Auto takes max_drop of at least 0, ascending ratios between 0 and 1, and trial_epochs of "
-        f"at least 1; got Auto(max_drop=0.01, {got}, monitor='accuracy'). Write "
+def test_auto_refuses_settings_that_would_never_end():
+    assert text_of(ValueError, Auto, max_drop=0.01, step=0.0) == (
+        "Auto takes max_drop of at least 0, step between 0 and 1, and patience of at least 1 "
+        "epoch; got Auto(max_drop=0.01, step=0.0, patience=3, monitor='accuracy'). Write "
         "Auto(max_drop=0.01)."
     )
 

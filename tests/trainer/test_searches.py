@@ -1,7 +1,6 @@
 """Searches for a prune ratio and for the share of an overlay, in the trainer."""
 
 import dataclasses
-import itertools
 
 import keras
 import numpy as np
@@ -14,10 +13,7 @@ from packnet_tf import Auto, Task
 from packnet_tf.trainer.task_training import TaskTraining
 from packnet_tf.training import checkpoint
 from packnet_tf.training.overlay_search import SHARES, OverlaySearch
-from packnet_tf.training.ratio_search import RatioSearch, middle
-from packnet_tf.training.rounds import Round
-
-RATIOS = (0.5, 0.7, 0.8, 0.9, 0.95)
+from packnet_tf.training.ratio_search import RatioSearch
 
 
 @pytest.fixture
@@ -31,6 +27,10 @@ def accuracy_is_the_share(monkeypatch):
         return {**evaluate(training, data), "accuracy": claimed}
 
     monkeypatch.setattr(TaskTraining, "_evaluate", share)
+
+
+def auto(max_drop):
+    return Auto(max_drop, step=0.6, patience=2)
 
 
 def full():
@@ -49,7 +49,7 @@ def search(kind, max_drop, **settings):
         net = packnet_tf.PackNet(conv_trunk())
     before = [logits(net.task_model(name), x) for name in net.tasks]
     task = Task("two", keras.layers.Dense(3), (x, y), (x, y), overlay=overlay)
-    settings = {"directory": None, "prune": Auto(max_drop=max_drop), **settings}
+    settings = {"directory": None, "prune": auto(max_drop), **settings}
     entry = quick(net, **settings).fit(task)["two"]
     for name, expected in zip(net.tasks, before, strict=False):
         assert np.array_equal(logits(net.task_model(name), x), expected)
@@ -57,45 +57,33 @@ def search(kind, max_drop, **settings):
 
 
 def found(entry):
-    return [(row["ratio"], row["kept"], row["epochs"]) for row in entry["rounds"]]
+    return [(row["sparsity"], row["kept"], row["epochs"]) for row in entry["rounds"]]
 
 
 # -- The prune ratio -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ratios", [RATIOS[:count] for count in range(1, 6)], ids=len)
-def test_bisection_finds_the_largest_ratio_that_is_good_enough(ratios):
-    for best in (0.0, *ratios):
-        rounds = []
-        while (ratio := middle(ratios, rounds)) is not None:
-            rounds.append(Round(ratio, {}, kept=ratio <= best))
-        assert max([entry.ratio for entry in rounds if entry.kept], default=0.0) == best
-        assert len(rounds) <= len(ratios).bit_length()
-
-
 @pytest.mark.parametrize(
     ("max_drop", "rounds"),
     [
-        (1.0, [(0.8, True, 1), (0.95, True, 1)]),
-        (0.92, [(0.8, True, 1), (0.95, False, 2), (0.9, True, 1)]),
-        (0.82, [(0.8, True, 1), (0.95, False, 2), (0.9, False, 2)]),
-        (0.72, [(0.8, False, 2), (0.7, True, 1)]),
-        (0.52, [(0.8, False, 2), (0.7, False, 2), (0.5, True, 1)]),
-        (0.0, [(0.8, False, 2), (0.7, False, 2), (0.5, False, 2)]),
+        (1.0, [(1 - 0.4**number, True, 1) for number in range(1, 6)]),  # leaves 1 %
+        (0.9, [(0.6, True, 1), (0.84, True, 1), (0.936, False, 2)]),
+        (0.7, [(0.6, True, 1), (0.84, False, 2)]),
+        (0.5, [(0.6, False, 2)]),
     ],
 )
 def test_auto_releases_as_much_as_accuracy_allows(max_drop, rounds, accuracy_is_the_share):
     net, entry = search("ratio", max_drop)
-    assert found(entry) == rounds
-    ratio = max([ratio for ratio, kept, _ in rounds if kept], default=0.0)
+    assert found(entry) == [(pytest.approx(sparsity), *rest) for sparsity, *rest in rounds]
+    ratio = max([row["sparsity"] for row in entry["rounds"] if row["kept"]], default=0.0)
     sizes = {path: np.size(owner) for path, owner in net.owners().items()}
     assert {path: int(np.sum(owner == 1)) for path, owner in net.owners().items()} == {
         path: size - round(ratio * size) for path, size in sizes.items()
     }
     assert entry["prune_ratio"] == pytest.approx(ratio, abs=0.01)
     phases = [row["phase"] for row in entry["epochs"]]
-    trials = sum(epochs for *_, epochs in rounds)
-    assert phases == ["training"] * 2 + ["retraining"] * (trials + 1)  # with that of the end
+    tried = sum(epochs for *_, epochs in rounds)
+    assert phases == ["training"] * 2 + ["retraining"] * (tried + 1)  # with that of the end
     assert entry["before_prune"]["accuracy"] == 1.0
     assert entry["after_prune"]["accuracy"] == pytest.approx(1 - ratio, abs=0.01)
 
@@ -104,7 +92,9 @@ def test_auto_retrains_what_it_has_found():
     net = packnet_tf.PackNet(conv_trunk())
     (task,) = tasks(conv_trunk(), "a", size=96)
     rates = {"learning_rate": 0.1, "retrain_learning_rate": 0.0}
-    history = quick(net, epochs=12, prune=Auto(max_drop=0.02), **rates).fit([task])
+    history = quick(net, epochs=12, prune=Auto(max_drop=0.02, step=0.5, patience=1), **rates).fit(
+        [task]
+    )
     entry = history["a"]
     kept = [row for row in entry["rounds"] if row["kept"]]
     before = entry["before_prune"]["accuracy"]
@@ -144,40 +134,49 @@ def test_a_search_that_cannot_judge_is_refused():
 
 # -- Both ----------------------------------------------------------------------------------------
 
-KINDS = ("ratio", "overlay")
+CLASSES = {"ratio": RatioSearch, "overlay": OverlaySearch}
+KINDS = tuple(CLASSES)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_round_begins_from_the_trained_weights(kind, accuracy_is_the_share, monkeypatch):
-    starts, real = [], packnet_tf.PackNet.prune_to
+def test_a_round_begins_where_it_should(kind, accuracy_is_the_share, monkeypatch):
+    starts, ends = [], []
+    prune_to, verdict = packnet_tf.PackNet.prune_to, CLASSES[kind].verdict
 
-    def prune_to(net, *args):
+    def begins(net, *args):
         starts.append(checkpoint.take(net.open_model))
-        return real(net, *args)
+        return prune_to(net, *args)
 
-    monkeypatch.setattr(packnet_tf.PackNet, "prune_to", prune_to)
+    def judged(phases):
+        answer = verdict(phases)
+        if answer:
+            ends.append(checkpoint.take(phases.model))
+        return answer
+
+    monkeypatch.setattr(packnet_tf.PackNet, "prune_to", begins)
+    monkeypatch.setattr(CLASSES[kind], "verdict", judged)
     _, entry = search(kind, 0.92)
     assert len(starts) == len(entry["rounds"]) > 2
-    for first, later in itertools.pairwise(starts):
-        assert all(map(np.array_equal, first, later))
+    # The prune ratio is raised from round to round; each share of an overlay is chosen anew.
+    expected = ends if kind == "ratio" else [starts[0]] * len(ends)
+    for start, values in zip(starts[1:], expected, strict=False):
+        assert all(map(np.array_equal, start, values))
 
 
 @pytest.mark.parametrize(
-    ("search_class", "max_drop", "retrain_epochs"),
-    [(RatioSearch, 0.82, 0), (OverlaySearch, 0.06, 1)],
+    ("kind", "max_drop", "retrain_epochs"), [("ratio", 0.82, 0), ("overlay", 0.06, 1)]
 )
 def test_the_task_is_that_of_the_last_round_that_was_kept(
-    search_class, max_drop, retrain_epochs, accuracy_is_the_share, monkeypatch
+    kind, max_drop, retrain_epochs, accuracy_is_the_share, monkeypatch
 ):
-    ends, real = [], search_class.verdict
+    ends, real = [], CLASSES[kind].verdict
 
     def verdict(phases):
         answer = real(phases)
         ends.append((answer, [np.array(variable) for variable in phases.model.head.weights]))
         return answer
 
-    monkeypatch.setattr(search_class, "verdict", verdict)
-    kind = "ratio" if search_class is RatioSearch else "overlay"
+    monkeypatch.setattr(CLASSES[kind], "verdict", verdict)
     net, entry = search(kind, max_drop, retrain_epochs=retrain_epochs)
     assert [row["kept"] for row in entry["rounds"]][-1] is False
     expected = [weights for answer, weights in ends if answer][-1]
@@ -212,7 +211,7 @@ def test_an_interrupted_search_ends_as_one_that_was_not(
         net = packnet_tf.PackNet(conv_trunk())
         return net, Task("two", keras.layers.Dense(3), (x, y), (x, y), epochs=2)
 
-    settings = {"prune": Auto(max_drop), "optimizer": keras.optimizers.Adam, "batch_size": 16}
+    settings = {"prune": auto(max_drop), "optimizer": keras.optimizers.Adam, "batch_size": 16}
     net, task = begun()
     as_data = lambda number: tf.data.Dataset.from_tensor_slices(task.train).batch(16)  # noqa: E731
     whole = dataclasses.replace(task, train=as_data)
@@ -241,7 +240,7 @@ def test_a_search_goes_on_although_the_task_now_has_fewer_epochs(
         task = Task("two", keras.layers.Dense(3), (x, y), (x, y), overlay=overlay)
         return net, task
 
-    settings = {"directory": tmp_path, "prune": Auto(0.0)}
+    settings = {"directory": tmp_path, "prune": auto(0.0)}
     net, task = begun()
     interrupted(net, task, stop, 4, **settings)
     net, task = begun()
