@@ -1,0 +1,243 @@
+"""How accurate a pruned task is, by the criterion that chooses its smallest weights.
+
+Trains a task in a whole trunk once. Then, for each ratio and criterion, prunes the same trained
+weights, retrains the rest and tests. Criteria, of a weight w and its layer's input x: `magnitude`,
+|w|, as PackNet has it; `input`, |w| times the root mean square of the x that it multiplies (Wanda,
+Sun et al., ICLR 2024); `gradient`, the mean square of w times its gradient over batches (Taylor,
+Molchanov et al., CVPR 2019); and `random`. All choose within each layer.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from benchmarks.command import machine
+from packnet_tf.apps import cli
+from packnet_tf.reporting.tables import text_table
+
+BATCH = 32
+BATCHES = 30  # that inputs and gradients are measured on
+CRITERIA = ("magnitude", "input", "gradient", "random")
+
+
+def read_flags(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Returns the flags; default those of the process."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.saliency",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    flag = parser.add_argument
+    flag("--data", type=pathlib.Path, required=True, metavar="DIR",
+         help="folder with a folder of images for each task")  # fmt: skip
+    flag("--trunk", required=True, help="as for packnet train")
+    flag("--trunk_output", help="as for packnet train")
+    flag("--image_size", type=int, help="as for packnet train")
+    flag("--tasks", required=True, help="folders, separated by commas")
+    flag("--ratios", default="0.75,0.9,0.95", help="default %(default)s")
+    flag("--epochs", type=int, default=6, help="before the prune, default %(default)s")
+    flag("--retrain_epochs", type=int, default=3, help="after it, default %(default)s")
+    flag("--learning_rate", type=float, default=0.003,
+         help="of SGD in both, decayed to a tenth, default %(default)s")  # fmt: skip
+    flag("--seed", type=int, default=0)
+    flag("--json", type=pathlib.Path, metavar="FILE", help="file for the results")
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    flags = read_flags()
+    cli.start_keras()
+    began, found = time.perf_counter(), {}
+    for task in flags.tasks.split(","):
+        found[task] = measure(flags, task)
+    show(found)
+    seconds = round(time.perf_counter() - began, 1)
+    about = machine()
+    print(f"{about['cpu']}; {seconds} s")
+    if flags.json:
+        settings = {key: value for key, value in vars(flags).items() if key not in ("data", "json")}
+        settings["trunk"] = pathlib.Path(flags.trunk).name
+        entry = {"settings": settings, "machine": about, "seconds": seconds, "tasks": found}
+        flags.json.write_text(f"{json.dumps(entry, indent=1)}\n", encoding="utf-8")
+
+
+def measure(flags: argparse.Namespace, task: str) -> dict:
+    """Measures a task.
+
+    Returns:
+        A dict with `unpruned`, the test accuracy before the prune, 0 to 1; and by ratio, as text,
+        and criterion, pairs of it after the prune and after the retraining.
+    """
+    import keras
+
+    import packnet_tf
+    from packnet_tf.apps.images.folders import read_folder, shuffled
+    from packnet_tf.apps.images.pipeline import Pipeline
+    from packnet_tf.apps.images.trunks import load_trunk
+
+    keras.utils.set_random_seed(flags.seed)
+    files = read_folder(flags.data / task).files
+    trunk = load_trunk(flags.trunk, flags.image_size, flags.trunk_output)
+    pipeline = Pipeline(trunk.input_shape[1:], BATCH, flags.seed)
+    still = pipeline.evaluation(shuffled(files["train"], flags.seed))
+    test = pipeline.evaluation(files["test"])
+    net = packnet_tf.PackNet(trunk)
+    model = net.add_task(task, packnet_tf.linear_head(net, still))
+    train(model, pipeline.training(files["train"], False, False), flags.epochs, flags)
+    with tempfile.TemporaryDirectory() as folder:
+        net.save(f"{folder}/trained.keras")
+        found: dict = {"unpruned": accuracy(model, test)}
+        for ratio in flags.ratios.split(","):
+            found[ratio] = {}
+            for criterion in CRITERIA:
+                keras.utils.set_random_seed(flags.seed)
+                net = packnet_tf.load(f"{folder}/trained.keras")
+                model = net.open_model
+                net.prune(float(ratio), in_turn(saliency(net, still, criterion)))
+                compiled(model, flags.learning_rate)
+                pruned = accuracy(model, test)
+                data = pipeline.training(files["train"], False, False)
+                train(model, data, flags.retrain_epochs, flags)
+                found[ratio][criterion] = [pruned, accuracy(model, test)]
+                print(f"{task}, {ratio}, {criterion}: after the prune {pruned:.1%}, "
+                      f"retrained {found[ratio][criterion][1]:.1%}",
+                      file=sys.stderr, flush=True)  # fmt: skip
+    return found
+
+
+def compiled(model, rate: float):
+    """Compiles the model of a task, and returns it."""
+    import keras
+
+    model.compile(
+        keras.optimizers.SGD(rate, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def train(model, data, epochs: int, flags: argparse.Namespace) -> None:
+    """Trains the model of a task with a fresh optimizer."""
+    import keras
+
+    from packnet_tf.apps.packs.rates import decayed
+
+    rate = decayed(flags.learning_rate, epochs)
+    callbacks = [keras.callbacks.LearningRateScheduler(lambda epoch: rate(epoch))]
+    compiled(model, flags.learning_rate).fit(data, epochs=epochs, callbacks=callbacks, verbose=0)
+
+
+def accuracy(model, data) -> float:
+    """Returns the accuracy of a compiled model, 0 to 1."""
+    return float(model.evaluate(data, verbose=0, return_dict=True)["accuracy"])
+
+
+def saliency(net, data, criterion: str) -> list[np.ndarray]:
+    """Returns the importance of every weight that the open task trains, an array per layer.
+
+    Args:
+        net: a pack with an open task.
+        data: batches of (inputs, integer labels).
+        criterion: one of `CRITERIA`.
+    """
+    weights = list(net.state.weights.values())
+    values = [np.array(weight.trainable) for weight in weights]
+    if criterion == "magnitude":
+        return [np.abs(value) for value in values]
+    if criterion == "random":
+        random = np.random.default_rng(0)
+        return [random.random(value.shape) for value in values]
+    batches = data.take(BATCHES)
+    if criterion == "gradient":
+        squares = squared_gradients(net.open_model, weights, batches)
+        return [value**2 * square for value, square in zip(values, squares, strict=True)]
+    scales = root_mean_squares(net.open_model, weights, batches)
+    return [np.abs(value) * scale for value, scale in zip(values, scales, strict=True)]
+
+
+def squared_gradients(model, weights: list, batches) -> list[np.ndarray]:
+    """Returns the mean over batches of the squared gradient of each kernel."""
+    import keras
+    import tensorflow as tf
+
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    variables = [weight.trainable.value for weight in weights]
+
+    @tf.function
+    def squares(inputs, labels):
+        with tf.GradientTape() as tape:
+            error = loss(labels, model(inputs, training=False))
+        return [tf.square(gradient) for gradient in tape.gradient(error, variables)]
+
+    sums = [np.zeros(variable.shape) for variable in variables]
+    for inputs, labels in batches:
+        for total, square in zip(sums, squares(inputs, labels), strict=True):
+            total += square.numpy()
+    return [total / len(batches) for total in sums]
+
+
+def root_mean_squares(model, weights: list, batches) -> list[np.ndarray]:
+    """Returns, per kernel, the root mean square of its inputs, an array that multiplies with it."""
+    from packnet_tf.backend.keras_internals import all_layers
+
+    layers = {
+        id(variable): layer
+        for layer in all_layers(model)
+        for variable in layer.weights
+        if hasattr(layer, "packed_kernel")
+    }
+    sums = [np.zeros(1)] * len(weights)
+
+    def noting(place: int, call: Callable):
+        def noted(inputs, *args, **kwargs):
+            values = np.asarray(inputs, np.float64)
+            sums[place] = sums[place] + np.square(values).mean(axis=tuple(range(values.ndim - 1)))
+            return call(inputs, *args, **kwargs)
+
+        return noted
+
+    for place, weight in enumerate(weights):
+        layer = layers[id(weight.trainable)]
+        layer.call = noting(place, layer.call)
+    for inputs, _ in batches:
+        model(inputs, training=False)
+    # Input channels are the last axis but one of a kernel, dense, convolutional or depthwise.
+    return [np.sqrt(total / len(batches))[:, np.newaxis] for total in sums]
+
+
+def in_turn(importance: list[np.ndarray]) -> Callable:
+    """Returns a criterion for one prune, which gets the layers in the order of `importance`."""
+    layers = iter(importance)
+
+    def least(weights: np.ndarray, claim: np.ndarray, ratio: float) -> np.ndarray:
+        import packnet_tf
+
+        return packnet_tf.magnitude(next(layers), claim, ratio)
+
+    return least
+
+
+def show(found: dict) -> None:
+    """Prints the results of the tasks, and their means."""
+    ratios = [key for key in next(iter(found.values())) if key != "unpruned"]
+    rows = []
+    for ratio in ratios:
+        for criterion in CRITERIA:
+            pairs = np.array([entry[ratio][criterion] for entry in found.values()])
+            pairs = np.vstack([pairs, pairs.mean(axis=0)])
+            rows.append([ratio, criterion, *(f"{after:.1%} ({at:.1%})" for at, after in pairs)])
+    whole = [entry["unpruned"] for entry in found.values()]
+    rows.append(["none", "", *(f"{value:.1%}" for value in [*whole, float(np.mean(whole))])])
+    print("test accuracy, retrained (and right after the prune)")
+    print(text_table(["ratio", "criterion", *found, "mean"], rows))
+
+
+if __name__ == "__main__":
+    main()
