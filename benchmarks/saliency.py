@@ -203,11 +203,13 @@ def root_mean_squares(model, weights: list, batches) -> list[np.ndarray]:
 
         return noted
 
-    for place, weight in enumerate(weights):
-        layer = layers[id(weight.trainable)]
+    watched = [layers[id(weight.trainable)] for weight in weights]
+    for place, layer in enumerate(watched):
         layer.call = noting(place, layer.call)
     for inputs, _ in batches:
         model(inputs, training=False)
+    for layer in watched:
+        del layer.call  # that of its class again
     # Input channels are the last axis but one of a kernel, dense, convolutional or depthwise.
     return [np.sqrt(total / len(batches))[:, np.newaxis] for total in sums]
 
