@@ -1,10 +1,14 @@
 """How accurate a pruned task is, by the criterion that chooses its smallest weights.
 
 Trains a task in a whole trunk once. Then, for each ratio and criterion, prunes the same trained
-weights, retrains the rest and tests. Criteria, of a weight w and its layer's input x: `magnitude`,
-|w|, as PackNet has it; `input`, |w| times the root mean square of the x that it multiplies (Wanda,
-Sun et al., ICLR 2024); `gradient`, the mean square of w times its gradient over batches (Taylor,
-Molchanov et al., CVPR 2019); and `random`. All choose within each layer.
+weights, retrains the rest and tests. With --base, it instead adopts the trunk as a base, and gives
+the relative error of its features before and after the repair. The criteria, of a weight w and its
+layer's input x, choose within each layer:
+
+  magnitude  |w|, as PackNet has it
+  input      |w| times the root mean square of the x that it multiplies (Wanda, Sun et al. 2024)
+  gradient   the mean square of w times its gradient (Taylor, Molchanov et al. 2019)
+  random
 """
 
 import argparse
@@ -24,6 +28,7 @@ from packnet_tf.reporting.tables import text_table
 BATCH = 32
 BATCHES = 30  # that inputs and gradients are measured on
 CRITERIA = ("magnitude", "input", "gradient", "random")
+OF_BASE = ("magnitude", "input")  # a base is pruned without labels
 
 
 def read_flags(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -40,6 +45,7 @@ def read_flags(arguments: list[str] | None = None) -> argparse.Namespace:
     flag("--trunk_output", help="as for packnet train")
     flag("--image_size", type=int, help="as for packnet train")
     flag("--tasks", required=True, help="folders, separated by commas")
+    flag("--base", action="store_true", help="prune the trunk as a base, on the tasks' images")
     flag("--ratios", default="0.75,0.9,0.95", help="default %(default)s")
     flag("--epochs", type=int, default=6, help="before the prune, default %(default)s")
     flag("--retrain_epochs", type=int, default=3, help="after it, default %(default)s")
@@ -55,7 +61,7 @@ def main() -> None:
     cli.start_keras()
     began, found = time.perf_counter(), {}
     for task in flags.tasks.split(","):
-        found[task] = measure(flags, task)
+        found[task] = measure_base(flags, task) if flags.base else measure(flags, task)
     show(found)
     seconds = round(time.perf_counter() - began, 1)
     about = machine()
@@ -65,6 +71,18 @@ def main() -> None:
         settings["trunk"] = pathlib.Path(flags.trunk).name
         entry = {"settings": settings, "machine": about, "seconds": seconds, "tasks": found}
         flags.json.write_text(f"{json.dumps(entry, indent=1)}\n", encoding="utf-8")
+
+
+def prepared(flags: argparse.Namespace, task: str):
+    """Returns the trunk, the shuffled files of a task by split, and a pipeline for them."""
+    from packnet_tf.apps.images.folders import read_folder, shuffled
+    from packnet_tf.apps.images.pipeline import Pipeline
+    from packnet_tf.apps.images.trunks import load_trunk
+
+    trunk = load_trunk(flags.trunk, flags.image_size, flags.trunk_output)
+    found = read_folder(flags.data / task).files
+    files = {split: shuffled(listed, flags.seed) for split, listed in found.items()}
+    return trunk, files, Pipeline(trunk.input_shape[1:], BATCH, flags.seed)
 
 
 def measure(flags: argparse.Namespace, task: str) -> dict:
@@ -77,15 +95,10 @@ def measure(flags: argparse.Namespace, task: str) -> dict:
     import keras
 
     import packnet_tf
-    from packnet_tf.apps.images.folders import read_folder, shuffled
-    from packnet_tf.apps.images.pipeline import Pipeline
-    from packnet_tf.apps.images.trunks import load_trunk
 
     keras.utils.set_random_seed(flags.seed)
-    files = read_folder(flags.data / task).files
-    trunk = load_trunk(flags.trunk, flags.image_size, flags.trunk_output)
-    pipeline = Pipeline(trunk.input_shape[1:], BATCH, flags.seed)
-    still = pipeline.evaluation(shuffled(files["train"], flags.seed))
+    trunk, files, pipeline = prepared(flags, task)
+    still = pipeline.evaluation(files["train"])
     test = pipeline.evaluation(files["test"])
     net = packnet_tf.PackNet(trunk)
     model = net.add_task(task, packnet_tf.linear_head(net, still))
@@ -105,10 +118,50 @@ def measure(flags: argparse.Namespace, task: str) -> dict:
                 data = pipeline.training(files["train"], False, False)
                 train(model, data, flags.retrain_epochs, flags)
                 found[ratio][criterion] = [pruned, accuracy(model, test)]
-                print(f"{task}, {ratio}, {criterion}: after the prune {pruned:.1%}, "
-                      f"retrained {found[ratio][criterion][1]:.1%}",
-                      file=sys.stderr, flush=True)  # fmt: skip
+                text = "after the prune {:.1%}, retrained {:.1%}"
+                note(task, ratio, criterion, text, found[ratio][criterion])
     return found
+
+
+def measure_base(flags: argparse.Namespace, task: str) -> dict:
+    """Measures the adoption of the trunk on the training images of a task.
+
+    Returns:
+        A dict by ratio, as text, and criterion, of pairs of the relative error of the features
+        after the prune and after the repair.
+    """
+    import keras
+
+    import packnet_tf
+    from packnet_tf.apps.packs.base import BASE_IMAGES
+
+    trunk, files, pipeline = prepared(flags, task)
+    still = pipeline.evaluation(files["train"][:BASE_IMAGES])
+    whole = packnet_tf.PackNet(trunk)
+    whole.add_task(task, keras.layers.Identity())
+    importances = {criterion: saliency(whole, still, criterion) for criterion in OF_BASE}
+    found: dict = {}
+    for ratio in flags.ratios.split(","):
+        found[ratio] = {}
+        for criterion in OF_BASE:
+            keras.utils.set_random_seed(flags.seed)
+            net = packnet_tf.PackNet(trunk, restart="zero")
+            adoption = net.adopt(
+                "base",
+                packnet_tf.erk_ratios(net, float(ratio)),
+                images=still.map(lambda images, labels: images),
+                criterion=in_turn(importances[criterion]),
+                verbose=0,
+            )
+            errors = [adoption.error_pruned, adoption.error_repaired]
+            found[ratio][criterion] = errors
+            note(task, ratio, criterion, "error after the prune {:.4f}, repaired {:.4f}", errors)
+    return found
+
+
+def note(task: str, ratio: str, criterion: str, text: str, pair: list[float]) -> None:
+    """Prints the result of one prune while the others are measured."""
+    print(f"{task}, {ratio}, {criterion}: {text.format(*pair)}", file=sys.stderr, flush=True)
 
 
 def compiled(model, rate: float):
@@ -228,16 +281,19 @@ def in_turn(importance: list[np.ndarray]) -> Callable:
 
 def show(found: dict) -> None:
     """Prints the results of the tasks, and their means."""
-    ratios = [key for key in next(iter(found.values())) if key != "unpruned"]
+    first = next(iter(found.values()))
+    whole = [entry["unpruned"] for entry in found.values() if "unpruned" in entry]
+    text = "{:.1%} ({:.1%})" if whole else "{:.4f} ({:.4f})"
     rows = []
-    for ratio in ratios:
-        for criterion in CRITERIA:
+    for ratio in (key for key in first if key != "unpruned"):
+        for criterion in first[ratio]:
             pairs = np.array([entry[ratio][criterion] for entry in found.values()])
             pairs = np.vstack([pairs, pairs.mean(axis=0)])
-            rows.append([ratio, criterion, *(f"{after:.1%} ({at:.1%})" for at, after in pairs)])
-    whole = [entry["unpruned"] for entry in found.values()]
-    rows.append(["none", "", *(f"{value:.1%}" for value in [*whole, float(np.mean(whole))])])
-    print("test accuracy, retrained (and right after the prune)")
+            rows.append([ratio, criterion, *(text.format(after, at) for at, after in pairs)])
+    if whole:
+        rows.append(["none", "", *(f"{value:.1%}" for value in [*whole, float(np.mean(whole))])])
+    what, then = ("test accuracy", "retrained") if whole else ("error of features", "repaired")
+    print(f"{what}, {then} (and right after the prune)")
     print(text_table(["ratio", "criterion", *found, "mean"], rows))
 
 
