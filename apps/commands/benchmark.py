@@ -86,7 +86,7 @@ class File:
 
     Attributes:
         path: the `.onnx` or `.ort` file.
-        task: the task's name, or the names of its tasks; "?" if the file does not name it.
+        tasks: the names of its tasks; "?" if the file of one task does not name it.
         precision: precision by its metadata; None if unknown.
         images: its task's labelled images; None if there are none.
         timing: time and memory; None before they are measured.
@@ -94,11 +94,16 @@ class File:
     """
 
     path: str
-    task: str
+    tasks: list[str]
     precision: str | None
     images: Labelled | None = None
     timing: Timing | None = None
     accuracy: dict | None = None
+
+    @property
+    def task(self) -> str:
+        """The names of its tasks, as they are shown."""
+        return ", ".join(self.tasks)
 
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
@@ -109,6 +114,12 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     given = (values.pixel_range, values.image_size, provider)
     known = _classes(files, given) if values.data else {}
     tasks = list(dict.fromkeys(file.task for file in files if file.path in known))
+    several = [file for file in files if len(file.tasks) > 1]
+    if values.data and several:
+        raise cli.UsageError(
+            f"--data: '{several[0].path}' is of several tasks. Measure the accuracy of one with "
+            f"packnet evaluate {several[0].path} --task={several[0].tasks[0]} FOLDER"
+        )
     folders = folders_by_task("--data", values.data, tasks)
     for file in files:  # what is wrong with a folder is said before anything is timed
         if file.task in folders and file.path in known:
@@ -159,13 +170,13 @@ def opened(paths: Sequence[str], tasks: Sequence[str] | None, provider: str) -> 
     files, found = [], [file for path in paths for file in exported_files(path, tasks)]
     for path in dict.fromkeys(found):
         opened = open_file(path, provider)
-        facts, several = opened.get_modelmeta().custom_metadata_map, ", ".join(tasks_in(opened))
-        files.append(File(path, several or facts.get("task", "?"), facts.get("precision")))
-    known = [file.task for file in files]
+        facts, several = opened.get_modelmeta().custom_metadata_map, tasks_in(opened)
+        files.append(File(path, several or [facts.get("task", "?")], facts.get("precision")))
+    known = [task for file in files for task in file.tasks]
     unknown = sorted({*(tasks or ())} - {*known})
     if unknown:
         raise ValueError(f"No file is of the task '{unknown[0]}'; their tasks are {listed(known)}.")
-    return [file for file in files if not tasks or file.task in tasks]
+    return [file for file in files if not tasks or not {*tasks}.isdisjoint(file.tasks)]
 
 
 def _classes(files: Sequence[File], given: tuple) -> dict[str, tuple[list[str] | None, int | None]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 
 from packnet_tf.apps import cli
 from packnet_tf.apps.device.weight_files import changed_weights, weight_files
-from packnet_tf.backend.text import quoted
+from packnet_tf.backend.text import listed, quoted
 from packnet_tf.export.runtime.session import session
 from packnet_tf.export.runtime.task_session import TaskSession, check_task, tasks_in
 
@@ -25,11 +25,11 @@ def sessions_of(
     Args:
         path: a file of one task, or of several; the sessions of these share its memory.
         provider: the execution provider.
-        tasks: of a file of several tasks, only these; None or empty for all.
+        tasks: only these; None or empty for all. A file that names no task is of any.
 
     Raises:
         FileNotFoundError, ProviderError, ValueError: as for `open_file`; ValueError also if the
-            file has several tasks, and not one of these.
+            file has none of these tasks, or not all of them and several others.
     """
     opened = open_file(path, provider)
     try:
@@ -37,6 +37,11 @@ def sessions_of(
     except ValueError as error:
         raise ValueError(f"'{path}': {error}") from error
     if not known:
+        task = opened.get_modelmeta().custom_metadata_map.get("task")
+        if tasks and task is not None and task not in tasks:
+            raise ValueError(
+                f"'{quoted(path)}' is the file of task '{quoted(task)}', not of {listed(tasks)}."
+            )
         return [opened]
     for task in tasks or ():
         check_task(task, known, f"'{path}'")

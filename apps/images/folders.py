@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import hashlib
 import os
 import pathlib
 import random
@@ -20,6 +21,7 @@ class Folder:
         classes: names of the classes, sorted, by label.
         files: pairs (path, label) by split; `validation` always exists, `test` may not.
         validation_from_train: whether validation was split off the training images.
+        split: then a digest of what is in which part, by the files' names; "" otherwise.
         unreadable: by path, why an image was skipped; see `readable`.
         notes: a sentence for everything else that was skipped.
     """
@@ -27,6 +29,7 @@ class Folder:
     classes: list[str]
     files: dict[str, list[tuple[str, int]]]
     validation_from_train: bool
+    split: str = ""
     unreadable: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
 
@@ -79,7 +82,8 @@ def read_folder(directory, validation_share: float = 0.1, seed: int = 0) -> Fold
     split_off = "validation" not in files
     if split_off:
         files["train"], files["validation"] = _split_off(files["train"], validation_share, seed)
-    return Folder(classes, files, split_off, notes=notes)
+    digest = _digest(root, files) if split_off else ""
+    return Folder(classes, files, split_off, digest, notes=notes)
 
 
 def read_folders(
@@ -160,6 +164,17 @@ def _check_classes(found: Classes, classes: list[str]) -> None:
         )
     if not present:
         raise ValueError(f"'{found.folder}' has no images. {' '.join([LAYOUT, *found.notes])}")
+
+
+def _digest(root: pathlib.Path, files: dict[str, list[tuple[str, int]]]) -> str:
+    """Returns a digest of which files are for training and which for validation."""
+    lines = [
+        f"{split}/{pathlib.Path(path).relative_to(root).as_posix()}"
+        for split in ("train", "validation")
+        for path, _ in files[split]
+    ]
+    text = "\0".join(sorted(lines))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _split_off(train, share: float, seed: int):

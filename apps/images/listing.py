@@ -118,6 +118,7 @@ def split_folders(root: pathlib.Path) -> Splits:
         )
     notes = [f"'{folder}' has no class folders, and is left out." for folder in flat]
     notes += [f"'{folder}' is no split, and is left out." for folder in others]
+    notes += _beside(root, "split")
     folders = {split: found[split] for split in SPLITS if split in found}
     return Splits(folders, notes if folders else [])
 
@@ -127,7 +128,7 @@ def classes_in(folder) -> Classes:
     folder = pathlib.Path(folder)
     files: dict[str, list[str]] = {}
     left: collections.Counter[str] = collections.Counter()
-    notes = []
+    notes = _beside(folder, "class folder")
     for name in _folders(folder):
         if name == LEFT_BY_ARCHIVES:
             notes.append(f"'{folder / name}' is left out: an archiver put it there.")
@@ -163,6 +164,14 @@ def images_in(folder) -> list[str]:
             ".png for instance."
         )
     return found
+
+
+def _beside(folder: pathlib.Path, what: str) -> list[str]:
+    """Returns a sentence if a folder of folders has images of its own."""
+    images = [entry for entry in folder.iterdir() if entry.suffix.lower() in suffixes()]
+    count = sum(entry.is_file() and entry.name[0] != "." for entry in images)
+    are = "image is" if count == 1 else "images are"
+    return [f"{count} {are} in '{folder}' itself, in no {what}, and left out."] if count else []
 
 
 def _folders(folder: pathlib.Path) -> list[str]:

@@ -151,6 +151,7 @@ class Job:
             "epochs": self.plan.epochs,
             "validation_share": self.plan.validation_share,
             "seed": self.plan.seed,
+            **({"split": self.folder.split} if self.folder.split else {}),
         }
 
     def finish(self, net, entry: dict) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from packnet_tf.apps.device.labelled import Labelled, folders_by_task, labelled_images
-from packnet_tf.apps.images.folders import read_folder, readable_files
+from packnet_tf.apps.images.folders import Folder, read_folder, readable_files
 from packnet_tf.apps.images.listing import images_in, split_folders
 from packnet_tf.apps.images.pipeline import Pipeline
 from packnet_tf.apps.packs.opening import check_shapes, pixel_range
@@ -65,21 +65,25 @@ def noted_images(
 
     Returns:
         By task, training images for calibration (None for a task without images); and, for tasks
-        with images, its test images with labels, or the validation images if there are none.
+        with images, its test images with labels, or the validation images if there are none and
+        it is known which these are.
     """
     pipeline = _pipeline(net, pack)
     calibration, evaluate = dict.fromkeys(tasks), {}
     for task in tasks:
         facts, classes = net.metadata(task), net.classes(task)
         try:
-            files = noted_files(facts, classes)
-            typical = _readable(_chosen(files["train"], count))
-            held_out = _readable(files.get("test", files["validation"]))
+            folder = noted_images_of(facts, classes)
+            typical = _readable(_chosen(folder.files["train"], count))
         except (OSError, ValueError) as error:
             print(f"{task}: {error} There are no images to calibrate and measure it with.")
             continue
         calibration[task] = pipeline.evaluation(typical)
-        evaluate[task] = pipeline.evaluation(held_out)
+        try:
+            held_out = folder.files.get("test") or _held_out(facts, folder)
+            evaluate[task] = pipeline.evaluation(_readable(held_out))
+        except (OSError, ValueError) as error:
+            print(f"{task}: {error} Its files are not measured on images.")
     return calibration, evaluate
 
 
@@ -103,7 +107,7 @@ def updated_router(net: PackNet, pack: str, path: str) -> TaskRouter:
         if task in router.tasks:
             continue
         try:
-            files = noted_files(net.metadata(task), net.classes(task))
+            files = noted_images_of(net.metadata(task), net.classes(task)).files
             print(f"Adding {task} to the router ...", flush=True)
             train, held_out = (
                 pipeline.evaluation(_readable(_chosen(files[split], MOST_ROUTED)))
@@ -131,8 +135,8 @@ def noted_folder(facts: dict) -> str:
     return folder
 
 
-def noted_files(facts: dict, classes: list[str] | None) -> dict[str, list[tuple[str, int]]]:
-    """Returns the images that a task was trained with, by split, as training split them.
+def noted_images_of(facts: dict, classes: list[str] | None) -> Folder:
+    """Lists the images of the folder that a task was trained with, split as training splits them.
 
     Args:
         facts: the task's metadata, see `PackNet.metadata`.
@@ -150,7 +154,21 @@ def noted_files(facts: dict, classes: list[str] | None) -> dict[str, list[tuple[
             f"'{directory}' has the classes {listed(folder.classes)}, and the task "
             f"{listed(classes or ['none'])}."
         )
-    return folder.files
+    return folder
+
+
+def _held_out(facts: dict, folder: Folder) -> list[tuple[str, int]]:
+    """Returns the validation images of a task's own folder.
+
+    Raises:
+        ValueError: training split them off, from other images than those there by now.
+    """
+    if folder.split != facts.get("split", folder.split):
+        raise ValueError(
+            f"'{facts['data']}' has other images than at the training, so which of them the task "
+            "has not seen is not known. Name a folder of images that are new to it."
+        )
+    return folder.files["validation"]
 
 
 def held_out_images(net: PackNet, task: str, folder: str, count: int | None = None) -> Labelled:
@@ -166,11 +184,13 @@ def held_out_images(net: PackNet, task: str, folder: str, count: int | None = No
         count: as for `labelled_images`.
 
     Raises:
-        OSError, ValueError: see `labelled_images` and `noted_files`.
+        OSError, ValueError: see `labelled_images` and `noted_images_of`; ValueError also if the
+            folder has changed, so that it is not known what was held out.
     """
     if not _trained_with(net, task, folder) or _has_held_out(pathlib.Path(folder)):
         return labelled_images(folder, None, net.classes(task), count)
-    files = noted_files(net.metadata(task), net.classes(task))["validation"]
+    facts = net.metadata(task)
+    files = _held_out(facts, noted_images_of(facts, net.classes(task)))
     note = (
         f"'{folder}' has no folder 'test' or 'validation', and '{task}' was trained with it: only "
         f"the images that training held out count, {len(files)}."

@@ -112,7 +112,7 @@ def train_all(plan: Plan, folders: Mapping[str, Folder] | None = None) -> list[R
 def _train_all(plan: Plan, folders: Mapping[str, Folder] | None) -> list[Report]:
     pairs = plan.pairs()
     folders = folders or read_folders(pairs, plan.validation_share, plan.seed)
-    if len(folders) < len(pairs) or plan.adopt in folders:
+    if len(folders) < len(pairs):
         raise ValueError("Two tasks of this command have the same name. Give each one its own.")
     directory = pathlib.Path(f"{plan.pack}.progress")
     if plan.fresh:
@@ -191,8 +191,14 @@ def _check_names(plan: Plan, net, begun: Mapping) -> None:
             )
         if task not in net.tasks:
             net.state.check_name(task)
-    if coming_base(net):
-        net.state.check_name(coming_base(net))
+    base = coming_base(net)
+    if base:
+        net.state.check_name(base)
+    if base in dict(plan.pairs()):
+        raise ValueError(
+            f"'{base}' is to be the name of the pretrained trunk, which becomes the first task. "
+            f"Choose another name for the new task, or write --adopt=trunk, for instance."
+        )
 
 
 def _overlays(plan: Plan, net, prunes: Mapping[str, object]) -> dict[str, Overlay]:

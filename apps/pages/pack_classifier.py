@@ -59,6 +59,8 @@ class PackClassifier:
         Raises:
             ValueError: an answer is NaN or infinite.
         """
+        if not images:
+            return []
         answers = self._model.predict_on_batch(scaled(np.stack(images), self._range))
         answers = np.asarray(answers, np.float64)
         if not np.isfinite(answers).all():

@@ -123,7 +123,7 @@ def _score_rate(default: float | None):
         default,
         "Learning rate of the scores at the start of training; it falls as the other rate does. "
         "null: learning_rate.",
-        least=0,
+        least=1e-9,
     )
 
 

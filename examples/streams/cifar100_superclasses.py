@@ -14,7 +14,7 @@ import argparse
 import pathlib
 import sys
 
-from stream_files import images_of, read, texts, write
+from stream_files import check_target, images_of, read, texts, write
 
 SUPERCLASSES = 20
 
@@ -39,9 +39,14 @@ def task_names(superclasses: list[str], count: int) -> list[str]:
 
 
 def write_tasks(source: pathlib.Path, target: pathlib.Path, count: int = SUPERCLASSES) -> list[str]:
-    """Writes the folders; returns the names of the tasks."""
+    """Writes the folders; returns the names of the tasks.
+
+    Raises:
+        ValueError: a file is damaged, or the folder has tasks of another split.
+    """
     coarse, fine = read(source / "meta", b"coarse_label_names", b"fine_label_names")
     classes, tasks = texts(fine), task_names(texts(coarse), count)
+    check_target(target, dict.fromkeys(tasks, classes))
     for split in ("train", "test"):
         data, labels, groups = read(source / split, b"data", b"fine_labels", b"coarse_labels")
         images = zip(images_of(data), labels, groups, strict=True)

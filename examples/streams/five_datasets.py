@@ -18,6 +18,7 @@ import argparse
 import gzip
 import pathlib
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -41,7 +42,10 @@ def read_idx(path: pathlib.Path, axes: int) -> np.ndarray:
         ValueError: it is another file, or is cut off.
     """
     pressed = path.with_name(f"{path.name}.gz")
-    content = path.read_bytes() if path.exists() else gzip.decompress(pressed.read_bytes())
+    try:
+        content = path.read_bytes() if path.exists() else gzip.decompress(pressed.read_bytes())
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"'{pressed}' is damaged or cut off: {error}.") from error
     start = 4 + 4 * axes
     shape = tuple(np.frombuffer(content[4:start], ">u4").tolist())
     if content[:4] != HEADERS[axes] or len(content) - start != np.prod(shape, dtype=np.int64):

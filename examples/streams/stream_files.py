@@ -104,6 +104,28 @@ def texts(names: list[bytes]) -> list[str]:
     return found
 
 
+def check_target(target: pathlib.Path, classes: dict[str, list[str]]) -> None:
+    """Refuses a folder with tasks of another split.
+
+    Args:
+        target: the folder of the tasks; it need not exist.
+        classes: names of the classes of every task that is to be written there.
+
+    Raises:
+        ValueError: it has another task, or one of these with another class.
+    """
+    for task in sorted(target.iterdir()) if target.is_dir() else ():
+        if not task.is_dir():
+            continue
+        known = classes.get(task.name)
+        found = {path.name for path in task.glob("*/*") if path.is_dir()}
+        if known is None or not found <= set(known):
+            what = "is no task" if known is None else "has other classes than the task"
+            raise ValueError(
+                f"'{task}' {what} of these {len(classes)}. Name another folder, or remove it."
+            )
+
+
 def write(pixels: np.ndarray, folder: pathlib.Path, number: int) -> None:
     """Writes an image to `<number>.png` in a folder.
 

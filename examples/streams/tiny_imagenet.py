@@ -14,6 +14,8 @@ import argparse
 import pathlib
 import sys
 
+from stream_files import check_target
+
 CLASSES = 200
 
 
@@ -37,16 +39,17 @@ def split(source: pathlib.Path, target: pathlib.Path, count: int = 10) -> list[s
 
     Raises:
         FileNotFoundError: a folder or a file of the archive is missing.
-        ValueError: the classes do not divide into as many tasks.
+        ValueError: the classes do not divide into as many tasks, or the folder has others.
     """
     classes = sorted(path.name for path in (source / "train").iterdir() if path.is_dir())
-    if not classes or len(classes) % count:
+    if not classes or count < 1 or len(classes) % count:
         raise ValueError(
             f"'{source / 'train'}' has {len(classes)} classes, which {count} tasks cannot share "
             f"equally; expected {CLASSES}."
         )
     size = len(classes) // count
     tasks = {name: f"task_{place // size + 1:02}" for place, name in enumerate(classes)}
+    check_target(target, {t: [n for n in classes if tasks[n] == t] for t in tasks.values()})
     labels = labels_of(source / "val" / "val_annotations.txt")
     for name, task in tasks.items():
         for image in sorted((source / "train" / name / "images").iterdir()):

@@ -163,6 +163,18 @@ def test_tiny_imagenet_is_split_by_its_classes(tiny_imagenet, tmp_path, capsys):
     ]
 
 
+def test_tasks_of_another_split_are_not_mixed_with_new_ones(tiny_imagenet, tmp_path, capsys):
+    tasks = str(tmp_path / "tasks")
+    assert main([str(tiny_imagenet), tasks, "--count=2"], "tiny_imagenet") == 0
+    before = sorted(pathlib.Path(tasks).rglob("*"))
+    for count in (3, 1):
+        assert main([str(tiny_imagenet), tasks, f"--count={count}"], "tiny_imagenet") == 1
+        assert "Name another folder, or remove it." in capsys.readouterr().err
+    assert sorted(pathlib.Path(tasks).rglob("*")) == before
+    assert main([str(tiny_imagenet), tasks, "--count=0"], "tiny_imagenet") == 1
+    assert "which 0 tasks cannot share" in capsys.readouterr().err
+
+
 def test_what_is_not_tiny_imagenet_is_refused(tiny_imagenet, tmp_path, capsys):
     tasks = str(tmp_path / "tasks")
     assert main([str(tiny_imagenet), tasks, "--count=4"], "tiny_imagenet") == 1
@@ -260,7 +272,12 @@ def test_files_that_are_cut_off_or_missing_are_named(five, tmp_path, capsys):
     file.write_bytes(file.read_bytes()[:-1])
     assert main([str(root), str(tmp_path / "tasks")], "five_datasets") == 1
     assert "is not an IDX file of bytes with 3 axes, or it is cut" in capsys.readouterr().err
+    pressed = file.with_name(f"{file.name}.gz")
+    pressed.write_bytes(gzip.compress(file.read_bytes())[:-9])
     file.unlink()
+    assert main([str(root), str(tmp_path / "tasks")], "five_datasets") == 1
+    assert f"'{pressed}' is damaged or cut off" in capsys.readouterr().err
+    pressed.unlink()
     assert main([str(root), str(tmp_path / "tasks")], "five_datasets") == 1
     assert "t10k-images-idx3-ubyte" in capsys.readouterr().err
     assert main([str(tmp_path / "nothing"), str(tmp_path / "tasks")], "five_datasets") == 1

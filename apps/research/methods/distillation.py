@@ -39,8 +39,9 @@ def distil(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> float:
     options = Distillation(**job.run.options)
     path = job.folder / "teacher.keras"
     seconds = 0.0
+    # Also when a run resumes: the network is that before the task until `fit` reads its progress.
+    with_heads(trunk, heads[:-1]).save(path)
     if not progress_of(task, job.folder).exists():  # otherwise it was interrupted after the warm-up
-        with_heads(trunk, heads[:-1]).save(path)
         seconds = _warm_up(task, trunk, heads[-1], options.warm_up)
     teacher = keras.saving.load_model(path, compile=False)
     with frozen(trunk, NORMS if options.norms == "frozen" else ()):

@@ -43,7 +43,8 @@ def pack_tasks(job: Job) -> dict:
     """
     directory = job.folder / "progress"
     net, options = _open(job, directory), Packing(**job.run.options)
-    filters = {"trunk": _first_filters(net)}
+    # Of a trunk built anew: in a pack that was resumed, tasks own some of its weights by now.
+    filters = {"trunk": _first_filters(packnet_tf.PackNet(job.trunk()))}
     state, views = _read(job), {}  # later tasks do not change the outputs of a view
     for task, way in zip(job.tasks, _ways(options, len(job.tasks)), strict=True):
         if task.name not in net.tasks:

@@ -52,6 +52,11 @@ def test_benchmark_and_report_take_a_file_of_several_tasks(place, tmp_path, caps
     assert main(["benchmark", model, "--seconds=0", "--batch_sizes=1", "--json"]) == 0
     [file] = json.loads(capsys.readouterr().out)["files"]
     assert file["task"] == "shades, tones"
+    quick = ["--seconds=0", "--batch_sizes=1"]
+    assert main(["benchmark", model, "--task=tones", *quick]) == 0
+    capsys.readouterr()
+    assert main(["benchmark", model, f"--data=tones:{place / 'shades'}", *quick]) == 2
+    assert f"packnet evaluate {model} --task=shades FOLDER" in capsys.readouterr().err
     page, data = tmp_path / "page.html", f"--data=shades:{place / 'shades'}"
     pack = str(place / "pack.keras")
     assert main(["report", pack, f"--html={page}", f"--model={model}", data]) == 0

@@ -207,7 +207,9 @@ def test_a_pack_computes_as_it_was_made(trunk, place):
 
 
 def test_the_adopted_trunk_has_a_name_of_its_own(place):
-    with pytest.raises(ValueError, match="Two tasks of this command have the same name"):
+    with pytest.raises(
+        ValueError, match="'shades' is to be the name of the pretrained trunk, which"
+    ):
         train(task_plan(place, adopt="shades"))
     with pytest.raises(ValueError, match="usable as a file name"):
         train(task_plan(place, adopt="../trunk"))

@@ -4,6 +4,7 @@ import pytest
 
 from helpers.pack_helpers import conv_trunk, packed
 from packnet_tf.apps.device.exported_files import exported_files
+from packnet_tf.apps.device.sessions import sessions_of
 from packnet_tf.export import export_all
 
 
@@ -20,3 +21,13 @@ def test_a_single_file_is_compared_with_the_manifest_beside_it(tmp_path):
     assert exported_files(str(other)) == [str(other)]  # not of this export
     (tmp_path / "manifest.json").write_text('{"name": "of another program"}')
     assert exported_files(str(one)) == [str(one)]
+
+
+def test_a_file_of_one_task_answers_for_no_other(tmp_path):
+    export_all(packed(conv_trunk(), one=0.5, two=0.5), tmp_path, verbose=False)
+    file = str(tmp_path / "model_task2.onnx")
+    assert len(sessions_of(file)) == len(sessions_of(file, tasks=["two"])) == 1
+    with pytest.raises(
+        ValueError, match=r"model_task2\.onnx' is the file of task 'two', not of 'one'"
+    ):
+        sessions_of(file, tasks=["one"])

@@ -37,6 +37,19 @@ def test_other_files_and_hidden_folders_are_left_out(tmp_path):
     assert read_folder(tmp_path).classes == ["cat", "dog"]
 
 
+def test_images_in_no_class_folder_are_reported(tmp_path):
+    fill(tmp_path, train={"dog": 2, "cat": 3})
+    for file in ("train/1.jpg", "train/2.PNG", "train/.3.jpg", "4.jpg", "5.md"):
+        (tmp_path / file).touch()
+    assert read_folder(tmp_path).notes == [
+        f"1 image is in '{tmp_path}' itself, in no split, and left out.",
+        f"2 images are in '{tmp_path / 'train'}' itself, in no class folder, and left out.",
+    ]
+    assert labelled_images(tmp_path / "train", None, None, None).notes == [
+        f"2 images are in '{tmp_path / 'train'}' itself, in no class folder, and left out."
+    ]
+
+
 def test_folders_within_a_class_folder_are_looked_into_as_evaluate_does(tmp_path):
     fill(tmp_path, train={"dog": 2, "cat": 3})
     fill(tmp_path / "train" / "cat", **{"2024": {"may": 2, ".thumbs": 4}, ".old": {"june": 1}})

@@ -12,7 +12,7 @@ from helpers.image_folders import small_pack, write_task
 from helpers.pack_helpers import jolt
 from packnet_tf.apps.images.folders import read_folder
 from packnet_tf.apps.main import main
-from packnet_tf.apps.packs.task_images import held_out_images
+from packnet_tf.apps.packs.task_images import held_out_images, noted_images
 from packnet_tf.apps.pages.pack_classifier import PackClassifier
 
 CLASSES = ["dark", "light"]
@@ -50,6 +50,30 @@ def test_a_task_is_measured_on_what_training_held_out(place, tmp_path):
     assert len(held_out_images(net, "shades", str(split)).files) == len(held_out)
     shutil.copytree(place / "shades", split / "test")
     assert held_out_images(net, "shades", str(split)).folder == split / "test"
+
+
+def test_a_task_is_not_measured_on_a_folder_that_has_changed(place, tmp_path, capsys):
+    net, folder = packnet_tf.load(place / "garden.keras"), tmp_path / "shades"
+    shutil.copytree(place / "shades", folder)
+    noted = {"data": str(folder), "validation_share": 0.25, "seed": 3}
+    net.note_metadata("shades", **noted, split=read_folder(folder, 0.25, 3).split)
+    held_out = held_out_images(net, "shades", str(folder)).files
+    assert list(noted_images(net, "garden.keras", ["shades"], 4)[1]) == ["shades"]
+
+    shutil.copytree(folder, tmp_path / "moved")  # elsewhere it is the same split
+    net.note_metadata("shades", data=str(tmp_path / "moved"))
+    assert len(held_out_images(net, "shades", str(tmp_path / "moved")).files) == len(held_out)
+
+    first = min((folder / "dark").iterdir())
+    shutil.copy(first, folder / "dark" / f"0{first.name}")
+    net.note_metadata("shades", data=str(folder))
+    with pytest.raises(ValueError, match="has other images than at the training, so which of them"):
+        held_out_images(net, "shades", str(folder))
+    capsys.readouterr()
+    calibration, evaluate = noted_images(net, "garden.keras", ["shades"], 4)
+    assert calibration["shades"] is not None
+    assert evaluate == {}
+    assert "Its files are not measured on images." in capsys.readouterr().out
 
 
 def test_a_folder_without_a_name_is_for_the_one_task_that_gives_classes(place, tmp_path, capsys):
@@ -99,3 +123,4 @@ def test_a_task_that_answers_no_numbers_is_named(place):
     with pytest.raises(ValueError, match=r"Task 'broken' of 'p.keras' answers NaN or infinite"):
         PackClassifier(net, "broken", "p.keras").top_of(images, 1)
     assert len(PackClassifier(net, "shades", "p.keras").top_of(images, 1)[0]) == 1
+    assert PackClassifier(net, "shades", "p.keras").top_of([], 1) == []  # all were unreadable

@@ -205,6 +205,46 @@ def test_a_run_that_was_stopped_goes_on_after_the_last_task(place, tmp_path, mon
     assert result["test"] == expected["test"]
 
 
+@pytest.mark.parametrize("kind", slow("lwf", "fine_tuning"))
+def test_a_run_that_was_stopped_while_it_was_measured_goes_on(place, tmp_path, monkeypatch, kind):
+    expected, _ = result_of(place, kind)
+    prepared(place, tmp_path, {"method": kind})
+    real, calls = plain.accuracy, []
+
+    def power_cut(*arguments):
+        calls.append(arguments)
+        if len(calls) == 4:  # the second task is trained
+            raise OSError("the power is gone")
+        return real(*arguments)
+
+    monkeypatch.setattr(plain, "accuracy", power_cut)
+    with pytest.raises(OSError, match="the power is gone"):
+        work(tmp_path)
+    result = work(tmp_path)
+    assert result["test"] == expected["test"]
+
+
+def test_the_filters_of_the_trunk_are_the_same_after_a_run_was_stopped(
+    place, tmp_path, monkeypatch
+):
+    _, whole = result_of(place, "packnet")
+    prepared(place, tmp_path, {"method": "packnet"})
+    real, calls = packed._learn, []
+
+    def power_cut(*arguments, **more):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise OSError("the power is gone")
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(packed, "_learn", power_cut)
+    with pytest.raises(OSError, match="the power is gone"):
+        work(tmp_path)
+    work(tmp_path)
+    with np.load(whole / "filters.npz") as one, np.load(tmp_path / "filters.npz") as two:
+        assert np.array_equal(one["trunk"], two["trunk"])
+
+
 @pytest.mark.parametrize("kind", [*slow("individual", "lwf"), "joint"])
 def test_a_plain_network_that_was_stopped_within_a_task_ends_as_if_it_had_not_been(
     place, tmp_path, monkeypatch, capsys, kind
