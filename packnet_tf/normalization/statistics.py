@@ -202,11 +202,15 @@ def update_statistics(
         _pass_over(model, data, batch_size, steps)
         moved = [i for i, v in enumerate(values_of(others)) if not np.array_equal(v, start[i])]
         if moved:
+            measured = values_of(every)
             _remove_start(
                 [others[i] for i in moved],
                 [start[i] for i in moved],
                 lambda: _pass_over(model, data, batch_size, steps),
             )
+            # In that second pass, layers began far from where they should.
+            norms = [i for i, v in enumerate(every) if id(v) not in set(map(id, others))]
+            assign_values([every[i] for i in norms], [measured[i] for i in norms])
     except BaseException:
         assign_values(every, before)
         raise
@@ -218,7 +222,8 @@ class _Shuffled(keras.utils.PyDataset):
 
     def __init__(self, x: Tensors, batch_size: int) -> None:
         super().__init__()
-        self._x, self._size = x, batch_size
+        as_array = lambda a: a if isinstance(a, np.ndarray) else ops.convert_to_numpy(a)  # noqa: E731
+        self._x, self._size = keras.tree.map_structure(as_array, x), batch_size
         self._order = np.random.default_rng(0).permutation(len(keras.tree.flatten(x)[0]))
 
     def __len__(self) -> int:
@@ -226,8 +231,7 @@ class _Shuffled(keras.utils.PyDataset):
 
     def __getitem__(self, place: int) -> tuple:
         rows = self._order[place * self._size : (place + 1) * self._size]
-        take = lambda array: ops.convert_to_numpy(array)[rows]  # noqa: E731
-        return (keras.tree.map_structure(take, self._x),)
+        return (keras.tree.map_structure(lambda array: array[rows], self._x),)
 
 
 @keras.saving.register_keras_serializable("packnet_tf")

@@ -10,7 +10,8 @@ from packnet_tf.packing.trunk import PackedTrunk
 
 
 def fresh_values(trunk: PackedTrunk) -> Iterator[np.ndarray]:
-    """Samples new values from the initializers of a trunk's packed weights, in their order.
+    """Samples new values from the initializers of a trunk's packed weights, in the order of
+    `packed_weights`.
 
     Args:
         trunk: the store of a pack; its layers hold their initializers.
@@ -18,15 +19,17 @@ def fresh_values(trunk: PackedTrunk) -> Iterator[np.ndarray]:
     Yields:
         An array of the weight's shape; Glorot uniform if the layer has no initializer.
     """
-    for layer in trunk.packed_layers():
-        for name, weight in layer.packed_weights.items():
+    for _, layer in trunk.paths():
+        for name, weight in layer.packed_weights.items() if isinstance(layer, Packed) else ():
             initializer = _initializer(layer, name)
             yield keras.ops.convert_to_numpy(initializer(weight.packed.shape, weight.packed.dtype))
 
 
 def _initializer(layer: Packed, name: str) -> keras.initializers.Initializer:
     """Creates a fresh copy of the initializer: a Keras initializer repeats its numbers."""
-    for attribute in (f"{name}_initializer", f"{name.removesuffix('_kernel')}_initializer"):
+    # The kernel of a depthwise convolution has an initializer of another name.
+    names = (name, name.removesuffix("_kernel"), "depthwise")
+    for attribute in (f"{each}_initializer" for each in names):
         found = getattr(layer, attribute, None)
         if isinstance(found, keras.initializers.Initializer):
             return type(found).from_config(found.get_config())

@@ -134,10 +134,17 @@ def batches(
             f"tf.data.Dataset; got {type(source).__name__}. Write Task(name, head, train=(images, "
             "labels))."
         )
-    data = tf.data.Dataset.from_tensor_slices(tuple(source))
+    data = tf.data.Dataset.from_tensor_slices(tuple(map(_several, source)))
     if shuffle_seed is not False:
         data = data.shuffle(len(data), seed=shuffle_seed, reshuffle_each_iteration=True)
     return untuned(data.batch(batch_size).prefetch(tf.data.AUTOTUNE))
+
+
+def _several(part: Tensors) -> Tensors:
+    """Returns a list of arrays, for several inputs say, as a tuple; tf.data would stack a list."""
+    if isinstance(part, list) and part and all(hasattr(each, "shape") for each in part):
+        return tuple(part)
+    return part
 
 
 def dataset_of_epoch(source: Callable, epoch: int) -> tf.data.Dataset:

@@ -28,8 +28,3 @@ def new_metric(metric: Any) -> Any:
         if all(p.kind != p.VAR_KEYWORD for p in given):  # get_config may add a dtype
             config = {name: value for name, value in config.items() if name in named}
     return cls.from_config(config)
-
-
-def as_numbers(results: dict) -> dict[str, float]:
-    """Converts the results of metrics to Python floats, which JSON can hold."""
-    return {name: float(value) for name, value in results.items()}

@@ -132,7 +132,9 @@ class PackTrainer:
         check_rates(learning_rate=learning_rate)
         if retrain_learning_rate is not None:
             check_rates(retrain_learning_rate=retrain_learning_rate)
-        check_functions(on_commit=on_commit, on_epoch=on_epoch)
+        check_functions(
+            optimizer=optimizer, criterion=criterion, on_commit=on_commit, on_epoch=on_epoch
+        )
         self.net = net
         self.optimizer = optimizer or (lambda rate: keras.optimizers.SGD(rate, momentum=0.9))
         self.epochs, self.retrain_epochs = epochs, retrain_epochs

@@ -177,25 +177,32 @@ class Run:
         if self._writes:
             net.save(self._pack)
 
-    def resume(self, task: str, model: TaskModel, phases: Phases) -> dict | None:
+    def resume(
+        self, task: str, model: TaskModel, phases: Phases, plan: dict[str, Any]
+    ) -> dict | None:
         """Restores an unfinished task from its checkpoint.
 
         Args:
             task: the task's name.
             model: the task's compiled model; it gets the saved values.
             phases: the task's phases; they get their saved state.
+            plan: settings of the task that must not change within it.
 
         Returns:
             The task's history entry so far; None if there is no checkpoint of the task.
 
         Raises:
             ValueError: the checkpoint is damaged, or belongs to another model or version.
+            ChangedSetting: the task began with another plan.
         """
         if self.directory is None or not self._checkpoint.exists():
             return None
         facts, values = checkpoint.load(self._checkpoint)
         if facts["task"] != task:
             return None
+        for name, before in facts.get("plan", {}).items():
+            if plan[name] != before and name != "prune":  # `open` knows what continues a prune
+                raise ChangedSetting(self._folder, name, before, plan[name], task)
         count = facts["variables"]
         shapes = [tuple(variable.shape) for variable in checkpoint.variables_of(model)]
         if shapes != [value.shape for value in values[:count]]:
@@ -227,7 +234,7 @@ class Run:
             ) from error
 
     def checkpoint(
-        self, task: str, model: TaskModel, phases: Phases, entry: dict, prune: Any
+        self, task: str, model: TaskModel, phases: Phases, entry: dict, plan: dict[str, Any]
     ) -> None:
         """Saves the state of an unfinished task after an epoch.
 
@@ -236,13 +243,14 @@ class Run:
             model: the task's compiled model.
             phases: the task's phases.
             entry: the task's history entry so far.
-            prune: the task's setting `prune`.
+            plan: as for `resume`.
         """
         if self._writes:
             values = checkpoint.take(model)
             facts = {
                 "task": task,
-                "settings": {**self._settings, "prune": prune},
+                "settings": {**self._settings, "prune": plan["prune"]},
+                "plan": plan,
                 "entry": entry,
                 "phases": phases.state(),
                 "variables": len(values),  # further arrays belong to the phases

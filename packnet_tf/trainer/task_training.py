@@ -14,13 +14,14 @@ from packnet_tf.backend.optimizers import steps_of, take_averages
 from packnet_tf.backend.types import AnyData
 from packnet_tf.net import PackNet
 from packnet_tf.reporting.quality import shortfalls
+from packnet_tf.tasks.checks import as_results
 from packnet_tf.tasks.task_model import TaskModel
 from packnet_tf.tasks.transaction import Transaction
 from packnet_tf.trainer.arguments import Prune, check_search, plain_setting, uses_xla
 from packnet_tf.trainer.data import TrainingData, blank_batch, for_evaluation
 from packnet_tf.trainer.logs import Logs
 from packnet_tf.trainer.loop import Loop
-from packnet_tf.trainer.metrics import as_numbers, new_metric
+from packnet_tf.trainer.metrics import new_metric
 from packnet_tf.trainer.progress import Screen, epoch_line
 from packnet_tf.trainer.run import Run
 from packnet_tf.trainer.task import Task
@@ -29,7 +30,7 @@ from packnet_tf.training.overlay_search import MAX_DROP, OverlaySearch, largest_
 from packnet_tf.training.phases import Gradual, OneShot, PhaseOptions, Phases
 from packnet_tf.training.ratio_search import RatioSearch
 from packnet_tf.training.rounds import Search
-from packnet_tf.training.values import Rate
+from packnet_tf.training.values import Rate, as_numbers
 
 if TYPE_CHECKING:
     from packnet_tf.trainer.pack_trainer import PackTrainer
@@ -96,6 +97,15 @@ class TaskTraining:
         return getattr(self.trainer, name) if own is None else own
 
     @property
+    def _plan(self) -> dict[str, Any]:
+        """The settings of the task that must not change within it."""
+        return {
+            "prune": plain_setting(self._prune),
+            "epochs": self._epochs,
+            "retrain_epochs": self._retrain_epochs,
+        }
+
+    @property
     def _epochs_done(self) -> int:
         return len(self.entry["epochs"])
 
@@ -121,8 +131,11 @@ class TaskTraining:
                 self.model.distribute_strategy,
                 self.task.class_weight,
             )
+            for held_out in (self.task.validation, self.task.test):
+                if held_out is not None:  # refused now, not after the training
+                    for_evaluation(held_out, self.trainer.batch_size)
             self.phases = self._phases(self._prune)
-            saved = self._run.resume(self.task.name, self.model, self.phases)
+            saved = self._run.resume(self.task.name, self.model, self.phases, self._plan)
         except ValueError:  # no training is lost
             self.net.discard()
             raise
@@ -133,7 +146,6 @@ class TaskTraining:
             self.entry = saved
             self._screen.say(f"{self.task.name}: continuing after {self._epochs_done} epochs")
         loop = Loop(self.model, self._jit_compile, self.trainer.steps_per_execution)
-        setting = plain_setting(self._prune)
         while self.phases.epochs is None or self._epochs_done < self.phases.epochs:
             began = time.perf_counter()
             try:
@@ -141,7 +153,7 @@ class TaskTraining:
             finally:
                 data.end()
             self.entry["seconds"] += time.perf_counter() - began
-            self._run.checkpoint(self.task.name, self.model, self.phases, self.entry, setting)
+            self._run.checkpoint(self.task.name, self.model, self.phases, self.entry, self._plan)
             self.trainer.on_epoch(self.task.name, dict(self.entry["epochs"][-1]))
         self.model.seen.remember_fit(data.after(self._epochs_done))
         take_averages(self.model.optimizer, self.model)
@@ -247,7 +259,7 @@ class TaskTraining:
             "after_prune": phases.around_prune.get("after", {}),
             "retrained": {},
             "test": {},
-            "reference": dict(task.reference),
+            "reference": as_results(task.name, task.reference),
             "capacity": self.net.capacity().free,
         }
         if isinstance(phases, Search):

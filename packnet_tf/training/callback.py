@@ -14,6 +14,7 @@ from packnet_tf.planning import usual_prune_epoch
 from packnet_tf.tasks.task_model import TaskModel
 from packnet_tf.training.phases import Gradual, OneShot, PhaseOptions, Phases
 from packnet_tf.training.schedules import Schedule
+from packnet_tf.training.values import check_functions
 
 if TYPE_CHECKING:
     from packnet_tf.net import PackNet
@@ -83,6 +84,7 @@ class PackNetCallback(keras.callbacks.Callback):
                 "schedule decides when and how much to prune. Write PackNetCallback(schedule="
                 "packnet_tf.polynomial_decay(0.0, 0.75, begin_step=0, end_step=1000))."
             )
+        check_functions(criterion=criterion)
         self.prune_ratio = check_ratio(prune_ratio)
         whole = isinstance(prune_epoch, numbers.Integral) and not isinstance(prune_epoch, bool)
         if prune_epoch is not None and (not whole or prune_epoch < 0):

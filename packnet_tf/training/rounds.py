@@ -12,6 +12,7 @@ from packnet_tf.tasks.task_model import Phase, TaskModel
 from packnet_tf.training import checkpoint
 from packnet_tf.training.auto import Auto
 from packnet_tf.training.phases import PhaseOptions, Phases
+from packnet_tf.training.values import as_numbers
 
 
 @dataclasses.dataclass
@@ -64,7 +65,7 @@ class Search(Phases, abc.ABC):
         **common: Unpack[PhaseOptions],
     ) -> None:
         super().__init__(model, **common)
-        auto.check_monitor(list(model.get_metrics_result()))
+        auto.check_monitor(list(as_numbers(model.get_metrics_result())))
         check_resettable(model.optimizer)
         self.auto, self.epoch, self.retrain_epochs = auto, epoch, retrain_epochs
         self.rounds: list[Round] = []
@@ -94,7 +95,6 @@ class Search(Phases, abc.ABC):
 
     def epoch_begins(self, epoch: int) -> None:
         if epoch >= self.epoch and not self.rounds:
-            self.epoch = epoch  # later, if a resumed task has had more epochs than it asks for now
             self.measure("before")
             self._start = checkpoint.take(self.model)
             self._next()
@@ -117,7 +117,7 @@ class Search(Phases, abc.ABC):
 
     def state(self) -> dict:
         rounds = [dataclasses.asdict(entry) for entry in self.rounds]
-        return {**super().state(), "rounds": rounds, "epoch": self.epoch}
+        return {**super().state(), "rounds": rounds}
 
     def arrays(self) -> list[np.ndarray]:
         return [*self._start, *self._best]
@@ -125,8 +125,6 @@ class Search(Phases, abc.ABC):
     def restore(self, state: dict, arrays: list[np.ndarray]) -> None:
         super().restore(state, arrays)
         self.rounds = [Round(**entry) for entry in state["rounds"]]
-        if self.rounds:
-            self.epoch = state["epoch"]
         count = len(checkpoint.variables_of(self.model))
         self._start, self._best = arrays[:count], arrays[count:]
         self._set_end()

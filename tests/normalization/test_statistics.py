@@ -33,6 +33,16 @@ class Centring(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tests")
+class RunningCentring(Centring):
+    """One that subtracts what it has so far in training, too."""
+
+    def call(self, inputs, training=None):
+        if training:
+            super().call(inputs, training=True)
+        return inputs - self.mean
+
+
+@keras.saving.register_keras_serializable("tests")
 class OwnNorm(layers.BatchNormalization):
     """A user's subclass."""
 
@@ -111,6 +121,18 @@ def test_statistics_of_any_layer_are_measured_on_the_data_of_fit(norm):
     net = packnet_tf.PackNet(trunk(0.999, norm))
     by_fit(net, layers.Dense(4), 3, 32)
     check(net)
+
+
+@any_backend
+def test_norms_after_a_layer_with_a_moving_average_are_measured_as_it_answers():
+    inputs = keras.Input((8,))
+    x = layers.BatchNormalization(name="norm")(layers.Dense(4)(RunningCentring()(inputs)))
+    model = keras.Model(inputs, x)
+    images = np.random.default_rng(0).normal(size=(256, 8)).astype("float32")
+    packnet_tf.update_statistics(model, images)
+    found = np.asarray(model.predict(images, verbose=0))
+    assert np.abs(found.mean(axis=0)).max() < 0.5
+    assert np.abs(found.std(axis=0) - 1).max() < 0.5
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """How much of the free weights a task takes and gives back, and by which criterion."""
 
+import keras
 import numpy as np
 import pytest
 from keras import layers
@@ -113,6 +114,26 @@ def test_a_claim_ratio_out_of_range_is_refused(ratio):
         f"1; got {ratio!r}. Write claim_ratio=0.75 for three quarters."
     )
     assert net.open_model is None
+
+
+def test_fresh_weights_are_those_of_their_own_layers_initializers():
+    constant = keras.initializers.Constant
+    block = keras.Sequential([keras.Input((2, 2, 4)), layers.GlobalAveragePooling2D()])
+    for place in range(3):  # of one shape, so that no error tells them apart
+        block.add(layers.Dense(4, kernel_initializer=constant(place + 1.0), name=f"dense{place}"))
+    inputs = keras.Input((2, 2, 4))
+    depthwise = layers.DepthwiseConv2D(1, depthwise_initializer=constant(9.0), name="depthwise")
+    net = packnet_tf.PackNet(keras.Model(inputs, block(depthwise(inputs))), restart="fresh")
+    net.add_task("one", layers.Dense(3))
+    net.prune(0.5)
+    net.commit()
+    net.add_task("two", layers.Dense(3))
+    free = {path.rpartition("/")[2]: w for path, w in net.state.weights.items()}
+    found = {
+        name: set(values([w.packed])[0][values([w.owner])[0] == 0].tolist())
+        for name, w in free.items()
+    }
+    assert found == {"depthwise": {9.0}, "dense0": {1.0}, "dense1": {2.0}, "dense2": {3.0}}
 
 
 def test_fresh_weights_are_drawn_anew_for_every_task_but_the_first():

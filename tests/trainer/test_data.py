@@ -1,9 +1,14 @@
 """What the trainer makes of the data that it is given."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 
+import packnet_tf
+from helpers.short_runs import quick
+from packnet_tf import Task
 from packnet_tf.apps.images.pipeline import Pipeline
 from packnet_tf.trainer.data import TrainingData, untuned
 
@@ -52,3 +57,14 @@ def test_data_that_never_end_are_refused(kind):
     )
     limited = endless.take(2)
     assert TrainingData(limited, 2, 0, tf.distribute.get_strategy()).start(0)[1] == 2
+
+
+def test_several_inputs_may_be_a_list_of_arrays_as_for_fit():
+    inputs = [keras.Input((4,), name="left"), keras.Input((6,), name="right")]
+    net = packnet_tf.PackNet(keras.Model(inputs, layers.Dense(8)(layers.concatenate(inputs))))
+    random = np.random.default_rng(0)
+    images = [random.normal(size=(32, width)).astype("float32") for width in (4, 6)]
+    split = (images, random.integers(0, 3, 32))
+    entry = quick(net).fit(Task("a", layers.Dense(3), split, split, split))["a"]
+    expected = net.task_model("a").predict(images, verbose=0).argmax(-1) == split[1]
+    assert entry["test"]["accuracy"] == pytest.approx(expected.mean())

@@ -1,6 +1,7 @@
 """Losses and metrics of a trainer: those that were given, new ones for every task."""
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
@@ -73,3 +74,27 @@ def test_a_metric_that_cannot_be_made_anew_is_refused():
         "Every task needs a metric 'counted' of its own, and the get_config() of Counted does not "
         "return its by. Return every argument of __init__ there."
     )
+
+
+def test_a_metric_with_a_result_per_class_has_a_number_for_each(tmp_path):
+    x, y = data(mlp_trunk())
+    one_hot = np.eye(3, dtype="float32")[y]
+    task = Task("a", layers.Dense(3), (x, one_hot), (x, one_hot))
+    trainer = quick(
+        packnet_tf.PackNet(mlp_trunk()),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy", keras.metrics.F1Score()],
+        directory=tmp_path,
+    )
+    entry = trainer.fit(task)["a"]
+    names = [f"f1_score_{place}" for place in range(3)]
+    assert {*names, "accuracy", "loss"} == set(entry["retrained"])
+    assert all(f"val_{name}" in entry["epochs"][0] for name in names)
+
+
+def test_a_reference_may_be_a_number_of_numpy(tmp_path):
+    x, y = data(mlp_trunk())
+    task = Task("a", layers.Dense(3), (x, y), reference={"linear_head": np.float32(0.5)})
+    net = packnet_tf.PackNet(mlp_trunk())
+    assert quick(net, directory=tmp_path).fit(task)["a"]["reference"] == {"linear_head": 0.5}
+    assert net.results("a")["linear_head"] == 0.5

@@ -33,6 +33,36 @@ def test_epochs_are_whole_numbers_from_0(name, value):
     assert text == f"{name} is a whole number from 0; got {value!r}. Write {name}=10."
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "instead"),
+    [
+        ("optimizer", "adam", "lambda rate: keras.optimizers.Adam(rate)"),
+        ("optimizer", keras.optimizers.Adam(), "lambda rate: keras.optimizers.Adam(rate)"),
+        ("criterion", "magnitude", "packnet_tf.magnitude"),
+        ("on_epoch", 3, "print"),
+    ],
+)
+def test_functions_are_asked_for_before_anything_trains(name, value, instead):
+    text = text_of(ValueError, PackTrainer, packnet_tf.PackNet(mlp_trunk()), **{name: value})
+    assert text.startswith(f"{name} is a function that packnet_tf calls; got ")
+    assert text.endswith(f" Write {name}={instead}.")
+
+
+def test_the_callback_takes_a_function_as_criterion():
+    text = text_of(ValueError, packnet_tf.PackNetCallback, criterion="magnitude")
+    assert text.startswith("criterion is a function that packnet_tf calls; got 'magnitude'.")
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_data_to_measure_on_are_looked_at_before_anything_trains(split):
+    net, (x, y) = packnet_tf.PackNet(mlp_trunk()), data(mlp_trunk())
+    task, epochs = Task("a", layers.Dense(3), (x, y), **{split: x}), []
+    trainer = quick(net, on_epoch=lambda task, row: epochs.append(row))
+    text = text_of(ValueError, trainer.fit, task)
+    assert text.startswith("The data of a task are a tf.data.Dataset of batches")
+    assert (net.open_model, epochs) == (None, [])
+
+
 @pytest.mark.parametrize("value", [0, 2.5, "3", True])
 @pytest.mark.parametrize("name", ["batch_size", "steps_per_execution"])
 def test_sizes_are_whole_numbers_from_1(name, value):

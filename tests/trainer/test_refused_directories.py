@@ -1,5 +1,6 @@
 """A directory that is another run's, or damaged, is refused; and what the refusal advises works."""
 
+import dataclasses
 import shutil
 
 import keras
@@ -48,6 +49,13 @@ def refused(directory, task, net=None, **settings):
         quick(net, directory=directory, **settings).fit(task)
     assert net.open_model is None
     return str(error.value)
+
+
+def test_an_interrupted_task_is_not_continued_with_other_epochs_of_its_own(interrupted):
+    for epochs in (1, 5):
+        [task] = tasks(mlp_trunk(), "a")
+        text = refused(interrupted, dataclasses.replace(task, epochs=epochs))
+        assert f"had epochs=2, this one has epochs={epochs}. Repeat the old settings" in text
 
 
 def test_a_directory_of_another_pack_is_refused(tmp_path):

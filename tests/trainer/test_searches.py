@@ -226,26 +226,3 @@ def test_an_interrupted_search_ends_as_one_that_was_not(
     assert [row["loss"] for row in found["epochs"]] == [row["loss"] for row in expected["epochs"]]
     x, _ = task.train
     assert np.array_equal(logits(parts.task_model("two"), x), logits(net.task_model("two"), x))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("stop", [3, 5])
-def test_a_search_goes_on_although_the_task_now_has_fewer_epochs(
-    kind, stop, tmp_path, accuracy_is_the_share
-):
-    def begun():
-        net, x, y = full()
-        overlay = "auto" if kind == "overlay" else None
-        net = net if overlay else packnet_tf.PackNet(conv_trunk())
-        task = Task("two", keras.layers.Dense(3), (x, y), (x, y), overlay=overlay)
-        return net, task
-
-    settings = {"directory": tmp_path, "prune": auto(0.0)}
-    net, task = begun()
-    interrupted(net, task, stop, 4, **settings)
-    net, task = begun()
-    net.restore(tmp_path / "pack.keras") if kind == "overlay" else None
-    entry = quick(net, **settings).fit(dataclasses.replace(task, epochs=1))["two"]
-    trained = [row["phase"] for row in entry["epochs"]].count("training")
-    assert trained == min(stop, 4)
-    assert entry["rounds"][-1]["kept"] is False
