@@ -40,7 +40,7 @@ class Verdict:
             None if the file was not run.
         compared_inputs: the number of inputs that were compared.
         zeros: the number of checked weights that must be 0. None for a bundle, where the masked
-            weights are checked instead, and for float16 and int8, which change the weights.
+            weights are checked instead, and for int8, which stores them otherwise.
     """
 
     task: str
@@ -69,7 +69,8 @@ def verify(
       of the manifest,
     - weights that the task does not see (free weights, those of later tasks) are exactly 0,
     - its outputs on random inputs and on samples differ from Keras by no more than the tolerance;
-      those of float16 and int8 files by no more than at the export, and by no more than `LIMITS`.
+      those of float16 and int8 files by 1.5 times the manifest's difference more, which counts up
+      to `LIMITS`.
 
     Of a router, it checks the files and the numbers of the tasks.
 

@@ -352,8 +352,9 @@ class PackNet(StoredPack):
         """Removes the last task that owns weights and frees them, or a task with an overlay.
 
         A task with an overlay can be removed at any time, because no other task sees it.
-        The freed weights restart from the task's values, or from 0 under `restart="zero"`. Weights
-        that are shared after the first task keep their values, even if the first task is removed.
+        The freed weights restart from the task's values, from 0 under `restart="zero"`, or, for a
+        task that is not the first, from new samples under `restart="fresh"`. Weights that are
+        shared after the first task keep their values, even if the first task is removed.
 
         Args:
             name: the committed task to remove; its models then refuse to answer.

@@ -35,8 +35,8 @@ class Learning:
     )
     optimizer: str = setting(
         "auto",
-        "auto: adam for tasks beside an adopted trunk, which train few weights, and sgd for "
-        "others. SGD has momentum 0.9.",
+        "auto: adam for tasks beside an adopted trunk, which train few weights, and for tasks with "
+        "overlays; sgd for others. SGD has momentum 0.9.",
         choices=("auto", "sgd", "adam", "adamw"),
     )
     flip: bool = setting(False, "Augment by mirroring left to right.")

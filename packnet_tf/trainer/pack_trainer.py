@@ -182,7 +182,7 @@ class PackTrainer:
             self._run.open(self.net, self._settings, self._given)
 
     def fit(self, tasks: Task | PendingTask | Sequence[Task | PendingTask]) -> History:
-        """Packs the tasks that the pack does not have yet, in order.
+        """Packs, in order, the tasks that this run or an earlier one in its directory has not.
 
         Args:
             tasks: tasks with different names; a `PendingTask` is prepared when its turn comes.
@@ -192,7 +192,7 @@ class PackTrainer:
 
         Raises:
             ValueError: the tasks or settings are invalid, or differ from those of the interrupted
-                run in the directory.
+                run in the directory, or the pack has a task of that name from elsewhere.
             BlockingIOError: another process works in the directory.
             FloatingPointError: the loss has become NaN or infinite. A new run resumes from the last
                 good epoch; use a lower learning rate.
