@@ -200,8 +200,9 @@ class Run:
         facts, values = checkpoint.load(self._checkpoint)
         if facts["task"] != task:
             return None
-        for name, before in facts.get("plan", {}).items():
-            if plan[name] != before and name != "prune":  # `open` knows what continues a prune
+        for name in ("epochs", "retrain_epochs"):  # `open` compares `prune`
+            before = facts.get("plan", plan)[name]  # version 0.2.0 wrote none
+            if before != plan[name]:
                 raise ChangedSetting(self._folder, name, before, plan[name], task)
         count = facts["variables"]
         shapes = [tuple(variable.shape) for variable in checkpoint.variables_of(model)]

@@ -213,7 +213,8 @@ def run_bytes(rng: random.Random, folder: pathlib.Path, originals: pathlib.Path)
     run.remember(subjects.NEXT, {"rate": 0.1})
     run.history["one"] = {"prune_ratio": 0.5, "epochs": []}
     run.history.write(folder / "run" / "history.json")
-    run.checkpoint(subjects.NEXT, model, begun, {"epochs": []}, [0.5])
+    plan = {"prune": 0.5, "epochs": 2, "retrain_epochs": 1}
+    run.checkpoint(subjects.NEXT, model, begun, {"epochs": []}, plan)
     file = damage.random_file(folder / "run", rng)
     old = file.read_bytes()
     if file.suffix == ".json" and rng.random() < 0.6:
@@ -230,7 +231,7 @@ def run_bytes(rng: random.Random, folder: pathlib.Path, originals: pathlib.Path)
     def resume() -> None:
         again.open(net, {"epochs": 3}, {"batch_size": 8})
         again.memory(subjects.NEXT)
-        again.resume(subjects.NEXT, model, begun)
+        again.resume(subjects.NEXT, model, begun, plan)
 
     outcome = _any_answer(resume, folder / "run", *(folder / "run").iterdir())
     subjects.compare(subjects.answers(net), *subjects.known(originals, subjects.OLD))
