@@ -103,6 +103,7 @@ class ExportOptions:
                 )
         if not isinstance(self.tolerance, numbers.Real) or math.isnan(self.tolerance):
             raise ValueError(f"tolerance is a number, 1e-4 for instance; got {self.tolerance!r}.")
+        self._set("tolerance", float(self.tolerance))  # the manifest holds numbers of Python
         taken = [name for name in FACTS if name in (self.metadata or {})]
         if taken:
             raise ValueError(

@@ -10,12 +10,15 @@ import math
 import pathlib
 import struct
 import zipfile
+import zlib
 
 import h5py
 
 from packnet_tf.backend.json_files import parse_json
 from packnet_tf.backend.text import listed, quoted
 
+# What zipfile raises for damaged archives; its decompressor raises errors of its own.
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 EXPANSION = 3  # how much larger than its file the contents of an archive may be
 LAYERS = 200_000  # lists and dicts of a configuration; a network of 700 layers has 20,000
@@ -50,7 +53,7 @@ def check_keras_file(path: pathlib.Path, exact: bool = False) -> int:
             if not isinstance(parse_json(file.read(CONFIG), LAYERS), dict):
                 raise ValueError(f"its '{CONFIG}' describes no model")
             return _check_weights(file)
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (OSError, *DAMAGED) as error:
         raise ValueError(
             f"'{path}' is damaged or not a .keras file: {quoted(error)} (is it cut short?). "
             f"{remedy}"

@@ -3,13 +3,12 @@
 import dataclasses
 import json
 import pathlib
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from packnet_tf.backend.archives import check_expansion
+from packnet_tf.backend.archives import DAMAGED, check_expansion
 from packnet_tf.backend.atomic import replacing
 from packnet_tf.backend.json_files import parse_json
 from packnet_tf.backend.text import quoted
@@ -71,7 +70,7 @@ def read(path: AnyPath) -> tuple[dict[str, Any], dict[str, TaskGaussian]]:
             f"There is no router '{path}'. router.save writes one, of packnet_tf.TaskRouter.fit("
             "net, {task: images})."
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, *DAMAGED) as error:
         raise ValueError(
             f"'{path}' is not a router, or is damaged ({quoted(error)}). Restore it from a copy, "
             "or fit and save it again."

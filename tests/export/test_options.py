@@ -1,5 +1,7 @@
 """Options and data of an export that do not fit are refused in words, before work starts."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -196,3 +198,8 @@ def test_single_tasks_do_not_go_to_a_bundle_or_to_another_packs_folder(net, tmp_
     export_all(packed(mlp_trunk(), dogs=0.5, cats=0.5), tmp_path / "other")
     with pytest.raises(ValueError, match="holds the task 'dogs' of another pack"):
         export_all(net, tmp_path / "other", tasks=["cars"])
+
+
+def test_a_tolerance_of_numpy_can_be_written_to_a_manifest():
+    options = ExportOptions(tolerance=np.float32(0.25))
+    assert json.loads(json.dumps(options.changed()))["tolerance"] == 0.25

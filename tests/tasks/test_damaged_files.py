@@ -349,3 +349,16 @@ def test_a_pack_can_be_read_as_often_as_wanted(saved):
     assert second.tasks == ("one", "two")
     assert np.array_equal(logits(second.task_model("two"), x), logits(net.task_model("two"), x))
     assert not np.any(ops.convert_to_numpy(next(iter(second.state.weights.values())).owner) == 3)
+
+
+def test_a_member_that_is_declared_compressed_but_is_not_is_refused(saved):
+    """One flipped bit: the directory of the archive says deflate of what is stored."""
+    _, path = saved
+    content = bytearray(path.read_bytes())
+    for name in ("model.weights.h5", "config.json"):
+        # A record of the directory: a signature, the method 10 bytes on, the name 46 bytes on.
+        place = content.rindex(b"PK\x01\x02", 0, content.rindex(name.encode()))
+        damaged = bytearray(content)
+        damaged[place + 10] ^= 8
+        path.write_bytes(damaged)
+        assert "is damaged or not a .keras file" in refused(path)
