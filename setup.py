@@ -26,7 +26,7 @@ OTHER_PLATFORM = (
 # The lower bounds are versions that the tests pass with; the gate tests them together, from what
 # `.ci/lowest` prints. Few versions below them were tried. An upper bound is where the library reads
 # what is private: Keras's attributes (`packnet_tf/backend/keras_internals.py`), and the graph of
-# tf2onnx (`export/convert/to_onnx.py`).
+# tf2onnx (`export/convert/`).
 REQUIRES = [
     "absl-py>=1.4",
     "h5py>=3.11",

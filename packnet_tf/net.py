@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
-from keras.ops import convert_to_numpy
 
 from packnet_tf.adoption.adopt import Adoption, adopt
 from packnet_tf.backend.text import quoted
@@ -18,13 +17,13 @@ from packnet_tf.packing.weight import Criterion, clear
 from packnet_tf.tasks.checks import (
     check_class_count,
     check_finite,
-    check_head,
     check_release,
     check_statistics,
-    check_trunk,
-    nothing_to_pack,
+    check_statistics_current,
+    warn_of_steps_elsewhere,
 )
 from packnet_tf.tasks.integrity.names import class_names
+from packnet_tf.tasks.integrity.networks import check_head, check_trunk, nothing_to_pack
 from packnet_tf.tasks.records import Head, TaskRecord
 from packnet_tf.tasks.state import PackState
 from packnet_tf.tasks.stored_pack import StoredPack
@@ -287,18 +286,21 @@ class PackNet(StoredPack):
             for path, weight in self.state.weights.items():
                 weight.release(chosen[path])
             model.phase.assign(int(Phase.RETRAINING))
-            if any(counts.values()):
-                model.batches_seen.assign(0.0)  # the statistics belong to the unpruned network
-            self.state = self.state.with_last(dataclasses.replace(record, phase=Phase.RETRAINING))
+            if any(counts.values()):  # the statistics belong to the unpruned network
+                model.seen.pruned(model.steps_seen)
+                model.batches_seen.assign(0.0)
+            claims = self.state.claimed()
+            record = dataclasses.replace(record, phase=Phase.RETRAINING, claims=claims)
+            self.state = self.state.with_last(record)
         return counts
 
     def commit(self) -> None:
         """Makes the open task the owner of its claim, permanently; an overlay stays its own.
 
-        If the task was trained by `train_on_batch`, or by calls that were not traced, since its
-        last prune, the moving statistics are first measured on the last batches. `fit` measures
-        them at its end. After a custom loop with a traced step, call
-        `packnet_tf.update_statistics` before.
+        If the moving statistics have not been measured since the last training step and the last
+        prune, they are first measured on the data of the last `fit`, or on the last batches of
+        `train_on_batch` and of calls that were not traced. After a custom loop with a traced step,
+        call `packnet_tf.update_statistics` before.
 
         Raises:
             ValueError: weights are NaN or infinite.
@@ -314,9 +316,13 @@ class PackNet(StoredPack):
         self.state.check_commit(model)
         others = [*(variable for _, variable in own_weights(model.trunk)), *model.head.weights]
         check_finite(record.name, weights, others)  # before the pass over the data
-        if convert_to_numpy(model.batches_seen) > 0:
-            model.seen.update_statistics(model)
+        if model.seen.update_statistics(model, model.steps_seen):
             check_finite(record.name, weights, others)
+        check_statistics_current(model)
+        if not model.seen.has_trained(model.steps_seen):
+            closed = [other for task in self.state.committed for other in task.key.models]
+            warn_of_steps_elsewhere(record.name, [*closed, *self._discarded])
+        model.seen.forget()
         with Transaction(self):
             if record.number == 1:
                 self.policy.copy_shared(model.trunk, trunk)
@@ -347,6 +353,8 @@ class PackNet(StoredPack):
             self.state = self.state.without(record).with_weights_of(self.state.trunk)
             self._open_model = None
             model.freeze()
+            model.batches_seen.assign(0.0)
+        self._discarded.add(model)
 
     def release(self, name: str) -> None:
         """Removes the last task that owns weights and frees them, or a task with an overlay.

@@ -109,7 +109,9 @@ class Matching(keras.Model):
     def call(self, inputs: Tensors, training: bool | None = None) -> Tensor:
         ours = tree.flatten(self.student(inputs, training=False))
         theirs = tree.flatten(self.teacher(inputs, training=False))
-        return ops.stack([_moments(*pair) for pair in zip(ours, theirs, strict=True)], axis=1)
+        batch = ops.shape(theirs[-1])[0]
+        found = [_moments(*pair, batch) for pair in zip(ours, theirs, strict=True)]
+        return ops.stack(found, axis=1)
 
     def measure(self, images: AnyData) -> float:
         """Measures the relative error of the features, and sets the scales of the loss.
@@ -192,12 +194,16 @@ def _is_float(x: object) -> bool:
     return isinstance(x, keras.KerasTensor) and "float" in x.dtype
 
 
-def _moments(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Returns per-example means of (ours - theirs)^2, theirs and theirs^2: (batch, 3)."""
+def _moments(ours: Tensor, theirs: Tensor, batch: int | Tensor) -> Tensor:
+    """Returns per-example means of (ours - theirs)^2, theirs and theirs^2: (batch, 3).
+
+    A trunk may fold windows or frames into the batch, so that an example has several rows.
+    """
     ours, theirs = (ops.cast(x, "float32") for x in (ours, theirs))
     axes = tuple(range(1, len(theirs.shape)))
     parts = (ops.square(ours - theirs), theirs, ops.square(theirs))
-    return ops.stack([ops.mean(part, axis=axes) for part in parts], axis=1)
+    means = ops.stack([ops.mean(part, axis=axes) for part in parts], axis=1)
+    return ops.mean(ops.reshape(means, (batch, -1, len(parts))), axis=1)
 
 
 def _jit_compile() -> Literal["auto", False]:

@@ -125,9 +125,12 @@ def _check_members(file: zipfile.ZipFile, size: int, exact: bool) -> None:
 
 
 def _is_asset(name: str) -> bool:
-    """Whether it is a text that a layer keeps, such as the vocabulary of an `IntegerLookup`."""
+    """Whether it is a file that a layer keeps, such as the vocabulary of an `IntegerLookup`.
+
+    Keras writes it to the folder of the layer.
+    """
     parts = name.split("/")
-    return parts[0] == "assets" and name.endswith(".txt") and not {"", ".", ".."} & {*parts}
+    return parts[0] == "assets" and len(parts) > 2 and not {"", ".", ".."} & {*parts}
 
 
 def check_expansion(path: pathlib.Path) -> None:

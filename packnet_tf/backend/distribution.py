@@ -10,7 +10,7 @@ import keras
 from packnet_tf.backend.types import Strategy, Tensor
 
 if TYPE_CHECKING:
-    from packnet_tf.net import PackNet
+    from packnet_tf.tasks.pack import Pack
 
 
 def keep_tf_keras() -> None:
@@ -65,7 +65,7 @@ def owner_dtype() -> str:
     return "int32" if several else "uint8"
 
 
-def strategy_of(net: "PackNet") -> Strategy:
+def strategy_of(net: "Pack") -> Strategy:
     """Returns the strategy under which a pack's variables were created, or None."""
     variable = next(iter(net.state.weights.values())).packed
     return getattr(variable.value, "distribute_strategy", None)
@@ -84,6 +84,15 @@ def is_chief(strategy: Strategy) -> bool:
 def has_workers(strategy: Strategy) -> bool:
     """Returns whether the strategy spans several processes, which must run in step."""
     return getattr(strategy, "cluster_resolver", None) is not None
+
+
+def has_replicas() -> bool:
+    """Returns whether the code runs on one of several replicas of a strategy."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync > 1
 
 
 def wait_for_others(strategy: Strategy) -> None:

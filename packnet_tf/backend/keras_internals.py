@@ -140,10 +140,24 @@ def operations_before(model: keras.Model, operation: keras.Operation) -> list[ke
     return list({id(found): found for found in before}.values())
 
 
+def output_within(model: keras.Model, layer: keras.Layer) -> Any:
+    """Returns what a layer gives within a model's graph; a nested model has an output of its own.
+
+    Args:
+        model: a functional model, or a sequential one that is built.
+        layer: a layer of it; of one that is called several times, the last call counts.
+    """
+    for node in _nodes_before(model.outputs):
+        if node.operation is layer:
+            outputs = node.output_tensors
+            return outputs[0] if len(outputs) == 1 else outputs
+    return layer.output
+
+
 def run_operations(
     model: keras.Model, inputs: Tensors, record: Callable[[Tensor], None]
 ) -> Tensors:
-    """Computes a model's outputs operation by operation, also those of nested models.
+    """Computes a model's outputs in inference mode, operation by operation, also of nested models.
 
     Args:
         model: a functional or sequential model that is built.
@@ -158,6 +172,8 @@ def run_operations(
         def apply(*args: Any, **kwargs: Any) -> Tensors:
             if isinstance(operation, keras.Model) and has_graph(operation):
                 return run_operations(operation, args[0], record)
+            if "training" in getattr(operation, "_call_context_args", ()):
+                kwargs["training"] = False  # random layers for images train unless they are told
             outputs = operation(*args, **kwargs)
             for tensor in keras.tree.flatten(outputs):
                 record(tensor)

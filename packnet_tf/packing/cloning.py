@@ -7,9 +7,10 @@ values are copied layer by layer, and the layers to pack are packed.
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import keras
+import numpy as np
 
 from packnet_tf.backend.keras_internals import all_layers, limited, operation_of
 from packnet_tf.packing.configs import changed, config_of, impossible
@@ -30,6 +31,9 @@ from packnet_tf.packing.weight import PackedWeight, copy_value
 # Pairs of a layer and its copy.
 Pairs = Sequence[tuple[keras.Layer, keras.Layer]]
 ModelOf = TypeVar("ModelOf", bound=keras.Model)
+ROUNDING = 1e-3  # relative difference of a copy's answers that is no sign of a lost value
+FLOATS = ("float16", "bfloat16", "float32", "float64", "mixed_float16", "mixed_bfloat16")
+UNKNOWN_SIZE = 32  # pixels or steps of a random input where the trunk takes any number
 
 
 def pack_trunk(trunk: keras.Model, policy: Policy) -> PackedTrunk:
@@ -38,6 +42,9 @@ def pack_trunk(trunk: keras.Model, policy: Policy) -> PackedTrunk:
     Args:
         trunk: a functional or sequential model.
         policy: says whether embeddings are packed, and which layers are the stem, which is not.
+
+    Raises:
+        ValueError: the copy answers otherwise, because a layer's `get_config()` lacks something.
     """
     packable, view = packable_layers(trunk, policy), TaskView()
     clone, pairs = _clone(trunk)
@@ -46,7 +53,52 @@ def pack_trunk(trunk: keras.Model, policy: Policy) -> PackedTrunk:
         if id(source) in packable:
             pack_layer(target, view)
     _finish(pairs)
-    return _rebuild_as(PackedTrunk, clone)
+    store = _rebuild_as(PackedTrunk, clone)
+    _check_answers(trunk, store)
+    return store
+
+
+def _check_answers(trunk: keras.Model, store: PackedTrunk) -> None:
+    """Refuses a copy that answers otherwise than its trunk; layers of Keras itself are trusted."""
+    trusted = ("keras.", "keras_hub.", "packnet_tf.")
+    parts = all_layers(trunk, include_self=False)
+    own = [x for x in parts if not type(x).__module__.startswith(trusted)]
+    if not own:
+        return
+    inputs = keras.tree.map_structure(_some_input, store.input)
+    try:
+        expected, again = _answers(trunk, inputs), _answers(trunk, inputs)
+    except Exception:  # a trunk that takes no such inputs; its own data will tell
+        return
+    found = _answers(view_trunk(store, (0,), frozen=True), inputs)
+    for value, other, copied in zip(expected, again, found, strict=True):
+        size = np.abs(value).max(initial=0.0)
+        if np.isfinite(size) and np.array_equal(value, other) and size:
+            apart = float(np.abs(value - copied).max() / size)
+            if not apart <= ROUNDING:
+                names = ", ".join(f"'{x.name}' ({type(x).__name__})" for x in own[:3])
+                raise ValueError(
+                    f"Cannot pack trunk '{trunk.name}': a copy of it, made from the configurations "
+                    f"of its layers, answers otherwise (by {apart:.1%} on random inputs). Not of "
+                    f"Keras are {names}: get_config() must return all arguments of __init__, and "
+                    "values must be weights made with add_weight."
+                )
+
+
+def _some_input(tensor: keras.KerasTensor) -> np.ndarray:
+    """Returns two random examples: floats of 0 to 1, or 0 and 1, which any embedding takes."""
+    shape = [2, *(size or UNKNOWN_SIZE for size in tensor.shape[1:])]
+    values = np.random.default_rng(0).random(shape)
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    if dtype == "string":
+        return values.astype(str)
+    return (values if "float" in dtype else values.round()).astype(dtype)
+
+
+def _answers(model: keras.Model, inputs: Any) -> list[np.ndarray]:
+    with keras.StatelessScope():  # nothing that the call assigns stays
+        outputs = keras.tree.flatten(model(inputs, training=False))
+    return [np.asarray(keras.ops.convert_to_numpy(x), np.float64) for x in outputs]
 
 
 def view_trunk(store: PackedTrunk, sees: Sequence[int], frozen: bool) -> PackedTrunk:
@@ -109,8 +161,8 @@ def full_precision(model: keras.Model) -> keras.Model:
 
 
 def computing_in(model: keras.Model, policy: str) -> keras.Model:
-    """Copies a plain model with another dtype policy, `mixed_float16` say, for float32 layers."""
-    return _in_policies(model, lambda old: policy if old.name == "float32" else old)
+    """Copies a plain model with another dtype policy; quantized layers keep theirs."""
+    return _in_policies(model, lambda old: policy if old.name in FLOATS else old)
 
 
 def _in_policies(
@@ -130,7 +182,7 @@ def _in_policies(
 def copy_layer(layer: keras.Layer) -> keras.Layer:
     """Copies a layer or model, unconnected to any graph; a built model keeps its values."""
     if not isinstance(layer, keras.Model):
-        return type(layer).from_config(layer.get_config())
+        return type(layer).from_config(changed(layer.get_config(), dict))
     copy, pairs = _clone(layer)
     if copy.built:
         _copy_all(pairs)
@@ -245,6 +297,11 @@ def _check_ties(pairs: Pairs) -> None:
     """Refuses a layer that two other layers hold, since their copies would not share it."""
     copies: dict[int, keras.layers.Layer] = {}
     for source, target in pairs:
+        if source is target:
+            raise ValueError(
+                f"Cannot copy layer '{source.name}': the from_config() of a layer that contains it "
+                "returns the same layer, not a copy. Let it make a new one from its configuration."
+            )
         if source.weights and copies.setdefault(id(source), target) is not target:
             raise ValueError(
                 f"Cannot copy layer '{source.name}': two layers contain it, and their copies would "

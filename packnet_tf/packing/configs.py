@@ -22,11 +22,11 @@ def config_of(layer: keras.Layer) -> dict:
         return layer.get_config()
     try:
         config = layer.get_config()
-    except NotImplementedError as error:
+    except Exception as error:  # it is the user's code, or a third party's
         raise impossible(layer, error) from error
     try:
         type(layer).from_config(changed(config, dict))  # a copy: wrappers pop their inner layer
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         named = {
             name
             for cls in type(layer).__mro__
@@ -35,18 +35,26 @@ def config_of(layer: keras.Layer) -> dict:
         kept = {name: value for name, value in config.items() if name in named}
         try:
             type(layer).from_config(changed(kept, dict))
-        except (TypeError, ValueError):
+        except Exception:
             raise impossible(layer, error) from error
         return kept
     return config
 
 
 def changed(config: Any, change: Callable[[dict], dict]) -> Any:
-    """Applies `change` to every dict of a configuration, inner dicts first."""
+    """Applies `change` to every dict of a configuration, inner dicts first.
+
+    A layer in it, which Keras would write as its configuration, becomes that: a copy of a layer has
+    copies of the layers within.
+    """
+    if isinstance(config, keras.layers.Layer):
+        config = keras.saving.serialize_keras_object(config)
     if isinstance(config, dict):
         return change({key: changed(value, change) for key, value in config.items()})
     if isinstance(config, list):
         return [changed(value, change) for value in config]
+    if type(config) is tuple:
+        return tuple(changed(value, change) for value in config)
     return config
 
 

@@ -122,7 +122,7 @@ class Packed(_Mixed):
         for name in cls.packed_names:
             setattr(cls, name, _view_property(name))
         PACKED_CLASSES[cls.plain] = cls
-        keras.saving.register_keras_serializable("packnet_tf", cls.__name__)(cls)
+        _register(cls)
 
     @classmethod
     def from_config(cls, config: dict) -> keras.Layer:
@@ -210,8 +210,15 @@ class Packed(_Mixed):
                 "only shows the pack. Take the model of the open task, net.open_model."
             )
 
-    def check_same_pack(self, weight: PackedWeight, values: np.ndarray, owner: np.ndarray) -> None:
+    def check_same_pack(
+        self, weight: PackedWeight, values: np.ndarray, owner: np.ndarray, loaded: bool = True
+    ) -> None:
         """Refuses values and owners that differ from those of committed tasks.
+
+        Args:
+            weight: the packed weight.
+            values, owner: new values of its variables.
+            loaded: whether they come from a file.
 
         Raises:
             ValueError: they belong to another pack or another state of this one.
@@ -219,13 +226,40 @@ class Packed(_Mixed):
         ours = ops.convert_to_numpy(weight.owner)
         committed = ours > 0
         kept = ops.convert_to_numpy(weight.packed)[committed]
-        if not (np.array_equal(ours, owner) and np.array_equal(kept, values[committed])):
+        if np.array_equal(ours, owner) and np.array_equal(kept, values[committed]):
+            return
+        if loaded:
             raise ValueError(
                 f"Cannot load these weights: in layer '{self.name}' the weights of committed tasks "
                 "differ from this pack's, so the file belongs to another pack or to an earlier "
                 "state of this one, and loading it would make those tasks forget. Load a file "
                 "saved since the last commit of this pack, or open that pack with packnet_tf.load."
             )
+        raise ValueError(
+            f"Cannot set these weights: in layer '{self.name}' the weights of committed tasks "
+            "differ from this pack's, so they belong to another pack or to an earlier state of "
+            "this one, and those tasks would forget. Averages of get_weights() differ, too, by "
+            "rounding: average model.trainable_variables alone, or let the optimizer do it, "
+            "use_ema=True."
+        )
+
+
+def _register(cls: type[Packed]) -> None:
+    """Registers a packed class with Keras, so that no other class of its name is taken for it."""
+    origin, short = _origin(cls), f"packnet_tf>{cls.__name__}"
+    taken = keras.saving.get_registered_object(short)
+    free = taken is None or _origin(taken) == origin  # a cell of a notebook defines one again
+    by_package = ">" in keras.saving.get_registered_name(cls.plain)
+    name = f"{origin}.{cls.__name__}" if by_package or not free else cls.__name__
+    keras.saving.register_keras_serializable("packnet_tf", name)(cls)
+    if free:  # the name in files of packnet_tf 0.2.0 and before
+        keras.saving.get_custom_objects()[short] = cls
+
+
+def _origin(cls: type[Packed]) -> str:
+    """Returns the package that the plain class is registered with, or else its module."""
+    package, found, _ = keras.saving.get_registered_name(cls.plain).partition(">")
+    return package if found else cls.plain.__module__
 
 
 def check_new_values(
@@ -255,7 +289,7 @@ def check_new_values(
             if packed is None or owner is None:
                 continue
             if np.shape(packed) == np.shape(owner) == tuple(weight.packed.shape):
-                layer.check_same_pack(weight, packed, owner)
+                layer.check_same_pack(weight, packed, owner, loaded=False)
 
 
 def network_weights(layer: keras.layers.Layer) -> list[keras.Variable]:

@@ -30,7 +30,8 @@ def register_packed(
 
     Returns:
         The packed class, a subclass of `Packed`, registered with Keras as
-        `packnet_tf>Packed<name>`.
+        `packnet_tf>Packed<name>`, or `packnet_tf><package>.Packed<name>` if `layer_class` is
+        registered with a package.
 
     Raises:
         ValueError: `variables` names no weight, or the class is packed already.
@@ -75,6 +76,8 @@ def packable_layers(trunk: keras.Model, policy: Policy) -> set[int]:
             holders.setdefault(id(variable), []).append(layer)
     found, in_stem = set(), {id(layer) for layer in stem_layers(trunk, policy.stem)}
     for layer in all_layers(trunk):
+        if getattr(layer, "lora_enabled", False):  # its file would hold the merged kernel
+            raise _no_plain_kernel(layer, "LoRA-enabled")
         if id(layer) in in_stem:
             continue
         base = next((cls for cls in type(layer).__mro__ if cls in PACKED_CLASSES), None)
@@ -85,7 +88,7 @@ def packable_layers(trunk: keras.Model, policy: Policy) -> set[int]:
         if not layer.trainable_variables:
             continue
         _check_class(layer, base)
-        kernels = {name: getattr(layer, name, None) for name in PACKED_CLASSES[base].packed_names}
+        kernels = {name: _kernel(layer, name) for name in PACKED_CLASSES[base].packed_names}
         kernels = {name: kernel for name, kernel in kernels.items() if kernel is not None}
         _check_kernels(layer, kernels, holders)
         free = [id(kernel) in trainable for kernel in kernels.values()]
@@ -106,6 +109,17 @@ def packable_layers(trunk: keras.Model, policy: Policy) -> set[int]:
     return found
 
 
+def _kernel(layer: keras.Layer, name: str) -> Any:
+    tied = name == "reverse_embeddings"  # a tied layer of Keras has none
+    if hasattr(layer, name) or tied:
+        return getattr(layer, name, None)
+    raise ValueError(
+        f"Cannot pack layer '{layer.name}': {type(layer).__name__} was registered with the weight "
+        f"'{name}', and it has no such attribute. Call packnet_tf.register_packed with the names "
+        "of the attributes that hold its weights."
+    )
+
+
 def _check_class(layer: keras.Layer, base: type[keras.Layer]) -> None:
     if type(layer) is not base:
         cls, names = type(layer), list(PACKED_CLASSES[base].packed_names)
@@ -121,14 +135,16 @@ def _check_class(layer: keras.Layer, base: type[keras.Layer]) -> None:
             f"layers use for themselves. Rename it in {type(layer).__name__}, to '_{taken[0]}' "
             "for instance."
         )
-    state = "quantized" if getattr(layer, "quantization_mode", None) else None
-    state = "LoRA-enabled" if getattr(layer, "lora_enabled", False) else state
-    if state:
-        raise ValueError(
-            f"Cannot pack layer '{layer.name}': it is {state}, so its kernel is not one plain "
-            "float variable. Build the PackNet from the plain float model, and quantize or "
-            "adapt the model that net.unpack(task) returns."
-        )
+    if getattr(layer, "quantization_mode", None):
+        raise _no_plain_kernel(layer, "quantized")
+
+
+def _no_plain_kernel(layer: keras.Layer, state: str) -> ValueError:
+    return ValueError(
+        f"Cannot pack layer '{layer.name}': it is {state}, so its kernel is not one plain "
+        "float variable. Build the PackNet from the plain float model, and quantize or "
+        "adapt the model that net.unpack(task) returns."
+    )
 
 
 def _check_kernels(

@@ -160,9 +160,10 @@ def _frozen_places(layers: Sequence[keras.layers.Layer]) -> dict[str, list]:
 
 
 def _freeze_places(built: Sequence[keras.layers.Layer], layers: list, weights: list) -> None:
-    """Freezes the layers and weights that `_frozen_places` listed."""
-    for place in layers:
-        built[place].trainable = False
+    """Freezes the layers and weights that `_frozen_places` listed, and no others."""
+    for place, layer in enumerate(built):  # outer layers first: they freeze and free inner ones
+        if layer.trainable == (place in layers):
+            layer.trainable = place not in layers
     for place, number in weights:
         own_variables(built[place])[number].trainable = False
 

@@ -12,6 +12,7 @@ from matplotlib.textpath import TextPath
 from packnet_tf.backend.text import printable
 from packnet_tf.backend.types import AnyPath
 
+SOFTWARE = "packnet_tf, "  # and the function, in the metadata of .png files
 FONT = 10  # points
 LONGEST = 40  # characters of a name in a legend
 _HANDLE = 50  # points that an entry takes beside its text
@@ -27,16 +28,34 @@ class Picture(Figure):
         return image.getvalue()
 
 
-def save(figure: Figure, path: AnyPath | None) -> None:
+def save(figure: Figure, path: AnyPath | None, made_by: str) -> None:
     """Writes a figure to a file and creates its folder.
 
     Args:
         figure: the figure.
+        made_by: the function that made it, which `is_by` finds again in a .png file.
         path: the file; its suffix sets the format. None: no file.
     """
     if path is not None:
         pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
+        is_png = pathlib.Path(path).suffix.lower() == ".png"
+        figure.savefig(path, dpi=150, metadata={"Software": SOFTWARE + made_by} if is_png else None)
+
+
+def is_by(path: AnyPath, made_by: str) -> bool:
+    """Returns whether a function has drawn a file; False also for those of earlier versions.
+
+    Args:
+        path: a .png file.
+        made_by: the function's name.
+    """
+    from PIL import Image  # comes with matplotlib
+
+    try:
+        with Image.open(path) as image:
+            return image.info.get("Software") == SOFTWARE + made_by
+    except (OSError, SyntaxError, ValueError):  # it is no picture
+        return False
 
 
 def text_width(texts: list[str], size: float = FONT) -> float:
@@ -52,8 +71,12 @@ def text_width(texts: list[str], size: float = FONT) -> float:
 
 
 def as_text(name: str) -> str:
-    """Returns a name as matplotlib draws it literally; a `$` would begin a formula."""
-    return printable(name, keep="\n").replace("$", r"\$")
+    """Returns a name as matplotlib draws it literally; a `$` would begin a formula.
+
+    Bytes of a file name that are no text become visible escapes.
+    """
+    shown = printable(name, keep="\n").encode("utf-8", "backslashreplace").decode("utf-8")
+    return shown.replace("$", r"\$")
 
 
 def shortened(name: str) -> str:

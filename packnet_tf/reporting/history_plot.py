@@ -75,7 +75,7 @@ def plot_history(
     ):
         _draw(place, panel, explained)
     legend(figure, list(explained.items()))
-    save(figure, path)
+    save(figure, path, "plot_history")
     return figure
 
 

@@ -78,7 +78,7 @@ def plot_capacity(capacity: "PackNet | Capacity", path: AnyPath | None = None) -
     axes.axhline(len(names) - 1.5, color="black", linewidth=0.8)
     axes.spines[["top", "right", "left"]].set_visible(False)
     legend(figure, explained)
-    save(figure, path)
+    save(figure, path, "plot_capacity")
     return figure
 
 

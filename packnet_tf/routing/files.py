@@ -65,6 +65,7 @@ def read(path: AnyPath) -> tuple[dict[str, Any], dict[str, TaskGaussian]]:
                 entry.pop("task"): _gaussian(arrays, number, entry)
                 for number, entry in enumerate(facts.pop("tasks"))
             }
+            facts["commits"] = {name: str(facts["commits"][name]) for name in gaussians}
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"There is no router '{path}'. router.save writes one, of packnet_tf.TaskRouter.fit("

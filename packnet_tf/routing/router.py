@@ -36,7 +36,7 @@ class TaskRouter(AsTable):
     It looks at features of the pack's first task, which is the base if a trunk was adopted. For
     each task it keeps a Gaussian of the features of its images. Tasks are independent of each
     other: adding or removing one changes nothing for the others and needs no images of theirs. It
-    needs no labels.
+    needs no labels. Once the pack releases a task, the router knows it no longer.
 
     It prints as a table of its tasks.
 
@@ -68,8 +68,7 @@ class TaskRouter(AsTable):
             )
         self.net = net
         self._view = net.tasks[0]
-        self._gaussians: dict[str, TaskGaussian] = {}
-        self._commits: dict[str, str] = {}
+        self._known: dict[str, tuple[str, TaskGaussian]] = {}  # when it was committed, and this
 
     @classmethod
     def fit(
@@ -115,12 +114,12 @@ class TaskRouter(AsTable):
     @property
     def tasks(self) -> tuple[str, ...]:
         """Names of the tasks it knows, in the order of the columns of `scores`."""
-        return tuple(self._gaussians)
+        return tuple(self._present())
 
     @property
     def gaussians(self) -> tuple[TaskGaussian, ...]:
         """What it keeps of each task, in the order of `tasks`."""
-        return tuple(self._gaussians.values())
+        return tuple(self._present().values())
 
     @functools.cached_property
     def features(self) -> keras.Model:
@@ -156,8 +155,7 @@ class TaskRouter(AsTable):
             held_out = self._features(name, validation)
             _check_count(name, len(features), 2, "beside those to calibrate on")
             _check_count(name, len(held_out), 2, "to calibrate on")
-        self._gaussians[name] = fit_gaussian(features, held_out)
-        self._commits[name] = self._commit_of(name)
+        self._known[name] = self._commit_of(name), fit_gaussian(features, held_out)
 
     def remove(self, name: str) -> None:
         """Removes a task; other tasks stay as they are.
@@ -168,10 +166,10 @@ class TaskRouter(AsTable):
         Example:
             >>> router.remove("birds")
         """
-        if name not in self._gaussians:
+        if name not in self.tasks:
             known = listed(self.tasks) or "none"
             raise ValueError(f"The router knows no task '{name}'; it knows {known}.")
-        del self._gaussians[name], self._commits[name]
+        del self._known[name]
 
     def scores(self, images: AnyData) -> np.ndarray:
         """Returns the score of every task for every image.
@@ -193,12 +191,12 @@ class TaskRouter(AsTable):
             >>> router.scores(images).shape
             (24, 1)
         """
-        if not self._gaussians:
+        gaussians = self.gaussians
+        if not gaussians:
             raise RuntimeError(
                 "The router knows no task. Call router.add(name, images) for each task first."
             )
-        found = log_likelihoods(self._features(None, images), self.gaussians)
-        return scores_of(found, self.gaussians)
+        return scores_of(log_likelihoods(self._features(None, images), gaussians), gaussians)
 
     def predict(self, images: AnyData) -> list[str | None]:
         """Returns for each image the name of its task, or None if it is for none of them.
@@ -224,10 +222,9 @@ class TaskRouter(AsTable):
             >>> router.named(np.array([[0.8], [-0.1]]))
             ['birds', None]
         """
-        best = scores.argmax(axis=1)
+        best, tasks = scores.argmax(axis=1), self.tasks
         return [
-            self.tasks[task] if row[task] >= 0 else None
-            for task, row in zip(best, scores, strict=True)
+            tasks[task] if row[task] >= 0 else None for task, row in zip(best, scores, strict=True)
         ]
 
     def storage(self) -> dict[str, int]:
@@ -237,7 +234,7 @@ class TaskRouter(AsTable):
             >>> router.storage()
             {'birds': 92}
         """
-        return {name: gaussian.nbytes for name, gaussian in self._gaussians.items()}
+        return {name: gaussian.nbytes for name, gaussian in self._present().items()}
 
     def save(self, path: AnyPath) -> None:
         """Writes what the router knows of the tasks; the network stays in the pack.
@@ -252,8 +249,10 @@ class TaskRouter(AsTable):
         Example:
             >>> router.save("router.npz")
         """
-        facts = {"view": self._view, "digest": self._digest, "commits": self._commits}
-        files.write(path, facts, self._gaussians)
+        gaussians = self._present()
+        commits = {name: self._commit_of(name) for name in gaussians}
+        facts = {"view": self._view, "digest": self._digest, "commits": commits}
+        files.write(path, facts, gaussians)
 
     @classmethod
     def load(cls, path: AnyPath, net: "PackNet") -> "TaskRouter":
@@ -282,12 +281,16 @@ class TaskRouter(AsTable):
                 f"another pack: those of '{net.tasks[0]}' in this one differ. Load it with its own "
                 "pack, or fit a router for this one."
             )
-        for name, gaussian in gaussians.items():
-            commit = facts["commits"].get(name)
-            if name in net.tasks and commit == router._commit_of(name):
-                router._gaussians[name] = gaussian
-                router._commits[name] = commit
+        router._known = {name: (facts["commits"][name], found) for name, found in gaussians.items()}
         return router
+
+    def _present(self) -> dict[str, TaskGaussian]:
+        """What it keeps of tasks that the pack still has; another may have the name by now."""
+        return {
+            name: gaussian
+            for name, (commit, gaussian) in self._known.items()
+            if name in self.net.tasks and commit == self._commit_of(name)
+        }
 
     @functools.cached_property
     def _digest(self) -> str:
@@ -327,7 +330,7 @@ class TaskRouter(AsTable):
     def _table(self) -> Table:
         rows = [
             [name, str(gaussian.examples), count_bytes(gaussian.nbytes)]
-            for name, gaussian in self._gaussians.items()
+            for name, gaussian in self._present().items()
         ]
         rows.append(["all", "", count_bytes(sum(self.storage().values()))])
         return Table(["routed to", "images", "router's bytes"], rows, total=1)

@@ -1,4 +1,4 @@
-"""Checks of trunks, heads and names, and of the state of a pack."""
+"""Checks of what tasks are added, committed and released with, and of the state of a pack."""
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,49 +6,13 @@ from typing import Any
 
 import keras
 
-from packnet_tf.backend.keras_internals import all_layers, has_graph
 from packnet_tf.backend.text import listed
-from packnet_tf.packing.layers import Packed, plain_class
-from packnet_tf.packing.policy import Policy
+from packnet_tf.normalization.following import moves_statistics
 from packnet_tf.packing.weight import MAX_TASKS, PackedWeight, is_finite
 from packnet_tf.reporting.capacity import Capacity
 from packnet_tf.tasks.integrity.names import check_portable
 from packnet_tf.tasks.records import TaskRecord
 from packnet_tf.tasks.task_model import TaskModel
-
-
-def check_trunk(trunk: object) -> None:
-    """Refuses a trunk that cannot be packed.
-
-    Args:
-        trunk: the user's value.
-
-    Raises:
-        ValueError: the message says why, and what to do.
-    """
-    if any(isinstance(layer, (Packed, TaskModel)) for layer in _layers_of(trunk)):
-        raise ValueError(
-            "Cannot pack this trunk: it is packed already. Add tasks to the PackNet it belongs "
-            "to, or pack the plain model that net.unpack(task) returns."
-        )
-    if not isinstance(trunk, keras.Model):
-        raise ValueError(
-            f"Cannot pack {trunk!r}: expected a Keras model. Write PackNet(keras.Sequential("
-            "[keras.Input(shape), ...])) or pass a keras.applications model."
-        )
-    if not has_graph(trunk):
-        raise ValueError(
-            f"Cannot pack trunk '{trunk.name}': it is a subclassed model ({type(trunk).__name__}), "
-            "whose graph only its own code knows. Build it as a Functional or Sequential model; a "
-            "subclassed layer inside one is fine."
-        )
-    _check_layers(trunk)
-    _check_graphs(trunk)
-    if not trunk.built:
-        raise ValueError(
-            f"Cannot pack trunk '{trunk.name}': it is not built yet. Give it an input shape, "
-            "keras.Sequential([keras.Input((96, 96, 3)), ...]), or call it once on data."
-        )
 
 
 def check_name(name: str, taken: Sequence[str]) -> None:
@@ -67,31 +31,6 @@ def check_name(name: str, taken: Sequence[str]) -> None:
             f"Cannot add task '{name}': the pack has a task of that name. Its tasks are "
             f"{listed(taken)}; choose another name."
         )
-
-
-def nothing_to_pack(trunk: keras.Model, policy: Policy) -> ValueError:
-    """Creates the error for a trunk without a layer to pack.
-
-    Args:
-        trunk: a built model.
-        policy: the policy of the pack.
-    """
-    tables = [x for x in all_layers(trunk) if isinstance(x, keras.layers.Embedding)]
-    if policy.stem is not None:
-        remedy = (
-            f"The stem, all layers up to '{policy.stem}', is not packed; name an earlier layer."
-        )
-    elif tables and policy.embeddings != "packed":
-        remedy = f"To pack its embedding '{tables[0].name}', write embeddings=\"packed\"."
-    else:
-        remedy = (
-            "Register a layer of your own with packnet_tf.register_packed; if the trunk is frozen, "
-            "set trunk.trainable = True."
-        )
-    return ValueError(
-        f"Cannot pack trunk '{trunk.name}': it has no trainable layer that can be packed "
-        f"(Dense or a convolution, say). {remedy}"
-    )
 
 
 def check_capacity(name: str, capacity: Capacity, base: str | None = None) -> None:
@@ -194,31 +133,6 @@ def check_statistics(statistics: str) -> None:
         )
 
 
-def check_head(task: str, head: object) -> None:
-    """Refuses a head that a task cannot have.
-
-    Args:
-        task: the task's name.
-        head: the user's value.
-
-    Raises:
-        ValueError: the message says why, and what to do.
-    """
-    if not isinstance(head, keras.layers.Layer):
-        raise ValueError(
-            f"Cannot add task '{task}': its head must be a Keras layer or model, for instance "
-            f"keras.layers.Dense(10); got {head!r}."
-        )
-    if isinstance(head, keras.Model) and not has_graph(head):
-        raise ValueError(
-            f"Cannot add task '{task}': its head is a subclassed model ({type(head).__name__}), "
-            "which cannot be copied. Build it as a Functional or Sequential model, or as a layer."
-        )
-    _check_layers(head)
-    for part in all_layers(head):
-        _refuse_own_call(part, f"Cannot add task '{task}' with model '{part.name}' as its head")
-
-
 def check_class_count(task: str, classes: Sequence[str] | None, model: keras.Model) -> None:
     """Refuses class names that are not as many as the outputs of a task's model.
 
@@ -288,6 +202,42 @@ def check_finite(
         )
 
 
+def check_statistics_current(model: TaskModel) -> None:
+    """Warns if the open task would be committed with statistics from before its prune.
+
+    Args:
+        model: its model.
+    """
+    if model.seen.outdated and moves_statistics(model):
+        warnings.warn(
+            f"Task '{model.task_name}' is committed with moving statistics from before its last "
+            "prune, which no training step and no measurement followed, so it is less accurate "
+            "than it could be. Before net.commit(), retrain, or call packnet_tf.update_statistics("
+            "net.open_model, images).",
+            stacklevel=3,
+        )
+
+
+def warn_of_steps_elsewhere(task: str, closed: Iterable[TaskModel]) -> None:
+    """Warns if a step that was traced for a closed task has been called in place of one's own.
+
+    Args:
+        task: name of the open task, which has had no training step.
+        closed: models of committed and discarded tasks.
+    """
+    for model in closed:
+        if model.steps_seen > 0:
+            warnings.warn(
+                f"Task '{task}' is committed without a training step, but the model of the closed "
+                f"task '{model.task_name}' has been called in training mode: a tf.function keeps "
+                "the model and the optimizer that it was traced with. Make a new step for every "
+                "task, and train with net.open_model.",
+                stacklevel=3,
+            )
+            model.batches_seen.assign(0.0)  # says it once
+            return
+
+
 def check_not_rolled_back(record: TaskRecord, model: TaskModel) -> None:
     """Refuses a pruned task whose weights were restored from before the prune.
 
@@ -302,15 +252,17 @@ def check_not_rolled_back(record: TaskRecord, model: TaskModel) -> None:
         raise rolled_back(record.name)
 
 
-def rolled_back(task: str) -> RuntimeError:
+def rolled_back(task: str, partly: bool = False) -> RuntimeError:
     """Creates the error for committing weights from before the prune.
 
     Args:
         task: the task's name.
+        partly: whether they are from between two prunes.
     """
+    again = "some released weights are" if partly else "every weight is"
     return RuntimeError(
         f"Cannot commit task '{task}': it was pruned, but its weights have since been restored "
-        "from before the prune, so every weight is claimed again. To keep the best epoch of "
+        f"from before the prune, so {again} claimed again. To keep the best epoch of "
         "retraining, write EarlyStopping(restore_best_weights=True, start_from_epoch=prune_epoch); "
         "to go on from the restored weights, call net.prune(ratio), retrain, and net.commit()."
     )
@@ -337,62 +289,3 @@ def check_owners(weights: Mapping[str, PackedWeight], records: Sequence[TaskReco
                 f"commit of task '{records[-1].name if records else '?'}' were restored over them. "
                 "Restore the newer weights, or open the last saved pack with packnet_tf.load."
             )
-
-
-def _check_layers(model: keras.layers.Layer) -> None:
-    """Refuses or warns about layers with which a saved pack could not be read."""
-    for layer in all_layers(model):
-        if isinstance(layer, keras.layers.Lambda):
-            _check_lambda(layer)
-        cls = plain_class(layer)
-        known = cls.__module__.partition(".")[0] in ("keras", "keras_hub", "packnet_tf")
-        if not known and keras.saving.get_registered_name(cls) == cls.__name__:
-            warnings.warn(
-                f"Layer '{layer.name}' is a {cls.__name__}, which is not registered with Keras: "
-                "a pack with it can be saved but not loaded. Decorate the class with "
-                "@keras.saving.register_keras_serializable().",
-                stacklevel=4,
-            )
-
-
-def _check_graphs(trunk: keras.Model) -> None:
-    """Refuses models that override `call`; warns about layers that are part of two graphs."""
-    graphs: dict[int, str] = {}
-    for part in all_layers(trunk):
-        if not (isinstance(part, keras.Model) and has_graph(part)):
-            continue
-        _refuse_own_call(part, f"Cannot pack model '{part.name}'")
-        for layer in part.layers:
-            if layer.weights and graphs.setdefault(id(layer), part.name) != part.name:
-                warnings.warn(
-                    f"Layer '{layer.name}' is part of two models, '{graphs[id(layer)]}' and "
-                    f"'{part.name}': Keras saves such a trunk but cannot load it, and the same "
-                    "holds for a pack with it. Export its tasks, or build the trunk as one model.",
-                    stacklevel=4,
-                )
-
-
-def _refuse_own_call(part: keras.layers.Layer, sentence: str) -> None:
-    if not (isinstance(part, keras.Model) and has_graph(part)):
-        return
-    author = next(cls for cls in type(part).__mro__ if "call" in vars(cls))
-    if not author.__module__.startswith("keras."):
-        raise ValueError(
-            f"{sentence}: its class {author.__name__} has a call() of its own, which a copy of its "
-            "graph would not run. Put what it does into the graph, or into a layer."
-        )
-
-
-def _check_lambda(layer: keras.layers.Lambda) -> None:
-    try:
-        type(layer).from_config(layer.get_config())
-    except ValueError as error:
-        raise ValueError(
-            f"Cannot pack layer '{layer.name}': it is a Lambda around a Python function, which no "
-            "file can hold safely. Write it with keras.ops in the graph, or as a layer class of "
-            "your own, registered with keras.saving.register_keras_serializable."
-        ) from error
-
-
-def _layers_of(trunk: object) -> list[keras.layers.Layer]:
-    return all_layers(trunk) if isinstance(trunk, keras.layers.Layer) else []

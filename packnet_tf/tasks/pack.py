@@ -2,15 +2,18 @@
 
 import contextlib
 import dataclasses
+import functools
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from packnet_tf.backend.distribution import scope_of, strategy_of
 from packnet_tf.backend.keras_internals import at_most
 from packnet_tf.backend.text import shortened
-from packnet_tf.normalization.statistics import fix_statistics
+from packnet_tf.normalization.following import fix_statistics
 from packnet_tf.packing import cloning
 from packnet_tf.packing.policy import Policy
 from packnet_tf.reporting.capacity import Capacity
@@ -63,6 +66,11 @@ class Pack:
     def open_model(self) -> TaskModel | None:
         """The model of the open task; None if every task is committed."""
         return self._open_model
+
+    @functools.cached_property
+    def _discarded(self) -> "weakref.WeakSet[TaskModel]":
+        """The models of discarded tasks that somebody holds."""
+        return weakref.WeakSet()
 
     @property
     def policy(self) -> Policy:
@@ -332,6 +340,12 @@ class Pack:
 
     def _build(
         self, record: TaskRecord, head: keras.layers.Layer | None = None, frozen: bool = False
+    ) -> TaskModel:
+        with scope_of(strategy_of(self)):
+            return self._built(record, head, frozen)
+
+    def _built(
+        self, record: TaskRecord, head: keras.layers.Layer | None, frozen: bool
     ) -> TaskModel:
         trunk = cloning.view_trunk(self.state.trunk, record.sees, frozen)
         self._freeze_inherited(trunk, record.statistics, share=record.number > 1 and not frozen)

@@ -90,6 +90,8 @@ class TaskRecord:
         phase: the phase that the verbs have reached.
         weights_phase: the phase of the values. The open task's model has it in a variable; it is an
             earlier one than `phase` if the weights were rolled back.
+        claims: number of weights that the task claimed after its last prune; None before it, or if
+            unknown.
         batches_seen: the model's `batches_seen` when its values were recorded.
         own_places: positions in `own_weights(trunk)` of the values that the task does not share.
         head_weights: shape and dtype of each of the head's weights.
@@ -125,6 +127,7 @@ class TaskRecord:
     adopted: bool = False
     overlay: float | None = None
     overlaid: bytes = b""
+    claims: int | None = None
     key: TaskKey = dataclasses.field(default_factory=TaskKey)
 
     @property

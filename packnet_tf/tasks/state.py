@@ -259,6 +259,10 @@ class PackState:
         sizes = gradient_sizes(model.optimizer if model.compiled else None, trained)
         return choose_places(self.weights, record.sees, max(wanted, excess, 0), criterion, sizes)
 
+    def claimed(self) -> int:
+        """Counts the weights that the open task claims."""
+        return sum(weight.claimed() for weight in self.weights.values())
+
     def claimed_share(self) -> tuple[float, float]:
         """Returns the open task's share of all packed weights and its sparsity.
 
@@ -266,10 +270,8 @@ class PackState:
             The fraction of all packed weights that the task claims, and the fraction of its
             initial claim that pruning has released; both 0 to 1.
         """
-        record = self.need_open("report")
-        weights = self.weights.values()
-        claimed = sum(weight.claimed() for weight in weights)
-        began = sum(weight.began(record.claim_ratio) for weight in weights)
+        record, claimed = self.need_open("report"), self.claimed()
+        began = sum(weight.began(record.claim_ratio) for weight in self.weights.values())
         return claimed / self.size, 1.0 - claimed / max(began, 1)
 
     # -- Checks ----------------------------------------------------------------------------------
@@ -338,9 +340,10 @@ class PackState:
         self.check_unchanged("commit")
         record = self.need_open("commit")
         checks.check_not_rolled_back(record, model)
+        if record.claims is not None and self.claimed() > record.claims:
+            raise checks.rolled_back(record.name, partly=True)
         if record.overlay is not None:
-            claimed = sum(weight.claimed() for weight in self.weights.values())
-            check_claimed(record.name, record.overlay, claimed, self.size)
+            check_claimed(record.name, record.overlay, self.claimed(), self.size)
 
     def check_owners(self) -> None:
         """Refuses owners that were restored from before a commit.

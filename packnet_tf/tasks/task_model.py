@@ -17,8 +17,8 @@ from packnet_tf.backend.keras_internals import all_layers
 from packnet_tf.backend.multi_worker import FittingModel
 from packnet_tf.backend.optimizers import refuse_strange
 from packnet_tf.backend.types import Tensors
+from packnet_tf.normalization.following import as_plain, follow_steps, momentum_after
 from packnet_tf.normalization.seen_data import SeenData
-from packnet_tf.normalization.statistics import as_plain, follow_steps, momentum_after
 from packnet_tf.packing.layers import (
     Packed,
     check_new_values,
@@ -65,7 +65,7 @@ class TaskModel(FittingModel):
     pack: "PackNet | None" = None
     task_name: str | None = None
     _key: object = None
-    _parts: tuple[str, str]  # names of the trunk and the head
+    _parts: tuple[str, str] | None = None  # names of the trunk and the head
     _counted: tuple[list, list] | None = None  # what `summary` counts, while it runs
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -122,12 +122,20 @@ class TaskModel(FittingModel):
     @property
     def trunk(self) -> PackedTrunk:
         """This task's view of the trunk."""
-        return self.get_layer(self._parts[0])
+        return self.get_layer(self._part_names()[0])
 
     @property
     def head(self) -> keras.layers.Layer:
         """This task's output layers."""
-        return self.get_layer(self._parts[1])
+        return self.get_layer(self._part_names()[1])
+
+    def _part_names(self) -> tuple[str, str]:
+        if self._parts is None:
+            raise RuntimeError(
+                f"This copy of '{self.name}', by keras.models.clone_model, belongs to no task, and "
+                "what it would train is nobody's. Take net.unpack(task), a plain Keras model."
+            )
+        return self._parts
 
     @property
     def current_phase(self) -> Phase:
@@ -162,17 +170,29 @@ class TaskModel(FittingModel):
         """Trains as `keras.Model.fit` does; a `PackNetCallback` may be anywhere in `callbacks`.
 
         At the end it measures the moving statistics on the training data, so that they match the
-        trained network.
+        trained network. It keeps a reference to these data until the commit, which measures them
+        again if the task has been pruned since.
         """
         call = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs)
         if "callbacks" in call.arguments:
             call.arguments["callbacks"] = in_working_order(call.arguments["callbacks"])
         x, batch_size, steps = map(call.arguments.get, ("x", "batch_size", "steps_per_epoch"))
-        self.seen.remember_fit(x, batch_size, steps)
+        held_out = call.arguments.get("validation_split")
+        self.seen.remember_fit(_without_last(x, held_out) if held_out else x, batch_size, steps)
         history = super().fit(*call.args[1:], **call.kwargs)
         if self.open:
-            self.seen.update_statistics(self)
+            self.seen.update_statistics(self, self.steps_seen)
+            self.seen.end_fit(self.steps_seen)
         return history
+
+    @property
+    def steps_seen(self) -> float:
+        """The value of `batches_seen`."""
+        return float(ops.convert_to_numpy(self.batches_seen))
+
+    def statistics_measured(self) -> None:
+        """Notes that the moving statistics have just been measured."""
+        self.seen.measured(self.steps_seen)
 
     def train_on_batch(self, x: Tensors, *args: Any, **kwargs: Any) -> Any:
         self.seen.remember_batch(x)
@@ -194,6 +214,7 @@ class TaskModel(FittingModel):
         return super().make_predict_function(force)
 
     def make_train_function(self, force: bool = False) -> Callable | None:
+        self._part_names()  # refuses a clone
         self._refuse_unless_open("train")
         self._refreeze_shared()
         refuse_strange(self.optimizer, self)
@@ -329,6 +350,17 @@ def as_given(head: keras.Layer) -> Iterator[None]:
     finally:
         for part, flag in parts:
             part.trainable = flag
+
+
+def _without_last(x: Tensors, share: float) -> Tensors:
+    """Returns arrays without the last examples, which `fit(validation_split=share)` holds out."""
+    if not all(hasattr(array, "shape") for array in keras.tree.flatten(x)):
+        return x  # `fit` refuses these
+
+    def first(array: Any) -> Any:
+        return array[: math.floor(len(array) * (1.0 - share))]
+
+    return keras.tree.map_structure(first, x)
 
 
 def _flagged(head: keras.Layer) -> list[keras.Layer | keras.Variable]:

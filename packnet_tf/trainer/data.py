@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from packnet_tf.backend.datasets import check_ends
+from packnet_tf.backend.datasets import check_ends, known_batches
 from packnet_tf.backend.py_datasets import PyDatasetPasses
 from packnet_tf.backend.types import AnyData, Tensors
 from packnet_tf.training.class_weights import (
@@ -68,6 +68,10 @@ class TrainingData:
         """Takes a dataset as that of the coming epochs."""
         self._data = data if self.class_weight is None else weighted(data, self.class_weight)
         self._distributed = self._strategy.experimental_distribute_dataset(self._data)
+
+    def labels(self) -> Iterator:
+        """Iterates over the labels of the present epoch, batches of them or one array."""
+        return _labels(self._source, self._data)
 
     def after(self, epochs: int) -> AnyData:
         """Returns the data in its state after some epochs, even if this run made none of them.
@@ -169,10 +173,20 @@ def for_evaluation(source: AnyData, batch_size: int) -> AnyData:
     Args:
         source: as for `Task.validation`.
         batch_size: batch size for arrays.
+
+    Raises:
+        ValueError: `source` cannot be used, or it has no batches.
     """
     if isinstance(source, keras.utils.PyDataset):
-        return check_ends(source, _WHAT)
-    return batches(source, batch_size)
+        data = check_ends(source, _WHAT)
+    else:
+        data = batches(source, batch_size)
+    if known_batches(data) == 0:
+        raise ValueError(
+            "The validation or test data of a task have no batches: fewer examples than a batch, "
+            "perhaps, with drop_remainder=True. Leave that out, or leave out the data."
+        )
+    return data
 
 
 def weighted(data: tf.data.Dataset, class_weight: Mapping[int, float]) -> tf.data.Dataset:

@@ -1,9 +1,28 @@
 """Creates new metrics for every task, because Keras metrics hold state and belong to a model."""
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import keras
+
+# Keras's names of the accuracy of a task with classes, by the form of its labels.
+ACCURACIES = (
+    "acc",
+    "sparse_categorical_accuracy",
+    "categorical_accuracy",
+    "binary_accuracy",
+)
+
+
+def with_accuracy(measured: Mapping[str, float]) -> dict[str, float]:
+    """Returns results with an accuracy by that name, if they have one by another of Keras's names.
+
+    Args:
+        measured: results of `evaluate` by name.
+    """
+    named = [measured[name] for name in ACCURACIES if name in measured]
+    return {**({"accuracy": named[0]} if named else {}), **measured}
 
 
 def new_metric(metric: Any) -> Any:

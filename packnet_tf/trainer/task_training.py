@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from packnet_tf.backend.distribution import strategy_of
@@ -19,13 +20,15 @@ from packnet_tf.tasks.task_model import TaskModel
 from packnet_tf.tasks.transaction import Transaction
 from packnet_tf.trainer.arguments import Prune, check_search, plain_setting, uses_xla
 from packnet_tf.trainer.data import TrainingData, blank_batch, for_evaluation
+from packnet_tf.trainer.labels import check_one_hot, outside
 from packnet_tf.trainer.logs import Logs
 from packnet_tf.trainer.loop import Loop
-from packnet_tf.trainer.metrics import new_metric
+from packnet_tf.trainer.metrics import new_metric, with_accuracy
 from packnet_tf.trainer.progress import Screen, epoch_line
 from packnet_tf.trainer.run import Run
 from packnet_tf.trainer.task import Task
 from packnet_tf.training.auto import Auto
+from packnet_tf.training.class_weights import check_class_weight
 from packnet_tf.training.overlay_search import MAX_DROP, OverlaySearch, largest_share
 from packnet_tf.training.phases import Gradual, OneShot, PhaseOptions, Phases
 from packnet_tf.training.ratio_search import RatioSearch
@@ -181,14 +184,25 @@ class TaskTraining:
 
     def _compile(self) -> None:
         trainer, task, model = self.trainer, self.task, self.model
+        optimizer = trainer.optimizer(_at(self._rate, 0) * task.rate_factors[0])
+        if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+            raise ValueError(
+                "PackTrainer sets one learning rate for every epoch, and a MultiOptimizer has "
+                "several. Return one optimizer, or train with model.fit and PackNetCallback."
+            )
         model.compile(
-            trainer.optimizer(_at(self._rate, 0) * task.rate_factors[0]),
+            optimizer,
             loss=trainer.loss,
             metrics=keras.tree.map_structure(new_metric, trainer.metrics),
             jit_compile=self._jit_compile,
         )
         model.optimizer.build(model.trainable_variables)
-        model.test_on_batch(*blank_batch(task.train, trainer.batch_size))  # builds the metrics
+        batch = blank_batch(task.train, trainer.batch_size)
+        if isinstance(model.output_shape, tuple):
+            # One output tells two classes apart.
+            check_class_weight(task.class_weight, max(model.output_shape[-1], 2))
+            check_one_hot(task.name, trainer.loss, batch[1], model.output_shape)
+        model.test_on_batch(*batch)  # builds the metrics
 
     def _phases(self, prune: Prune) -> Phases:
         trainer, model, validation = self.trainer, self.model, self.task.validation
@@ -227,7 +241,10 @@ class TaskTraining:
         except ValueError as error:  # a prune within the epoch cannot rank NaN
             if all(weight.claim_is_finite() for weight in self.net.state.weights.values()):
                 raise
-            raise self._diverged(epoch, rate) from error
+            raise self._diverged(epoch, rate, data) from error
+        except tf.errors.InvalidArgumentError as error:
+            self._check_labels(data, error)
+            raise
         seconds = time.perf_counter() - began
         if steps == 0:
             raise ValueError(
@@ -236,7 +253,7 @@ class TaskTraining:
             )
         logs = as_numbers(model.get_metrics_result())
         if not math.isfinite(logs["loss"]):
-            raise self._diverged(epoch, rate)
+            raise self._diverged(epoch, rate, data)
         if task.validation is not None:
             measured = self._evaluate(task.validation)
             logs |= {f"val_{name}": value for name, value in measured.items()}
@@ -285,7 +302,13 @@ class TaskTraining:
 
     def _evaluate(self, data: AnyData) -> dict[str, float]:
         data = for_evaluation(data, self.trainer.batch_size)
-        return as_numbers(self.model.evaluate(data, verbose=0, return_dict=True))
+        found = as_numbers(self.model.evaluate(data, verbose=0, return_dict=True))
+        if not found:
+            raise ValueError(
+                f"The validation or test data of task '{self.task.name}' have no batches. A "
+                "dataset made from a generator must begin again for every iterator."
+            )
+        return with_accuracy(found)
 
     def _set_rate(self, epoch: int, retraining: int | None) -> float:
         """Sets the learning rate of an epoch; returns the one that is used."""
@@ -308,8 +331,22 @@ class TaskTraining:
         end = phases.epoch if phases.retraining_epoch(epoch) is None else phases.epochs
         return None if end is None else end - epoch
 
-    def _diverged(self, epoch: int, rate: float) -> FloatingPointError:
+    def _check_labels(self, data: TrainingData, error: Exception | None = None) -> None:
+        """Discards the task if its labels are the reason why training has failed.
+
+        Raises:
+            ValueError: they are.
+        """
+        shape = self.model.output_shape
+        if isinstance(shape, tuple):
+            said = outside(self.task.name, self.trainer.loss, data.labels(), shape[-1])
+            if said is not None:
+                self.net.discard()
+                raise ValueError(said) from error
+
+    def _diverged(self, epoch: int, rate: float, data: TrainingData) -> FloatingPointError:
         """Discards the task and creates the error for a loss that is NaN or infinite."""
+        self._check_labels(data)
         self.net.discard()
         kept = "Nothing was kept, since the trainer has no directory: train it again"
         if self._run.directory is not None:

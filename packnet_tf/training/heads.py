@@ -8,14 +8,14 @@ trunk: linear probing, then fine-tuning.
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
 
 from packnet_tf.backend.distribution import strategy_of
 from packnet_tf.backend.types import AnyData, Tensor, Tensors
-from packnet_tf.normalization.statistics import moves_statistics
+from packnet_tf.normalization.following import moves_statistics
 from packnet_tf.training.class_weights import (
     ClassWeight,
     check_class_weight,
@@ -49,8 +49,10 @@ def linear_head(
     Args:
         net: the pack; it does not change.
         data: batches of (inputs, labels), for instance a `tf.data.Dataset` or a `PyDataset`,
-            shuffled and not augmented; or a tuple of two arrays. Labels are integers from 0.
-        classes: number of outputs; default: one more than the largest label.
+            shuffled and not augmented; or a tuple of two arrays. Labels are integers from 0, of
+            any dtype, or one-hot.
+        classes: number of outputs; default: the width of one-hot labels, or one more than the
+            largest label.
         statistics: the argument that `net.add_task` will get.
         reuse: the same.
         overlay: the same.
@@ -61,7 +63,8 @@ def linear_head(
 
     Raises:
         ValueError: the trunk does not return one feature vector per example, the features are not
-            finite, `class_weight` is invalid, or `net.add_task` would refuse the arguments.
+            finite, the labels are no classes from 0 to `classes - 1`, there are no data,
+            `class_weight` is invalid, or `net.add_task` would refuse the arguments.
         ImportError: scikit-learn is not installed.
 
     Example:
@@ -70,11 +73,11 @@ def linear_head(
 
     Source: Kumar et al., Fine-Tuning can Distort Pretrained Features, ICLR 2022.
     """
-    check_class_weight(class_weight, classes)
+    check_class_weight(class_weight, classes)  # before the features, which take time
     if isinstance(data, tuple):
         data = _batches(*data)
-    features, labels = collect(next_features(net, statistics, reuse, overlay is None), data)
-    return fitted_head(features, labels, classes, class_weight)
+    examples = collect(next_features(net, statistics, reuse, overlay is None), data)
+    return fitted_head(examples, classes or examples.classes, class_weight)
 
 
 def next_features(
@@ -132,55 +135,92 @@ def as_in_training(trunk: keras.Model) -> Callable[[Tensors], Tensor]:
     return features
 
 
-def collect(
-    features_of: Callable[[Tensors], Tensor], data: Iterable
-) -> tuple[np.ndarray, np.ndarray]:
+class Examples(NamedTuple):
+    """What a linear head is fitted on.
+
+    Attributes:
+        features: float32 array (n, width).
+        labels: integer array (n,).
+        classes: width of one-hot labels; one more than the largest of others.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    classes: int
+
+
+def collect(features_of: Callable[[Tensors], Tensor], data: Iterable) -> Examples:
     """Computes the features of at most `MOST_IMAGES` examples.
 
     Args:
         features_of: function from a batch of inputs to a float tensor (batch, width).
-        data: batches of inputs, labels (batch,) or (batch, 1), and further elements, which are
-            ignored.
+        data: batches of inputs, labels (batch,) or (batch, 1), or one-hot (batch, classes), and
+            further elements, which are ignored.
 
-    Returns:
-        Features, a float32 array (n, width), and labels, an array (n,).
+    Raises:
+        ValueError: the labels are no classes, or there are no batches.
     """
-    features, labels, count = [], [], 0
+    features, labels, count, classes = [], [], 0, 0
     if isinstance(data, keras.utils.PyDataset):  # iterating over it might never end
         numbers = itertools.count() if data.num_batches is None else range(data.num_batches)
         data = map(data.__getitem__, numbers)
     for x, y, *_ in data:
         features.append(np.asarray(keras.ops.convert_to_numpy(features_of(x)), "float32"))
-        labels.append(np.asarray(y))
-        count += len(labels[-1])
+        found, width = _classes(y)
+        labels.append(found)
+        count, classes = count + len(found), max(classes, width)
         if count >= MOST_IMAGES:
             break
-    return np.concatenate(features), np.concatenate(labels).reshape(-1)
+    if not labels:
+        raise ValueError(
+            "The data to fit a linear head on have no batches. A generator is used up after one "
+            "pass: give a dataset that begins again, or arrays (x, y)."
+        )
+    return Examples(np.concatenate(features), np.concatenate(labels), classes)
 
 
-def fitted_head(
-    features: np.ndarray,
-    labels: np.ndarray,
-    classes: int | None = None,
-    class_weight: ClassWeight = None,
-) -> keras.Model:
+def _classes(labels: Any) -> tuple[np.ndarray, int]:
+    """Returns the classes of a batch of labels, floats or one-hot, and the number of classes."""
+    shape, expected = "", "one class per example: integers from 0, or one-hot"
+    if not keras.tree.is_nested(labels):
+        values = np.asarray(labels)
+        values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+        if values.dtype.kind in "biuf":
+            if values.ndim == 2 and np.isin(values, (0, 1)).all() and (values.sum(-1) == 1).all():
+                return values.argmax(-1), values.shape[1]
+            if values.ndim == 1 and (values == np.round(values)).all():
+                return values.astype("int64"), int(values.max(initial=-1)) + 1
+        shape = f" of shape {values.shape} and dtype {values.dtype}"
+    raise ValueError(
+        f"A linear head is for tasks with {expected}; got other labels{shape}. Begin with a new "
+        "head, keras.layers.Dense(outputs)."
+    )
+
+
+def fitted_head(examples: Examples, classes: int, class_weight: ClassWeight = None) -> keras.Model:
     """Fits the head that `linear_head` returns.
 
     Args:
-        features: float array (n, width).
-        labels: integer array (n,), from 0.
+        examples: features and labels.
         classes, class_weight: as for `linear_head`.
 
     Raises:
-        ValueError: the features are not finite or not vectors.
+        ValueError: the features are not finite or not vectors, or labels or `class_weight` do not
+            fit the classes.
     """
+    features, labels, _ = examples
     if features.ndim != 2 or not np.isfinite(features).all():
         raise ValueError(
             f"A linear head takes one vector of finite features for each example; got features of "
             f"shape {features.shape}. Let the trunk end in a pooling layer, and check that its "
             "inputs have the pixel values it was trained with."
         )
-    classes = classes or int(labels.max()) + 1
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"The labels of {classes} classes are 0 to {classes - 1}; these are {labels.min()} to "
+            f"{labels.max()}. Count classes from 0."
+        )
+    check_class_weight(class_weight, classes)
     head = scaled_head(features, classes)
     scale = head.layers[0].scale
     kernel, bias = fit_linear(features * scale, labels, classes, class_weight)
@@ -255,16 +295,15 @@ def fit_linear(
     return kernel.astype("float32"), bias.astype("float32")
 
 
-def linear_accuracy(head: keras.Model, features: np.ndarray, labels: np.ndarray) -> float:
+def linear_accuracy(head: keras.Model, examples: Examples) -> float:
     """Computes the accuracy of a head on features, 0 to 1.
 
     Args:
         head: model from features to logits (n, classes).
-        features: float array (n, width).
-        labels: integer array (n,), from 0.
+        examples: features and labels.
     """
-    logits = keras.ops.convert_to_numpy(head(features))
-    return float(np.mean(logits.argmax(-1) == labels))
+    logits = keras.ops.convert_to_numpy(head(examples.features))
+    return float(np.mean(logits.argmax(-1) == examples.labels))
 
 
 def _batches(x: Tensors, y: Tensor, size: int = 32) -> Iterator[tuple[Tensors, np.ndarray]]:

@@ -141,6 +141,11 @@ class Phases:
         if self.retrain_learning_rate is not None:
             self.model.optimizer.learning_rate = self.retrain_learning_rate
 
+    def resume_rate(self) -> None:
+        """Sets the learning rate of the retraining if the model was compiled anew within it."""
+        if steps_of(self.model.optimizer) == 0:
+            self.set_retrain_rate()
+
     def state(self) -> dict:
         """Returns, as JSON values, what a resumed run needs besides the model's variables."""
         return {"around_prune": self.around_prune}
@@ -162,7 +167,7 @@ class Phases:
     def accept_phase(self) -> None:
         """Adopts the phase of the model's weights, so that restored weights are no rollback."""
         record = self.net.state.need_open("train")
-        record = dataclasses.replace(record, phase=self.model.current_phase)
+        record = dataclasses.replace(record, phase=self.model.current_phase, claims=None)
         self.net.state = self.net.state.with_last(record)
 
     def measure(self, moment: str) -> None:
@@ -199,12 +204,19 @@ class OneShot(Phases):
         check_resettable(model.optimizer)
 
     def epoch_begins(self, epoch: int) -> None:
-        if epoch < self.epoch or self.model.current_phase != Phase.TRAINING:
+        if epoch < self.epoch:
+            return
+        pruned = self.model.current_phase != Phase.TRAINING
+        if pruned and self.net.state.missing_to(self.ratio) == 0:
+            self.resume_rate()
             return
         self.measure("before")
-        self.net.prune(self.ratio, self.criterion)
-        self.measure("after")
+        if pruned:  # by hand, or by a callback of a smaller ratio
+            self.net.prune_to(self.ratio, self.criterion)
+        else:
+            self.net.prune(self.ratio, self.criterion)
         self.begin_retraining()
+        self.measure("after")
 
     def unfinished(self) -> str | None:
         if self.model.current_phase != Phase.TRAINING:
@@ -249,6 +261,8 @@ class Gradual(Phases):
             self.model.current_phase == Phase.RETRAINING
         ):  # a resumed run, or one whose weights came back
             self._reached = max(self._reached, 0.0)
+            if self.net.state.missing_to(self.final) == 0:
+                self.resume_rate()
         if epoch == self.epoch:
             self._prune_to(self.final)
             self.begin_retraining()
@@ -256,7 +270,7 @@ class Gradual(Phases):
             self.steps_done(self._step())
 
     def steps_done(self, step: int) -> None:
-        if self._reached == self.final:
+        if self._reached == self.final > 0:
             return
         first = step if self._asked is None else self._asked + 1
         wanted = due(self.schedule, range(first, step + 1), self._reached >= 0, self.final)
@@ -265,7 +279,7 @@ class Gradual(Phases):
             self._prune_to(wanted)
 
     def steps_until_due(self, step: int, limit: int) -> int:
-        if self._reached == self.final:
+        if self._reached == self.final > 0:
             return limit
         for ahead in range(1, limit):
             if due(self.schedule, [step + ahead], self._reached >= 0, self.final) is not None:
@@ -290,6 +304,7 @@ class Gradual(Phases):
         if "before" not in self.around_prune:
             self.measure("before")
         self.net.prune_to(sparsity, self.criterion)
+        self.final = max(sparsity, self.final)
         if sparsity == self.final and "after" not in self.around_prune:
             self.measure("after")
         if sparsity == self.final and self.epoch is None:
@@ -304,6 +319,11 @@ def _check_rate(optimizer: keras.optimizers.Optimizer) -> None:
     try:
         optimizer.learning_rate = float(ops.convert_to_numpy(optimizer.learning_rate))
     except (TypeError, AttributeError) as error:
+        if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+            raise ValueError(
+                "retrain_learning_rate cannot be set: a MultiOptimizer has several rates. Leave "
+                "retrain_learning_rate out, or compile with one optimizer."
+            ) from error
         raise ValueError(
             "retrain_learning_rate cannot be set: the optimizer follows a learning-rate schedule, "
             "which starts again at the prune. Leave retrain_learning_rate out, or give the "

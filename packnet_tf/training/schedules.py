@@ -5,10 +5,12 @@ import os
 from collections.abc import Callable, Iterable
 from types import ModuleType
 
+from packnet_tf.backend.text import quoted
 from packnet_tf.packing.pruning import check_ratio
 from packnet_tf.training import numpy_schedules
 
 Schedule = Callable[[int], tuple[bool, float]]
+EARLY = 10_000
 LAST_STEP = 2**31 - 1  # the largest int32, TensorFlow's dtype for steps
 
 
@@ -125,8 +127,33 @@ def ask(schedule: Schedule, step: int) -> tuple[bool, float]:
 
 
 def final_sparsity(schedule: Schedule) -> float:
-    """Returns the sparsity at which a schedule ends."""
-    return ask(schedule, LAST_STEP)[1]
+    """Returns the sparsity at which a schedule ends.
+
+    That is what it returns for the largest step; or, if it returns `(False, 0)` wherever no prune
+    is due, the highest sparsity of the prunes that are due in its first `EARLY` steps.
+
+    Raises:
+        ValueError: the schedule fails for the largest step, or returns no such pair.
+
+    Example:
+        >>> final_sparsity(lambda step: (step % 10 == 0, min(0.5, step / 50)))
+        0.5
+        >>> final_sparsity(lambda step: (True, step / 50) if step in (10, 20) else (False, 0.0))
+        0.4
+    """
+    try:
+        schedule(LAST_STEP)
+    except Exception as error:
+        raise ValueError(
+            f"A schedule is asked for step {LAST_STEP} too, for the sparsity at which it ends, and "
+            f"this one raised {type(error).__name__}: {quoted(error)}. Return (False, its last "
+            "sparsity) for all steps after its end."
+        ) from error
+    should_prune, sparsity = ask(schedule, LAST_STEP)
+    if should_prune or sparsity > 0:
+        return sparsity
+    answers = (ask(schedule, step) for step in range(EARLY))
+    return max((sparsity for should_prune, sparsity in answers if should_prune), default=0.0)
 
 
 def due(schedule: Schedule, steps: Iterable[int], begun: bool, final: float) -> float | None:

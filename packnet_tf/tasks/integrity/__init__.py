@@ -1,1 +1,1 @@
-"""What a pack is checked by: digests of what tasks own, kinds of values in files, and names."""
+"""What a pack is checked by: networks, names, kinds of values in files, digests."""
