@@ -7,6 +7,7 @@ from typing import Any
 
 from packnet_tf.backend.types import AnyData, AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
+from packnet_tf.export.convert.checksum import foreign_tasks
 from packnet_tf.export.exported import Exported, say_written
 from packnet_tf.export.files import beside, remove_leftovers
 from packnet_tf.export.options import read_options
@@ -229,21 +230,25 @@ def is_given(calibration: Mapping[str, AnyData]) -> bool:
 def _manifest_to_update(net: PackNet, directory: pathlib.Path, names: Sequence[str]) -> dict:
     """Returns the manifest of a folder in which some tasks are to be replaced.
 
+    A router leaves it that knew a task which the pack has packed again.
+
     Raises:
         ValueError: the folder holds a bundle, or tasks of another pack.
     """
     manifest = manifests.read(directory)
-    others = {task["number"]: task["task"] for task in manifest["tasks"]}
-    strange = [
-        name
-        for number, name in others.items()
-        if name not in names and net.tasks[number - 1 : number] != (name,)
-    ]
-    bundle = manifest["kind"] == manifests.BUNDLE and bool(others)
+    foreign = foreign_tasks(net, manifest["tasks"])
+    strange = [name for name in foreign if name not in names]
+    bundle = manifest["kind"] == manifests.BUNDLE and bool(manifest["tasks"])
     if bundle or strange:
-        holds = "a bundle" if bundle else f"the task '{strange[0]}' of another pack"
+        holds = (
+            "a bundle"
+            if bundle
+            else (f"the task '{strange[0]}' of another pack, or of another state of this one")
+        )
         raise ValueError(
             f"'{directory}' holds {holds}, which files of single tasks do not go with. Name "
             "another folder, or leave tasks out to replace all of it."
         )
+    if not set(foreign).isdisjoint(manifest.get("router", {}).get("tasks", ())):
+        del manifest["router"]
     return {**manifest, "kind": manifests.FILES}

@@ -160,7 +160,10 @@ def write(directory: AnyPath, manifest: dict) -> None:
 
 
 def with_task(manifest: dict, entry: dict) -> dict:
-    """Returns the manifest with a task's entry added or replaced, in the order of packing."""
+    """Returns the manifest with a task's entry added or replaced, in the order of packing.
+
+    A router leaves it if the task's file has replaced it.
+    """
     others = [
         task
         for task in manifest["tasks"]
@@ -168,7 +171,10 @@ def with_task(manifest: dict, entry: dict) -> dict:
     ]
     tasks = sorted([*others, entry], key=lambda task: task["number"])
     fresh = {key: value for key, value in empty(manifest["kind"]).items() if key != "tasks"}
-    return {**manifest, **fresh, "tasks": tasks}
+    updated = {**manifest, **fresh, "tasks": tasks}
+    if updated.get("router", entry)["file"] == entry["file"]:
+        updated.pop("router", None)
+    return updated
 
 
 def file_names(names: str, tasks: Iterable[str]) -> dict[str, str]:
@@ -198,9 +204,17 @@ def file_names(names: str, tasks: Iterable[str]) -> dict[str, str]:
 
 def described_files(manifest: dict) -> list[dict]:
     """Returns the files of a manifest as dicts with `file`, `bytes` and `sha256`."""
-    models = [*manifest["tasks"], *([manifest["router"]] if "router" in manifest else [])]
-    files = [entry for model in models for entry in (model, *model["external"])]
-    return files + manifest.get("shared", [])
+    router = [manifest["router"]] if "router" in manifest else []
+    return _with_external(router) + files_of_tasks(manifest)
+
+
+def files_of_tasks(manifest: dict) -> list[dict]:
+    """Returns the files of a manifest that are not a router's."""
+    return _with_external(manifest["tasks"]) + manifest.get("shared", [])
+
+
+def _with_external(models: list[dict]) -> list[dict]:
+    return [entry for model in models for entry in (model, *model["external"])]
 
 
 def remove_stale(directory: AnyPath, old: dict, new: dict, written: Iterable[str]) -> None:

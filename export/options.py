@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from packnet_tf.export.graph.outputs import NAMES as OUTPUT_NAMES
-from packnet_tf.export.graph.outputs import OUTPUTS
+from packnet_tf.export.graph.outputs import OUTPUTS, is_output_name
 from packnet_tf.export.graph.precision import PRECISIONS
 from packnet_tf.export.graph.preprocessing import OPSET as RESIZE_OPSET
 from packnet_tf.export.graph.preprocessing import ORDERS, PREPROCESSINGS
@@ -137,7 +137,8 @@ class ExportOptions:
         names = self.input_names
         if names is None:
             return
-        if isinstance(names, str) or len(set(names)) < len(names) or {*names} & {*OUTPUT_NAMES}:
+        of_outputs = [name for name in names if is_output_name(str(name))]
+        if isinstance(names, str) or len(set(names)) < len(names) or of_outputs:
             raise ValueError(
                 f"input_names is a list of different names, none of them an output's "
                 f"({', '.join(OUTPUT_NAMES)}); got {names!r}. Write input_names=['image']."

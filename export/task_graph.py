@@ -1,12 +1,12 @@
 """Exports one committed task from Keras to a checked file."""
 
-import contextlib
 import dataclasses
+import functools
 import json
 import pathlib
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ from packnet_tf.backend.keras_internals import all_layers
 from packnet_tf.backend.types import AnyData, AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
 from packnet_tf.export.convert.checksum import task_digest
-from packnet_tf.export.convert.supported import check_inputs
+from packnet_tf.export.convert.supported import check_inputs, check_state, computed, named
 from packnet_tf.export.convert.to_onnx import input_names, to_onnx
 from packnet_tf.export.files import is_large, save
 from packnet_tf.export.graph.outputs import (
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
     from packnet_tf.export.runtime.task_session import TaskSession
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
@@ -61,6 +63,17 @@ class Data:
 
 class DifferenceError(ValueError):
     """Raised for a graph that answers differently from Keras by more than the tolerance."""
+
+
+def _of_onnxruntime(method: Method) -> Method:
+    """Names the task, and a remedy, in errors of onnxruntime about its graph."""
+
+    @functools.wraps(method)
+    def run(self: "TaskGraph", *args: Any, **kwargs: Any) -> Any:
+        with computed(f"task '{self.task}'", self.view):
+            return method(self, *args, **kwargs)
+
+    return cast(Method, run)
 
 
 class TaskGraph:
@@ -91,8 +104,9 @@ class TaskGraph:
         self.number = net.tasks.index(task) + 1
         self.overlaid = net.state.record(task).overlay is not None
         trunk = self.view.trunk
-        with self._named():
+        with named(f"task '{task}'"):
             check_inputs(self.model)
+            check_state(self.model)
         dtypes = {x.compute_dtype for x in all_layers(self.model)}
         if dtypes & {"float16", "bfloat16", "float64"}:
             # Mixed and half precision are for training. Exported files compute in float32, and
@@ -104,7 +118,7 @@ class TaskGraph:
             self.pixels = Pixels.of(inputs, net.notes.get("pixel_range"), options)
         self.names = input_names(self.model, options.input_names)
         assert options.opset is not None  # the options have chosen one
-        with self._named():
+        with named(f"task '{task}'"):
             self.converted = to_onnx(
                 self.model, names=self.names, opset=options.opset, batch_size=options.batch_size
             )
@@ -123,18 +137,10 @@ class TaskGraph:
         )
         self.gives_probabilities = self.comparison.gives_probabilities
         name_outputs(proto, features, self.gives_probabilities)
-        with self._named():
+        with named(f"task '{task}'"):
             check_outputs(proto, options.outputs, options.top_k, self.gives_probabilities)
         self.packed = self._packed(trunk)
         self.stem = self._stem(trunk)
-
-    @contextlib.contextmanager
-    def _named(self) -> Iterator[None]:
-        """Prefixes ValueErrors about the model with the task's name."""
-        try:
-            yield
-        except ValueError as error:
-            raise ValueError(f"Cannot export task '{self.task}': {error}") from error
 
     def _packed(self, trunk: PackedTrunk) -> dict[str, PackedWeight]:
         kernels = packed_kernels(trunk, self.model.get_layer(trunk.name))
@@ -177,11 +183,12 @@ class TaskGraph:
         options = self.options
         if options.precision != "float32":
             self.check_size(proto)
-            self.check_plain(proto, self.comparison.batches(data.samples))
+            self.check_plain(proto, self.comparison.batches(data.samples, wide=True))
         feeds = self.feeds(data.calibration)
         proto = to_precision(proto, options.precision, feeds, options.reduce_range)
         return self.finalize_graph(proto)
 
+    @_of_onnxruntime
     def finish(
         self, proto: "ModelProto", path: AnyPath, data: Data, *, optimized: bool = False
     ) -> dict:
@@ -212,6 +219,7 @@ class TaskGraph:
         whole = {**written[0], "external": written[1:], **described(proto)}
         return {**self.facts(), **whole, **found}
 
+    @_of_onnxruntime
     def measured(self, opened: "InferenceSession | TaskSession", data: Data) -> dict:
         """Compares an open file with Keras; returns the entries of the manifest about that.
 
@@ -244,13 +252,15 @@ class TaskGraph:
         self._describe(proto)
         return proto
 
+    @_of_onnxruntime
     def check_plain(self, proto: "ModelProto", batches: list[tuple[list[np.ndarray], int]]) -> None:
         """Checks a float32 graph before its precision is changed."""
         plain = dataclasses.replace(self.options, outputs="logits", softmax=False, top_k=None)
         comparison = Comparison(self.view, plain, None, self.gives_probabilities)
         if self.pixels is not None:
-            seen = self.pixels.rounded
-            batches = [([seen(arrays[0])], count) for arrays, count in batches]
+            [taken] = keras.tree.flatten(self.view.inputs)
+            seen, dtype = self.pixels.rounded, keras.backend.standardize_dtype(taken.dtype)
+            batches = [([seen(arrays[0]).astype(dtype)], count) for arrays, count in batches]
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "plain.onnx"
             save(proto, path)

@@ -192,7 +192,7 @@ def baked_graph(
     """Returns the graph with its integers as constants, and how they are read, by name."""
     plain = plain_graph(task)
     task.check_size(plain)
-    task.check_plain(plain, task.comparison.batches(None))
+    task.check_plain(plain, task.comparison.batches(None, wide=True))
     if feeds is None:
         found = shared_kernels(task, files, False)
         return plain, _replace_constants(plain.graph, found)

@@ -2,7 +2,8 @@
 
 import pathlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from packnet_tf.backend.text import listed
@@ -101,6 +102,7 @@ def export_bundle(
         else:
             manifest, files = _read_earlier(net, pathlib.Path(update_from), folder)
             _check_form(export_options.precision, calibrated, files)
+            _warn_of_others(export_options, manifest["tasks"])
         known = {task["task"]: task for task in manifest["tasks"]}
         new = [name for name in tasks if name not in known]
         if not new:  # check the weights all the same: the last task reads all of them
@@ -210,6 +212,23 @@ def _describe(file: SharedWeights) -> dict:
 def _check_options(options: ExportOptions) -> None:
     if options.reduce_range:
         raise ValueError("A bundle stores weights in all 8 bits of int8. Leave reduce_range out.")
+
+
+def _warn_of_others(options: ExportOptions, entries: Sequence[Mapping]) -> None:
+    """Warns where new tasks take or answer something else than those of the earlier bundle."""
+    for entry in entries:
+        earlier = recorded_options(entry)
+        for name in ("preprocessing", "channel_order", "outputs", "batch_size"):
+            ours, theirs = getattr(options, name), getattr(earlier, name)
+            features = name == "outputs" and not entry["classes"]  # an adopted trunk has no others
+            if ours != theirs and not features:
+                warnings.warn(
+                    f"The new tasks are exported with {name}={ours!r}, and '{entry['file']}' of "
+                    f"the earlier bundle with {name}={theirs!r}: a program that runs both must "
+                    "tell them apart. Give the update the options of the bundle.",
+                    stacklevel=3,
+                )
+                return
 
 
 def _check_form(precision: str, calibrated: bool, files: list[SharedWeights]) -> None:

@@ -58,7 +58,7 @@ def restored_graph(task: TaskGraph, files: list[SharedWeights]) -> "ModelProto":
     proto, layouts = task.converted.proto, task.converted.layouts
     shared = [name for name, layout in layouts.items() if layout.source in task.packed]
     if task.options.precision != "float32":
-        task.check_plain(plain_graph(task), task.comparison.batches(None))
+        task.check_plain(plain_graph(task), task.comparison.batches(None, wide=True))
     builder, weights = GraphBuilder(proto.graph), [""] * len(shared)
     kinds = precisions_of([size_of(task, name) for name in shared], files[0].precision)
     kernels = [kernel_of(task, name, kind) for name, kind in zip(shared, kinds, strict=True)]

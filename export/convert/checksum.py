@@ -1,5 +1,7 @@
 """SHA-256 of a task's head and unpacked weights."""
 
+from collections.abc import Iterable
+
 from packnet_tf.net import PackNet
 from packnet_tf.packing.weight import values_of
 from packnet_tf.tasks.integrity.digests import digest_of
@@ -25,3 +27,18 @@ def task_digest(net: PackNet, task: str) -> str:
     if record.sees != tuple(range(1, record.number + 1)):  # old digests lack it
         facts.append(record.sees)
     return digest_of(facts, (record.values, record.overlaid, *shared))
+
+
+def foreign_tasks(net: PackNet, entries: Iterable[dict]) -> list[str]:
+    """Returns the tasks of a manifest that are another pack's, or were released by this one.
+
+    Args:
+        net: the pack.
+        entries: the `tasks` of the manifest.
+    """
+    return [
+        entry["task"]
+        for entry in entries
+        if net.tasks[entry["number"] - 1 : entry["number"]] != (entry["task"],)
+        or entry["own_sha256"] != task_digest(net, entry["task"])
+    ]

@@ -18,23 +18,30 @@ _LOCK = threading.RLock()  # stderr belongs to the whole process
 
 @contextlib.contextmanager
 def quiet_tools() -> Iterator[None]:
-    """Drops what TensorFlow and tf2onnx log below errors within the block.
+    """Drops what TensorFlow logs below errors within the block, and all that tf2onnx logs.
 
-    All else that is written to stderr meanwhile appears at the end of the block.
+    The errors of tf2onnx are those that it raises, or operators that are refused afterwards. All
+    else that is written to stderr meanwhile appears at the end of the block.
     """
-    with _LOCK, _errors_only("tensorflow"), _errors_only("tf2onnx"), _native_errors_only():
+    with (
+        _LOCK,
+        _least("tensorflow", logging.ERROR),
+        _least("tf2onnx", logging.CRITICAL),
+        _native_errors_only(),
+    ):
         yield
 
 
 @contextlib.contextmanager
-def _errors_only(name: str) -> Iterator[None]:
+def _least(name: str, level: int) -> Iterator[None]:
+    """Raises the level of a logger within the block."""
     logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(max(level, logging.ERROR))
+    before = logger.level
+    logger.setLevel(max(before, level))
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.setLevel(before)
 
 
 @contextlib.contextmanager

@@ -14,19 +14,22 @@ from keras import ops
 from packnet_tf.backend.keras_internals import all_layers
 from packnet_tf.backend.types import Tensor, Tensors
 from packnet_tf.export.convert.baking import WeightLayout, bake, extract_weights
+from packnet_tf.export.convert.handlers import HANDLERS, REWRITERS
 from packnet_tf.export.convert.quiet import quiet_tools
-from packnet_tf.export.convert.supported import check_operators
+from packnet_tf.export.convert.supported import check_operators, explained
 from packnet_tf.export.graph.canonical import canonicalize
+from packnet_tf.export.graph.outputs import is_output_name
 from packnet_tf.export.graph.padding import keep_zero_padding
 from packnet_tf.export.options import DEFAULT_OPSET
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-    from tf2onnx.graph import Graph, Node
 
 
 def input_names(model: keras.Model, names: Sequence[str] | None = None) -> list[str]:
     """Returns the names of the ONNX inputs: `image` for a single image, else Keras's names.
+
+    An input with the name of an output, `logits`, becomes `logits_input`.
 
     Args:
         model: a Functional or Sequential model.
@@ -46,7 +49,7 @@ def input_names(model: keras.Model, names: Sequence[str] | None = None) -> list[
     integers = keras.backend.standardize_dtype(inputs[0].dtype).startswith(("int", "uint"))
     if len(inputs) == 1 and (not integers or len(inputs[0].shape) > 2):
         return ["image"]
-    return [tensor.name for tensor in inputs]
+    return [f"{x.name}_input" if is_output_name(x.name) else x.name for x in inputs]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +100,8 @@ def to_onnx(
 
     Raises:
         RuntimeError: Keras does not run on TensorFlow.
-        ValueError: the model computes with an operator that ONNX lacks.
+        ValueError: the model computes with an operator that ONNX lacks, or cannot be traced with
+            inputs of its shapes.
     """
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
@@ -119,7 +123,7 @@ def _convert(
     import tensorflow as tf
     import tf2onnx
 
-    kernels = _kernels(model)
+    kernels = _kernels(model, names)
     signature = [
         tf.TensorSpec((batch_size, *tensor.shape[1:]), tensor.dtype, name)
         for tensor, name in zip(keras.tree.flatten(model.inputs), names, strict=True)
@@ -140,7 +144,8 @@ def _convert(
     eagerly = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)
     try:
-        function = tf.function(answer, autograph=False).get_concrete_function(*signature)
+        with _without_cudnn(model), explained(model):
+            function = tf.function(answer, autograph=False).get_concrete_function(*signature)
     finally:
         tf.config.run_functions_eagerly(eagerly)
     # The function's inputs end with the constants that it captured (the statistics of a
@@ -154,14 +159,16 @@ def _convert(
         input_names=inputs,
         output_names=list(outputs),
         opset=opset,
-        custom_op_handlers={"Erfc": (_erfc, []), "Expm1": (_expm1, [])},
+        custom_op_handlers=HANDLERS,
+        custom_rewriter=REWRITERS,
         tensors_to_rename={**dict(zip(inputs, given, strict=True)), **outputs},
     )
     try:
         with _without_copies():
             graph, _ = convert()
     except Exception:  # with copies, the converter skips an optimization that fails
-        graph, _ = convert()
+        with explained(model):
+            graph, _ = convert()
     check_operators(graph, model, opset)
     layouts = extract_weights(graph.graph, opset, kernels)
     keep_zero_padding(graph.graph)
@@ -171,15 +178,29 @@ def _convert(
 
 def _outputs_by_name(outputs: Tensors, name: str, taken: Sequence[str]) -> dict[str, Tensor]:
     """Returns the outputs of a model by ONNX name; a dict of several outputs keeps its keys."""
-    flat = keras.tree.flatten(outputs)
+    # In the order in which Keras flattens them: a dict sorted by key, an OrderedDict as it is.
+    paths, flat = zip(*keras.tree.flatten_with_path(outputs), strict=True)
     if len(flat) == 1:
         return {name: flat[0]}
-    if isinstance(outputs, Mapping) and len(outputs) == len(flat):
-        # In the order in which Keras flattens them: a dict sorted by key, an OrderedDict as it is.
-        names = {id(value): key for key, value in outputs.items()}
-        own = [names[id(value)] for value in flat]
-        return {f"{n}_output" if n in taken else n: x for n, x in zip(own, flat, strict=True)}
+    if isinstance(outputs, Mapping):
+        own = [str(path[0]) for path in paths]
+        if len(set(own)) == len(own):  # one output per key, which may be in a list of its own
+            return {f"{n}_output" if n in taken else n: x for n, x in zip(own, flat, strict=True)}
     return {f"{name}_{place}": output for place, output in enumerate(flat)}
+
+
+@contextlib.contextmanager
+def _without_cudnn(model: keras.Model) -> Iterator[None]:
+    """Keeps recurrent layers from cuDNN's operators, which Keras takes on a GPU and ONNX lacks."""
+    layers = [layer for layer in all_layers(model) if hasattr(layer, "use_cudnn")]
+    before = [layer.use_cudnn for layer in layers]
+    for layer in layers:
+        layer.use_cudnn = False
+    try:
+        yield
+    finally:
+        for layer, choice in zip(layers, before, strict=True):
+            layer.use_cudnn = choice
 
 
 @contextlib.contextmanager
@@ -201,8 +222,8 @@ def _without_copies() -> Iterator[None]:
             os.environ[name] = before
 
 
-def _kernels(model: keras.Model) -> dict[str, keras.Variable]:
-    """Returns the weights of two or more axes outside recurrent layers, by unique names."""
+def _kernels(model: keras.Model, taken: Sequence[str]) -> dict[str, keras.Variable]:
+    """Returns the weights of two or more axes outside recurrent layers, by names not taken."""
     # The converter recognizes a recurrent layer by its constants, so those must stay constants.
     layers = [layer for layer in all_layers(model) if isinstance(layer, keras.layers.RNN)]
     recurrent = {id(variable) for layer in layers for variable in layer.weights}
@@ -210,32 +231,7 @@ def _kernels(model: keras.Model) -> dict[str, keras.Variable]:
     for variable in model.weights:
         if len(variable.shape) > 1 and id(variable) not in recurrent:
             name = variable.path
-            while name in kernels:
+            while name in kernels or name in taken:
                 name += "_"
             kernels[name] = variable
     return kernels
-
-
-def _erfc(context: "Graph", node: "Node", name: str, args: list) -> None:
-    """Converts Erfc, which exact GELU uses and ONNX lacks, to 1 - Erf."""
-    import onnx
-    from tf2onnx import utils
-
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(context.get_dtype(node.output[0]))
-    one = context.make_const(utils.make_name(name), np.ones((), dtype))
-    node.type = "Erf"
-    negative = context.insert_new_node_on_output("Neg", node.output[0], utils.make_name(name))
-    add = context.insert_new_node_on_output("Add", negative.output[0], utils.make_name(name))
-    add.input.append(one.output[0])
-
-
-def _expm1(context: "Graph", node: "Node", name: str, args: list) -> None:
-    """Converts Expm1, which celu uses and ONNX lacks, to Exp - 1."""
-    import onnx
-    from tf2onnx import utils
-
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(context.get_dtype(node.output[0]))
-    one = context.make_const(utils.make_name(name), np.ones((), dtype))
-    node.type = "Exp"
-    minus = context.insert_new_node_on_output("Sub", node.output[0], utils.make_name(name))
-    minus.input.append(one.output[0])

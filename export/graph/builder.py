@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from packnet_tf.export.graph.constants import digest
-from packnet_tf.export.graph.walk import read_instead
+from packnet_tf.export.graph.walk import free_names, read_instead
 
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto, TensorProto
@@ -25,6 +25,7 @@ class GraphBuilder:
         self._nodes: list[NodeProto] = []
         self._constants: dict[str, str] = {}
         self._count = itertools.count()
+        self._free = free_names(graph)
 
     def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Adds a node of a standard operator; returns the name of its output."""
@@ -73,7 +74,7 @@ class GraphBuilder:
         self._nodes = []
 
     def _name(self) -> str:
-        return f"packed_{next(self._count)}"
+        return self._free(f"packed_{next(self._count)}")
 
 
 def external(

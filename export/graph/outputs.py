@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from packnet_tf.export.graph.walk import rename
+from packnet_tf.export.graph.walk import free_names, rename
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 OUTPUTS = ("logits", "probabilities", "top_k")
 NAMES = ("logits", "probabilities", "top_classes", "top_probabilities")
 TOP_K = 5
+
+
+def is_output_name(name: str) -> bool:
+    """Returns whether outputs of exported files have this name; several are numbered from 0."""
+    return re.fullmatch(rf"({'|'.join(NAMES)})(_\d+)?", name) is not None
 
 
 def ends_in_probabilities(proto: "ModelProto") -> list[bool]:
@@ -116,13 +121,13 @@ def append_outputs(
     if kind == "logits":
         return
     graph = proto.graph
-    taken = {entry.name for entry in graph.output}
+    free = free_names(graph)
     for output, given in zip(graph.output, gives_probabilities, strict=True):
         if not given:
             logits = output.name
-            output.name = logits.replace("logits", "probabilities")
-            if output.name in taken:  # the head's own names
-                output.name = f"{logits}_probabilities"
+            wanted = logits.replace("logits", "probabilities")
+            # The head's own names contain no "logits", or there is an output of that name.
+            output.name = wanted if free(wanted) == wanted else free(f"{logits}_probabilities")
             graph.node.append(helper.make_node("Softmax", [logits], [output.name], axis=-1))
     if kind == "top_k":
         [output] = graph.output
@@ -130,9 +135,10 @@ def append_outputs(
         rows = batch.dim_value or batch.dim_param or None
         del graph.output[:]
         count = np.array([top_k], np.int64)
-        graph.initializer.append(numpy_helper.from_array(count, "top_k_count"))
+        count_name = free("top_k_count")
+        graph.initializer.append(numpy_helper.from_array(count, count_name))
         leading = ["top_probabilities", "top_classes"]
-        graph.node.append(helper.make_node("TopK", [name, "top_k_count"], leading, axis=-1))
+        graph.node.append(helper.make_node("TopK", [name, count_name], leading, axis=-1))
         kinds = {"top_classes": TensorProto.INT64, "top_probabilities": TensorProto.FLOAT}
         graph.output.extend(
             helper.make_tensor_value_info(output, dtype, [rows, top_k])

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from packnet_tf.export.graph.walk import free_names
+
 if TYPE_CHECKING:
     from onnx import GraphProto
 
@@ -19,6 +21,7 @@ def keep_zero_padding(graph: "GraphProto") -> None:
     """
     from onnx import helper, numpy_helper
 
+    free = free_names(graph)
     makers = {output: node for node in graph.node for output in node.output}
     nodes, lowest = [], None
     for node in graph.node:
@@ -27,10 +30,10 @@ def keep_zero_padding(graph: "GraphProto") -> None:
             source = makers.get(pad.input[0])
             if source is None or source.op_type != "Relu":
                 if lowest is None:
-                    lowest = "lowest_float"
+                    lowest = free("lowest_float")
                     value = np.array(np.finfo(np.float32).min, np.float32)
                     graph.initializer.append(numpy_helper.from_array(value, lowest))
-                kept = f"{pad.output[0]}_kept"
+                kept = free(f"{pad.output[0]}_kept")
                 nodes.append(helper.make_node("Clip", [pad.output[0], lowest], [kept], name=kept))
                 node.input[0] = kept
         nodes.append(node)

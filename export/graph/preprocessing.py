@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from packnet_tf.export.graph.walk import read_instead
+from packnet_tf.export.graph.walk import free_names, read_instead
 
 if TYPE_CHECKING:
     from keras import KerasTensor
@@ -83,11 +83,16 @@ class Pixels:
         name = entry.name
         batch = entry.type.tensor_type.shape.dim[0]
         rows = batch.dim_value or batch.dim_param or "batch"
-        read_instead(proto.graph, name, "scaled_pixels")
+        free = free_names(proto.graph)
+        sizes_name, gain_name, offset_name, rgb = map(
+            free, ("scaled_sizes", "pixel_gain", "pixel_offset", "rgb")
+        )
+        taken = free("scaled_pixels")
+        read_instead(proto.graph, name, taken)
         gain, offset = self.gain_and_offset()
         fixed = [batch.dim_value] if batch.dim_value else []
         sizes = np.array([*fixed, self.height, self.width, self.channels], np.int64)
-        constants = {"scaled_sizes": sizes, "pixel_gain": gain, "pixel_offset": offset}
+        constants = {sizes_name: sizes, gain_name: gain, offset_name: offset}
         # Resize uint8 as Pillow does, which rounds to whole grey levels. Without `exclude_outside`
         # the border would be darker than Pillow's. It is given all four sizes: sizes of two `axes`
         # are wrong shapes to onnxslim and to onnxruntime's symbolic shape inference.
@@ -97,27 +102,29 @@ class Pixels:
             "exclude_outside": 1,
             "coordinate_transformation_mode": "half_pixel",
         }
-        make = helper.make_node
         nodes = []
+
+        def add(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+            output = output if output == taken else free(output)
+            nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+            return output
+
+        all_sizes = sizes_name
         if not fixed:
-            nodes += [
-                make("Shape", [name], ["image_count"], end=1),
-                make("Concat", ["image_count", "scaled_sizes"], ["all_sizes"], axis=0),
-            ]
-        all_sizes = "scaled_sizes" if fixed else "all_sizes"
-        nodes += [
-            make("Resize", [name, "", "", all_sizes], ["resized"], **resize),
-            make("Cast", ["resized"], ["pixel_floats"], to=TensorProto.FLOAT),
-        ]
-        last = "pixel_floats"
+            count = add("Shape", [name], "image_count", end=1)
+            all_sizes = add("Concat", [count, sizes_name], "all_sizes", axis=0)
+        last = add("Resize", [name, "", "", all_sizes], "resized", **resize)
+        last = add("Cast", [last], "pixel_floats", to=TensorProto.FLOAT)
         if self.order == "bgr" and self.channels == 3:
-            constants["rgb"] = np.array([2, 1, 0], np.int64)
-            nodes.append(make("Gather", [last, "rgb"], ["pixels_in_order"], axis=3))
-            last = "pixels_in_order"
-        nodes += [
-            make("Mul", [last, "pixel_gain"], ["pixels_scaled"]),
-            make("Add", ["pixels_scaled", "pixel_offset"], ["scaled_pixels"]),
-        ]
+            constants[rgb] = np.array([2, 1, 0], np.int64)
+            last = add("Gather", [last, rgb], "pixels_in_order", axis=3)
+        last = add("Mul", [last, gain_name], "pixels_scaled")
+        kind = entry.type.tensor_type.elem_type
+        if kind == TensorProto.FLOAT:
+            add("Add", [last, offset_name], taken)
+        else:  # the trunk takes integers, to which Keras casts what it is given
+            last = add("Add", [last, offset_name], "pixels_moved")
+            add("Cast", [last], taken, to=kind)
         others = list(proto.graph.node)
         del proto.graph.node[:], proto.graph.input[:]
         proto.graph.node.extend([*nodes, *others])

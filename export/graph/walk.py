@@ -1,6 +1,7 @@
 """Traversal of an ONNX graph and its subgraphs (bodies of loops and branches)."""
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,6 +40,24 @@ def defined(graph: "GraphProto") -> Iterator[str]:
         yield from (entry.name for entry in part.input)
         for node in part.node:
             yield from filter(None, node.output)
+
+
+def free_names(graph: "GraphProto") -> Callable[[str], str]:
+    """Returns a function from a name to one that a graph does not have yet.
+
+    That is the name itself, or the name with underscores after it. The function gives the same for
+    the same name, and different names for different ones.
+    """
+    taken = {*defined(graph), *reads(graph)}
+
+    @functools.cache
+    def free(name: str) -> str:
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        return name
+
+    return free
 
 
 def node_reads(node: "NodeProto") -> list[str]:

@@ -3,7 +3,7 @@
 import glob
 import json
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -11,11 +11,13 @@ import numpy as np
 from packnet_tf.backend.types import AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
 from packnet_tf.export.api import checked_file
+from packnet_tf.export.convert.checksum import foreign_tasks
+from packnet_tf.export.convert.supported import check_inputs, check_state, computed, named
 from packnet_tf.export.convert.to_onnx import input_names, to_onnx
 from packnet_tf.export.exported import say_written
 from packnet_tf.export.files import beside, remove_leftovers, save
 from packnet_tf.export.graph.preprocessing import Pixels, noted_range
-from packnet_tf.export.multitask.routing_graph import NONE, append_router
+from packnet_tf.export.multitask.routing_graph import NONE, OUTPUTS, append_router
 from packnet_tf.export.options import FACTS, ExportOptions, read_options
 from packnet_tf.export.runtime.comparison import Comparison
 from packnet_tf.export.runtime.session import session
@@ -23,6 +25,9 @@ from packnet_tf.export.task_graph import described
 from packnet_tf.net import PackNet
 from packnet_tf.routing.gaussians import log_likelihoods, scores_of
 from packnet_tf.routing.router import TaskRouter
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 WHY = "A router gives `task` and `scores`, in float32."
 UNFIT = dict.fromkeys(("softmax", "outputs", "top_k", "precision", "reduce_range"), WHY)
@@ -57,8 +62,8 @@ def export_router(
         The largest difference of the scores from the router's, relative to the largest score.
 
     Raises:
-        ValueError: the router knows no task, or one that the pack has released; an option does not
-            fit; the manifest is of another pack; or the file differs from the router by more than
+        ValueError: the router knows no task; an option does not fit; the manifest is of another
+            pack, or lists the file as a task's; or the file differs from the router by more than
             the tolerance. No file is written.
         OSError: the file cannot be written.
 
@@ -76,18 +81,11 @@ def export_router(
     numbers = task_numbers(router)
     manifest = _manifest_beside(path, net)
     pixels = None
-    if settings.preprocessing == "uint8":
-        inputs = keras.tree.flatten(router.features.inputs)
-        pixels = Pixels.of(inputs, net.notes.get("pixel_range"), settings)
-    names = input_names(router.features, settings.input_names)
-    assert settings.opset is not None  # the options have chosen one
-    proto = to_onnx(
-        router.features,
-        names=names,
-        output_name="router_vectors",
-        opset=settings.opset,
-        batch_size=settings.batch_size,
-    ).bake()
+    with named("the router"):
+        if settings.preprocessing == "uint8":
+            inputs = keras.tree.flatten(router.features.inputs)
+            pixels = Pixels.of(inputs, net.notes.get("pixel_range"), settings)
+        proto = _features(router.features, settings)
     append_router(proto, router.gaussians, list(numbers.values()))
     if pixels is not None:
         pixels.prepend(proto)
@@ -101,7 +99,8 @@ def export_router(
     onnx.helper.set_model_props(proto, facts)
     with beside(path.parent) as folder:
         written = save(proto, folder / path.name)
-        difference = compare(router, written[0], settings, pixels, samples)
+        with computed("the router", router.features):
+            difference = compare(router, written[0], settings, pixels, samples)
         files = [manifests.describe_file(file) for file in written]
         entry = {
             **files[0],
@@ -121,21 +120,40 @@ def export_router(
     return difference
 
 
+def _features(model: keras.Model, options: ExportOptions) -> "ModelProto":
+    """Converts the part of the trunk that a router looks at."""
+    assert options.opset is not None  # the options have chosen one
+    names = input_names(model, options.input_names)
+    for name in names:
+        if name in OUTPUTS:
+            raise ValueError(
+                f"an input and an output of its file are both called '{name}'. Give the inputs "
+                "other names: input_names=['image']."
+            )
+    output = "router_vectors"
+    while output in names:
+        output += "_"
+    check_inputs(model)
+    check_state(model)
+    converted = to_onnx(
+        model,
+        names=names,
+        output_name=output,
+        opset=options.opset,
+        batch_size=options.batch_size,
+    )
+    return converted.bake()
+
+
 def task_numbers(router: TaskRouter) -> dict[str, int]:
     """Returns the numbers of the tasks that a router knows, in the order of packing, by name.
 
     Raises:
-        ValueError: the router knows no task, or one that the pack has released.
+        ValueError: the router knows no task.
     """
     if not router.tasks:
         raise ValueError(
             "The router knows no task to export. Call router.add(name, images) for each task first."
-        )
-    gone = [name for name in router.tasks if name not in router.net.tasks]
-    if gone:
-        raise ValueError(
-            f"The router knows the task '{gone[0]}', which the pack has released. Call "
-            f"router.remove('{gone[0]}') first."
         )
     return {name: router.net.tasks.index(name) + 1 for name in router.tasks}
 
@@ -177,15 +195,20 @@ def _manifest_beside(path: pathlib.Path, net: PackNet) -> dict | None:
     """Returns the manifest in the folder of a file; None if there is none.
 
     Raises:
-        ValueError: it lists tasks of another pack.
+        ValueError: it lists tasks of another pack, or the file as one of theirs.
     """
     if not (path.parent / manifests.NAME).exists():
         return None
     manifest = manifests.read(path.parent)
-    for task in manifest["tasks"]:
-        if net.tasks[task["number"] - 1 : task["number"]] != (task["task"],):
-            raise ValueError(
-                f"'{path.parent}' holds the task '{task['task']}' of another pack, or of another "
-                "state of this one. Export the tasks there again, or name another folder."
-            )
+    strange = foreign_tasks(net, manifest["tasks"])
+    if strange:
+        raise ValueError(
+            f"'{path.parent}' holds the task '{strange[0]}' of another pack, or of another state "
+            "of this one. Export the tasks there again, or name another folder."
+        )
+    if path.name in [entry["file"] for entry in manifests.files_of_tasks(manifest)]:
+        raise ValueError(
+            f"'{path}' is a file of the exported tasks, and cannot be the router's. Give the "
+            "router another name, or export the tasks with names='number'."
+        )
     return manifest

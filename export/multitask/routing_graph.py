@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from packnet_tf.export.graph.walk import defined, free_names, rename
 from packnet_tf.routing.gaussians import TaskGaussian, log_volume
 
 if TYPE_CHECKING:
@@ -24,13 +25,13 @@ def append_router(
         gaussians: one per task.
         numbers: the numbers of these tasks, which the output `task` gives.
     """
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import GraphProto, TensorProto, helper, numpy_helper
 
-    graph = proto.graph
+    graph, added = proto.graph, GraphProto()
     [features] = graph.output
     constants = {**parameters(gaussians), "router_numbers": np.array(numbers, np.int64)}
     make = helper.make_node
-    graph.node.extend(
+    added.node.extend(
         [
             make("Unsqueeze", [features.name, "router_first"], ["router_features"]),
             make("Sub", ["router_features", "router_means"], ["router_centred"]),  # task, batch, n
@@ -59,7 +60,12 @@ def append_router(
             make("Squeeze", ["router_column", "router_second"], ["task"]),
         ]
     )
-    graph.initializer.extend(numpy_helper.from_array(x, name) for name, x in constants.items())
+    added.initializer.extend(numpy_helper.from_array(x, name) for name, x in constants.items())
+    free = free_names(graph)
+    inner = {*defined(added)} - {*OUTPUTS}
+    rename(added, {name: free(name) for name in sorted(inner)})
+    graph.node.extend(added.node)
+    graph.initializer.extend(added.initializer)
     batch = features.type.tensor_type.shape.dim[0]
     rows = batch.dim_value or batch.dim_param or None
     del graph.output[:]

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 RANDOM_BATCH = 4
+# Ranges of random integers; images of bytes have all values, unsigned integers none below 0. Any
+# embedding takes the first; the others are for models that compute with integers, which operators
+# of ONNX may round, or count from the end, in another way.
+SAFE, *WIDER = (0, 2), (-1, 2), (-9, 100)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +77,16 @@ class Comparison:
             for known, answer in zip(self._in_graph, answers, strict=True)
         ]
 
-    def batches(self, samples: Tensors = None) -> list[tuple[list[np.ndarray], int]]:
+    def batches(
+        self, samples: Tensors = None, wide: bool | None = None
+    ) -> list[tuple[list[np.ndarray], int]]:
         """Returns random inputs and samples as batches; see `input_batches`.
 
         Args:
             samples: an array, a list of one per input, or a dict by input name. Random inputs take
                 the sizes of unknown dimensions from them.
+            wide: whether to add random inputs with integers below 0 and above 1, if the model takes
+                them; by default if the precision is float32, whose files know no limits of values.
 
         Raises:
             ValueError: the model takes none of the sizes that were tried.
@@ -87,13 +95,44 @@ class Comparison:
         if samples is not None:
             given = list(input_batches(self.model, samples, fixed, RANDOM_BATCH))
         shapes = [array.shape for array in given[0][0]] if given else self._shapes()
-        arrays = self._random(shapes)
-        return [(arrays, len(arrays[0])), *given]
+        first = self._random(shapes)
+        wide = self.options.precision == "float32" if wide is None else wide
+        random = [first, *(self._wider(first) if wide else [])]
+        return [*((arrays, len(arrays[0])) for arrays in random), *given]
 
-    def _random(self, shapes: Iterable[tuple]) -> list[np.ndarray]:
+    def _random(
+        self, shapes: Iterable[tuple], integers: tuple[int, int] = SAFE
+    ) -> list[np.ndarray]:
         batch = self.options.batch_size or RANDOM_BATCH
         shapes = [(batch, *shape[1:]) for shape in shapes]
-        return random_inputs(self.model, shapes, self.pixels, self.pixel_range)
+        return random_inputs(self.model, shapes, self.pixels, self.pixel_range, integers)
+
+    def _wider(self, first: list[np.ndarray]) -> list[list[np.ndarray]]:
+        """Returns random inputs with wider ranges of integers, those that the Keras model takes.
+
+        On CPUs, TensorFlow raises an error for an index that a table lacks. On GPUs it answers
+        with zeros, so there nothing tells which integers a model is for.
+        """
+        import tensorflow as tf
+
+        integers = any(array.dtype.kind in "iu" for array in first) and self.pixels is None
+        if not integers or tf.config.list_logical_devices("GPU"):
+            return []
+        found = [first]
+        for values in WIDER:
+            arrays = self._random([array.shape for array in first], values)
+            # Those of unsigned integers may be the same again.
+            seen = any(all(map(np.array_equal, arrays, other)) for other in found)
+            if not seen and self._takes(arrays):
+                found.append(arrays)
+        return found[1:]
+
+    def _takes(self, inputs: list[np.ndarray]) -> bool:
+        """Whether the Keras model answers to inputs with finite numbers."""
+        try:
+            return all(np.isfinite(answer).all() for answer in self._keras(inputs))
+        except Exception:  # Keras and TensorFlow raise many classes
+            return False
 
     def _shapes(self) -> list[tuple]:
         """Returns the input shapes, with the first size that works for unknown dimensions."""
@@ -203,19 +242,22 @@ def random_inputs(
     shapes: Sequence[tuple[int, ...]],
     pixels: Pixels | None,
     pixel_range: tuple[float, float],
+    integers: tuple[int, int] = SAFE,
     seed: int = 0,
 ) -> list[np.ndarray]:
     """Returns random inputs in a model's dtypes.
 
     Float images are uniform in the pixel range, or preprocessed uint8 images if the file has
     preprocessing. Other floats are uniform in 0 to 1. uint8 images are uniform in 0 to 255. Other
-    integers are 0 or 1, which are valid indices of any embedding.
+    integers are 0 or 1, which are valid indices of any embedding, or in the given range; unsigned
+    ones are not negative.
 
     Args:
         model: the model.
         shapes: shapes of its inputs, batch included.
         pixels: the preprocessing in the file; None if there is none.
         pixel_range: lowest and highest value of images.
+        integers: the lowest integer, and the one after the highest.
         seed: random seed.
     """
     generator = np.random.default_rng(seed)
@@ -226,11 +268,13 @@ def random_inputs(
         if pixels is not None:
             arrays.append(pixels.pixels(generator.integers(0, 256, shape).astype(np.uint8)))
         elif "int" in dtype or dtype == "bool":
-            most = 256 if picture and dtype == "uint8" else 2
-            arrays.append(generator.integers(0, most, shape).astype(dtype))
+            low, high = SAFE if dtype == "bool" else integers
+            if "uint" in dtype:
+                low, high = 0, 256 if picture and dtype == "uint8" else high
+            arrays.append(generator.integers(low, high, shape).astype(dtype))
         else:
-            low, high = pixel_range if picture else (0.0, 1.0)
-            arrays.append((low + (high - low) * generator.random(shape)).astype(dtype))
+            least, most = pixel_range if picture else (0.0, 1.0)
+            arrays.append((least + (most - least) * generator.random(shape)).astype(dtype))
     return arrays
 
 
