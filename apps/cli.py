@@ -181,8 +181,25 @@ def start_keras() -> None:
         if "TF_CONFIG" not in os.environ:  # hosts must be known before TensorFlow starts
             tf.zeros(())
         tf.get_logger().setLevel("ERROR")  # advice on retracing, meant for developers
-        import keras  # noqa: F401
+        import keras
+    keras.config.set_image_data_format("channels_last")  # images and exported files are so
     import packnet_tf.tasks.task_model  # noqa: F401
+
+
+@contextlib.contextmanager
+def channels_last() -> Iterator[None]:
+    """Lets Keras build layers for images (height, width, channels).
+
+    Its configuration (`~/.keras/keras.json`) may say otherwise.
+    """
+    import keras
+
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_last")
+    try:
+        yield
+    finally:
+        keras.config.set_image_data_format(before)
 
 
 @contextlib.contextmanager

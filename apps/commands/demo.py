@@ -27,7 +27,21 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         raise cli.UsageError(f"--output={values.output} is a file; name a folder to write to")
     cli.need("sklearn", "scikit-learn")
     cli.need("matplotlib", "matplotlib")
+    if not values["output"].present:
+        _check_free(pathlib.Path(values.output))
     cli.start_keras()
     from packnet_tf.apps.digits import pack_digits
 
     print(pack_digits(values.output, values.epochs, values.prune_epoch, values.seed))
+
+
+def _check_free(output: pathlib.Path) -> None:
+    """Refuses the default folder if it has a pack that is not of an earlier demo."""
+    from packnet_tf.reporting.figures import is_by
+
+    if (output / "pack.keras").exists() and not is_by(output / "owners.png", "plot_capacity"):
+        raise cli.UsageError(
+            f"there is a '{output / 'pack.keras'}' that no packnet demo of this version has "
+            f"written; name another folder, --output=FOLDER, or write --output={output} to replace "
+            "it"
+        )

@@ -140,6 +140,7 @@ OPTIONS = (
     *("softmax", "outputs", "top_k", "preprocessing", "channel_order", "precision"),
     *("reduce_range", "opset", "batch_size", "tolerance"),
 )
+ROUTER_FILE = "router.onnx"
 ROUTER_OPTIONS = ("preprocessing", "channel_order", "opset", "batch_size", "tolerance")
 
 
@@ -159,6 +160,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         updated_router,
     )
     from packnet_tf.export import export_all, export_bundle, export_multitask, export_router
+    from packnet_tf.export.manifest import file_names
     from packnet_tf.export.multitask.export_multitask import default_tasks
 
     net = packnet_tf.load(values.pack)
@@ -167,6 +169,10 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         given["names"] = values.names
     given["progress"] = lambda name: print(f"Exporting {name} ...", flush=True)
     given["verbose"] = False
+    if values.router and ROUTER_FILE in file_names(values.names, net.tasks).values():
+        raise cli.UsageError(
+            f"the task 'router' and the router would both be {ROUTER_FILE}; leave --names=task out"
+        )
     every = default_tasks(net) if values.multitask else list(net.tasks)
     tasks = values.task or every
     calibration, evaluate = None, {}
@@ -193,7 +199,7 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     if values.router:
         router = updated_router(net, values.pack, values.router)
         print(f"\n{router}", flush=True)
-        path = pathlib.Path(values.output) / "router.onnx"
+        path = pathlib.Path(values.output) / ROUTER_FILE
         export_router(router, path, **{name: getattr(values, name) for name in ROUTER_OPTIONS})
     if not values.multitask:
         print(f"\nManifest: {pathlib.Path(values.output) / 'manifest.json'}")
@@ -217,6 +223,12 @@ def _check(values: flags.FlagValues) -> None:
     if values.router and pathlib.Path(values.router).suffix != ".npz":
         raise cli.UsageError(
             f"--router={values.router} is where the router's knowledge is kept; name it FILE.npz"
+        )
+    output = pathlib.Path(values.output)
+    if output.suffix == ".onnx" and not values.multitask and not output.is_dir():
+        raise cli.UsageError(
+            f"every task gets a file in the folder --output, and {values.output} is named like a "
+            f"file; write {output.with_suffix('')}/, or add --multitask for one file of all tasks"
         )
     if values.bundle and values.task:
         raise cli.UsageError("a bundle holds all tasks; leave out --task, or --bundle")

@@ -123,12 +123,22 @@ def open_models(
 def expand(paths: Iterable[str]) -> list[str]:
     """Replaces folders by the images in them; files stay as they are.
 
+    What is skipped of a folder is said on stderr.
+
     Raises:
         FileNotFoundError: a folder has no images.
+        OSError: a folder cannot be read.
     """
-    return [
-        image for path in paths for image in (images_in(path) if os.path.isdir(path) else [path])
-    ]
+    images = []
+    for path in paths:
+        if not os.path.isdir(path):
+            images.append(path)
+            continue
+        found = images_in(path)
+        images += found.files
+        for note in found.notes:
+            print(note, file=sys.stderr)
+    return images
 
 
 def classify(

@@ -49,7 +49,8 @@ flags.DEFINE_string(
     "picture",
     None,
     "File for a picture of the share of every layer that each task owns (.png, .svg or .pdf); "
-    "default: beside the pack, with the suffix .png. 'none' draws nothing.",
+    "default: beside the pack, with the suffix .png, unless there is another picture of that name. "
+    "'none' draws nothing.",
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean("layers", False, "Also show who owns how much per layer.", flag_values=FLAGS)
@@ -124,8 +125,18 @@ def _check(values: flags.FlagValues) -> None:
 def _draw(net, pack: pathlib.Path, given: str | None) -> None:
     """Draws who owns which share of every layer, beside the pack if no file is given."""
     import packnet_tf
+    from packnet_tf.reporting.plotting import need_matplotlib
+
+    need_matplotlib()
+    from packnet_tf.reporting.figures import is_by
 
     picture = pathlib.Path(given or pack.with_suffix(".png"))
+    if given is None and picture.is_file() and not is_by(picture, "plot_capacity"):
+        print(
+            f"\nNo picture, as there is a '{picture}' that this version of packnet report has not "
+            f"drawn. Name another file, --picture=FILE, or write --picture={picture} to replace it."
+        )
+        return
     try:
         packnet_tf.plot_capacity(net, picture)
         print(f"\nPicture: {picture}")

@@ -43,9 +43,10 @@ def labelled_images(
 
     Raises:
         FileNotFoundError: the folder, the split, or all images are missing.
-        ValueError: the class folders do not match the classes of the task.
+        OSError: a folder cannot be read.
+        ValueError: the class folders do not match the classes of the task; or see `split_folders`.
     """
-    folder = _split_folder(pathlib.Path(directory), split)
+    folder, beside = _split_folder(pathlib.Path(directory), split)
     images = classes_in(folder)
     found = images.files
     if not any(found.values()):
@@ -62,7 +63,7 @@ def labelled_images(
             )
     else:
         _check_names(folder, found, classes)
-    notes = images.notes + images.lacks(classes)
+    notes = beside + images.notes + images.lacks(classes)
     if split is None and folder == pathlib.Path(directory) and split_named(folder) is None:
         notes.append(
             f"'{folder}' has no folder 'test' or 'validation': all of its images count, also those "
@@ -133,24 +134,26 @@ def folders_by_task(flag: str, given: Sequence[str], tasks: Sequence[str]) -> di
     return folders
 
 
-def _split_folder(root: pathlib.Path, split: str | None) -> pathlib.Path:
+def _split_folder(root: pathlib.Path, split: str | None) -> tuple[pathlib.Path, list[str]]:
+    """Returns the folder of a split, and a sentence for everything beside the splits."""
     if not root.is_dir():
         raise FileNotFoundError(f"There is no folder '{root}'. {LAYOUT}")
     splits = split_folders(root)
     folders, why = splits.folders, "".join(f" {note}" for note in splits.notes)
     if split is not None:
-        if split not in folders:
+        found = folders.get(split_named(pathlib.Path(split)) or split)
+        if found is None:
             raise FileNotFoundError(f"'{root}' has no folder '{split}'. {LAYOUT}{why}")
-        return folders[split]
+        return found, splits.notes
     for name in ("test", "validation"):
         if name in folders:
-            return folders[name]
+            return folders[name], splits.notes
     if "train" in folders:
         raise FileNotFoundError(
             f"'{root}' has no folder 'test' or 'validation'. Name '{folders['train']}' to measure "
             f"on the images it was trained with.{why}"
         )
-    return root
+    return root, splits.notes
 
 
 def _check_names(

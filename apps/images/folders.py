@@ -52,7 +52,8 @@ def read_folder(directory, validation_share: float = 0.1, seed: int = 0) -> Fold
 
     Raises:
         FileNotFoundError: the folder or its `train/` is missing.
-        ValueError: there are no images, or a class is missing in one split.
+        OSError: a folder cannot be read.
+        ValueError: there are no images, or a class is missing in one split; or see `split_folders`.
     """
     root = pathlib.Path(directory)
     if not root.is_dir():
@@ -76,13 +77,13 @@ def read_folder(directory, validation_share: float = 0.1, seed: int = 0) -> Fold
         )
     files = {}
     for split, found in by_split.items():
-        _check_classes(found, classes)
+        _check_classes(found, classes, notes)
         files[split] = found.pairs(classes)
         notes += found.lacks(classes)
     split_off = "validation" not in files
     if split_off:
         files["train"], files["validation"] = _split_off(files["train"], validation_share, seed)
-    digest = _digest(root, files) if split_off else ""
+    digest = _split_digest(root, files) if split_off else ""
     return Folder(classes, files, split_off, digest, notes=notes)
 
 
@@ -98,30 +99,39 @@ def read_folders(
     found = {}
     for name, directory in tasks:
         found[name] = read_folder(directory, validation_share, seed)
-        for note in found[name].notes:
-            print(f"{name}: {note}", flush=True)
+        print_notes(name, found[name].notes)
     return found
+
+
+def print_notes(task: str, notes: Iterable[str]) -> None:
+    """Prints what is skipped of a task's images, or may be wrong with them."""
+    for note in notes:
+        print(f"{task}: {note}", flush=True)
 
 
 def readable(folder: Folder) -> Folder:
     """Tries all images of a folder; returns it without those that cannot be read.
 
+    Its notes are those of this: a sentence for every class that nothing measures any more.
+
     Raises:
-        ValueError: a class has no readable image left in one split.
+        ValueError: a class has no readable image left to train on, or a split has none at all.
     """
 
-    files, unreadable = {}, {}
+    files, unreadable, notes = {}, {}, list[str]()
     for split, pairs in folder.files.items():
         files[split], found = readable_files(pairs)
         unreadable |= found
         lost = {label for _, label in pairs} - {label for _, label in files[split]}
-        for label, name in enumerate(folder.classes):
-            if label in lost:
-                raise ValueError(
-                    f"No image of class '{name}' in '{split}' can be read: "
-                    f"{next(iter(found.values()))}."
-                )
-    return dataclasses.replace(folder, files=files, unreadable=unreadable)
+        for label in sorted(lost):
+            said = (
+                f"No image of class '{folder.classes[label]}' in '{split}' can be read: "
+                f"{next(found[path] for path, other in pairs if other == label)}."
+            )
+            if split == "train" or not files[split]:
+                raise ValueError(f"{said} Replace these images, or remove the class.")
+            notes.append(f"{said} Nothing measures it there.")
+    return dataclasses.replace(folder, files=files, unreadable=unreadable, notes=notes)
 
 
 def readable_files(pairs: Sequence[tuple[str, int]]) -> tuple[list[tuple[str, int]], dict]:
@@ -152,7 +162,7 @@ def _count(classes: list[str]) -> str:
     return f"images of one class only, '{classes[0]}'" if classes else "no images in class folders"
 
 
-def _check_classes(found: Classes, classes: list[str]) -> None:
+def _check_classes(found: Classes, classes: list[str], notes: list[str]) -> None:
     present = {name for name, paths in found.files.items() if paths}
     missing, unknown = set(classes) - set(found.files), present - set(classes)
     if missing or unknown:
@@ -160,13 +170,13 @@ def _check_classes(found: Classes, classes: list[str]) -> None:
         where = "that 'train' has" if missing else "that 'train' lacks"
         raise ValueError(
             f"'{found.folder}' {what} {where}. Every split needs the same class folders: "
-            f"{listed(classes)}."
+            f"{' '.join([f'{listed(classes)}.', *notes])}"
         )
     if not present:
         raise ValueError(f"'{found.folder}' has no images. {' '.join([LAYOUT, *found.notes])}")
 
 
-def _digest(root: pathlib.Path, files: dict[str, list[tuple[str, int]]]) -> str:
+def _split_digest(root: pathlib.Path, files: dict[str, list[tuple[str, int]]]) -> str:
     """Returns a digest of which files are for training and which for validation."""
     lines = [
         f"{split}/{pathlib.Path(path).relative_to(root).as_posix()}"
@@ -175,6 +185,29 @@ def _digest(root: pathlib.Path, files: dict[str, list[tuple[str, int]]]) -> str:
     ]
     text = "\0".join(sorted(lines))
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def content_digest(folder: Folder, root, splits: Iterable[str] | None = None) -> str:
+    """Returns a digest of a task's files: of their names, classes and sizes, without reading them.
+
+    Args:
+        folder: the files.
+        root: the folder that contains them.
+        splits: the splits whose files count; default: all.
+    """
+    found = hashlib.sha256()
+    for split in sorted(folder.files if splits is None else splits):
+        for path, label in sorted(folder.files[split]):
+            name = os.path.relpath(path, root)
+            found.update(os.fsencode(f"{split}/{label}/{name}/{_size(path)}\n"))
+    return found.hexdigest()
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.path.getsize(path)
+    except OSError:  # a link that leads nowhere, which is skipped when it is read
+        return None
 
 
 def _split_off(train, share: float, seed: int):

@@ -20,6 +20,6 @@ def calibrated_head(features_of: Callable, images, classes: int, factor: float =
             divided by it: at a higher rate, random weights push the trunk harder before they
             have learnt anything.
     """
-    features, _ = collect(features_of, images.take(8))
+    features = collect(features_of, images.take(8)).features
     begin = keras.initializers.VarianceScaling(factor**-2, "fan_avg", "uniform")  # Glorot's at 1
     return scaled_head(features, classes, kernel_initializer=begin)

@@ -1,18 +1,17 @@
 """Lists folders of images, in the same way in training and on the device.
 
-Links are followed. Hidden files and the remains of archivers are ignored. Everything else that is
-skipped is reported.
+Links are followed. Hidden files and folders are ignored. Everything else that is skipped is
+reported. That the folder of a split or of a class cannot be read is an error.
 """
 
-import collections
 import dataclasses
-import functools
-import os
 import pathlib
+import re
 import unicodedata
 from collections.abc import Sequence
 
-from packnet_tf.apps import cli
+from packnet_tf.apps.images.entries import Entries, Left, entries_of, in_order, is_image, walk
+from packnet_tf.backend.text import listed
 
 LAYOUT = "Expected DIR/{train,validation,test}/<class>/<image>, or DIR/<class>/<image>."
 SPLITS = {  # with the accepted names of their folders
@@ -20,9 +19,12 @@ SPLITS = {  # with the accepted names of their folders
     "validation": ("validation", "val", "valid", "dev"),
     "test": ("test", "testing"),
 }
-LEFT_BY_ARCHIVES = "__MACOSX"
-KNOWN_BUT_NOT_DECODED = ("EPS", "MPEG")  # videos, and a format that needs another program
-MOST_SUFFIXES = 5  # to name for skipped files
+# What a folder's name has in it if the folder is a split under another name, `seg_train` for one.
+LIKE_A_SPLIT = re.compile(
+    "(^|[^a-z])(train(ing)?|test(ing)?|val|valid(ation)?|dev)([^a-z]|$)", re.IGNORECASE
+)
+BRING_BACK = "Bring back what it leads to, or remove the link."
+DEEPEST = 3  # folders with nothing but one folder in them, within each other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,21 +51,6 @@ class Classes:
         return [f"'{self.folder}' has no image of class '{name}'." for name in empty]
 
 
-@functools.cache
-def suffixes() -> frozenset[str]:
-    """Returns the suffixes of files that Pillow decodes, in lower case with their dot."""
-    cli.need("PIL", "pillow")
-    from PIL import Image, ImageFile
-
-    def decodes(kind: str) -> bool:
-        # MPO (several images in one JPEG file) has no entry: Pillow's JPEG reader opens it.
-        opener = Image.OPEN.get("JPEG" if kind == "MPO" else kind, (None,))[0]
-        stub = isinstance(opener, type) and issubclass(opener, ImageFile.StubImageFile)
-        return opener is not None and not stub and kind not in KNOWN_BUT_NOT_DECODED
-
-    return frozenset(s for s, kind in Image.registered_extensions().items() if decodes(kind))
-
-
 def composed(name: str) -> str:
     """Returns a name in Unicode's composed form (NFC); macOS may write the decomposed form."""
     return unicodedata.normalize("NFC", name)
@@ -75,7 +62,8 @@ class Splits:
 
     Attributes:
         folders: by `train`, `validation` and `test`; missing splits have no entry.
-        notes: a sentence for every other folder, which is skipped.
+        notes: a sentence for everything else, which is skipped; without splits, for what may be
+            wrong.
     """
 
     folders: dict[str, pathlib.Path]
@@ -94,15 +82,24 @@ def split_folders(root: pathlib.Path) -> Splits:
     class may be called `train` too.
 
     Raises:
-        ValueError: two folders are the same split, or there are several splits without classes.
+        OSError: a folder cannot be read.
+        ValueError: two folders are the same split, there are several splits without classes, a
+            split is a link that leads nowhere, or the splits have other names.
     """
     found: dict[str, pathlib.Path] = {}
     flat, others = [], []
-    for folder in map(root.joinpath, _folders(root)):
+    inside = entries_of(root)
+    for name, said in inside.nowhere.items():
+        if split_named(root / name) is not None:
+            raise ValueError(
+                f"{said} By its name it is the '{split_named(root / name)}' of '{root}'. "
+                f"{BRING_BACK}"
+            )
+    for folder in map(root.joinpath, inside.folders):
         split = split_named(folder)
         if split is None:
             others.append(folder)
-        elif not _folders(folder):
+        elif not entries_of(folder).folders:
             flat.append(folder)
         elif split in found:
             raise ValueError(
@@ -116,93 +113,117 @@ def split_folders(root: pathlib.Path) -> Splits:
             f"'{flat[0]}' and '{flat[1]}' have no class folders, so nothing says what is on their "
             f"images. {LAYOUT}"
         )
+    if not found:
+        return Splits({}, _too_high(root, inside.folders))
     notes = [f"'{folder}' has no class folders, and is left out." for folder in flat]
     notes += [f"'{folder}' is no split, and is left out." for folder in others]
-    notes += _beside(root, "split")
-    folders = {split: found[split] for split in SPLITS if split in found}
-    return Splits(folders, notes if folders else [])
+    left = Left(root)
+    left.beside(inside, "split")
+    return Splits({split: found[split] for split in SPLITS if split in found}, notes + left.notes())
+
+
+def _too_high(root: pathlib.Path, names: Sequence[str]) -> list[str]:
+    """Returns a sentence if a folder may be one level above the one that was meant.
+
+    Then its folders have no images of their own, and all have the same folders, the classes. So may
+    classes whose images are sorted further, by year for instance.
+
+    Raises:
+        ValueError: the names say that it is.
+    """
+    if len(names) < 2:
+        return []
+    found = []
+    for name in names:
+        folder, below = _first_choice(root / name)
+        first = found[0][1] if found else below.folders
+        if below.images or len(below.folders) < 2 or below.folders != first:
+            return []
+        found.append((folder, below.folders))
+    (one, inner), called_splits = found[-1], all(LIKE_A_SPLIT.search(name) for name in names)
+    has_splits = all(split_named(one / name) for name in inner)
+    said = (
+        f"'{root}' {'is' if called_splits or has_splits else 'may be'} one level too high: its "
+        f"folders {listed(names)} have no images of their own, and each has the folders "
+        f"{listed(inner)}."
+    )
+    if has_splits:
+        raise ValueError(
+            f"{said} If they are tasks, write one of them, '{one}' for instance, in place of "
+            f"'{root}'. {LAYOUT}"
+        )
+    if called_splits:
+        raise ValueError(
+            f"{said} Call the folders train, validation and test, or write one of them, '{one}' "
+            f"for instance, in place of '{root}'."
+        )
+    return [f"{said} If these are the classes, write '{one}' in place of '{root}'."]
+
+
+def _first_choice(folder: pathlib.Path) -> tuple[pathlib.Path, Entries]:
+    """Goes down as long as there is nothing but one folder, which unpacking often adds."""
+    inside = entries_of(folder)
+    for _ in range(DEEPEST):
+        if inside.images or len(inside.folders) != 1:
+            break
+        folder = folder / inside.folders[0]
+        inside = entries_of(folder)
+    return folder, inside
 
 
 def classes_in(folder) -> Classes:
-    """Lists the images of the class folders in a folder."""
+    """Lists the images of the class folders in a folder.
+
+    Raises:
+        OSError: the folder, or a class folder, cannot be read.
+        ValueError: a class folder is a link that leads nowhere.
+    """
     folder = pathlib.Path(folder)
     files: dict[str, list[str]] = {}
-    left: collections.Counter[str] = collections.Counter()
-    notes = _beside(folder, "class folder")
-    for name in _folders(folder):
-        if name == LEFT_BY_ARCHIVES:
-            notes.append(f"'{folder / name}' is left out: an archiver put it there.")
-            continue
-        found, others = _walk(folder / name)
-        files[composed(name)] = _sorted(files.get(composed(name), []) + found)
-        left += others
-    if left:
-        ordered = sorted(left.items(), key=lambda entry: (-entry[1], entry[0]))[:MOST_SUFFIXES]
-        kinds = [f"{suffix or 'no suffix'} ({n})" for suffix, n in ordered]
-        more = ", ..." if len(left) > MOST_SUFFIXES else ""
-        count = left.total()
-        notes.append(
-            f"{count} {'file' if count == 1 else 'files'} in '{folder}' left out, of kinds that "
-            f"Pillow does not decode: {', '.join(kinds)}{more}."
-        )
-    return Classes(folder, dict(sorted(files.items())), notes)
+    left, inside = Left(folder), entries_of(folder)
+    for name, said in inside.nowhere.items():
+        if not is_image(name):
+            raise ValueError(f"{said} By its place it is a class of '{folder}'. {BRING_BACK}")
+    left.beside(inside, "class folder")
+    for name in inside.folders:
+        files[composed(name)] = in_order(files.get(composed(name), []) + walk(folder / name, left))
+    return Classes(folder, dict(sorted(files.items())), left.notes())
 
 
-def images_in(folder) -> list[str]:
-    """Lists the image files of a folder and its subfolders, sorted by path.
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """The images of a folder and its subfolders.
+
+    Attributes:
+        files: image files, sorted by path.
+        notes: a sentence for everything that was skipped.
+    """
+
+    files: list[str]
+    notes: list[str]
+
+
+def images_in(folder) -> Images:
+    """Lists the image files of a folder and its subfolders.
 
     Images are recognized by their suffix. Hidden files and folders are skipped.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is none, or no folder.
+        OSError: the folder cannot be read.
     """
-    found, others = _walk(folder)
+    if not pathlib.Path(folder).is_dir():
+        raise FileNotFoundError(f"There are no images in '{folder}': there is no such folder.")
+    left = Left(folder)
+    found = walk(folder, left)
     if not found:
-        seen = f"; it has files of the kinds {', '.join(sorted(others))}" if others else ""
         raise FileNotFoundError(
-            f"There are no images in '{folder}'{seen}. Expected files that Pillow decodes, .jpg or "
-            ".png for instance."
+            " ".join(
+                [
+                    f"There are no images in '{folder}'. Expected files that Pillow decodes, .jpg "
+                    "or .png for instance.",
+                    *left.notes(),
+                ]
+            )
         )
-    return found
-
-
-def _beside(folder: pathlib.Path, what: str) -> list[str]:
-    """Returns a sentence if a folder of folders has images of its own."""
-    images = [entry for entry in folder.iterdir() if entry.suffix.lower() in suffixes()]
-    count = sum(entry.is_file() and entry.name[0] != "." for entry in images)
-    are = "image is" if count == 1 else "images are"
-    return [f"{count} {are} in '{folder}' itself, in no {what}, and left out."] if count else []
-
-
-def _folders(folder: pathlib.Path) -> list[str]:
-    """Returns the names of the folders in a folder, sorted, without hidden ones."""
-    return sorted(e.name for e in folder.iterdir() if e.is_dir() and e.name[0] != ".")
-
-
-def _walk(folder) -> tuple[list[str], collections.Counter]:
-    """Returns the image files, sorted, and the number of other files by suffix."""
-    found, others = [], collections.Counter()
-    # Links may form cycles, and one to a folder above would lead to the images of other classes.
-    here = pathlib.Path(os.path.realpath(folder))
-    been = {str(above) for above in (here, *here.parents)}
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        kept = []
-        for name in folders:
-            real = os.path.realpath(os.path.join(parent, name))
-            if name[0] != "." and name != LEFT_BY_ARCHIVES and real not in been:
-                been.add(real)
-                kept.append(name)
-        folders[:] = kept
-        for name in files:
-            suffix = os.path.splitext(name)[1].lower()
-            if name[0] == ".":
-                continue
-            if suffix in suffixes():
-                found.append(os.path.join(parent, name))
-            else:
-                others[suffix] += 1
-    return _sorted(found), others
-
-
-def _sorted(paths: list[str]) -> list[str]:
-    return sorted(paths, key=lambda path: path.split(os.sep))
+    return Images(found, left.notes())

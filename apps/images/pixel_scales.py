@@ -30,8 +30,8 @@ def application_scale(name: str) -> str:
 def scale_of(network) -> tuple[str, str] | None:
     """Returns the pixel scale of a network from a file and the reason, or None if unknown.
 
-    The operations between the input and the first weights decide, or else the name that
-    keras.applications gave to the network or to a model within it.
+    Integers are 0 to 255. Otherwise the operations between the input and the first weights decide,
+    or else the name that keras.applications gave to the network or to a model within it.
 
     Args:
         network: a Keras model.
@@ -40,6 +40,9 @@ def scale_of(network) -> tuple[str, str] | None:
 
     from packnet_tf.backend.keras_internals import all_layers
 
+    taken = integers_of(network)
+    if taken is not None:
+        return "bytes", f"it takes {taken}"
     found = scale_by_layers(network)
     if found is not None:
         return found
@@ -48,6 +51,18 @@ def scale_of(network) -> tuple[str, str] | None:
         if known is not None and (known not in ("torch", "caffe") or network.input_shape[-1] == 3):
             return known, f"it has '{part.name}', a name that keras.applications gives"
     return None
+
+
+def integers_of(network) -> str | None:
+    """Returns the dtype of a network's input if it is of integers, else None.
+
+    Args:
+        network: a Keras model.
+    """
+    import keras
+
+    taken = keras.backend.standardize_dtype(network.inputs[0].dtype)
+    return taken if "int" in taken else None
 
 
 def scale_by_layers(network) -> tuple[str, str] | None:

@@ -84,6 +84,8 @@ def _read(path, channels: int, resized: Callable) -> np.ndarray:
         with Image.open(path) as image:
             _refuse_bomb(image.size, os.path.getsize(path), Image.MAX_IMAGE_PIXELS)
             upright = _in_bytes(_upright(image), image.format)
+            if upright.mode == "LAB":
+                upright = upright.convert("RGB")  # Pillow makes no grey of it
             image = upright.convert("RGB" if channels == 3 else "L")
             size = resized(image.size)
             if size != image.size:

@@ -7,16 +7,20 @@ feature vector per image. So every model exported from it takes raw pixels.
 import dataclasses
 import math
 
+import numpy as np
+
+from packnet_tf.apps import cli
 from packnet_tf.apps.images import hub
 from packnet_tf.apps.images.model_files import SUFFIXES, read_model
 from packnet_tf.apps.images.pixel_scales import (
     application_scale,
+    integers_of,
     rescaled,
     scale_by_layers,
     scale_of,
     scale_pixels,
 )
-from packnet_tf.backend.keras_internals import all_layers, operation_of
+from packnet_tf.backend.keras_internals import all_layers, operation_of, output_within
 
 # Arguments for `vgg.vgg16`, by name of the trunk.
 OWN = {"VGG16_FC": {"batch_norm": False}, "VGG16_BN": {"batch_norm": True}}
@@ -43,6 +47,7 @@ def is_trained(trunk) -> bool:
     return not found
 
 
+@cli.channels_last()
 def load_trunk(
     source: str,
     image_size: int | None = None,
@@ -60,7 +65,7 @@ def load_trunk(
         output: name of the layer whose output is the features, to leave out a model's own head;
             default the last layer of a file, or the last feature map of an application or preset.
         scale: see `scale_pixels`; default as the application expects, also in a file, or as the
-            preset's image converter says, or "unit".
+            preset's image converter says, or "bytes" for a model that takes integers, or "unit".
         weights: for applications and presets: "imagenet" (those of the preset), "none" (random),
             or, for applications, a path.
 
@@ -70,8 +75,8 @@ def load_trunk(
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: the source is a preset, and keras-hub is not installed.
-        ValueError: there is no such application, preset or layer, or the model does not take
-            images.
+        ValueError: there is no such application, preset or layer, the model does not take images,
+            or takes them as integers, which `scale` would make fractions of.
     """
     import keras
 
@@ -100,6 +105,7 @@ def load_trunk(
             f"The trunk '{source}' takes images of {height} x {width} pixels, not {image_size}; "
             "leave --image_size out."
         )
+    _check_scale(source, backbone, scale)
     pixels = keras.Input((height, width, shape[-1]), name="image")
     if preset and scale is None and preset.says_pixels:
         print(
@@ -163,6 +169,24 @@ def _known_scale(source: str, backbone, preset: hub.Preset | None) -> str:
     return scale
 
 
+def _check_scale(source: str, backbone, scale: str | None) -> None:
+    """Refuses a pixel scale that makes fractions for a network that takes integers."""
+    taken = integers_of(backbone)
+    if taken is None:
+        return
+    if np.iinfo(taken).max < 255:
+        raise ValueError(
+            f"The trunk '{source}' takes {taken}, which does not hold pixels of 0 to 255. Save it "
+            "with an input of uint8 or float32."
+        )
+    if scale not in (None, "bytes"):
+        raise ValueError(
+            f"The trunk '{source}' takes {taken}, and the pixel scale {scale!r} is of fractions, "
+            "of which integers would keep nothing. Leave --pixel_scale out, or write "
+            "--pixel_scale=bytes."
+        )
+
+
 def _before_classifier(network) -> str | None:
     """Returns the layer before a network's final softmax classifier; None if it has none."""
     import keras
@@ -178,6 +202,7 @@ def _before_classifier(network) -> str | None:
     return None
 
 
+@cli.channels_last()
 def pretrained_head(
     source: str, output: str, image_size: int | None = None, weights: str = "imagenet"
 ):
@@ -202,9 +227,8 @@ def pretrained_head(
         )
     network = _network(source, image_size, weights, output)
     last = network.layers[-1]
-    if (
-        not isinstance(last, keras.layers.Dense)
-        or last.input is not network.get_layer(output).output
+    if not isinstance(last, keras.layers.Dense) or last.input is not output_within(
+        network, network.get_layer(output)
     ):
         raise ValueError(
             f"'{source}' does not end in a Dense layer on '{output}', but in {type(last).__name__} "
@@ -273,4 +297,5 @@ def _up_to(backbone, output: str):
         raise ValueError(
             f"The trunk has no layer '{output}'. Its last layers are: {', '.join(names[-12:])}."
         )
-    return keras.Model(backbone.inputs, backbone.get_layer(output).output, name=backbone.name)
+    found = output_within(backbone, backbone.get_layer(output))
+    return keras.Model(backbone.inputs, found, name=backbone.name)

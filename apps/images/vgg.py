@@ -3,10 +3,13 @@
 import keras
 from keras import layers
 
+from packnet_tf.apps import cli
+
 BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # convolutions, filters
 DROPOUT = 0.5
 
 
+@cli.channels_last()
 def vgg16(size: int, batch_norm: bool = False, weights: str | None = None) -> keras.Model:
     """Builds VGG-16 as the PackNet paper trains it, with its ImageNet classifier.
 

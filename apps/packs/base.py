@@ -6,8 +6,8 @@ import keras
 
 import packnet_tf
 from packnet_tf.apps.packs import rates
+from packnet_tf.apps.packs.plan import BASE
 
-BASE = "base"  # the default name, and the key of the note that a new pack is to get a base
 BASE_IMAGES = 2000  # images to repair it on; more cost more time than they gain
 
 

@@ -17,7 +17,8 @@ from packnet_tf.apps.images.heads import calibrated_head
 from packnet_tf.apps.images.trunks import is_trained
 from packnet_tf.backend.distribution import scope_of, strategy_of
 from packnet_tf.net import PackNet
-from packnet_tf.normalization.statistics import moves_statistics, update_statistics
+from packnet_tf.normalization.following import moves_statistics
+from packnet_tf.normalization.statistics import update_statistics
 from packnet_tf.training.heads import collect, fitted_head, linear_accuracy, next_features
 
 STATISTICS_STEPS = 16  # batches to measure statistics on after a trial
@@ -113,8 +114,11 @@ def begin(
         return Beginning(head, "task", reference)
     moves = net.policy.norms == "per_task" and moves_statistics(net.state.trunk)
     if net.base is None or not moves:
-        head, reference["linear_head"] = linear_head_of(net, images, "task", reuse, free)
-        return Beginning(head, "task", reference)
+        head, reached = linear_head_of(net, images, "task", reuse, free)
+        reference["linear_head"], kept = reached, 0.0
+        if net.base is not None:
+            kept = linear_head_of(net, images, "trunk", reuse, free=False)[1] if free else reached
+        return Beginning(head, "task", reference, kept)
     heads = {}
     heads["trunk"], kept = linear_head_of(net, images, "trunk", reuse, free)
     reference["linear_head"] = kept
@@ -157,8 +161,8 @@ def linear_head_of(net, images: Images, *given, **more) -> tuple[keras.Model, fl
         given, more: further arguments of `next_features`.
     """
     features_of = next_features(net, *given, **more)
-    head = fitted_head(*collect(features_of, images.fitting), images.classes, images.class_weight)
-    return head, linear_accuracy(head, *collect(features_of, images.validation))
+    head = fitted_head(collect(features_of, images.fitting), images.classes, images.class_weight)
+    return head, linear_accuracy(head, collect(features_of, images.validation))
 
 
 def _try(

@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 import packnet_tf
-from packnet_tf.apps.images.folders import Folder, shuffled
+from packnet_tf.apps.images.folders import Folder, content_digest, shuffled
 from packnet_tf.apps.images.pipeline import Pipeline
 from packnet_tf.apps.packs import rates
 from packnet_tf.apps.packs.base import (
@@ -50,6 +50,7 @@ class Job:
     def prepare(self, net, memory: dict) -> packnet_tf.Task:
         """Reads the images, adopts the base if the pack is to get one, and fits the head."""
         plan, folder = self.plan, self.folder
+        self._check_images(memory)
         pipeline = Pipeline(
             net.state.trunk.input_shape[1:],
             plan.batch_size,
@@ -130,6 +131,22 @@ class Job:
         )
         self._floor = Floor(task, begun, images)
         return task
+
+    def _check_images(self, memory: dict) -> None:
+        """Notes the images of a task that begins; refuses others for one that goes on.
+
+        Raises:
+            ValueError: they differ; test images may.
+        """
+        place = dict(self.plan.pairs())[self.name]
+        digest = content_digest(self.folder, place, ("train", "validation"))
+        if memory.setdefault("images", digest) != digest:
+            raise ValueError(
+                f"Since the run of task '{self.name}' was interrupted, '{place}' has changed: it "
+                "has other classes, or other images for training and validation. To continue might "
+                "validate on images that it was trained on. Bring back the old ones, or add "
+                "--fresh to start over with the tasks that are not packed yet."
+            )
 
     def _class_weight(self) -> dict[int, float] | None:
         """Returns the weights of the classes, from the numbers of their training images."""

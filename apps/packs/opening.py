@@ -7,8 +7,8 @@ import keras
 
 import packnet_tf
 from packnet_tf.apps.images.trunks import is_trained, load_trunk
-from packnet_tf.apps.packs.base import BASE, default_restart
-from packnet_tf.apps.packs.plan import Plan
+from packnet_tf.apps.packs.base import default_restart
+from packnet_tf.apps.packs.plan import BASE, Plan
 from packnet_tf.backend.text import listed
 from packnet_tf.export.graph.preprocessing import noted_range
 from packnet_tf.packing.cloning import computing_in
@@ -53,8 +53,15 @@ def _opened(plan: Plan) -> packnet_tf.PackNet:
     trunk = load_trunk(
         plan.trunk, plan.image_size, plan.trunk_output, plan.pixel_scale, plan.trunk_weights
     )
-    if plan.precision not in (None, "float32"):
+    if plan.precision is not None:
         trunk = computing_in(trunk, plan.precision)  # layers of a file have their own policies
+    halves = {variable.dtype for variable in trunk.weights} & {"float16", "bfloat16"}
+    if halves:
+        raise ValueError(
+            f"The weights of trunk '{plan.trunk}' are {halves.pop()}, which is too coarse to train "
+            "them. Add --precision=mixed_float16, which keeps float32 weights, or "
+            "--precision=float32."
+        )
     chosen = {name: getattr(plan, name) for name in POLICIES if getattr(plan, name) is not None}
     base = BASE if plan.adopt == "auto" and is_trained(trunk) else plan.adopt
     has_base = base not in ("auto", "none")

@@ -9,6 +9,7 @@ from packnet_tf.apps.settings import setting
 from packnet_tf.packing.pruning import check_ratio
 from packnet_tf.planning import usual_prune_epoch
 
+BASE = "base"  # the default name, and the key of the note that a new pack is to get a base
 WAYS = ("ratio", "auto", "equal_shares")  # values of `prune` other than a list of ratios
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from packnet_tf.apps.device.labelled import Labelled, folders_by_task, labelled_images
-from packnet_tf.apps.images.folders import Folder, read_folder, readable_files
+from packnet_tf.apps.images.folders import Folder, print_notes, read_folder, readable_files
 from packnet_tf.apps.images.listing import images_in, split_folders
 from packnet_tf.apps.images.pipeline import Pipeline
 from packnet_tf.apps.packs.opening import check_shapes, pixel_range
@@ -30,7 +30,10 @@ def calibration_images(net, pack: str, folder: str, count: int) -> np.ndarray:
         count: number of images, chosen with a fixed seed.
     """
     pipeline = _pipeline(net, pack)
-    files = _chosen([(path, 0) for path in images_in(folder)], count)
+    images = images_in(folder)
+    for note in images.notes:
+        print(note, flush=True)
+    files = _chosen([(path, 0) for path in images.files], count)
     data = pipeline.evaluation(_readable(files))
     return np.concatenate([images for images, _ in data.as_numpy_iterator()])
 
@@ -45,8 +48,7 @@ def labelled_batches(net, pack: str, tasks: Sequence[str], given: Sequence[str])
     pipeline = _pipeline(net, pack)
     found = {task: held_out_images(net, task, folder) for task, folder in folders.items()}
     for task, images in found.items():
-        for note in images.notes:
-            print(f"{task}: {note}", flush=True)
+        print_notes(task, images.notes)
     return {task: pipeline.evaluation(_readable(images.files)) for task, images in found.items()}
 
 
@@ -74,6 +76,7 @@ def noted_images(
         facts, classes = net.metadata(task), net.classes(task)
         try:
             folder = noted_images_of(facts, classes)
+            print_notes(task, folder.notes)
             typical = _readable(_chosen(folder.files["train"], count))
         except (OSError, ValueError) as error:
             print(f"{task}: {error} There are no images to calibrate and measure it with.")
@@ -107,10 +110,11 @@ def updated_router(net: PackNet, pack: str, path: str) -> TaskRouter:
         if task in router.tasks:
             continue
         try:
-            files = noted_images_of(net.metadata(task), net.classes(task)).files
+            folder = noted_images_of(net.metadata(task), net.classes(task))
             print(f"Adding {task} to the router ...", flush=True)
+            print_notes(task, folder.notes)
             train, held_out = (
-                pipeline.evaluation(_readable(_chosen(files[split], MOST_ROUTED)))
+                pipeline.evaluation(_readable(_chosen(folder.files[split], MOST_ROUTED)))
                 for split in ("train", "validation")
             )
             router.add(task, train, held_out)
@@ -190,12 +194,13 @@ def held_out_images(net: PackNet, task: str, folder: str, count: int | None = No
     if not _trained_with(net, task, folder) or _has_held_out(pathlib.Path(folder)):
         return labelled_images(folder, None, net.classes(task), count)
     facts = net.metadata(task)
-    files = _held_out(facts, noted_images_of(facts, net.classes(task)))
+    found = noted_images_of(facts, net.classes(task))
+    files = _held_out(facts, found)
     note = (
         f"'{folder}' has no folder 'test' or 'validation', and '{task}' was trained with it: only "
         f"the images that training held out count, {len(files)}."
     )
-    return Labelled(pathlib.Path(folder), net.classes(task) or [], files, [note])
+    return Labelled(pathlib.Path(folder), net.classes(task) or [], files, [note, *found.notes])
 
 
 def _trained_with(net: PackNet, task: str, folder: str) -> bool:

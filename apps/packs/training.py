@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 import packnet_tf
-from packnet_tf.apps.images.folders import Folder, read_folders, readable
+from packnet_tf.apps.images.folders import Folder, print_notes, read_folders, readable
 from packnet_tf.apps.packs import rates
 from packnet_tf.apps.packs.base import coming_base, optimizer_of_open, reused
 from packnet_tf.apps.packs.job import Job
@@ -126,6 +126,8 @@ def _train_all(plan: Plan, folders: Mapping[str, Folder] | None) -> list[Report]
         Job(plan, task, readable(folders[task]), prune)
         for (task, _), prune in zip(pairs, prunes, strict=True)
     ]
+    for job in jobs:
+        print_notes(job.name, job.folder.notes)
     chief = is_chief(strategy_of(net))
     trainer = _trainer(plan, net, jobs, directory, chief)
     if directory.exists():
@@ -187,7 +189,7 @@ def _check_names(plan: Plan, net, begun: Mapping) -> None:
         if task in net.tasks and task not in begun:
             raise ValueError(
                 f"The pack '{plan.pack}' has a task '{task}' already. Choose another name for the "
-                "new task."
+                "new task, or leave it out of the command."
             )
         if task not in net.tasks:
             net.state.check_name(task)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import yaml
 
 from packnet_tf.apps.images.model_files import SUFFIXES
+from packnet_tf.apps.packs.plan import BASE
 from packnet_tf.apps.research.definition import (
     METHODS,
     RIVALS,
@@ -22,13 +23,15 @@ from packnet_tf.backend.text import quoted
 from packnet_tf.tasks.integrity.names import check_portable
 
 LARGEST = 100_000  # bytes of a file, and parts of what it describes
+DEEPEST = 100  # lists within lists
 TOP = ("trunk", "image_size", "tasks", "orders", "seeds", "settings", "methods", "published_errors")
 
 
 def read_comparison(path, data=None) -> Comparison:
     """Reads a file of `packnet compare`.
 
-    With `base: FILE` at its top, missing settings are taken from that file, relative to its folder.
+    With `base: FILE` at its top, it takes from that file, relative to its folder, what it does not
+    have at the top, and under `settings`.
 
     Args:
         path: the YAML file.
@@ -58,12 +61,31 @@ def _read(path: pathlib.Path):
         size = path.stat().st_size
         if size > LARGEST:
             raise ValueError(f"it has {size:,} bytes, and comparisons have at most {LARGEST:,}")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
         if _size_of(content, {}) > LARGEST:
             raise ValueError("its aliases repeat more than a comparison can hold")
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"'{path}' is not a readable YAML file: {quoted(error)}") from error
     return content
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads plain values, and refuses a name that is there twice, of which YAML takes the last."""
+
+    def fetch_flow_collection_start(self, *args):
+        # Each character costs as much as there are lists open: seconds, before the parser gives up.
+        if self.flow_level == DEEPEST:
+            raise ValueError(f"its lists lie more than {DEEPEST} deep in each other")
+        super().fetch_flow_collection_start(*args)
+
+    def construct_mapping(self, node, deep=False):
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name, merge = str(key.value), key.tag == "tag:yaml.org,2002:merge"
+            if name in seen and not merge:
+                raise ValueError(f"'{name}' is there twice, in line {key.start_mark.line + 1}")
+            seen.add(name)
+        return super().construct_mapping(node, deep)
 
 
 def _size_of(value, known: dict[int, int]) -> int:
@@ -97,7 +119,11 @@ def _merge_base(content: Mapping, paths: list[pathlib.Path]) -> dict:
         raise ValueError(f"its base '{content['base']}' has no names and values at the top.")
     if "base" in base:
         base = _merge_base(base, [*paths, path])
-    return {**base, **{name: value for name, value in content.items() if name != "base"}}
+    own = {name: value for name, value in content.items() if name != "base"}
+    both = [part.get("settings") for part in (base, own)]
+    if all(isinstance(settings, Mapping) for settings in both):
+        own["settings"] = {**both[0], **both[1]}
+    return {**base, **own}
 
 
 def parse(content: Mapping, data: pathlib.Path) -> Comparison:
@@ -117,7 +143,9 @@ def parse(content: Mapping, data: pathlib.Path) -> Comparison:
     methods = content["methods"]
     if not isinstance(methods, Mapping):
         raise ValueError("methods are names with options; write methods: {packnet: {}, joint: {}}.")
-    methods = tuple(_method(label, given or {}, tuple(tasks)) for label, given in methods.items())
+    methods = tuple(
+        _method(str(label), given or {}, tuple(tasks)) for label, given in methods.items()
+    )
     size = content.get("image_size")
     if size is not None and (not isinstance(size, int) or size < 8):
         raise ValueError(f"image_size is {size!r}; expected pixels, a whole number from 8 up.")
@@ -244,6 +272,12 @@ def _check_combinations(comparison: Comparison) -> None:
                 options = method_options(method, candidate)
             except ValueError as error:
                 raise ValueError(f"method '{method.label}': {error}") from error
+            adopts = method.kind == "packnet" and options["base"] is not None
+            if adopts and BASE in comparison.tasks:
+                raise ValueError(
+                    f"method '{method.label}' keeps the pretrained trunk as a task '{BASE}'. Call "
+                    f"yours otherwise, my_{BASE}: {{data: {BASE}}}, or write base: null."
+                )
             if "prune" in options:
                 _check_prune(method.label, options["prune"], comparison)
 

@@ -32,6 +32,7 @@ METHODS = {
     "wsn": WinningSubnetworks,
     "cpg": Picking,
 }
+BETTER, DIVERGED = "better", "diverged"  # why a linear head is in place of what was trained
 # Methods that share a trunk which no task changes, so that each task is learnt alone.
 SHARING = ("classifier_only", "batchnorm_only", "lora", "piggyback", "supsup")
 # The methods that `methods/rivals` learns.

@@ -4,11 +4,10 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import pathlib
 
 import packnet_tf
-from packnet_tf.apps.images.folders import Folder, read_folder
+from packnet_tf.apps.images.folders import Folder, content_digest, read_folder
 from packnet_tf.apps.images.model_files import SUFFIXES
 from packnet_tf.apps.research.definition import (
     ALONE,
@@ -20,10 +19,12 @@ from packnet_tf.apps.research.definition import (
 )
 from packnet_tf.apps.research.settings import Settings
 
+SHOWN = 6  # names of tasks in a title
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training from the trunk to its last task. Holds exactly what its result depends on.
+    """One training from the trunk to its last task: what its result depends on, and a label.
 
     Attributes:
         kind: a key of `METHODS`.
@@ -33,6 +34,7 @@ class Run:
         seed: seed of weights, shuffling and augmentation.
         tasks: dicts in the order of learning, with `name`, `data` (the folder), `digest` (of the
             folder's files) and `settings`.
+        label: the label of its method in the report, with the values of `choose`; for messages.
     """
 
     kind: str
@@ -41,6 +43,7 @@ class Run:
     image_size: int | None
     seed: int
     tasks: tuple[dict, ...]
+    label: str = dataclasses.field(default="", compare=False)
 
     @property
     def key(self) -> str:
@@ -49,6 +52,7 @@ class Run:
         The version of packnet_tf is part of it, so that one table never mixes two versions.
         """
         content = dataclasses.asdict(self) | {"version": packnet_tf.__version__}
+        del content["label"]
         for task in content["tasks"]:
             del task["data"]
             task["settings"].pop("cache", None)  # caching does not change the result
@@ -62,7 +66,9 @@ class Run:
     def title(self) -> str:
         """The title of the run in messages."""
         names = [task["name"] for task in self.tasks]
-        return f"{self.kind}: {', '.join(names)}; seed {self.seed}"
+        if len(names) > SHOWN:
+            names = [*names[: SHOWN - 1], f"... ({len(names)} tasks)"]
+        return f"{self.label or self.kind}: {', '.join(names)}; seed {self.seed}"
 
     def write(self, path: pathlib.Path) -> None:
         path.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
@@ -96,10 +102,10 @@ def entries(comparison: Comparison) -> list[Entry]:
     """Returns the entries of the report of a comparison.
 
     Raises:
-        FileNotFoundError, ValueError: a folder or a file is missing or invalid.
+        OSError, ValueError: a folder or a file is missing, cannot be read, or is invalid.
     """
     digests = {
-        name: folder_digest(_folder(comparison, name, path), path)
+        name: content_digest(_folder(comparison, name, path), path)[:16]
         for name, (path, _) in comparison.tasks.items()
     }
     trunk = dataclasses.asdict(comparison.trunk)
@@ -126,21 +132,6 @@ def folder_of(task: dict, seed: int) -> Folder:
 def _list_folder(path: str, validation_share: float, seed: int) -> Folder:
     """Lists a folder; cached, because many runs use the same large folders."""
     return read_folder(path, validation_share, seed)
-
-
-def folder_digest(folder: Folder, root) -> str:
-    """Returns a hash of the names and sizes of a task's files, without reading them.
-
-    Args:
-        folder: the files.
-        root: the folder that contains them.
-    """
-    found = hashlib.sha256()
-    for split, files in sorted(folder.files.items()):
-        for path, label in sorted(files):
-            name = os.path.relpath(path, root)
-            found.update(os.fsencode(f"{split}/{label}/{name}/{os.path.getsize(path)}\n"))
-    return found.hexdigest()[:16]
 
 
 def file_digest(trunk) -> str:
@@ -175,9 +166,10 @@ class _Maker:
         options = method_options(self.method, self.candidate)
         alone = self.method.kind in ALONE
         tasks = [self._task(name, 0 if alone else place) for place, name in enumerate(names)]
+        label = [self.method.label, *(f"{name} {value}" for name, value in self.candidate.items())]
         return Run(
             self.method.kind, options, self.trunk, self.comparison.image_size, self.seed,
-            tuple(tasks),
+            tuple(tasks), ", ".join(label),
         )  # fmt: skip
 
     def _task(self, name: str, place: int) -> dict:
@@ -200,7 +192,7 @@ def _folder(comparison: Comparison, name: str, path: str) -> Folder:
     settings = {**comparison.settings, **comparison.tasks[name][1]}
     try:
         folder = read_folder(path, settings.get("validation_share", Settings.validation_share))
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise type(error)(f"task '{name}': {error}") from error
     if "test" not in folder.files:
         raise ValueError(

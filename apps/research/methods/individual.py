@@ -13,6 +13,7 @@ import keras
 from packnet_tf.apps.images.trunks import is_trained
 from packnet_tf.apps.packs import rates
 from packnet_tf.apps.packs.beginning import trial
+from packnet_tf.apps.research.definition import BETTER, DIVERGED
 from packnet_tf.apps.research.methods.job import Job, TaskData, accuracy
 from packnet_tf.apps.research.methods.plain import (
     GUIDE_RATE,
@@ -24,7 +25,7 @@ from packnet_tf.apps.research.methods.plain import (
 )
 from packnet_tf.apps.research.settings import Settings
 from packnet_tf.backend.atomic import replacing
-from packnet_tf.normalization.statistics import moves_statistics
+from packnet_tf.normalization.following import moves_statistics
 from packnet_tf.packing.cloning import copy_layer
 from packnet_tf.packing.policy import NORMS
 
@@ -32,8 +33,8 @@ from packnet_tf.packing.policy import NORMS
 def train_own(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> float:
     """Trains all weights on one task, with the statistics that are better on validation images.
 
-    If a linear head on the original trunk is better in the end, it is kept, as anybody would do.
-    Returns the seconds of training and of the trial.
+    If a linear head on the original trunk is better in the end, it is kept, as anybody would do;
+    the job notes why. Returns the seconds of training and of the trial.
     """
     came = job.trunk()
     if task.settings.head != "new" or not is_trained(came):
@@ -55,9 +56,10 @@ def train_own(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> floa
             reached = accuracy(with_heads(trunk, heads[-1:]), task, "validation")
         except FloatingPointError as error:
             print(error, flush=True)
-            seconds, reached = seconds + time.perf_counter() - began, -1.0
-    if floor > reached:
+            seconds, reached = seconds + time.perf_counter() - began, None
+    if reached is None or floor > reached:
         print(f"{task.name}: the linear head is better than all weights trained", flush=True)
+        job.linear_heads[task.name] = DIVERGED if reached is None else BETTER
         trunk.set_weights(came.get_weights())
         heads[-1] = linear
     return seconds

@@ -102,10 +102,14 @@ class Job:
     Args:
         run: the run.
         folder: folder for its progress and its result.
+
+    Attributes:
+        linear_heads: by task, why a linear head is in place of what was trained.
     """
 
     def __init__(self, run: Run, folder: pathlib.Path):
         self.run, self.folder = run, folder
+        self.linear_heads: dict[str, str] = {}
 
     def trunk(self) -> keras.Model:
         """Builds the trunk, from pixels of 0 to 255 to one feature vector.
@@ -134,8 +138,9 @@ class Job:
                 self.shape, settings.batch_size, self.run.seed, settings.cache,
                 shorter_side=settings.shorter_side,
             )  # fmt: skip
-            folder = readable(folder_of(task, self.run.seed))
-            for note in folder.notes:
+            listed = folder_of(task, self.run.seed)
+            folder = readable(listed)
+            for note in listed.notes + folder.notes:
                 print(f"{task['name']}: {note}")
             for reason in sorted(folder.unreadable.values()):
                 print(f"Skipped: {reason}")
@@ -172,7 +177,7 @@ class Job:
         if task.settings.head == "linear":
             return keras.layers.Dense(task.classes)
         if trained:
-            return fitted_head(*collect(features_of, task.plain), task.classes)
+            return fitted_head(collect(features_of, task.plain), task.classes)
         return calibrated_head(features_of, task.plain, task.classes, factor)
 
 

@@ -1,6 +1,7 @@
 """Joint training: one network with a head per task, trained on all tasks at once."""
 
 import dataclasses
+import time
 
 import keras
 import numpy as np
@@ -21,13 +22,15 @@ def learn_together(job: Job) -> dict:
     """
     job.seed(0)
     trunk = job.trunk()
+    began = time.perf_counter()
     heads = [new_head(job, task, trunk) for task in job.tasks]
+    seconds = time.perf_counter() - began
     sizes = [task.classes for task in job.tasks]
     loss = OwnHead(sizes)
     model = with_heads(trunk, heads)
     if len(heads) > 1:
         model = keras.Model(model.input, ops.concatenate(model.outputs, axis=-1))
-    seconds = fit(model, Mixture.of(job), job.folder, loss, [loss.accuracy])
+    seconds += fit(model, Mixture.of(job), job.folder, loss, [loss.accuracy])
     one, every = network_bytes(trunk, heads)
     rows = {
         split: [

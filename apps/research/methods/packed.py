@@ -10,7 +10,6 @@ import packnet_tf
 from packnet_tf.apps.images.trunks import is_trained
 from packnet_tf.apps.packs import rates
 from packnet_tf.apps.packs.base import (
-    BASE,
     adopt,
     default_restart,
     optimizer_name,
@@ -20,6 +19,8 @@ from packnet_tf.apps.packs.base import (
 from packnet_tf.apps.packs.beginning import Beginning, begin
 from packnet_tf.apps.packs.floor import Floor
 from packnet_tf.apps.packs.overlay import overlay_of
+from packnet_tf.apps.packs.plan import BASE
+from packnet_tf.apps.research.definition import BETTER
 from packnet_tf.apps.research.methods.job import Job, TaskData, accuracy, network_bytes
 from packnet_tf.apps.research.settings import Packing
 from packnet_tf.backend.json_files import write_json
@@ -191,6 +192,9 @@ def _measured(net, job: Job, directory) -> dict:
         "bytes": (folder / "pack.keras").stat().st_size,
         "one_network_bytes": one,
         "network_per_task_bytes": every,
+        "linear_heads": {
+            name: BETTER for name in names if history[name].get("linear_head_kept", False)
+        },
         "ratios": {name: history[name]["prune_ratio"] for name in names},
         "moments": {
             name: {m: history[name][m]["accuracy"] for m in moments if history[name][m]}

@@ -18,7 +18,8 @@ from packnet_tf.backend.distribution import has_accelerator
 from packnet_tf.backend.json_files import write_json
 from packnet_tf.backend.keras_internals import all_layers
 from packnet_tf.backend.optimizers import reset_optimizer
-from packnet_tf.normalization.statistics import moves_statistics, update_statistics
+from packnet_tf.normalization.following import moves_statistics
+from packnet_tf.normalization.statistics import update_statistics
 from packnet_tf.packing.policy import NORMS
 from packnet_tf.training import checkpoint
 from packnet_tf.training.heads import as_in_training
@@ -44,9 +45,12 @@ def learn_in_sequence(job: Job, learn: Learn) -> dict:
     for known in job.tasks[len(heads) :]:
         task = known.with_own_images()
         job.seed(task.place)
+        began = time.perf_counter()
         heads.append(new_head(job, task, trunk, bool(heads)))
-        learnt = task.settings.head == "pretrained"
-        state["seconds"][task.name] = 0.0 if learnt else learn(job, task, trunk, heads)
+        state["seconds"][task.name] = time.perf_counter() - began
+        if task.settings.head != "pretrained":
+            state["seconds"][task.name] += learn(job, task, trunk, heads)
+        state["linear_heads"] |= job.linear_heads
         for split in ("validation", "test"):
             seen = zip(job.tasks, heads, strict=False)
             state[split].append([accuracy(with_heads(trunk, [head]), t, split) for t, head in seen])
@@ -68,8 +72,10 @@ def new_head(
 
     Its features are computed as in training. `learnt` tells whether the trunk has learnt a task.
     """
-    frozen_trunk = job.run.kind in ("classifier_only", "guide")
-    moves = moves_statistics(trunk) and not frozen_trunk
+    by_inference = job.run.kind in ("classifier_only", "guide") or (
+        job.run.kind == "lwf" and learnt and job.run.options["norms"] == "frozen"
+    )
+    moves = moves_statistics(trunk) and not by_inference
     features_of = as_in_training(trunk) if moves else trunk.predict_on_batch
     head = job.head(task, features_of, learnt or is_trained(trunk))
     head.name = f"head_{task.place}"
@@ -97,6 +103,7 @@ def follow_guide(job: Job, task: TaskData, trunk: keras.Model, heads: list) -> f
 
     Source: https://keras.io/guides/transfer_learning/. Its rate of 1e-5 gives worse results here.
     """
+    with_heads(trunk, heads[-1:])  # builds the head
     dense = heads[-1].layers[-1] if isinstance(heads[-1], keras.Sequential) else heads[-1]
     dense.set_weights([keras.initializers.GlorotUniform()(dense.kernel.shape), dense.bias * 0])
     first = max(1, task.settings.epochs // 3)
@@ -243,7 +250,7 @@ def _load_progress(job: Job):
     """Returns trunk, heads and measurements after the finished tasks."""
     note = job.folder / "state.json"
     if not note.exists():
-        return job.trunk(), [], {"validation": [], "test": [], "seconds": {}}
+        return job.trunk(), [], {"validation": [], "test": [], "seconds": {}, "linear_heads": {}}
     state = json.loads(note.read_text(encoding="utf-8"))
     whole = keras.saving.load_model(job.folder / _file(len(state["test"])), compile=False)
     trunk, *heads = [

@@ -10,8 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from packnet_tf.apps.pages.page import Illustration, svg, write_page
-from packnet_tf.apps.research.definition import Comparison
-from packnet_tf.apps.research.results.sentences import below_the_floor, chosen, missing, verdict
+from packnet_tf.apps.research.definition import BETTER, DIVERGED, Comparison
+from packnet_tf.apps.research.results.sentences import (
+    below_the_floor,
+    chosen,
+    linear_heads,
+    missing,
+    verdict,
+)
 from packnet_tf.apps.research.results.summary import Line, collect, lines, write_csv
 from packnet_tf.apps.research.results.tables import prune_table, summary_table, task_table
 from packnet_tf.apps.research.runs import Entry
@@ -25,7 +31,8 @@ NOTES = (
     "task ever was. Gap: what individual networks do better than each task when it was learnt, in "
     "points (the price of sharing; what is forgotten later is not in it). "
     "Storage: bytes on disk for all tasks, against one network and against one per task. Time: of "
-    "training alone, while other runs may have shared the machine.",
+    "training and of what comes before it, without measuring; other runs may have shared the "
+    "machine.",
 )
 
 
@@ -52,12 +59,15 @@ def write_report(comparison: Comparison, entries: Sequence[Entry], output: pathl
         "lines": [{"title": title, **line.to_dict()} for title, line in titled],
         "published_errors": comparison.published_errors,
     }
+    replaced = _replaced(output / "results.json", content)
     with replacing(output / "results.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     with replacing(output / "results.csv") as temporary:
         write_csv(temporary, found)
-    warnings = [*below_the_floor(comparison, titled), *missing(entries, output / "runs")]
-    said = [*chosen(titled), *warnings]
+    heads = linear_heads(titled)
+    floors = below_the_floor(comparison, titled)
+    warnings = [*heads[DIVERGED], *floors, *missing(entries, output / "runs")]
+    said = [*chosen(titled), *heads[BETTER], *warnings, *replaced]
     lead, tables = verdict(comparison, titled), [summary_table(titled)]
     if len(comparison.tasks) > 1:
         tables.append(task_table(comparison, titled))
@@ -68,7 +78,7 @@ def write_report(comparison: Comparison, entries: Sequence[Entry], output: pathl
         lead=lead,
         warnings=warnings,
         tables=tables,
-        notes=" ".join([*NOTES, *chosen(titled)]),
+        notes=" ".join([*NOTES, *chosen(titled), *heads[BETTER]]),
         around=prune_table(titled),
         figures=_illustrations(titled, output),
         facts=_facts(comparison),
@@ -78,6 +88,22 @@ def write_report(comparison: Comparison, entries: Sequence[Entry], output: pathl
         ["", lead, "", *texts, *NOTES, *said, "", f"Report: {output / 'report.html'}",
          f"Results: {output / 'results.json'}, {output / 'results.csv'}"]
     )  # fmt: skip
+
+
+def _replaced(path: pathlib.Path, content: dict) -> list[str]:
+    """Returns a sentence if the results of another comparison are there, which are replaced."""
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+        same = [old[key].keys() & content[key].keys() for key in ("tasks", "methods")]
+        labels = ", ".join(old["methods"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    if all(same):
+        return []
+    return [
+        f"This replaces the report of another comparison ({labels}). Its runs are kept: repeat its "
+        "command to have it again, with another --output to have both."
+    ]
 
 
 def title_of(line: Line, comparison: Comparison) -> str:

@@ -3,10 +3,11 @@
 import pathlib
 from collections.abc import Sequence
 
-from packnet_tf.apps.research.definition import RIVALS, Comparison
+from packnet_tf.apps.research.definition import BETTER, DIVERGED, RIVALS, Comparison
 from packnet_tf.apps.research.results.summary import Line
 from packnet_tf.apps.research.running.worker import RESULT
 from packnet_tf.apps.research.runs import Entry
+from packnet_tf.backend.text import listed
 from packnet_tf.reporting.quality import FLOOR
 
 SMALL = 0.001  # accuracies closer than this are called equal
@@ -87,6 +88,36 @@ def below_the_floor(comparison: Comparison, titled: Sequence[tuple[str, Line]]) 
                 f"{weak}. Train longer or at another learning rate; see "
                 "docs/guides/low_accuracy.md."
             )
+    return said
+
+
+def linear_heads(titled: Sequence[tuple[str, Line]]) -> dict[str, list[str]]:
+    """Returns sentences on the linear heads that are in place of what was trained, by the reason.
+
+    Args:
+        titled: the lines with their titles.
+
+    Returns:
+        Sentences by `BETTER`, which the methods' rules want, and by `DIVERGED`.
+    """
+    said: dict[str, list[str]] = {BETTER: [], DIVERGED: []}
+    for title, line in titled:
+        for why, sentences in said.items():
+            tasks = {
+                f"{task} (seed {m.entry.seed})" if len(line.seeds) > 1 else task: None
+                for m in line.measured
+                for task, reason in m.linear_heads.items()
+                if reason == why
+            }
+            if tasks and why == DIVERGED:
+                sentences.append(
+                    f"WARNING: {title} diverged on {listed(tasks)}, and has the linear head there. "
+                    "Gaps to it flatter packing. Give it a lower learning_rate."
+                )
+            elif tasks:
+                sentences.append(
+                    f"{title} has the linear head on {listed(tasks)}: training ended below it."
+                )
     return said
 
 

@@ -32,6 +32,7 @@ class Measured:
         bytes: bytes on disk for all tasks.
         one_network, network_per_task: bytes on disk of one plain network, and of one per task.
         seconds: seconds of training, for all tasks together.
+        linear_heads: by task, why its linear head is in place of what was trained.
         result: the result of the (first) run, for values that only packing has.
     """
 
@@ -43,6 +44,7 @@ class Measured:
     one_network: int
     network_per_task: int
     seconds: float
+    linear_heads: dict[str, str]
     result: dict
 
     @property
@@ -113,6 +115,7 @@ class Line:
                 "validation": _rows(m.validation),
                 "seconds": m.seconds,
                 "bytes": m.bytes,
+                "linear_heads": m.linear_heads,
                 **{k: m.result[k] for k in ("ratios", "moments", "capacity") if k in m.result},
                 "runs": [run.key for run in m.entry.runs],
             }
@@ -154,16 +157,16 @@ def lines(comparison: Comparison, measured: Sequence[Measured]) -> list[Line]:
 def choose(measured: Sequence[Measured]) -> list[Measured]:
     """Returns the entries of the candidate with the highest mean validation accuracy.
 
-    Test accuracies are not used. Candidates are compared on the seeds and orders for which all of
-    them have results. If there are none, those with the most results are compared.
+    Test accuracies are not used. The candidates with the most results are compared, on the seeds
+    and orders for which all of these have one; the others may have diverged.
     """
     groups: dict[str, dict] = {}
     for m in measured:
         group = groups.setdefault(json.dumps(m.entry.candidate, sort_keys=True), {})
         group[m.entry.seed, m.entry.order] = m
-    common = set.intersection(*map(set, groups.values())) if groups else set()
     most = max(map(len, groups.values()), default=0)
-    left = [g for g in groups.values() if common or len(g) == most]
+    left = [group for group in groups.values() if len(group) == most]
+    common = set.intersection(*map(set, left)) if left else set()
 
     def score(group) -> float:
         return np.mean([group[key].validation[-1].mean() for key in common or group])
@@ -211,6 +214,7 @@ def _measured(entry: Entry, results: list[dict]) -> Measured:
         results[0]["one_network_bytes"],
         sum(r["network_per_task_bytes"] for r in results),
         sum(sum(r["seconds"].values()) for r in results),
+        {task: why for r in results for task, why in r.get("linear_heads", {}).items()},
         results[0],
     )  # fmt: skip
 

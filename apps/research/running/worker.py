@@ -9,6 +9,8 @@ FOLDER holds `run.json`. The result is written to `result.json` beside it, a dic
   task_bytes           the part of these that is the tasks' own, for methods that share the rest
   one_network_bytes, network_per_task_bytes
                        bytes on disk of one plain network, and of one per task
+  linear_heads         for tasks whose linear head is in place of what was trained, `BETTER` or
+                       `DIVERGED`, see `definition.py`
   ratios, moments, capacity
                        for packing only: released share of the claim, accuracy on validation images
                        around the prune, and each task's share of every layer

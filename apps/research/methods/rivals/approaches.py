@@ -114,7 +114,8 @@ class Masked(Approach):
     trains_weights, picks, by_size = False, False, False
 
     def compute(self, parts, store, task, rate):
-        factor = score_factor(self.options.get("score_rate"), rate, task.settings.optimizer)
+        score_rate = self.options.get("score_rate")
+        factor = 1.0 if score_rate is None or rate == 0 else score_rate / rate
         taken = self.taken(store) if self.trains_weights else [None] * len(parts.kernels)
         return [
             MaskedKernel(
@@ -263,22 +264,6 @@ class Releasing(keras.callbacks.Callback):
     def _release(self, sparsity: float) -> None:
         for part in self._computed:
             part.release(sparsity)
-
-
-def score_factor(score_rate: float | None, rate: float, optimizer: str) -> float:
-    """Returns the factor on a score's variable with which the optimizer moves it at another rate.
-
-    A step of Adam does not depend on the size of gradients. That of SGD is proportional to them, so
-    the factor counts twice there.
-
-    Args:
-        score_rate: learning rate of scores; None for `rate`.
-        rate: learning rate of the optimizer.
-        optimizer: its name in the settings.
-    """
-    if score_rate is None or rate == 0:
-        return 1.0
-    return (score_rate / rate) ** (0.5 if optimizer == "sgd" else 1.0)
 
 
 APPROACHES: dict[str, type[Approach]] = {

@@ -42,9 +42,8 @@ class MaskedKernel(ComputedKernel):
         kernel: the variable of the trunk, with the values that all tasks share.
         scores: float array of its shape, the first scores.
         choose: function from scores to a bool tensor.
-        factor: scores are this many times the variable that the optimizer trains. A step of Adam
-            does not depend on the size of gradients, so it moves scores by `factor` times its
-            learning rate.
+        factor: the learning rate of scores, relative to the optimizer's. Scores are this many times
+            the variable that it trains, which gets their gradient as it is.
         taken: bool array of the kernel's shape, True for weights that may not change: those of
             earlier tasks. None: no weight changes.
         picks: whether scores choose among taken weights alone. The task then sees all others,
@@ -104,7 +103,8 @@ class MaskedKernel(ComputedKernel):
             self.claim.assign(claim & ~small)
 
     def _scores(self):
-        scores = self.scores.value * self.factor
+        trained = self.scores.value
+        scores = trained + ops.stop_gradient(trained * (self.factor - 1.0))
         return ops.abs(scores) if self.by_size else scores
 
     def _mask(self, scores):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 
 import keras
 
@@ -48,7 +49,7 @@ def learn_rival(job: Job) -> dict:
 
 
 def _learn(job: Job, task: TaskData, approach: Approach, store: Store) -> float:
-    """Trains the next task and adds it to the store; returns the seconds of training."""
+    """Trains the next task and adds it to the store; returns the seconds that took."""
     trunk = job.trunk()
     parts = Parts(trunk, approach.norms)
     parts.show(store.shared, values_of(parts.own))
@@ -61,10 +62,12 @@ def _learn(job: Job, task: TaskData, approach: Approach, store: Store) -> float:
     computed = approach.compute(parts, store, task, settings.learning_rate)
     whole = ComputedTrunk(trunk, computed)
     with frozen(trunk, NORMS if approach.norms == "trunk" else ()):
+        began = time.perf_counter()
         head = new_head(job, task, whole, bool(task.place))
+        seconds = time.perf_counter() - began
         model = with_heads(whole, [head])
         callbacks = approach.callbacks(task, computed)
-        seconds = fit(model, task, job.folder, callbacks=callbacks)
+        seconds += fit(model, task, job.folder, callbacks=callbacks)
     extra = approach.keep(store, computed)
     store.additions.append(Addition(extra, values_of(parts.own), head))
     return seconds
