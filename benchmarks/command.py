@@ -46,6 +46,28 @@ def run(cases: Mapping[str, object], measure: Callable[..., Iterable[Row]], repe
             flags.json.write_text(f"{text}\n", encoding="utf-8")
 
 
+def trunk_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Returns the parser of a benchmark of a user's trunk and tasks, with the flags they share.
+
+    Args:
+        name: of the benchmark's module.
+        description: what `--help` says of it.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    flag = parser.add_argument
+    flag("--data", type=pathlib.Path, required=True, metavar="DIR",
+         help="folder with a folder of images for each task")  # fmt: skip
+    flag("--trunk", required=True, help="as for packnet train")
+    flag("--trunk_output", help="as for packnet train")
+    flag("--image_size", type=int, help="as for packnet train")
+    flag("--json", type=pathlib.Path, metavar="FILE", help="file for the results")
+    return parser
+
+
 def program(main: types.ModuleType) -> str:
     return f"python -m {main.__spec__.name}"
 

@@ -110,14 +110,15 @@ class Case:
         adam = self.optimizer == "Adam"
         return keras.optimizers.Adam(rate) if adam else keras.optimizers.SGD(rate, momentum=0.9)
 
-    def model(self, before: int | None = None):
+    def model(self, before: int | None = None, overlay: float | None = None):
         """Returns the compiled network with a head: plain, or as the task after `before` others."""
         import keras
 
         trunk, head = build_trunk(self.network, self.pixels), keras.layers.Dense(CLASSES)
         if before is None:
             return self.compile(keras.Model(trunk.inputs, head(trunk.output)))
-        return self.compile(packed(trunk, before + 1, before).add_task("next", head))
+        net = packed(trunk, before + 1, before)
+        return self.compile(net.add_task("next", head, overlay=overlay))
 
     def compile(self, model):
         """Compiles a model with the settings of the case, and returns it."""

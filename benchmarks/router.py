@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 
-from benchmarks.command import machine
+from benchmarks.command import machine, trunk_parser
 from packnet_tf.apps import cli
 from packnet_tf.reporting.tables import text_table
 
@@ -24,22 +24,12 @@ GOALS = {"routed right": 0.97, "AUROC": 0.95}
 
 def read_flags(arguments: list[str] | None = None) -> argparse.Namespace:
     """Returns the flags; default those of the process."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.router",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = trunk_parser("router", __doc__)
     flag = parser.add_argument
-    flag("--data", type=pathlib.Path, required=True, metavar="DIR",
-         help="folder with a folder of images for each task")  # fmt: skip
-    flag("--trunk", required=True, help="as for packnet train")
-    flag("--trunk_output", help="as for packnet train")
-    flag("--image_size", type=int, help="as for packnet train")
     flag("--tasks", help="only these folders, separated by commas")
     flag("--images", type=int, help="at most so many training images per task")
     flag("--seed", type=int, default=0, help="of the choice of these images")
     flag("--prune", type=float, default=0.0, help="share of the base to prune, without repair")
-    flag("--json", type=pathlib.Path, metavar="FILE", help="file for the results")
     return parser.parse_args(arguments)
 
 

@@ -1,9 +1,10 @@
 """How accurate a pruned task is, by the criterion that chooses its smallest weights.
 
 Trains a task in a whole trunk once. Then, for each ratio and criterion, prunes the same trained
-weights, retrains the rest and tests. With --base, it instead adopts the trunk as a base, and gives
-the relative error of its features before and after the repair. The criteria, of a weight w and its
-layer's input x, choose within each layer:
+weights, retrains the rest and tests. With --gradual, it instead trains anew for each of them, and
+prunes after each epoch of the last two thirds before the retraining. With --base, it adopts the
+trunk as a base, and gives the relative error of its features before and after the repair. The
+criteria, of a weight w and its layer's input x, choose within each layer:
 
   magnitude  |w|, as PackNet has it
   input      |w| times the root mean square of the x that it multiplies (Wanda, Sun et al. 2024)
@@ -21,38 +22,28 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.command import machine
+from benchmarks.command import machine, trunk_parser
+from benchmarks.user_trunk import BATCHES, accuracy, compiled, prepared, train
 from packnet_tf.apps import cli
 from packnet_tf.reporting.tables import text_table
 
-BATCH = 32
-BATCHES = 30  # that inputs and gradients are measured on
 CRITERIA = ("magnitude", "input", "gradient", "random")
 OF_BASE = ("magnitude", "input")  # a base is pruned without labels
 
 
 def read_flags(arguments: list[str] | None = None) -> argparse.Namespace:
     """Returns the flags; default those of the process."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.saliency",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = trunk_parser("saliency", __doc__)
     flag = parser.add_argument
-    flag("--data", type=pathlib.Path, required=True, metavar="DIR",
-         help="folder with a folder of images for each task")  # fmt: skip
-    flag("--trunk", required=True, help="as for packnet train")
-    flag("--trunk_output", help="as for packnet train")
-    flag("--image_size", type=int, help="as for packnet train")
     flag("--tasks", required=True, help="folders, separated by commas")
     flag("--base", action="store_true", help="prune the trunk as a base, on the tasks' images")
+    flag("--gradual", action="store_true", help="prune during the training")
     flag("--ratios", default="0.75,0.9,0.95", help="default %(default)s")
     flag("--epochs", type=int, default=6, help="before the prune, default %(default)s")
     flag("--retrain_epochs", type=int, default=3, help="after it, default %(default)s")
     flag("--learning_rate", type=float, default=0.003,
          help="of SGD in both, decayed to a tenth, default %(default)s")  # fmt: skip
     flag("--seed", type=int, default=0)
-    flag("--json", type=pathlib.Path, metavar="FILE", help="file for the results")
     return parser.parse_args(arguments)
 
 
@@ -60,8 +51,9 @@ def main() -> None:
     flags = read_flags()
     cli.start_keras()
     began, found = time.perf_counter(), {}
+    way = measure_base if flags.base else measure_gradual if flags.gradual else measure
     for task in flags.tasks.split(","):
-        found[task] = measure_base(flags, task) if flags.base else measure(flags, task)
+        found[task] = way(flags, task)
     show(found)
     seconds = round(time.perf_counter() - began, 1)
     about = machine()
@@ -71,18 +63,6 @@ def main() -> None:
         settings["trunk"] = pathlib.Path(flags.trunk).name
         entry = {"settings": settings, "machine": about, "seconds": seconds, "tasks": found}
         flags.json.write_text(f"{json.dumps(entry, indent=1)}\n", encoding="utf-8")
-
-
-def prepared(flags: argparse.Namespace, task: str):
-    """Returns the trunk, the shuffled files of a task by split, and a pipeline for them."""
-    from packnet_tf.apps.images.folders import read_folder, shuffled
-    from packnet_tf.apps.images.pipeline import Pipeline
-    from packnet_tf.apps.images.trunks import load_trunk
-
-    trunk = load_trunk(flags.trunk, flags.image_size, flags.trunk_output)
-    found = read_folder(flags.data / task).files
-    files = {split: shuffled(listed, flags.seed) for split, listed in found.items()}
-    return trunk, files, Pipeline(trunk.input_shape[1:], BATCH, flags.seed)
 
 
 def measure(flags: argparse.Namespace, task: str) -> dict:
@@ -97,7 +77,7 @@ def measure(flags: argparse.Namespace, task: str) -> dict:
     import packnet_tf
 
     keras.utils.set_random_seed(flags.seed)
-    trunk, files, pipeline = prepared(flags, task)
+    trunk, files, pipeline = prepared(flags, task, flags.seed)
     still = pipeline.evaluation(files["train"])
     test = pipeline.evaluation(files["test"])
     net = packnet_tf.PackNet(trunk)
@@ -123,6 +103,51 @@ def measure(flags: argparse.Namespace, task: str) -> dict:
     return found
 
 
+def measure_gradual(flags: argparse.Namespace, task: str) -> dict:
+    """Measures a task that is pruned during its training, the criterion anew at every prune.
+
+    Returns:
+        A dict by ratio, as text, and criterion, of pairs of the test accuracy, 0 to 1, after the
+        last prune and after the retraining.
+    """
+    import keras
+
+    import packnet_tf
+
+    trunk, files, pipeline = prepared(flags, task, flags.seed)
+    still, test = pipeline.evaluation(files["train"]), pipeline.evaluation(files["test"])
+    head = packnet_tf.linear_head(packnet_tf.PackNet(trunk), still)
+    found: dict = {}
+    for ratio in flags.ratios.split(","):
+        found[ratio] = {}
+        for criterion in CRITERIA:
+            keras.utils.set_random_seed(flags.seed)
+            net = packnet_tf.PackNet(trunk)
+            model = net.add_task(task, head)
+
+            def prune(epoch: int, logs=None, net=net, ratio=ratio, criterion=criterion) -> None:
+                sparsity = sparsity_after(epoch, flags.epochs, float(ratio))
+                if sparsity:
+                    net.prune_to(sparsity, in_turn(saliency(net, still, criterion)))
+
+            data = pipeline.training(files["train"], False, False)
+            callback = keras.callbacks.LambdaCallback(on_epoch_end=prune)
+            train(model, data, flags.epochs, flags, callback)
+            pruned = accuracy(model, test)
+            train(model, data, flags.retrain_epochs, flags)
+            found[ratio][criterion] = [pruned, accuracy(model, test)]
+            text = "after the last prune {:.1%}, retrained {:.1%}"
+            note(task, ratio, criterion, text, found[ratio][criterion])
+    return found
+
+
+def sparsity_after(epoch: int, epochs: int, ratio: float) -> float:
+    """Returns the sparsity after an epoch, from 0: cubic from the first third to the last epoch."""
+    first = epochs // 3
+    part = max(0, epoch + 1 - first) / (epochs - first)
+    return ratio * (1 - (1 - part) ** 3)
+
+
 def measure_base(flags: argparse.Namespace, task: str) -> dict:
     """Measures the adoption of the trunk on the training images of a task.
 
@@ -135,7 +160,7 @@ def measure_base(flags: argparse.Namespace, task: str) -> dict:
     import packnet_tf
     from packnet_tf.apps.packs.base import BASE_IMAGES
 
-    trunk, files, pipeline = prepared(flags, task)
+    trunk, files, pipeline = prepared(flags, task, flags.seed)
     still = pipeline.evaluation(files["train"][:BASE_IMAGES])
     whole = packnet_tf.PackNet(trunk)
     whole.add_task(task, keras.layers.Identity())
@@ -162,34 +187,6 @@ def measure_base(flags: argparse.Namespace, task: str) -> dict:
 def note(task: str, ratio: str, criterion: str, text: str, pair: list[float]) -> None:
     """Prints the result of one prune while the others are measured."""
     print(f"{task}, {ratio}, {criterion}: {text.format(*pair)}", file=sys.stderr, flush=True)
-
-
-def compiled(model, rate: float):
-    """Compiles the model of a task, and returns it."""
-    import keras
-
-    model.compile(
-        keras.optimizers.SGD(rate, momentum=0.9),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    return model
-
-
-def train(model, data, epochs: int, flags: argparse.Namespace) -> None:
-    """Trains the model of a task with a fresh optimizer."""
-    import keras
-
-    from packnet_tf.apps.packs.rates import decayed
-
-    rate = decayed(flags.learning_rate, epochs)
-    callbacks = [keras.callbacks.LearningRateScheduler(lambda epoch: rate(epoch))]
-    compiled(model, flags.learning_rate).fit(data, epochs=epochs, callbacks=callbacks, verbose=0)
-
-
-def accuracy(model, data) -> float:
-    """Returns the accuracy of a compiled model, 0 to 1."""
-    return float(model.evaluate(data, verbose=0, return_dict=True)["accuracy"])
 
 
 def saliency(net, data, criterion: str) -> list[np.ndarray]:

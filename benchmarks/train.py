@@ -1,8 +1,8 @@
 """Time of a training step, packed and plain, and of an epoch of `PackTrainer` and of `fit`.
 
-Tasks 1 and 3 of a pack and the same network in plain Keras take one step each in turns. Plain
-Keras against itself shows the noise. On Keras's JAX backend (KERAS_BACKEND=jax) only steps are
-measured.
+Tasks 1 and 3 of a pack, an overlay in place of task 3, and the same network in plain Keras take one
+step each in turns. Plain Keras against itself shows the noise. On Keras's JAX backend
+(KERAS_BACKEND=jax) only steps are measured.
 """
 
 import statistics
@@ -28,6 +28,8 @@ CASES = {
     for optimizer in ("SGD", "Adam")
     for case in [Case(*network, mode, optimizer, goal)]
 }
+OVERLAY = 0.05  # share of the weights; steps before and after its prune are the same graph
+OVERLAY_GOAL = 1.05  # ratio of its step to a plain one
 STEPS = 8  # turns of one step per model, for one repeat
 EPOCH = 4.0  # approximate seconds of an epoch, long enough that its start and end hardly count
 
@@ -39,7 +41,12 @@ def measure(case: Case, turns: int) -> list[Row]:
     keras.utils.set_random_seed(1)
     if case.mode == "mixed_bfloat16":
         keras.config.set_dtype_policy("mixed_bfloat16")
-    models = {"plain": case.model(), "task 1": case.model(0), "task 3": case.model(2)}
+    models = {
+        "plain": case.model(),
+        "task 1": case.model(0),
+        "task 3": case.model(2),
+        "overlay": case.model(2, OVERLAY),
+    }
     batch = case.random_batch()
     # One step a turn: the speed of a shared machine changes from one second to the next.
     sides = {side: partial(model.train_on_batch, *batch) for side, model in models.items()}
@@ -48,6 +55,7 @@ def measure(case: Case, turns: int) -> list[Row]:
         timed(times, "task 1", "plain", case.goal),
         timed(times, "task 3", "plain", case.goal),
         timed(times, "task 3", "task 1", 1.0),
+        timed(times, "overlay", "plain", max(case.goal, OVERLAY_GOAL)),
         timed(times, "plain again", "plain"),
     ]
     if keras.backend.backend() != "tensorflow":

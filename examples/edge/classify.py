@@ -15,15 +15,17 @@ from PIL import Image, ImageOps
 model, picture = sys.argv[1:]
 session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 facts = session.get_modelmeta().custom_metadata_map
-names = [output.name for output in session.get_outputs()]
-
 channels = session.get_inputs()[0].shape[-1]
 with Image.open(picture) as image:
-    upright = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
+    upright = ImageOps.exif_transpose(image)
+if upright.mode.startswith("I;16"):  # 16 bits, which convert would clip
+    upright = Image.fromarray(np.rint(np.asarray(upright) / 257).astype(np.uint8))
+upright = upright.convert("RGB" if channels == 3 else "L")
 pixels = np.asarray(upright).reshape(upright.height, upright.width, channels)
 if facts.get("channel_order") == "bgr":  # as it was asked for when the file was exported
     pixels = np.ascontiguousarray(pixels[..., ::-1])
 
+names = [output.name for output in session.get_outputs()]
 answers = dict(zip(names, session.run(None, {"image": pixels[None]}), strict=True))
 if "top_classes" in answers:
     best, chance = answers["top_classes"][0, 0], answers["top_probabilities"][0, 0]
