@@ -10,6 +10,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import keras
 import pytest
+import tensorflow as tf
 
 from helpers import pack_helpers
 from helpers.cases import slow
@@ -20,6 +21,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tracing makes objects by the million that stay; a tenth of all time went into looking at them.
 gc.set_threshold(20_000, 20, 20)
+
+# Each of the hundred thousand calls into TensorFlow is wrapped for shorter tracebacks; an eighth of
+# all time went into that.
+tf.debugging.disable_traceback_filtering()
 
 
 @pytest.fixture(autouse=True)

@@ -106,3 +106,14 @@ def test_what_every_packed_layer_takes_in_is_matched_also_within_nested_models()
 def test_the_rate_falls_along_half_a_cosine():
     rates = [cosine(0.4, 4)(epoch, None) for epoch in range(4)]
     assert rates == pytest.approx([0.4, 0.2 + 0.1 * 2**0.5, 0.2, 0.2 - 0.1 * 2**0.5])
+
+
+def test_a_trunk_may_fold_windows_into_the_batch():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 6))
+    x = keras.ops.reshape(layers.Dense(4, name="first")(inputs), (-1, 2, 4))  # four windows each
+    x = keras.ops.reshape(layers.Dense(4, activation="relu", name="within")(x), (-1, 8 * 4))
+    net = packnet_tf.PackNet(keras.Model(inputs, layers.Dense(5)(x)))
+    images = np.random.default_rng(0).normal(size=(24, 8, 6)).astype("float32")
+    adopted = net.adopt("base", 0.3, images=images, epochs=3, verbose=0)
+    assert 0 < adopted.error_repaired < adopted.error_pruned

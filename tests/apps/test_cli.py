@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 
+import keras
 import pytest
 
 import packnet_tf
+from packnet_tf.apps import cli
 from packnet_tf.apps.main import COMMANDS, main
 
 
@@ -181,6 +183,15 @@ def test_a_reader_that_has_enough_ends_the_command_in_silence(arguments, unbuffe
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_commands_build_networks_with_channels_last_whatever_keras_is_configured_to():
+    keras.config.set_image_data_format("channels_first")
+    try:
+        cli.start_keras()
+        assert keras.config.image_data_format() == "channels_last"
+    finally:
+        keras.config.set_image_data_format("channels_last")
 
 
 def test_another_pipe_that_breaks_is_a_failure(capsys, monkeypatch):

@@ -188,6 +188,16 @@ def test_the_python_example_shows_grey_pictures_to_a_network_of_them(tmp_path):
     assert classify(sys.executable, model, picture).stdout == "red 100.0%\n"
 
 
+def test_the_python_example_keeps_the_levels_of_sixteen_bits(tmp_path):
+    model = write_model(tmp_path / "m.onnx", channels=1, matrix=[[0.0, 0.01, 0.02]])
+    picture = tmp_path / "p.png"
+    answers = []
+    for pixels in (np.uint8(3), np.uint16(3 * 257)):
+        Image.fromarray(np.full((5, 4), pixels)).save(picture)
+        answers.append(classify(sys.executable, model, picture).stdout)
+    assert answers[0] == answers[1]
+
+
 def test_the_python_example_is_short_and_needs_three_packages():
     text = (EDGE / "classify.py").read_text(encoding="utf-8")
     assert len(text.splitlines()) < 40

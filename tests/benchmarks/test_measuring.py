@@ -18,6 +18,7 @@ from benchmarks import (
     multitask,
     networks,
     onnx_session,
+    overlays,
     process_memory,
     prune,
     scale,
@@ -55,6 +56,7 @@ def test_train_compares_both_tasks_with_plain_keras_and_the_trainer_with_fit(mon
         ("task 1", "plain"),
         ("task 3", "plain"),
         ("task 3", "task 1"),
+        ("overlay", "plain"),
         ("plain again", "plain"),
         ("PackTrainer", "fit"),
     ]
@@ -70,7 +72,8 @@ def test_training_is_measured_on_jax_too():
         "print([row.what for row in rows])\n"
     )
     done = run_python(code, KERAS_BACKEND="jax", PYTHONPATH=str(ROOT))
-    assert done.stdout == "['task 1', 'task 3', 'task 3', 'plain again']\n", done.stderr
+    sides = "['task 1', 'task 3', 'task 3', 'overlay', 'plain again']\n"
+    assert done.stdout == sides, done.stderr
 
 
 def test_train_has_every_network_mode_and_optimizer():
@@ -117,6 +120,16 @@ def test_storage_compares_seconds_and_bytes_with_keras():
         ("also without norms per task", "trunk"),
     ]
     assert 1.0 < rows[4].ratio < rows[3].ratio < 1.2
+
+
+@pytest.mark.slow
+def test_overlays_take_little_of_a_network():
+    rows = {row.what: row.ratio for row in overlays.measure(("TinyDarknet", 32), 1)}
+    assert list(rows) == [
+        "in a pack", "in a pack, without norms", "in a bundle", "in a bundle, without norms",
+    ]  # fmt: skip
+    for place in ("in a pack", "in a bundle"):
+        assert 4 * 0.02 / 4 < rows[f"{place}, without norms"] + 0.001 < rows[place] < 0.033
 
 
 @pytest.mark.slow

@@ -6,11 +6,7 @@ import pytest
 from keras import layers
 
 import packnet_tf
-from benchmarks.saliency import in_turn, saliency
-
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="the benchmark is of TensorFlow"
-)
+from benchmarks.saliency import in_turn, saliency, sparsity_after
 
 INPUTS = np.array([[3.0, 0.0], [4.0, 2.0]], np.float32)
 KERNEL = np.array([[1.0, -2.0, 0.5], [3.0, 0.1, -4.0]], np.float32)
@@ -58,6 +54,13 @@ def test_the_least_important_weights_are_released(net, criterion):
     released = np.array(weight.claim) == 0
     assert released.sum() == 3
     assert importance[released].max() <= importance[~released].min()
+
+
+def test_gradual_pruning_begins_after_a_third_of_the_epochs_and_reaches_the_ratio():
+    found = [sparsity_after(epoch, 6, 0.8) for epoch in range(6)]
+    assert found == pytest.approx(
+        [0, 0, *(0.8 * (1 - part**3) for part in (3 / 4, 1 / 2, 1 / 4, 0))]
+    )
 
 
 def test_channels_of_a_depthwise_kernel_have_their_own_inputs():

@@ -152,6 +152,27 @@ def test_several_inputs_keep_the_trunks_names_and_dtypes(tmp_path):
     assert found == {"tokens": "tensor(int32)", "extra": "tensor(float)"}
 
 
+def test_an_input_called_as_an_output_gets_another_name(tmp_path):
+    logits, mask = keras.Input((4,), name="logits"), keras.Input((4,), name="probabilities_1")
+    trunk = keras.Model([logits, mask], layers.Dense(4)(logits * mask))
+    export_onnx(packed(trunk, one=0.5), "one", tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
+    names = [entry.name for entry in session.get_inputs()]
+    assert names == ["logits_input", "probabilities_1_input"]
+    assert [entry.name for entry in session.get_outputs()] == ["logits"]
+
+
+def test_a_graph_that_onnxruntime_cannot_compute_is_refused_by_its_task(tmp_path):
+    frames = keras.Input((None, 8, 8, 3))  # the converter loses the layout of their images
+    x = layers.TimeDistributed(layers.Conv2D(4, 3))(frames)
+    x = layers.TimeDistributed(layers.GlobalAveragePooling2D())(x)
+    net = packed(keras.Model(frames, layers.GlobalAveragePooling1D()(x)), one=0.5)
+    with pytest.raises(ValueError, match=r"^Cannot export task 'one': onnxruntime ") as caught:
+        export_onnx(net, "one", tmp_path / "m.onnx")
+    assert "not fixed, (None, None, 8, 8, 3): build the trunk with fixed ones" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_options_softmax_fixed_batch_opset_and_input_names(net, tmp_path):
     export_onnx(
         net, "cars", tmp_path / "m.onnx", softmax=True, batch_size=2, opset=15,

@@ -133,6 +133,26 @@ class TestUint8:
         assert (said["height"], said["width"], said["low"], said["high"]) == (SIDE, SIDE, 0.0, 1.0)
         assert manifest["tasks"][0]["opset"] == 18
 
+    @pytest.mark.parametrize("name", ["resized", "scaled_pixels", "scaled_sizes", "pixel_floats"])
+    def test_the_input_may_have_any_name(self, name, net, tmp_path):
+        export_onnx(net, "two", tmp_path / "m.onnx", preprocessing="uint8")
+        export_onnx(net, "two", tmp_path / "n.onnx", preprocessing="uint8", input_names=[name])
+        assert [entry.name for entry in onnx.load(tmp_path / "n.onnx").graph.input] == [name]
+        x = pictures(20, 30)
+        assert np.array_equal(answer(tmp_path / "m.onnx", x), answer(tmp_path / "n.onnx", x))
+
+    @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+    def test_trunks_that_take_uint8_answer_as_keras(self, precision, tmp_path):
+        inputs = keras.Input((SIDE, SIDE, 3), dtype="uint8", name="image")
+        x = layers.Conv2D(4, 3, activation="relu")(layers.Rescaling(1 / 255.0)(inputs))
+        net = packed(keras.Model(inputs, layers.GlobalAveragePooling2D()(x)), one=0.5)
+        net.notes["pixel_range"] = "0,255"
+        path = tmp_path / "m.onnx"
+        export_onnx(net, "one", path, preprocessing="uint8", precision=precision)
+        expected = logits(net.task_model("one"), pictures())
+        far = {"float32": 1e-5, "float16": 1e-2, "int8": 0.2}[precision]
+        assert np.abs(answer(path, pictures()) - expected).max() < far * np.abs(expected).max()
+
     def test_what_it_cannot_do_is_said(self, net, tmp_path):
         path = tmp_path / "m.onnx"
         words = packed(mlp_trunk(), one=0.5)
@@ -182,6 +202,12 @@ class TestOutputs:
         session = onnxruntime.InferenceSession(str(tmp_path / "k.onnx"))
         names = [output.name for output in session.get_outputs()]
         assert names == ["top_classes", "top_probabilities"]
+
+    def test_the_input_of_a_ranking_may_have_any_name(self, net, tmp_path):
+        named = {"input_names": ["top_k_count"]}
+        assert export_onnx(net, "one", tmp_path / "m.onnx", outputs="top_k", **named) < 1e-5
+        x = pictures().astype("float32") / 255
+        assert answers(tmp_path / "m.onnx", x)[0].shape == (3, 3)
 
     @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
     def test_probabilities_of_a_heads_own_are_given_as_they_are(self, activation, tmp_path):

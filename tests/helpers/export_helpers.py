@@ -5,15 +5,15 @@ import re
 
 import keras
 import numpy as np
-import onnxruntime
 from keras import layers
 
+from helpers.int8_sessions import session_of
 from helpers.pack_helpers import packed
 
 
 def answers(path, *inputs, seed=0):
     """All answers of a file, to random inputs of its shapes where none are given."""
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = session_of(path)
     entries = session.get_inputs()
     rng = np.random.default_rng(seed)
     given = inputs or [

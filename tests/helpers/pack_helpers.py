@@ -98,6 +98,12 @@ def compiled(model, optimizer="sgd", **kwargs):
     return model
 
 
+def opened(net, optimizer="sgd", name="one", **kwargs):
+    """The compiled model of a new task, with data."""
+    model = compiled(net.add_task(name, keras.layers.Dense(3)), optimizer, **kwargs)
+    return model, *data(model)
+
+
 def fit(model, x, y, *callbacks, epochs=2, **kwargs):
     kwargs = {"batch_size": 8, "verbose": 0, **kwargs}
     return model.fit(x, y, epochs=epochs, callbacks=list(callbacks), **kwargs)

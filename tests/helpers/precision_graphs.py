@@ -7,10 +7,10 @@ import tempfile
 import keras
 import numpy as np
 import onnx
-import onnxruntime
 from keras import layers
 from onnx import helper, numpy_helper
 
+from helpers.int8_sessions import session_of
 from helpers.pack_helpers import conv_trunk, mlp_trunk, packed
 from packnet_tf.export import export_onnx
 from packnet_tf.export.graph.precision import to_precision
@@ -93,10 +93,7 @@ def lower(model, kind):
 
 
 def answer(model, feeds):
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    return session.run(None, feeds)[0]
+    return session_of(model.SerializeToString()).run(None, feeds)[0]
 
 
 def cosine(first, second):

@@ -158,6 +158,32 @@ def worker(directory, index, ports):
             net.save(pathlib.Path(directory) / f"{way}.keras")
 
 
+def packs_with_an_empty_replica(strategy, fit):
+    """Tells whether all numbers of a pack are finite though its last batch has one example."""
+    import keras
+    from keras import layers
+
+    x = np.random.default_rng(0).normal(size=(17, 8)).astype("float32")
+    y = x[:, :3].argmax(1)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    with strategy.scope():
+        image = keras.Input((8,))
+        features = layers.BatchNormalization()(layers.Dense(16)(image))
+        net = packnet_tf.PackNet(keras.Model(image, features))
+        if fit:
+            model = net.add_task("a", layers.Dense(3))
+            model.compile(keras.optimizers.SGD(0.05), loss)
+            packing = packnet_tf.PackNetCallback(0.5, 1)
+            model.fit(x, y, batch_size=16, epochs=2, callbacks=[packing], verbose=0)
+        else:
+            trainer = packnet_tf.PackTrainer(
+                net, epochs=1, retrain_epochs=1, learning_rate=0.05, batch_size=16, verbose=False
+            )
+            trainer.fit([packnet_tf.Task("a", layers.Dense(3), (x, y))])
+    weights = [np.array(weight) for weight in net.task_model("a").weights]
+    return net.tasks == ("a",) and all(np.isfinite(weight).all() for weight in weights)
+
+
 def same_on_every_device():
     """Packs on two devices with the trainer and with fit, against one device; refuses XLA there."""
     import tensorflow as tf
@@ -176,6 +202,7 @@ def same_on_every_device():
             np.max(np.abs(a - b)) for a, b in zip(numbers(one), numbers(two), strict=True)
         )
         print("fit" if fit else "trainer", largest)
+    print("empty", *(packs_with_an_empty_replica(strategy, fit) for fit in (False, True)))
     try:
         packnet_tf.PackTrainer(two, jit_compile=True, verbose=False)
     except ValueError as error:

@@ -8,6 +8,7 @@ from keras import layers
 import packnet_tf
 from helpers.cases import slow
 from helpers.pack_helpers import (
+    TRUNKS,
     compiled,
     conv_trunk,
     data,
@@ -48,16 +49,15 @@ def trained(trunk, optimizer, overlay=None, **options):
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "overlay"),
+    ("kind", "optimizer", "overlay"),
     [
-        *slow((keras.optimizers.SGD, None)),
-        (keras.optimizers.AdamW, None),
-        (keras.optimizers.AdamW, 0.2),
+        ("conv", keras.optimizers.AdamW, None),
+        ("nested", keras.optimizers.AdamW, 0.2),
+        *slow(*((kind, keras.optimizers.SGD, None) for kind in ("conv1d", "conv3d", "mlp"))),
     ],
 )
-def test_training_goes_the_same_way_to_the_bit(
-    trunk, optimizer, overlay, compilations, monkeypatch
-):
+def test_training_goes_the_same_way_to_the_bit(kind, optimizer, overlay, compilations, monkeypatch):
+    trunk = TRUNKS[kind]()
     ours, history = trained(trunk, optimizer, overlay)
     assert compilations
     monkeypatch.setattr(fused_view, "LARGE", 1 << 62)

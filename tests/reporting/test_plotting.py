@@ -145,6 +145,12 @@ def test_long_names_of_tasks_do_not_overlap():
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
+def test_names_that_are_no_text_are_drawn_with_escapes(tmp_path):
+    figure = packnet_tf.plot_history({"d\udce4rk": entry()}, tmp_path / "history.svg")
+    assert figure.axes[0].get_title() == r"d\udce4rk"
+    assert (tmp_path / "history.svg").stat().st_size > 1000
+
+
 def test_what_fit_returns_is_drawn_with_its_prune(tmp_path):
     trunk = mlp_trunk()
     x, y = data(trunk)

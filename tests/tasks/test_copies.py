@@ -3,12 +3,24 @@
 import copy
 import pickle
 
+import keras
 import numpy as np
 import pytest
 from keras import layers
 
 import packnet_tf
-from helpers.pack_helpers import data, jolt, logits, mlp_trunk, owners, pack_task, packed, same
+from helpers.pack_helpers import (
+    compiled,
+    data,
+    fit,
+    jolt,
+    logits,
+    mlp_trunk,
+    owners,
+    pack_task,
+    packed,
+    same,
+)
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
@@ -35,3 +47,14 @@ def test_a_copy_of_a_pack_is_a_pack_of_its_own(phase, copied, tmp_path):
     assert np.array_equal(logits(other.task_model("one"), x), answers)
     assert net.tasks == ("one",)
     assert same(list(owners(net).values()), list(before.values()))
+
+
+def test_a_clone_by_keras_trains_nothing_and_says_what_to_take():
+    net = packed(mlp_trunk(), one=0.5)
+    model = compiled(net.add_task("two", layers.Dense(3)))
+    clone = compiled(keras.models.clone_model(model))
+    with pytest.raises(RuntimeError, match=r"belongs to no task.* net\.unpack\(task\)"):
+        fit(clone, *data(model), epochs=1)
+    clone = keras.models.clone_model(net.task_model("one"))
+    with pytest.raises(RuntimeError, match=r"belongs to no task.* net\.unpack\(task\)"):
+        _ = clone.trunk

@@ -343,3 +343,18 @@ def test_a_fit_that_ends_before_its_prune_does_not_forget_a_rollback():
         fit(model, *data(model), packnet_tf.PackNetCallback(0.5, prune_epoch=9), epochs=1)
     with pytest.raises(RuntimeError, match="restored from before the prune"):
         net.commit()
+
+
+@pytest.mark.parametrize("overlay", [None, 0.5])
+def test_weights_set_back_to_between_two_prunes_are_refused(overlay):
+    net = packed(mlp_trunk(), one=0.5)
+    model = compiled(net.add_task("birds", layers.Dense(3), overlay=overlay))
+    net.prune_to(0.625)
+    kept = model.get_weights()
+    net.prune_to(0.75)
+    model.set_weights(kept)
+    with pytest.raises(RuntimeError, match="before the prune, so some released weights are"):
+        net.commit()
+    net.prune_to(0.75)
+    net.commit()
+    assert net.tasks == ("one", "birds")

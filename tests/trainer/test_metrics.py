@@ -98,3 +98,24 @@ def test_a_reference_may_be_a_number_of_numpy(tmp_path):
     net = packnet_tf.PackNet(mlp_trunk())
     assert quick(net, directory=tmp_path).fit(task)["a"]["reference"] == {"linear_head": 0.5}
     assert net.results("a")["linear_head"] == 0.5
+
+
+@pytest.mark.parametrize("metric", ["acc", keras.metrics.SparseCategoricalAccuracy()])
+def test_accuracy_by_any_of_its_names_is_a_result_of_the_task(metric):
+    trunk = mlp_trunk()
+    x, y = data(trunk)
+    net = packnet_tf.PackNet(trunk)
+    reference = {"linear_head": 2.0, "chance": 0.5}
+    task = Task("a", layers.Dense(3), (x, y), (x, y), (x, y), reference=reference)
+    history = quick(net, metrics=[metric]).fit(task)
+    found = net.results("a")
+    assert set(found) == {
+        "linear_head",
+        "chance",
+        "before_prune",
+        "after_prune",
+        "retrained",
+        "test",
+    }
+    name = metric if isinstance(metric, str) else metric.name
+    assert found["test"] == history["a"]["test"][name] == history["a"]["test"]["accuracy"]

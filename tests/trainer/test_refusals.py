@@ -6,6 +6,7 @@ import math
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import packnet_tf
@@ -13,6 +14,7 @@ from helpers.pack_helpers import data, mlp_trunk
 from helpers.short_runs import quick, tasks
 from packnet_tf import Auto, PackTrainer, Task
 from packnet_tf.trainer.data import blank_batch
+from packnet_tf.trainer.labels import outside
 from packnet_tf.trainer.logs import Logs
 
 
@@ -61,6 +63,71 @@ def test_data_to_measure_on_are_looked_at_before_anything_trains(split):
     text = text_of(ValueError, trainer.fit, task)
     assert text.startswith("The data of a task are a tf.data.Dataset of batches")
     assert (net.open_model, epochs) == (None, [])
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_data_to_measure_on_without_batches_are_refused_before_anything_trains(split):
+    net, (x, y) = packnet_tf.PackNet(mlp_trunk()), data(mlp_trunk())
+    none = tf.data.Dataset.from_tensor_slices((x, y)).batch(len(x) + 1, drop_remainder=True)
+    epochs = []
+    trainer = quick(net, on_epoch=lambda task, row: epochs.append(row))
+    task = Task("a", layers.Dense(3), (x, y), **{split: none})
+    text = text_of(ValueError, trainer.fit, task)
+    assert text.startswith("The validation or test data of a task have no batches: fewer examples")
+    assert (net.open_model, epochs) == (None, [])
+
+
+def test_validation_data_that_are_used_up_are_named():
+    net, (x, y) = packnet_tf.PackNet(mlp_trunk()), data(mlp_trunk())
+    left = iter([(x, y)])
+    spec = tuple(tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in (x, y))
+    once = tf.data.Dataset.from_generator(lambda: left, output_signature=spec)
+    text = text_of(ValueError, quick(net).fit, Task("a", layers.Dense(3), (x, y), once))
+    assert text.startswith("The validation or test data of task 'a' have no batches. A dataset")
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+@pytest.mark.parametrize("step", [1, -1])
+def test_labels_that_the_head_has_no_outputs_for_are_named(step, dtype):
+    net, (x, y) = packnet_tf.PackNet(mlp_trunk()), data(mlp_trunk())
+    labels = (y + step).astype(dtype)
+    wrong = next(label for label in labels if not 0 <= label < 3)
+    text = text_of(ValueError, quick(net).fit, Task("a", layers.Dense(3), (x, labels)))
+    assert text.startswith(f"Task 'a' has the label {wrong}, and the 3 outputs of its head are for")
+    assert net.open_model is None
+
+
+def test_one_hot_labels_are_refused_where_the_loss_takes_numbers():
+    net, (x, y) = packnet_tf.PackNet(mlp_trunk()), data(mlp_trunk())
+    task = Task("a", layers.Dense(3), (x, np.eye(3, dtype="float32")[y]))
+    text = text_of(ValueError, quick(net).fit, task)
+    assert text.startswith("The labels of task 'a' have shape (batch, 3), as one-hot labels do")
+    assert net.open_model is None
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    quick(net, loss=loss, metrics=["categorical_accuracy"]).fit(task)
+    assert net.tasks == ("a",)
+
+
+def test_labels_of_as_many_steps_as_classes_are_not_one_hot():
+    trunk = keras.Sequential([keras.Input((3, 4)), layers.Dense(8)])
+    x = np.random.default_rng(0).random((12, 3, 4)).astype("float32")
+    net = packnet_tf.PackNet(trunk)
+    quick(net).fit(Task("a", layers.Dense(3), (x, np.arange(36).reshape(12, 3) % 3)))
+    assert net.tasks == ("a",)
+
+
+def test_a_label_that_the_loss_ignores_is_not_named():
+    labels = [np.array([0, 255, 2]), np.array([3])]
+    loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=255)
+    assert outside("a", loss, labels, 4) is None
+    assert outside("a", loss, labels, 3).startswith("Task 'a' has the label 3, and the 3 outputs")
+
+
+def test_weights_of_classes_that_the_head_does_not_have_are_refused():
+    net, (x, y) = packnet_tf.PackNet(mlp_trunk()), data(mlp_trunk())
+    task = Task("a", layers.Dense(3), (x, y), class_weight={7: 50.0})
+    text = text_of(ValueError, quick(net).fit, task)
+    assert text.startswith("class_weight has a weight for class 7, and the 3 classes are 0 to 2.")
 
 
 @pytest.mark.parametrize("value", [0, 2.5, "3", True])

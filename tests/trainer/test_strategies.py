@@ -30,6 +30,11 @@ def test_two_devices_pack_as_one_does(two_devices):
 
 
 @pytest.mark.slow
+def test_a_last_batch_may_have_fewer_examples_than_there_are_devices(two_devices):
+    assert two_devices["empty"] == "True True"
+
+
+@pytest.mark.slow
 def test_xla_on_several_devices_is_refused(two_devices):
     assert two_devices["refusal"] == (
         "jit_compile=True trains on one device, and this pack is spread over 2: TensorFlow cannot "

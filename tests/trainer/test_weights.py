@@ -137,6 +137,21 @@ def test_heads_of_several_outputs_are_refused_and_leave_the_pack_as_it_was():
         model.fit(x, labels, class_weight={0: 2.0}, verbose=0)
 
 
+def test_a_head_of_one_output_has_weights_for_two_classes():
+    trunk = mlp_trunk()
+    x, y = data(trunk)
+    y = np.minimum(y, 1).astype("float32")
+    found = []
+    for weights in ({0: 1.0, 1: 5.0}, {0: 1.0}):
+        keras.utils.set_random_seed(3)
+        net = packnet_tf.PackNet(trunk)
+        loss = keras.losses.BinaryCrossentropy(from_logits=True)
+        trainer = quick(net, loss=loss, metrics=[])
+        trainer.fit(Task("a", layers.Dense(1), (x, y), class_weight=weights))
+        found.append(values([weight.packed for weight in weights_of(net).values()]))
+    assert not same(*found)
+
+
 @pytest.mark.parametrize("class_weight", ["balanced", {0: 2.0}])
 def test_labels_of_several_classes_have_no_class_weights(class_weight):
     x, y, _ = examples()

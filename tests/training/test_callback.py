@@ -19,6 +19,7 @@ from helpers.pack_helpers import (
     kernels,
     logits,
     mlp_trunk,
+    opened,
     pack_task,
     packed,
     values,
@@ -34,12 +35,6 @@ TOTAL = {"first": 192, "second": 128}
 @pytest.fixture
 def net():
     return packnet_tf.PackNet(mlp_trunk())
-
-
-def opened(net, optimizer="sgd", name="one", **kwargs):
-    """The compiled model of a new task, with data."""
-    model = compiled(net.add_task(name, layers.Dense(3)), optimizer, **kwargs)
-    return model, *data(model)
 
 
 class Counts(keras.callbacks.Callback):
@@ -269,30 +264,6 @@ def test_a_fit_stopped_after_the_prune_is_committed(net):
     assert net.tasks == ("one",)
 
 
-@pytest.mark.parametrize("rate", [0.001, None])
-def test_retraining_has_its_own_learning_rate(net, rate):
-    model, x, y = opened(net, optimizers.SGD(0.25))
-    rates = []
-    watch = keras.callbacks.LambdaCallback(
-        on_train_batch_begin=lambda batch, logs: rates.append(float(model.optimizer.learning_rate))
-    )
-    callback = Callback(0.5, prune_epoch=1, retrain_learning_rate=rate)
-    fit(model, x, y, callback, watch, epochs=2, batch_size=24)
-    assert rates == [0.25, float(np.float32(rate or 0.25))]
-
-
-def test_retraining_at_learning_rate_0_leaves_the_survivors_as_the_prune_did(net):
-    model, x, y = opened(net, optimizers.Adam(0.1, weight_decay=0.1))
-    before = {}
-    watch = keras.callbacks.LambdaCallback(
-        on_epoch_begin=lambda epoch, logs: before.update(kernels(net))
-    )
-    fit(model, x, y, watch, Callback(0.5, prune_epoch=1, retrain_learning_rate=0.0))
-    for path, weight in net.state.weights.items():
-        owner, value = values([weight.owner, weight.packed])
-        assert np.array_equal(value[owner == 1], before[path][owner == 1])
-
-
 def test_accuracy_around_the_prune_is_kept(net):
     model, x, y = opened(net)
     callback = Callback(0.9, prune_epoch=1, validation_data=(x, y))
@@ -382,3 +353,17 @@ def test_the_phases_are_those_of_the_open_task_alone():
     with pytest.raises(RuntimeError, match=r"Cannot train task 'one'.*Use net.open_model"):
         OneShot(done, 0.5, 1)
     assert net.tasks == ("one",)
+
+
+def test_a_task_that_was_pruned_by_hand_is_pruned_up_to_the_ratio(net):
+    model, x, y = opened(net)
+    net.prune(0.25)
+    fit(model, x, y, Callback(0.75, prune_epoch=1), epochs=2)
+    assert net.capacity().free == 0.75
+
+
+def test_a_task_that_was_pruned_further_by_hand_stays_so(net):
+    model, x, y = opened(net)
+    net.prune(0.75)
+    fit(model, x, y, Callback(0.5, prune_epoch=1), epochs=2)
+    assert net.capacity().free == 0.75

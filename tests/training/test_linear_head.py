@@ -7,13 +7,20 @@ from keras import layers
 from sklearn.linear_model import LogisticRegression
 
 import packnet_tf
-from packnet_tf.training.heads import FEATURE_NORM, fit_linear, fitted_head, linear_accuracy
+from packnet_tf.training.heads import (
+    FEATURE_NORM,
+    Examples,
+    fit_linear,
+    fitted_head,
+    linear_accuracy,
+)
 
 RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.integers(0, 3, 300)
 FEATURES = (
     RANDOM.normal(size=(3, 6))[LABELS] * 20 + RANDOM.normal(size=(300, 6)) * [1, 9, 30, 1, 5, 2]
 ).astype("float32")
+EXAMPLES = Examples(FEATURES, LABELS, 3)
 
 
 def test_it_answers_as_scikit_learn_on_standardised_features():
@@ -24,7 +31,7 @@ def test_it_answers_as_scikit_learn_on_standardised_features():
     wanted = expected.decision_function(standard)
     difference = (logits - logits.mean(1, keepdims=True)) - wanted
     assert np.abs(difference).max() < 0.01
-    assert linear_accuracy(fitted_head(FEATURES, LABELS), FEATURES, LABELS) > 0.9
+    assert linear_accuracy(fitted_head(EXAMPLES, 3), EXAMPLES) > 0.9
 
 
 @pytest.mark.parametrize("weights", [{0: 5.0, 2: 0.5}, "balanced"])
@@ -61,7 +68,7 @@ def test_two_classes_have_the_logits_of_a_softmax():
 
 
 def test_features_are_scaled_to_one_norm_within_the_head():
-    head = fitted_head(FEATURES, LABELS)
+    head = fitted_head(EXAMPLES, 3)
     scaled = np.asarray(head.layers[0](FEATURES))
     assert np.mean(np.sum(scaled**2, -1)) == pytest.approx(FEATURE_NORM, rel=1e-4)
 
@@ -87,3 +94,52 @@ def test_features_that_are_no_vectors_are_refused():
     images, labels = np.zeros((8, 4, 4, 1), "float32"), np.arange(8) % 2
     with pytest.raises(ValueError, match="one vector of finite features for each example"):
         packnet_tf.linear_head(net, (images, labels))
+
+
+@pytest.fixture
+def net():
+    return packnet_tf.PackNet(keras.Sequential([keras.Input((6,)), layers.Dense(8)]))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [lambda y: y.astype("float32"), lambda y: y[:, None], lambda y: np.eye(3)[y], lambda y: y > 0],
+    ids=["floats", "a column", "one-hot", "bools"],
+)
+def test_labels_may_have_every_form_of_one_class(form, net):
+    given = form(LABELS)
+    classes = LABELS > 0 if given.dtype == bool else LABELS
+    head = packnet_tf.linear_head(net, (FEATURES, given))
+    expected = packnet_tf.linear_head(net, (FEATURES, classes.astype(int)))
+    np.testing.assert_array_equal(head.get_weights()[0], expected.get_weights()[0])
+
+
+def test_one_hot_labels_tell_of_classes_without_examples(net):
+    head = packnet_tf.linear_head(net, (FEATURES, np.eye(5)[LABELS]))
+    assert head.output_shape == (None, 5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [
+        (LABELS + 1, "The labels of 3 classes are 0 to 2; these are 1 to 3. Count classes from 0."),
+        (LABELS - 1, "The labels of 3 classes are 0 to 2; these are -1 to 1."),
+        (LABELS + 0.5, "other labels of shape (32,) and dtype float64"),
+        (np.ones((300, 3), int), "other labels of shape (32, 3) and dtype int64"),
+        (np.array(["rose", "tulip", "daisy"])[LABELS], "other labels of shape (32,) and dtype <U5"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(labels, text, net):
+    with pytest.raises(ValueError) as caught:
+        packnet_tf.linear_head(net, (FEATURES, labels), classes=3)
+    assert text in str(caught.value)
+
+
+def test_data_without_batches_are_refused(net):
+    with pytest.raises(ValueError, match=r"have no batches\. A generator is used up"):
+        packnet_tf.linear_head(net, iter([]))
+
+
+def test_weights_of_classes_that_there_are_not_are_refused(net):
+    with pytest.raises(ValueError, match="has a weight for class 7, and the 3 classes are 0 to 2"):
+        packnet_tf.linear_head(net, (FEATURES, LABELS), class_weight={7: 2.0})

@@ -267,7 +267,8 @@ def test_a_fit_that_ends_before_its_schedule_leaves_the_task_open():
     schedule = packnet_tf.polynomial_decay(0.0, 0.5, begin_step=0, end_step=100, frequency=1)
     with pytest.warns(UserWarning, match="Training of task 'gradual' stopped at step 6") as warned:
         fit(model, x, y, PackNetCallback(schedule=schedule), epochs=2)
-    assert str(warned[-1].message) == (
+    (said,) = [str(one.message) for one in warned if one.category is UserWarning]
+    assert said == (
         "Training of task 'gradual' stopped at step 6, before the pruning schedule reached its "
         "sparsity of 0.5, so the task is left open. Go on with fit(initial_epoch=...), give a "
         "schedule that ends earlier, or call net.prune_to(0.5), retrain, and net.commit()."
@@ -347,4 +348,38 @@ def test_a_schedule_and_a_ratio_exclude_each_other():
         "PackNetCallback takes a schedule, or prune_ratio and prune_epoch, not both: a schedule "
         "decides when and how much to prune. Write PackNetCallback(schedule=packnet_tf."
         "polynomial_decay(0.0, 0.75, begin_step=0, end_step=1000))."
+    )
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda step: (True, step / 12) if step in (0, 3, 6) else (False, 0.0),
+        lambda step: (step % 3 == 0 and step <= 6, step / 12 if step in (3, 6) else 0.0),
+    ],
+)
+def test_where_no_prune_is_due_the_sparsity_may_be_0(schedule):
+    assert final_sparsity(schedule) == 0.5
+    net, model = opened()
+    x, y = data(model)
+    fit(model, x, y, PackNetCallback(schedule=schedule), epochs=3)  # 9 steps
+    assert net.capacity().free == pytest.approx(0.5)
+
+
+def test_a_schedule_that_is_cut_short_is_noticed_though_it_is_0_where_nothing_is_due():
+    _, model = opened()
+    x, y = data(model)
+    schedule = lambda step: (True, step / 18) if step in (0, 3, 9) else (False, 0.0)  # noqa: E731
+    with pytest.warns(UserWarning, match="reached its sparsity of 0.5, so the task is left open"):
+        fit(model, x, y, PackNetCallback(schedule=schedule), epochs=2)  # 6 steps
+
+
+def test_a_schedule_that_fails_after_its_end_is_told_what_is_asked():
+    sparsities = [0.0, 0.25, 0.5]
+    with pytest.raises(ValueError) as error:
+        final_sparsity(lambda step: (True, sparsities[step]))
+    assert str(error.value) == (
+        "A schedule is asked for step 2147483647 too, for the sparsity at which it ends, and this "
+        "one raised IndexError: list index out of range. Return (False, its last sparsity) for all "
+        "steps after its end."
     )

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from packnet_tf.apps.main import main
+
 ROOT = pathlib.Path(__file__).parents[3]
 
 
@@ -30,6 +32,14 @@ def test_the_demo_packs_exports_and_checks_three_tasks(tmp_path):
     files = {path.name for path in (tmp_path / "demo" / "onnx").iterdir()}
     assert files == {"manifest.json", *(f"model_task{n}.onnx" for n in (1, 2, 3))}
     assert (tmp_path / "demo" / "owners.png").stat().st_size > 10_000
+
+
+def test_the_demo_writes_over_no_pack_of_the_users(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "pack.keras").touch()
+    assert main(["demo"]) == 2
+    assert "name another folder, --output=FOLDER, or write --output=demo" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -7,13 +7,7 @@ import numpy as np
 import pytest
 
 from helpers.image_folders import write_task
-from helpers.onnx_files import (
-    COLOURS,
-    manifest,
-    write_model,
-    write_other_model,
-    write_picture,
-)
+from helpers.onnx_files import COLOURS, manifest, write_model, write_other_model, write_picture
 from helpers.pack_helpers import conv_trunk, logits, packed
 from packnet_tf.apps.commands.evaluate import as_table
 from packnet_tf.apps.device.evaluation import ClassScore, score, summary
@@ -302,6 +296,8 @@ def test_accuracy_on_arrays_takes_every_form_of_answer(output, tmp_path):
         (["train", "validation"], None, "validation"),
         (["train", "test"], None, "test"),
         (["train", "test"], "train", "train"),
+        (["train", "val"], "val", "val"),
+        (["train", "val"], "validation", "val"),
     ],
 )
 def test_the_split_is_test_else_validation_else_the_one_named(there, split, taken, tmp_path):

@@ -37,6 +37,12 @@ def manifest(folder):
     return json.loads((folder / "manifest.json").read_text())
 
 
+def test_a_folder_for_files_is_not_named_like_one(packnet):
+    status, _, err = packnet("export", "--output=out/garden.onnx")
+    assert status == 2
+    assert "is named like a file; write out/garden/, or add --multitask for one file of all" in err
+
+
 def test_int8_is_calibrated_and_measured_on_folders(packnet, place, tmp_path):
     status, out, err = packnet(
         "export", "--output=small", "--task=shades", "--precision=int8",

@@ -109,9 +109,15 @@ def test_folders_stand_for_all_images_in_them_sorted(tmp_path, capsys):
     for name in names:
         write_picture(tmp_path / "photos" / name, ORANGE)
     (tmp_path / "photos" / "notes.txt").write_text("no image")
+    (tmp_path / "photos" / "b" / "more").symlink_to(tmp_path / "gone")
     photos = tmp_path / "photos"
-    status, out, _ = predict(capsys, f"--model={model}", "--top=1", photos, photos / "a.bmp")
+    status, out, err = predict(capsys, f"--model={model}", "--top=1", photos, photos / "a.bmp")
     assert status == 0
+    assert err.splitlines() == [
+        f"'{photos / 'b' / 'more'}' is a link to '{tmp_path / 'gone'}', which leads nowhere: No "
+        "such file or directory. It is left out.",
+        f"1 file in '{photos}' left out, of kinds that Pillow does not decode: .txt (1).",
+    ]
     seen = [line.split(": ")[0] for line in out.splitlines()]
     order = ["a.bmp", "b/1.JPG", "b/2.png", "b/c/d.png", "a.bmp"]
     assert seen == [str(photos / name) for name in order]
@@ -125,7 +131,7 @@ def test_a_folder_without_images_is_an_error(tmp_path):
         "for instance."
     )
     (tmp_path / "phone.heic").touch()
-    with pytest.raises(FileNotFoundError, match=r"it has files of the kinds \.heic\. Expected"):
+    with pytest.raises(FileNotFoundError, match=r"1 file in .* left out, .* decode: \.heic \(1\)"):
         images_in(tmp_path)
 
 

@@ -107,3 +107,10 @@ def test_what_does_not_go_with_a_router_is_refused(place, tmp_path, capsys):
     (folder / "router.onnx").write_bytes(b"cut off")
     assert main(["predict", str(folder), "--router", photo]) == 1
     assert "router.onnx" in capsys.readouterr().err
+
+
+def test_a_task_called_router_keeps_its_file(tmp_path, capsys):
+    small_pack({"router": ["dark", "light"]}).save(tmp_path / "pack.keras")
+    assert export(tmp_path, "--names=task") == 2
+    assert "would both be router.onnx; leave --names=task out" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == ["pack.keras"]

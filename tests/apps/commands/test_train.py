@@ -206,6 +206,26 @@ def test_a_pack_computes_as_it_was_made(trunk, place):
         assert policies | {model.head.dtype_policy.name} == {"mixed_bfloat16"}
 
 
+def test_a_trunk_of_half_precision_trains_in_what_the_command_says(place):
+    half = keras.saving.load_model(place / "small.keras")
+    for policy in ("mixed_float16", "float16"):
+        keras.config.set_dtype_policy(policy)
+        x = inputs = keras.Input((16, 16, 3))
+        for layer in half.layers[1:-1]:
+            x = type(layer).from_config({**layer.get_config(), "dtype": policy})(x)
+        keras.Model(inputs, x).save(place / f"{policy}.keras")
+    keras.config.set_dtype_policy("float32")
+    given = {"trunk": str(place / "float16.keras"), "epochs": 1, "prune_epoch": 0}
+    said = r"float16.keras' are float16, which is too coarse .* Add --precision=mixed_float16"
+    with pytest.raises(ValueError, match=said):
+        train(task_plan(place, **given))
+    for policy in ("mixed_float16", "float16"):
+        given |= {"trunk": str(place / f"{policy}.keras"), "pack": str(place / f"{policy}_p.keras")}
+        train(task_plan(place, precision="float32", **given))
+        trunk = packnet_tf.load(given["pack"]).task_model("shades").trunk
+        assert {v.dtype for v in trunk.weights if "float" in v.dtype} == {"float32"}
+
+
 def test_the_adopted_trunk_has_a_name_of_its_own(place):
     with pytest.raises(
         ValueError, match="'shades' is to be the name of the pretrained trunk, which"

@@ -1,14 +1,17 @@
 """`packnet train` that is stopped, and started again."""
 
+import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import packnet_tf
-from helpers.image_folders import task_plan, write_place
+from helpers.image_folders import short_plan, task_plan, write_place
 from helpers.pack_helpers import owners
 from packnet_tf.apps.packs import rates
 from packnet_tf.apps.packs.training import train
@@ -20,13 +23,13 @@ def place(tmp_path):
     return write_place(tmp_path)
 
 
-def kill(plan, monkeypatch):
+def kill(plan, monkeypatch, after=3):
     """Trains until the power goes, after the first epoch."""
     real, calls = rates.cosine, []
 
     def die(*arguments):
         calls.append(arguments)
-        if len(calls) == 3:  # rates are asked for at compiling, then in every epoch
+        if len(calls) == after:  # rates are asked for at compiling, then in every epoch
             raise OSError("the power is gone")
         return real(*arguments)
 
@@ -81,6 +84,84 @@ def test_continuing_with_other_settings_is_refused(place):
         train(task_plan(place))
     train(task_plan(place, fresh=True, epochs=1, prune_epoch=0))
     assert packnet_tf.load(place / "pack.keras").tasks == ("shades",)
+
+
+def replace_class(folder):
+    for split in ("train", "validation", "test"):
+        (folder / split / "light").rename(folder / split / "bright")
+
+
+def add_image(folder):
+    shutil.copy(folder / "train" / "dark" / "00.png", folder / "train" / "dark" / "more.png")
+
+
+def replace_image(folder):
+    Image.new("RGB", (16, 16)).save(folder / "validation" / "dark" / "00.png")
+
+
+def remove_image(folder):
+    (folder / "train" / "dark" / "00.png").unlink()
+
+
+def check_refused(change, place, backup):
+    """A run is not continued on a changed folder, which is then as it was again."""
+    folder = place / "shades"
+    shutil.copytree(folder, backup)
+    change(folder)
+    text = "'.*shades' has changed: .* Bring back the old ones, or add --fresh to start over"
+    with pytest.raises(ValueError, match=text):
+        train(task_plan(place))
+    shutil.rmtree(folder)
+    shutil.copytree(backup, folder)
+
+
+def test_continuing_on_a_folder_that_has_changed_is_refused(place, tmp_path_factory, monkeypatch):
+    kill(task_plan(place), monkeypatch)
+    for change in (replace_class, add_image, replace_image):
+        check_refused(change, place, tmp_path_factory.mktemp("backup") / "shades")
+    add_image(place / "shades")
+    train(task_plan(place, fresh=True, epochs=1, prune_epoch=0))
+    assert packnet_tf.load(place / "pack.keras").tasks == ("shades",)
+
+
+def test_continuing_on_a_folder_that_is_split_anew_is_refused(place, tmp_path_factory, monkeypatch):
+    shutil.rmtree(place / "shades" / "validation")
+    kill(task_plan(place), monkeypatch)
+    check_refused(remove_image, place, tmp_path_factory.mktemp("backup") / "shades")
+
+
+def test_other_test_images_and_runs_without_a_note_of_their_images_are_continued(
+    place, monkeypatch
+):
+    kill(task_plan(place), monkeypatch)
+    shutil.rmtree(place / "shades" / "test")
+    note = place / "pack.keras.progress" / "prepared.json"
+    prepared = json.loads(note.read_text())
+    assert len(prepared["shades"].pop("images")) == 64
+    kill(task_plan(place), monkeypatch, after=2)  # goes on, and notes the images
+    assert "images" in json.loads(note.read_text())["shades"]
+    note.write_text(json.dumps(prepared))  # as 0.2.0 wrote it
+    add_image(place / "shades")
+    assert train(task_plan(place)).images["train"] == 25
+
+
+@pytest.mark.slow
+def test_folders_of_tasks_that_are_packed_or_not_begun_may_change(place, monkeypatch):
+    plan = short_plan(
+        place, tasks=(("shades", str(place / "shades")), ("greys", str(place / "greys")))
+    )
+    kill(plan, monkeypatch)
+    (place / "greys" / "train" / "a" / "00.png").unlink()
+    kill(plan, monkeypatch, after=6)
+    assert packnet_tf.load(place / "pack.keras").tasks == ("shades",)
+    add_image(place / "shades")
+    (place / "greys" / "train" / "b" / "00.png").unlink()
+    with pytest.raises(ValueError, match=r"has changed.* with the tasks that are not packed yet"):
+        train(plan)
+    with pytest.raises(ValueError, match=r"has a task 'shades' already.* leave it out"):
+        train(dataclasses.replace(plan, fresh=True))
+    rest = dataclasses.replace(plan, tasks=(("greys", str(place / "greys")),), fresh=True)
+    assert train(rest).task == "greys"
 
 
 def test_the_folder_of_a_version_that_kept_every_tasks_ratio_is_continued(place, monkeypatch):

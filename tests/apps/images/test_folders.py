@@ -229,10 +229,32 @@ def test_hidden_files_are_no_images(tmp_path):
     assert len(read_folder(root).files["train"]) == 24
 
 
-def test_a_class_without_a_readable_image_is_an_error(tmp_path):
+def damage(*paths):
+    for path in paths:
+        with open(path, "wb") as file:
+            file.write(b"no image")
+
+
+def test_a_class_without_a_readable_image_to_train_on_is_an_error(tmp_path):
+    folder = read_folder(write_task(tmp_path / "task", train=1))
+    damage(folder.files["train"][1][0])
+    with pytest.raises(ValueError, match=r"class 'light' in 'train' can be read: '.*00"):
+        readable(folder)
+
+
+def test_a_split_without_a_readable_image_is_an_error(tmp_path):
+    folder = read_folder(write_task(tmp_path / "task", held_out=1))
+    damage(*(path for path, _ in folder.files["validation"]))
+    with pytest.raises(ValueError, match="No image of class 'dark' in 'validation' can be read:"):
+        readable(folder)
+
+
+def test_a_class_without_a_readable_image_to_measure_on_is_noted(tmp_path):
     folder = read_folder(write_task(tmp_path / "task", held_out=1))
     path, _ = folder.files["validation"][1]
-    with open(path, "wb") as file:
-        file.write(b"no image")
-    with pytest.raises(ValueError, match="No image of class 'light' in 'validation' can be read:"):
-        readable(folder)
+    damage(path)
+    found = readable(folder)
+    assert len(found.files["validation"]) == 1
+    [note] = found.notes
+    assert note.startswith(f"No image of class 'light' in 'validation' can be read: '{path}' is")
+    assert note.endswith(". Nothing measures it there.")

@@ -30,6 +30,13 @@ def test_every_grey_level_is_kept(name, pixels, channels, tmp_path):
     assert np.array_equal(found, np.repeat(LEVELS[..., None], channels, axis=-1))
 
 
+def test_colours_that_pillow_makes_no_grey_of_are_grey_too(tmp_path):
+    Image.new("LAB", (16, 16), (128, 100, 160)).save(tmp_path / "p.tif")
+    colours = read_image(tmp_path / "p.tif", 16, 16, 3)
+    expected = np.asarray(Image.fromarray(colours).convert("L"))
+    assert np.array_equal(read_image(tmp_path / "p.tif", 16, 16, 1)[..., 0], expected)
+
+
 def test_portable_greymaps_of_sixteen_bits_too(tmp_path):
     content = b"P5\n16 16\n65535\n" + (LEVELS * 257).astype(">u2").tobytes()
     (tmp_path / "map.pgm").write_bytes(content)

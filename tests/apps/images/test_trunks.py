@@ -10,10 +10,12 @@ import pytest
 
 import packnet_tf
 from helpers.cases import slow
-from helpers.image_folders import write_trunk
+from helpers.image_folders import task_plan, write_task, write_trunk
 from helpers.pack_helpers import mlp_trunk, packed
 from packnet_tf.apps.images.pixel_scales import application_scale, scale_of, scale_pixels
 from packnet_tf.apps.images.trunks import load_trunk, pretrained_head
+from packnet_tf.apps.packs.training import train
+from packnet_tf.export import export_all, export_bundle
 
 
 @pytest.mark.parametrize(
@@ -101,6 +103,76 @@ def test_the_pixel_values_of_a_file_are_said(tmp_path, capsys):
         scale_pixels(keras.Input((8, 8, 1)), "torch")
 
 
+def write_camera(path, dtype):
+    """A network that takes pixels of 0 to 255 in a dtype, and the same network in memory."""
+    inputs = keras.Input((16, 16, 3), dtype=dtype, name="image")
+    x = keras.ops.cast(inputs, "float32") / 255
+    x = keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(x)
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x), name="camera")
+    model.save(path)
+    return model
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32"])
+def test_a_trunk_that_takes_integers_sees_pixels_of_0_to_255(dtype, tmp_path, capsys):
+    path = str(tmp_path / "camera.keras")
+    model = write_camera(path, dtype)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3))
+    expected = np.asarray(model(pixels.astype(dtype)))
+    for scale in (None, "bytes"):
+        assert np.array_equal(load_trunk(path, scale=scale)(pixels.astype("float32")), expected)
+    assert f"bytes, since it takes {dtype}; --pixel_scale=bytes says so" in capsys.readouterr().out
+    for scale in ("unit", "symmetric", "torch", "caffe"):
+        text = f"takes {dtype}, and the pixel scale '{scale}' is of fractions, .* Leave --pixel_sc"
+        with pytest.raises(ValueError, match=text):
+            load_trunk(path, scale=scale)
+
+
+def test_a_trunk_whose_integers_hold_no_pixels_is_refused(tmp_path):
+    write_camera(tmp_path / "camera.keras", "int8")
+    with pytest.raises(ValueError, match="takes int8, which does not hold pixels of 0 to 255"):
+        load_trunk(str(tmp_path / "camera.keras"))
+
+
+@pytest.mark.slow
+def test_a_trunk_that_takes_integers_is_trained_and_exported_like_one_of_floats(tmp_path):
+    write_task(tmp_path / "shades")
+    reports, nets = [], []
+    for dtype in ("uint8", "float32"):
+        keras.utils.set_random_seed(3)
+        trunk, pack = tmp_path / f"{dtype}.keras", str(tmp_path / dtype / "pack.keras")
+        write_camera(trunk, dtype)
+        given = {"pack": pack, "trunk": str(trunk), "trunk_output": None, "pixel_scale": "bytes"}
+        (tmp_path / dtype).mkdir()
+        reports.append(train(task_plan(tmp_path, **given, flip=True, adopt="none")))
+        nets.append(packnet_tf.load(pack))
+        export_all(nets[-1], tmp_path / dtype / "onnx", verbose=False)  # compares with Keras
+        export_bundle(nets[-1], tmp_path / dtype / "bundle", verbose=False)
+    assert reports[0].accuracy == reports[1].accuracy
+    for one, other in zip(*(net.task_model("shades").weights for net in nets), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture
+def channels_first():
+    """Keras as `"image_data_format": "channels_first"` in its keras.json sets it."""
+    keras.config.set_image_data_format("channels_first")
+    yield
+    keras.config.set_image_data_format("channels_last")
+
+
+def test_trunks_take_channels_last_whatever_keras_is_configured_to(channels_first, tmp_path):
+    inputs = keras.Input((16, 16, 3))
+    last = keras.layers.Conv2D(6, 3, strides=3, data_format="channels_last", name="last")(inputs)
+    model = keras.Model(inputs, last)
+    model.save(tmp_path / "map.keras")
+    trunk = load_trunk(str(tmp_path / "map.keras"), scale="bytes")
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3)).astype("float32")
+    np.testing.assert_allclose(trunk(pixels), np.mean(model(pixels), (1, 2)), rtol=1e-5)
+    assert load_trunk("MobileNetV2", 32, weights="none").output_shape == (None, 1280)
+    assert keras.config.image_data_format() == "channels_first"  # of the user's other code
+
+
 @pytest.mark.parametrize("apart", [False, True])
 def test_a_trunk_that_ends_in_a_classifier_is_warned_of(apart, tmp_path, capsys):
     inputs = keras.Input((16, 16, 3))
@@ -116,6 +188,23 @@ def test_a_trunk_that_ends_in_a_classifier_is_warned_of(apart, tmp_path, capsys)
     keras.Model(inputs, keras.layers.Dense(3)(x)).save(tmp_path / "features.keras")
     load_trunk(str(tmp_path / "features.keras"))
     assert "WARNING" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["sequential", "functional"])
+def test_the_features_of_a_backbone_that_is_one_layer_of_a_classifier(kind, tmp_path, capsys):
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
+    inner, outer = keras.Model(inputs, x, name="inner"), keras.Input((16, 16, 3))
+    head = keras.layers.Dense(3, activation="softmax")
+    whole = keras.Sequential([outer, inner, head])
+    if kind == "functional":
+        whole = keras.Model(outer, head(inner(outer)))
+    whole.save(tmp_path / "whole.keras")
+    load_trunk(str(tmp_path / "whole.keras"))
+    assert "Leave it out: --trunk_output=inner." in capsys.readouterr().out
+    trunk = load_trunk(str(tmp_path / "whole.keras"), output="inner", scale="bytes")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype("float32")
+    np.testing.assert_array_equal(trunk(pixels), inner(pixels))
 
 
 def test_a_models_own_head_is_left_out(tmp_path):

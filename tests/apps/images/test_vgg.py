@@ -21,6 +21,14 @@ def test_it_is_that_of_keras_with_dropout_added():
     assert application_scale("VGG16_FC") == application_scale("VGG16") == "caffe"
 
 
+def test_it_takes_channels_last_whatever_keras_is_configured_to():
+    keras.config.set_image_data_format("channels_first")
+    try:
+        assert vgg16(32).get_layer("block5_pool").output.shape == (None, 1, 1, 512)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
 def test_batch_normalisation_follows_every_convolution(tmp_path):
     model = vgg16(32, batch_norm=True)
     kinds = [type(layer).__name__ for layer in model.layers]

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+import keras
 import numpy as np
 import pytest
 
@@ -17,6 +18,21 @@ def test_as_many_images_as_the_linear_head_are_not_below_it():
     for right in range(1, 200):
         assert not is_below(float(np.float32(right / 200)), right / 200)
         assert is_below(float(np.float32((right - 1) / 200)), right / 200)
+
+
+def test_a_trunk_without_moving_statistics_has_a_floor_too(tmp_path):
+    place = write_place(tmp_path)
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="features")(inputs)
+    trunk = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    trunk.trainable_variables[0].assign(np.random.default_rng(0).normal(size=(3, 3, 3, 8)) * 0.1)
+    trunk.save(place / "plain.keras")
+    worst = task_plan(
+        place, trunk=str(place / "plain.keras"), adopt="base", optimizer="sgd", learning_rate=5.0
+    )
+    train(worst)
+    found = packnet_tf.load(place / "pack.keras").results("shades")
+    assert found["retrained"] >= found["linear_head"] - 0.1
 
 
 @pytest.mark.parametrize("killed", [False, True])

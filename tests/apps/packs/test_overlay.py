@@ -1,6 +1,8 @@
 """`packnet train --overlay`: tasks for a pack that is full."""
 
 import dataclasses
+import pathlib
+import shutil
 
 import pytest
 
@@ -13,13 +15,19 @@ from packnet_tf.apps.packs.training import train, train_all
 from packnet_tf.training.overlay_search import SHARES
 
 
-@pytest.fixture
-def full(tmp_path):
+@pytest.fixture(scope="module")
+def kept_full(tmp_path_factory):
     """A folder of images with a pack whose one task owns every weight."""
-    place = write_place(tmp_path)
+    place = write_place(tmp_path_factory.mktemp("full"))
     train(task_plan(place, prune_ratio=0.0))
     assert packnet_tf.load(place / "pack.keras").capacity().free == 0
     return place
+
+
+@pytest.fixture
+def full(kept_full, tmp_path):
+    """A copy of that folder, for a test that packs a task."""
+    return pathlib.Path(shutil.copytree(kept_full, tmp_path, dirs_exist_ok=True))
 
 
 def test_a_full_pack_takes_a_task(full, capsys):
@@ -69,12 +77,12 @@ def test_a_task_below_a_linear_head_becomes_that_head_and_overrides_nothing(full
         ),
     ],
 )
-def test_an_overlay_that_cannot_be_is_refused_before_any_work(full, changes, text):
-    before = (full / "pack.keras").read_bytes()
+def test_an_overlay_that_cannot_be_is_refused_before_any_work(kept_full, changes, text):
+    before = (kept_full / "pack.keras").read_bytes()
     with pytest.raises(ValueError, match=text):
-        train(task_plan(full, **changes))
-    assert (full / "pack.keras").read_bytes() == before
-    assert not (full / "pack.keras.progress").exists()  # nothing to continue
+        train(task_plan(kept_full, **changes))
+    assert (kept_full / "pack.keras").read_bytes() == before
+    assert not (kept_full / "pack.keras.progress").exists()  # nothing to continue
 
 
 def test_a_full_pack_takes_a_task_by_itself_and_says_so(full, capsys):

@@ -12,7 +12,7 @@ from helpers.image_folders import small_pack, write_task
 from helpers.pack_helpers import jolt
 from packnet_tf.apps.images.folders import read_folder
 from packnet_tf.apps.main import main
-from packnet_tf.apps.packs.task_images import held_out_images, noted_images
+from packnet_tf.apps.packs.task_images import calibration_images, held_out_images, noted_images
 from packnet_tf.apps.pages.pack_classifier import PackClassifier
 
 CLASSES = ["dark", "light"]
@@ -124,3 +124,19 @@ def test_a_task_that_answers_no_numbers_is_named(place):
         PackClassifier(net, "broken", "p.keras").top_of(images, 1)
     assert len(PackClassifier(net, "shades", "p.keras").top_of(images, 1)[0]) == 1
     assert PackClassifier(net, "shades", "p.keras").top_of([], 1) == []  # all were unreadable
+
+
+def test_what_is_left_out_of_a_noted_folder_is_said_once(place, tmp_path, capsys):
+    net, folder = packnet_tf.load(place / "garden.keras"), tmp_path / "shades"
+    shutil.copytree(place / "shades", folder)
+    net.note_metadata("shades", data=str(folder), validation_share=0.25, seed=3)
+    (folder / "dark" / "more").symlink_to(tmp_path / "gone")
+    (folder / "@eaDir").mkdir()
+    notes = read_folder(folder).notes
+    assert len(notes) == 2
+    _, evaluate = noted_images(net, "garden.keras", ["shades"], 5)
+    assert list(evaluate) == ["shades"]
+    assert capsys.readouterr().out.splitlines() == [f"shades: {note}" for note in notes]
+    assert held_out_images(net, "shades", str(folder)).notes[1:] == notes
+    calibration_images(net, "garden.keras", str(folder), 5)
+    assert "dark/more' is a link to" in capsys.readouterr().out

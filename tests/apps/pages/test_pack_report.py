@@ -8,6 +8,7 @@ import warnings
 
 import keras
 import pytest
+from PIL import Image
 
 import packnet_tf
 from helpers.browser import check_page, lay_out, needs_browser
@@ -116,6 +117,29 @@ def test_a_picture_that_nobody_asked_for_is_no_reason_to_fail(place, tmp_path, c
     assert main(["report", pack]) == 0
     assert f"No picture, as '{tmp_path / 'garden.png'}' cannot" in capsys.readouterr().out
     assert main(["report", pack, f"--picture={tmp_path / 'garden.png'}"]) == 1
+
+
+def test_a_picture_that_nobody_asked_for_replaces_none_but_its_own(place, tmp_path, capsys):
+    pack = shutil.copy(place / "garden.keras", tmp_path)
+    picture = tmp_path / "garden.png"
+    history = {"loss": [0.5, 0.4], "accuracy": [0.6, 0.7]}
+    for write in (
+        lambda: Image.new("RGB", (7, 5)).save(picture),
+        lambda: packnet_tf.plot_history(history, picture),
+        lambda: picture.write_text(""),
+    ):
+        write()
+        before = picture.read_bytes()
+        assert main(["report", pack]) == 0
+        said = f"No picture, as there is a '{picture}' that this version of packnet report has"
+        assert said in capsys.readouterr().out
+        assert picture.read_bytes() == before
+    assert main(["report", pack, f"--picture={picture}"]) == 0
+    drawn = picture.read_bytes()
+    assert drawn != before
+    picture.touch()
+    assert main(["report", pack]) == 0
+    assert f"Picture: {picture}" in capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.parametrize(

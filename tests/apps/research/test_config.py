@@ -100,6 +100,9 @@ def test_a_file_takes_what_it_does_not_say_from_its_base(tmp_path):
     (tmp_path / "further.yaml").write_text("base: own.yaml\nimage_size: 16\n")
     further = read_comparison(tmp_path / "further.yaml")
     assert (further.seeds, further.image_size) == (comparison.seeds, 16)
+    (tmp_path / "settings.yaml").write_text("base: own.yaml\nsettings: {learning_rate: 0.5}\n")
+    settings = read_comparison(tmp_path / "settings.yaml").settings
+    assert settings == {**comparison.settings, "learning_rate": 0.5}
     (tmp_path / "base.yaml").write_text("base: own.yaml\n")
     with pytest.raises(ValueError, match=r"its base 'own.yaml' leads back to '.*own.yaml'\."):
         read_comparison(tmp_path / "own.yaml")
@@ -112,6 +115,10 @@ def test_a_file_takes_what_it_does_not_say_from_its_base(tmp_path):
     ("changes", "text"),
     [
         ({"metods": {}}, "the file has 'metods'. Did you mean 'methods'? It takes: trunk, "),
+        (
+            {"tasks": {"base": "images", "greys": {}}},
+            "method 'packnet' keeps the pretrained trunk as a task 'base'. Call yours otherwise",
+        ),
         ({"tasks": {}}, "'tasks' is missing; the file takes: trunk, image_size, tasks, "),
         (
             {"settings": {"epoch": 3}},
@@ -222,6 +229,21 @@ def test_what_means_nothing_is_named_with_the_remedy(changes, text):
     assert str(error.value).startswith(text)
 
 
+def test_a_name_that_is_there_twice_is_refused(tmp_path):
+    path = tmp_path / "file.yaml"
+    path.write_text("methods:\n  packnet: {prune: 0.5}\n  packnet: {prune: 0.75}\n")
+    with pytest.raises(ValueError, match="not a readable YAML file: 'packnet' is there twice, in "):
+        read_comparison(path)
+    path.write_text("a: &a {x: 1}\nb: &b {y: 2}\nc: {<<: *a, <<: *b, x: 3}\n")
+    with pytest.raises(ValueError, match="the file has 'a'"):
+        read_comparison(path)
+
+
+def test_labels_may_be_numbers():
+    methods = {0.5: {"method": "packnet", "prune": 0.5}, True: {"method": "joint"}}
+    assert [method.label for method in changed(methods=methods).methods] == ["0.5", "True"]
+
+
 def test_a_file_that_is_not_there_or_no_yaml_is_named(tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r"There is no file '.*none.yaml'\. Write a YAML file"
@@ -242,10 +264,11 @@ def test_a_file_that_is_not_there_or_no_yaml_is_named(tmp_path):
         ("".join(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}1]\n" for n in range(1, 30)).replace(
             "*a0, ", ""), "its aliases repeat more"),
         ("a: &a [*a]\n", "its aliases repeat more"),
-        ("[" * 5_000, "recursion"),
+        ("[" * 5_000, "its lists lie more than 100 deep in each other"),
+        ("- " * 5_000, "recursion"),
         ("# " + "x" * 3_000_000, "it has 3,000,002 bytes"),
     ],
-    ids=["laughs", "itself", "deep", "long"],
+    ids=["laughs", "itself", "deep", "deep block", "long"],
 )  # fmt: skip
 def test_a_file_that_would_become_much_larger_is_refused(tmp_path, text, said):
     path = tmp_path / "bomb.yaml"

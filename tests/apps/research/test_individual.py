@@ -6,6 +6,7 @@ import pytest
 from helpers.cases import slow
 from helpers.comparison_files import write_file, write_images
 from packnet_tf.apps.research.config import read_comparison
+from packnet_tf.apps.research.definition import BETTER, DIVERGED
 from packnet_tf.apps.research.methods import individual
 from packnet_tf.apps.research.methods.job import Job, accuracy
 from packnet_tf.apps.research.methods.plain import new_head, train_everything, with_heads
@@ -37,6 +38,7 @@ def learn(trained, tmp_path):
         floor = accuracy(with_heads(job.trunk(), [linear]), task, "validation")
         heads = [new_head(job, task, trunk)]
         assert individual.train_own(job, task, trunk, heads) > 0
+        learn.linear_heads = job.linear_heads
         moved = trunk.get_weights()[0] != job.trunk().get_weights()[0]
         return floor, accuracy(with_heads(trunk, heads), task, "validation"), moved.any()
 
@@ -56,6 +58,19 @@ def test_a_network_that_diverges_is_the_linear_head_on_the_trunk_as_it_came(lear
     floor, reached, moved = learn(1e38)  # no float32 bears it: NaN on any machine
     assert reached == floor
     assert not moved
+    [why] = learn.linear_heads.values()
+    assert why in (DIVERGED, BETTER)  # where all features are 0 by then, the loss is a number
+
+
+def test_why_the_linear_head_is_in_place_of_a_network_is_noted(learn, monkeypatch):
+    def diverge(*_):
+        raise FloatingPointError
+
+    monkeypatch.setattr(individual, "_chosen", lambda *_: "task")
+    monkeypatch.setattr(individual, "fit", diverge)
+    floor, reached, _ = learn(0.01)
+    assert reached == floor
+    assert list(learn.linear_heads.values()) == [DIVERGED]
 
 
 def test_a_baseline_that_diverges_ends_at_once_with_the_remedy(trained, tmp_path):

@@ -121,6 +121,31 @@ def test_an_individual_network_trains_all_weights_and_a_classifier_the_head_alon
     assert 0 < frozen["task_bytes"] < frozen["bytes"]
 
 
+def test_the_first_head_of_lwf_is_fitted_on_features_as_lwf_has_them(place, tmp_path):
+    """Normalisation stays in inference mode from the second task on, as in Keras's guide."""
+    found = {}
+    for kind, options in (("lwf", {}), ("guide", {}), ("lwf, trained", {"norms": "trained"})):
+        method = {"method": kind.split(",")[0], **options}
+        job = Job(prepared(place, tmp_path / kind, method), tmp_path / kind)
+        trunk, task = job.trunk(), job.tasks[0]
+        job.seed(0)
+        found[kind] = plain.new_head(job, task, trunk, learnt=True).get_weights()
+    same = [
+        all(map(np.array_equal, found["lwf"], found[kind])) for kind in ("guide", "lwf, trained")
+    ]
+    assert same == [True, False]
+
+
+def test_the_guide_trains_a_head_that_is_not_built_yet(place, tmp_path):
+    settings = {**SHORT, "head": "linear"}
+    job = Job(prepared(place, tmp_path, {"method": "guide"}, settings=settings), tmp_path)
+    trunk = job.trunk()
+    heads = [plain.new_head(job, job.tasks[0], trunk)]
+    assert not heads[0].built
+    assert plain.follow_guide(job, job.tasks[0], trunk, heads) > 0
+    assert np.any(heads[0].get_weights()[1])
+
+
 def test_joint_training_has_one_row_for_all_tasks(place):
     result, _ = result_of(place, "joint")
     assert [len(row) for row in result["test"]] == [2]

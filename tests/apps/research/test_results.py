@@ -102,6 +102,9 @@ def test_candidates_are_compared_on_the_seeds_that_both_have(tmp_path):
             run = keep(tmp_path, run_of("joint", ["a"], seed, n=n), [[score]], **BYTES)
             found.append(entry("it", [run], candidate={"n": n}, seed=seed))
     assert [m.entry.candidate["n"] for m in choose(collect(found, tmp_path))] == [1, 1]
+    more = keep(tmp_path, run_of("joint", ["a"], 1, n=3), [[0.875]], **BYTES)  # it diverged else
+    found.append(entry("it", [more], candidate={"n": 3}, seed=1))
+    assert [m.entry.candidate["n"] for m in choose(collect(found, tmp_path))] == [1, 1]
     apart = [found[0], found[3]]
     assert [m.entry.candidate["n"] for m in choose(collect(apart, tmp_path))] == [2]
 
@@ -164,6 +167,38 @@ def test_the_report_is_a_table_json_csv_pictures_and_one_page(made_up):
     report.write_report(comparison(published_errors=published), found, folder)
     for path in (folder / "figures").iterdir():
         assert path.read_text() == again[path.name]
+
+
+def test_a_linear_head_in_place_of_a_trained_network_is_named(made_up):
+    folder, found = made_up
+    of_individual = [run for e in found if e.label == "individual" for run in e.runs]
+    for run, why in zip(of_individual, ("better", "better", "diverged", None), strict=True):
+        path = folder / run.key / RESULT
+        heads = {run.tasks[0]["name"]: why} if why else {}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"linear_heads": heads}))
+    (folder / "runs").symlink_to(folder)
+    text = report.write_report(comparison(), found, folder)
+    assert (
+        "\nindividual has the linear head on 'shades (seed 0)', 'greys (seed 0)': training "
+        "ended below it.\n"
+    ) in text
+    said = "WARNING: individual diverged on 'shades (seed 1)', and has the linear head there."
+    assert said in text
+    page = (folder / "report.html").read_text()
+    assert "individual diverged on" in page
+    assert "individual has the linear head on" in page
+
+
+def test_a_report_in_place_of_another_comparisons_says_so(made_up):
+    folder, found = made_up
+    (folder / "runs").symlink_to(folder)
+    old = {"methods": {"wsn": {}, "cpg": {}}, "tasks": {"shades": {}}}
+    (folder / "results.json").write_text(json.dumps(old))
+    said = "This replaces the report of another comparison (wsn, cpg)."
+    assert said in report.write_report(comparison(), found, folder)
+    assert said not in report.write_report(comparison(), found, folder)
+    (folder / "results.json").write_text("[]")
+    assert said not in report.write_report(comparison(), found, folder)
 
 
 def test_without_any_result_it_says_so(tmp_path):

@@ -105,6 +105,28 @@ def test_a_run_is_read_as_it_was_written(place):
     assert run.title == "packnet: shades, greys; seed 0"
 
 
+def test_titles_tell_apart_what_a_comparison_runs(place):
+    rows = {"own": {"method": "individual", "choose": {"learning_rate": [0.1, 0.2]}}}
+    path = write_file(place, methods={**rows, "packnet": {}})
+    titles = [run.title for entry in entries(read_comparison(path)) for run in entry.runs]
+    assert titles == [
+        "own, learning_rate 0.1: shades; seed 0",
+        "own, learning_rate 0.1: greys; seed 0",
+        "own, learning_rate 0.2: shades; seed 0",
+        "own, learning_rate 0.2: greys; seed 0",
+        "packnet: shades, greys; seed 0",
+    ]
+
+
+def test_a_title_names_six_tasks_at_most():
+    tasks = [{"name": name} for name in "abcdefg"]
+    titles = [Run("joint", {}, {}, None, 3, tuple(tasks[:count])).title for count in (6, 7)]
+    assert titles == [
+        "joint: a, b, c, d, e, f; seed 3",
+        "joint: a, b, c, d, e, ... (7 tasks); seed 3",
+    ]
+
+
 def test_folders_are_checked_before_anything_runs(place):
     path = write_file(place, tasks={"shades": {}, "greys": {}, "blues": {}})
     with pytest.raises(FileNotFoundError, match=r"^task 'blues': There is no folder '.*blues'"):

@@ -11,6 +11,7 @@ from keras import layers
 
 import packnet_tf
 from helpers.export_helpers import answers, files, shared_file
+from helpers.int8_sessions import session_of
 from helpers.pack_helpers import pack_task, packed, packed_layers
 from packnet_tf.export import export_all, export_bundle, verify
 from packnet_tf.export.bundle import calibrated, shared_weights
@@ -91,9 +92,7 @@ def baked(monkeypatch):
 def assert_as_baked(manifest, folder, graphs, x):
     """Files answer as graphs with baked integers do, bit for bit."""
     for entry in manifest["tasks"]:
-        session = onnxruntime.InferenceSession(
-            graphs[entry["task"]], providers=["CPUExecutionProvider"]
-        )
+        session = session_of(graphs[entry["task"]])
         [expected] = session.run(None, {session.get_inputs()[0].name: x})
         [found] = answers(folder / entry["file"], x)
         assert np.array_equal(found, expected), entry["task"]

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import warnings
 
 import keras
 import numpy as np
@@ -49,6 +50,22 @@ def test_a_task_that_sees_some_of_the_others_answers_as_its_baked_file(reuse, tm
             assert np.array_equal(answer(tmp_path / folder / task["file"], x), expected)
     for folder in ("bundle", "baked"):
         assert not [v.problems for v in verify(net, tmp_path / folder) if v.problems]
+
+
+def test_an_update_with_other_answers_than_its_bundle_is_warned_of(tmp_path):
+    net = packnet_tf.PackNet(mlp_trunk())
+    for name in ("one", "two"):
+        net.add_task(name, layers.Dense(3), classes=["a", "b", "c"])
+        net.prune(0.5)
+        net.commit()
+        if name == "one":
+            export_bundle(net, tmp_path / "bundle", verbose=False)
+    given = {"update_from": tmp_path / "bundle", "verbose": False}
+    with pytest.warns(UserWarning, match="with outputs='probabilities', and 'model_task1.onnx' of"):
+        export_bundle(net, tmp_path / "new", outputs="probabilities", **given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        export_bundle(net, tmp_path / "same", **given)
 
 
 @pytest.mark.parametrize("tasks", [1, *slow(2), 5, *slow(17)])

@@ -1,13 +1,10 @@
 """What ONNX lacks is said of the Keras layer that needs it."""
 
 import keras
-import numpy as np
 import pytest
 from keras import layers
 
 import packnet_tf
-from helpers.export_helpers import answer
-from helpers.pack_helpers import logits
 from packnet_tf.export import export_onnx
 
 
@@ -48,10 +45,41 @@ def test_text_is_named_with_its_input(tmp_path):
         export_onnx(committed((1,), lookup, "string"), "one", tmp_path / "m.onnx")
 
 
-@pytest.mark.parametrize("function", ["celu", "elu", "selu"])
-def test_exponentials_less_one_are_made_of_what_there_is(function, tmp_path):
-    net = committed((4,), layers.Activation(function))
-    assert export_onnx(net, "one", tmp_path / "m.onnx") < 1e-5
-    x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
-    expected = logits(net.task_model("one"), x)
-    np.testing.assert_allclose(answer(tmp_path / "m.onnx", x), expected, rtol=1e-4, atol=1e-5)
+def test_layers_that_keep_state_are_refused(tmp_path):
+    inputs = keras.Input(batch_shape=(2, 5, 3))
+    net = packnet_tf.PackNet(keras.Model(inputs, layers.LSTM(4, stateful=True, name="odd")(inputs)))
+    net.add_task("one", layers.Dense(3))
+    net.commit()
+    with pytest.raises(ValueError) as error:
+        export_onnx(net, "one", tmp_path / "m.onnx", batch_size=2)
+    assert str(error.value) == (
+        "Cannot export task 'one': its layer 'odd' (LSTM) is stateful, and ONNX files keep no "
+        "state between runs. Build the trunk with stateful=False."
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_layer_that_takes_fixed_sizes_alone_is_named(tmp_path):
+    inputs = keras.Input((None, None, 3))
+    x = layers.UpSampling2D(2, interpolation="bilinear", name="odd")(layers.Conv2D(4, 3)(inputs))
+    net = packnet_tf.PackNet(keras.Model(inputs, layers.GlobalAveragePooling2D()(x)))
+    net.add_task("one", layers.Dense(3))
+    net.commit()
+    filtering = keras.config.is_traceback_filtering_enabled()
+    with pytest.raises(ValueError) as error:
+        export_onnx(net, "one", tmp_path / "m.onnx")
+    assert str(error.value).startswith(
+        "Cannot export task 'one': its layer 'odd' (UpSampling2D) cannot be converted to ONNX. Its "
+        "inputs have sizes that are not fixed, (None, None, None, 3): build the trunk with fixed "
+        "ones: "
+    )
+    assert keras.config.is_traceback_filtering_enabled() == filtering
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_of_the_converter_are_said_once(tmp_path, capfd):
+    net = committed((1,), layers.Discretization([1.0, 2.0], name="odd"))
+    capfd.readouterr()
+    with pytest.raises(ValueError, match="its layer 'odd'"):
+        export_onnx(net, "one", tmp_path / "m.onnx")
+    assert capfd.readouterr().err == ""

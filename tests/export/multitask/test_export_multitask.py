@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 import packnet_tf
 from helpers.cases import slow
 from helpers.export_helpers import images, net_of
+from helpers.int8_sessions import session_of
 from helpers.pack_helpers import conv_trunk, mlp_trunk, pack_task
 from packnet_tf.apps.device.sessions import sessions_of
 from packnet_tf.export import export_all, export_multitask
@@ -205,8 +206,8 @@ def test_int8_is_calibrated_on_the_inputs_of_all_tasks(net, tmp_path):
     assert outside.count("QuantizeLinear") > 0
     assert [found.count("Conv") for found in inside] == [1, 1, 1]
     [task, *_] = export_all(net, tmp_path, precision="int8", calibration=x)["tasks"]
-    alone = onnxruntime.InferenceSession(tmp_path / task["file"]).run(None, {"image": x})
-    whole = onnxruntime.InferenceSession(tmp_path / "all.onnx").run(["logits_birds"], {"image": x})
+    alone = session_of(tmp_path / task["file"]).run(None, {"image": x})
+    whole = session_of(tmp_path / "all.onnx").run(["logits_birds"], {"image": x})
     assert np.allclose(alone, whole, atol=1e-5)
 
 
