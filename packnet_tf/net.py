@@ -10,9 +10,9 @@ from packnet_tf.adoption.adopt import Adoption, adopt
 from packnet_tf.backend.text import quoted
 from packnet_tf.backend.types import AnyData, AnyPath
 from packnet_tf.packing import cloning
+from packnet_tf.packing.initializers import fresh_values
 from packnet_tf.packing.policy import Policy, own_weights
 from packnet_tf.packing.pruning import check_ratio, check_ratios, magnitude
-from packnet_tf.packing.restart import fresh_values
 from packnet_tf.packing.weight import Criterion, clear
 from packnet_tf.tasks.checks import (
     check_class_count,
@@ -156,7 +156,8 @@ class PackNet(StoredPack):
         weights = state.weights.values()
         with Transaction(self):
             if self.policy.restart == "fresh" and record.number > 1 and overlay is None:
-                for weight, values in zip(weights, fresh_values(self.state.trunk), strict=True):
+                layers = (layer for _, layer in self.state.trunk.paths())
+                for weight, values in zip(weights, fresh_values(layers), strict=True):
                     weight.restart(values)
             for weight in weights:
                 weight.open(sees, claim_ratio)

@@ -14,6 +14,7 @@ import numpy as np
 
 from packnet_tf.backend.keras_internals import all_layers, limited, operation_of
 from packnet_tf.packing.configs import changed, config_of, impossible
+from packnet_tf.packing.initializers import restore_initializers, with_skipped_init, with_zeros_init
 from packnet_tf.packing.layers import (
     Packed,
     TaskView,
@@ -23,8 +24,8 @@ from packnet_tf.packing.layers import (
     plain_class,
 )
 from packnet_tf.packing.policy import Policy
+from packnet_tf.packing.recurrent import view_once_per_sequence
 from packnet_tf.packing.registry import packable_layers
-from packnet_tf.packing.skip_init import restore_initializers, with_skipped_init, with_zeros_init
 from packnet_tf.packing.trunk import PackedTrunk
 from packnet_tf.packing.weight import PackedWeight, copy_value
 
@@ -117,6 +118,7 @@ def view_trunk(store: PackedTrunk, sees: Sequence[int], frozen: bool) -> PackedT
             pack_layer(target, view.task_view, source)
         _copy_own(own_variables(source), own_variables(target))
     _finish(pairs)
+    view_once_per_sequence(all_layers(view))
     for layer in all_layers(view, include_self=False):
         if any(isinstance(part, Packed) for part in all_layers(layer, include_self=False)):
             guard(layer)

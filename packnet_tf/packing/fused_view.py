@@ -11,11 +11,11 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 
-import keras
 from keras import ops
 
 from packnet_tf.backend.distribution import compiles_on_cpu
 from packnet_tf.backend.types import Tensor
+from packnet_tf.packing.recurrent import without_autocast
 from packnet_tf.packing.weight import PackedWeight, own_number, ranges, select
 
 LARGE = 1 << 18  # weights
@@ -27,7 +27,7 @@ def training_view(weight: PackedWeight, sees: Sequence[int]) -> Tensor:
         return weight.view(sees)
     import tensorflow as tf  # XLA compiles a tf.function
 
-    values = _uncast()(weight=weight)
+    values = without_autocast(lambda: weight.values)
     # Inside a layer, `Variable.dtype` is the dtype after autocasting.
     view, own = _compiled(tuple(weight.packed.shape), values[0].dtype, weight.packed.dtype)
     # As tensors, so that another task reuses the compiled function.
@@ -77,22 +77,3 @@ def _compiled(
 
     traced = functools.partial(tf.function, jit_compile=True, autograph=False)
     return traced(view), traced(own)
-
-
-class _Uncast(keras.layers.Layer):
-    """Returns the values of a packed weight without Keras's autocasting.
-
-    Keras does not autocast within a layer that has `autocast=False` and no mixed policy.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(dtype="float32", autocast=False)
-        self.built = True
-
-    def call(self, *, weight: PackedWeight) -> tuple:
-        return weight.values
-
-
-@functools.cache
-def _uncast() -> _Uncast:
-    return _Uncast()

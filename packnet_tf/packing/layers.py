@@ -29,6 +29,7 @@ from packnet_tf.backend.keras_internals import (
 from packnet_tf.backend.types import Tensor
 from packnet_tf.packing import bits
 from packnet_tf.packing.fused_view import training_view
+from packnet_tf.packing.recurrent import held_view
 from packnet_tf.packing.weight import (
     OVERLAY_NUMBER,
     OverlaidWeight,
@@ -328,6 +329,9 @@ def guard(holder: keras.layers.Layer) -> None:
 def _view_property(name: str) -> property:
     def view(layer: Packed) -> Tensor:
         weight, shown = layer.packed_weights[name], layer.task_view
+        held = held_view(layer, name)
+        if held is not None:
+            return ops.cast(held, weight.packed.dtype)
         if shown.frozen or not shown.is_open():
             return weight.view(shown.sees)
         return training_view(weight, shown.sees)

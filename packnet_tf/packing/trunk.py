@@ -10,6 +10,7 @@ import numpy as np
 from packnet_tf.backend.keras_internals import all_layers, inner_layers, limited, trained_variables
 from packnet_tf.packing import registry  # noqa: F401  registers the classes that files name
 from packnet_tf.packing.configs import changed, repair
+from packnet_tf.packing.initializers import restore_initializers, with_skipped_init
 from packnet_tf.packing.layers import (
     PACKED_CLASSES,
     Packed,
@@ -19,7 +20,7 @@ from packnet_tf.packing.layers import (
     own_variables,
     pack_layer,
 )
-from packnet_tf.packing.skip_init import restore_initializers, with_skipped_init
+from packnet_tf.packing.recurrent import view_once_per_sequence
 from packnet_tf.packing.weight import PackedWeight, assign_values, values_of
 
 
@@ -58,6 +59,7 @@ class PackedTrunk(keras.Model):
                     "first"
                 )
             pack_layer(layer, self.task_view)
+        view_once_per_sequence(layers)
 
     def packed_layers(self) -> list[Packed]:
         """Returns the packed layers, in the order of the trunk's structure."""

@@ -1,14 +1,16 @@
-"""Skips initializer sampling for weights that will be overwritten.
+"""Initializers: skipped for weights that will be overwritten, sampled again for freed ones.
 
 Sampling the kernels of a large network takes as long as reading them from a file.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from packnet_tf.backend.types import Tensor
+from packnet_tf.packing.layers import Packed
 
 KERNEL_INITIALIZERS = (
     "kernel_initializer",
@@ -58,6 +60,21 @@ def restore_initializers(layers: Iterable[keras.layers.Layer]) -> None:
                 setattr(layer, attribute, value.initializer)
 
 
+def fresh_values(layers: Iterable[keras.layers.Layer]) -> Iterator[np.ndarray]:
+    """Samples new values for freed weights, under `restart="fresh"`.
+
+    Args:
+        layers: the layers of a store, which hold their initializers; others yield nothing.
+
+    Yields:
+        An array of the weight's shape; Glorot uniform if the layer has no initializer.
+    """
+    for layer in layers:
+        for name, weight in layer.packed_weights.items() if isinstance(layer, Packed) else ():
+            initializer = _initializer(layer, name)
+            yield keras.ops.convert_to_numpy(initializer(weight.packed.shape, weight.packed.dtype))
+
+
 def _replaced(config: dict, stand_in: Callable[[dict], dict]) -> dict:
     chosen = {
         key: stand_in(value)
@@ -65,6 +82,17 @@ def _replaced(config: dict, stand_in: Callable[[dict], dict]) -> dict:
         if key in KERNEL_INITIALIZERS and isinstance(value, dict)
     }
     return {**config, **chosen}
+
+
+def _initializer(layer: Packed, name: str) -> keras.initializers.Initializer:
+    """Creates a fresh copy of the initializer: a Keras initializer repeats its numbers."""
+    # The kernel of a depthwise convolution has an initializer of another name.
+    names = (name, name.removesuffix("_kernel"), "depthwise")
+    for attribute in (f"{each}_initializer" for each in names):
+        found = getattr(layer, attribute, None)
+        if isinstance(found, keras.initializers.Initializer):
+            return type(found).from_config(found.get_config())
+    return keras.initializers.GlorotUniform()
 
 
 _ZEROS = keras.initializers.serialize(keras.initializers.Zeros())

@@ -7,8 +7,7 @@ from keras import layers
 
 import packnet_tf
 from helpers.pack_helpers import functional, pack_task
-from packnet_tf.packing.restart import fresh_values
-from packnet_tf.packing.skip_init import SkippedInitializer
+from packnet_tf.packing.initializers import SkippedInitializer, fresh_values
 
 SEED = {"seed": 3}
 
@@ -92,6 +91,6 @@ def test_a_loaded_pack_draws_fresh_values_as_before(tmp_path):
     net = packnet_tf.PackNet(dense_trunk(), restart="fresh")
     net.save(tmp_path / "pack.keras")
     loaded = packnet_tf.load(tmp_path / "pack.keras")
-    first, second = (next(fresh_values(pack.state.trunk)) for pack in (net, loaded))
+    first, second = (next(fresh_values(pack.state.trunk.layers)) for pack in (net, loaded))
     assert np.array_equal(first, second)
     assert np.array_equal(first, keras.initializers.HeNormal(**SEED)((12, 8)))
