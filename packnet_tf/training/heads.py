@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 FEATURE_NORM = 30.0  # mean squared norm to which features are scaled
 MOST_IMAGES = 20_000  # most examples to fit a head on; more change it little
+LEAST_DEVIATION = 1e-3  # of a feature's mean: less may be rounding, which a head would amplify
 STRENGTH = 0.01  # inverse regularisation strength on standardised features, scikit-learn's C
 
 
@@ -277,6 +278,7 @@ def fit_linear(
             "'packnet_tf[apps]', or begin with a new head, keras.layers.Dense(classes)."
         ) from error
     mean, deviation = features.mean(0), features.std(0)
+    deviation = np.maximum(deviation, LEAST_DEVIATION * np.abs(mean))
     deviation = np.where(deviation > 0, deviation, 1.0)
     present = np.unique(labels)
     kernel, bias = np.zeros((features.shape[1], classes)), np.zeros(classes)

@@ -34,6 +34,14 @@ def test_it_answers_as_scikit_learn_on_standardised_features():
     assert linear_accuracy(fitted_head(EXAMPLES, 3), EXAMPLES) > 0.9
 
 
+def test_features_that_differ_by_rounding_alone_say_nothing():
+    rounding = 100 + 1e-5 * LABELS[:, None]
+    features = np.concatenate([FEATURES, rounding], axis=1).astype("float32")
+    kernel, _ = fit_linear(features, LABELS, 3)
+    assert np.abs(kernel[-1] * 1e-5).max() < 1e-5
+    np.testing.assert_allclose(kernel[:-1], fit_linear(FEATURES, LABELS, 3)[0], atol=1e-4)
+
+
 @pytest.mark.parametrize("weights", [{0: 5.0, 2: 0.5}, "balanced"])
 def test_weights_of_classes_are_those_of_scikit_learn(weights):
     rows = np.r_[0:40, np.flatnonzero(LABELS == 1)]
