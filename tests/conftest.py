@@ -8,6 +8,15 @@ import signal
 # channels_first. Answers differ in their last digits.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
+# XLA optimizes a step for longer than a test runs it.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+)
+# There are two workers, and arrays are small: threads of one wait for those of the other.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import keras
 import pytest
 import tensorflow as tf

@@ -26,8 +26,8 @@ def test_trainings_that_are_discarded_take_no_more_memory_than_those_of_plain_ke
     assert grown["pack"] <= grown["plain"] + 10
 
 
-def test_a_thousand_tasks_with_overlays_are_added_saved_and_read(tmp_path):
-    count, seconds, began = 1000, [], time.process_time()
+def test_hundreds_of_tasks_with_overlays_are_added_saved_and_read(tmp_path):
+    count, seconds, began = 300, [], time.process_time()
     rng = np.random.default_rng(0)
     net = packnet_tf.PackNet(mlp_trunk())
     for number in range(count):
@@ -43,14 +43,14 @@ def test_a_thousand_tasks_with_overlays_are_added_saved_and_read(tmp_path):
     net.save(path)
     began = time.process_time()
     loaded = packnet_tf.load(path)
-    print(f"tasks 1-100: {first:.1f} s, 901-1000: {last:.1f} s, {os.path.getsize(path):,} bytes, "
+    print(f"tasks 1-100: {first:.1f} s, 201-300: {last:.1f} s, {os.path.getsize(path):,} bytes, "
           f"read in {time.process_time() - began:.2f} s")  # fmt: skip
     assert last < 2 * first
     x, _ = data(mlp_trunk())
     for name in (net.tasks[0], net.tasks[count // 2], net.tasks[-1]):
         assert np.array_equal(logits(loaded.task_model(name), x), logits(net.task_model(name), x))
     assert len(str(loaded.capacity())) > 0
-    with pytest.raises(ValueError, match=r"Committed tasks: .* and 992 more") as error:
+    with pytest.raises(ValueError, match=r"Committed tasks: .* and 292 more") as error:
         loaded.task_model("none")
     assert len(str(error.value)) <= 1000
 

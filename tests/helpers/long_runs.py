@@ -1,4 +1,4 @@
-"""Thirty short trainings in a row, of a pack or of plain Keras, in a process of its own.
+"""Sixteen short trainings in a row, of a pack or of plain Keras, in a process of its own.
 
 Run as a script with "pack" or "plain"; prints the growth of the resident memory in MB.
 """
@@ -13,7 +13,7 @@ from keras import layers
 
 import packnet_tf
 
-CYCLES, WARM = 30, 5
+CYCLES, WARM = 16, 5
 
 
 def trunk():

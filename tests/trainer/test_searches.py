@@ -199,7 +199,7 @@ def interrupted(net, task, stop, epochs, **settings):
         quick(net, **settings).fit(begun)
 
 
-@pytest.mark.parametrize(("max_drop", "every"), [(0.92, 1), (0.0, 3)])
+@pytest.mark.parametrize(("max_drop", "every"), [(0.92, 2), (0.0, 3)])
 def test_a_search_interrupted_in_any_epoch_ends_as_one_that_was_not(
     max_drop, every, tmp_path, accuracy_is_the_share
 ):

@@ -1,4 +1,4 @@
-"""The two real runs: `packnet demo`, and the three tasks of the comparison."""
+"""The two real runs: `packnet demo`, and two of the three tasks of the comparison."""
 
 import json
 import os
@@ -43,22 +43,22 @@ def test_the_demo_writes_over_no_pack_of_the_users(tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.slow
-def test_three_real_tasks_are_packed_into_a_pretrained_trunk(tmp_path):
+def test_two_real_tasks_are_packed_into_a_pretrained_trunk(tmp_path):
     data = os.environ.get("PACKNET_TEST_DATA")
     if not data or not (pathlib.Path(data) / "tiny_darknet.keras").exists():
         pytest.skip("PACKNET_TEST_DATA names no folder with the three tasks and the trunk")
     done = subprocess.run(
         [
             sys.executable, ROOT / "examples" / "three_tasks.py", f"--data={data}",
-            f"--output={tmp_path}", "--ways=ours", "--epochs=2", "--prune_epoch=1",
-            "--image_size=48",
+            f"--output={tmp_path}", "--ways=ours", "--tasks=hand_signs,scenes",
+            "--prune_ratios=0.5,0.75", "--epochs=2", "--prune_epoch=1", "--image_size=48",
         ],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
-    assert set(results) == {"ours/clothing", "ours/hand_signs", "ours/scenes"}
+    assert set(results) == {"ours/hand_signs", "ours/scenes"}
     for result in results.values():
         assert result["onnx"] == result["keras"] == pytest.approx(result["test"], abs=1e-6)
         assert result["difference"] < 1e-4
-        assert result["onnx"] > 0.3  # of 10, 10 and 6 classes, after one epoch and one more
+        assert result["onnx"] > 0.3  # of 10 and 6 classes, after one epoch and one more
