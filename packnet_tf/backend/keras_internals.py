@@ -104,6 +104,16 @@ def lock(layer: keras.Layer) -> None:
     layer._tracker.lock()
 
 
+def keep_remat(source: keras.Layer, target: keras.Layer) -> None:
+    """Makes a copy compute its activations again wherever its source does, see `keras.RematScope`.
+
+    Args:
+        source: a layer.
+        target: a copy of it; configurations do not say this.
+    """
+    target._remat_mode = source._remat_mode
+
+
 def has_graph(model: keras.Model) -> bool:
     """Returns whether a model is Functional or Sequential, or of a subclass of these.
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import keras
 import numpy as np
 
-from packnet_tf.backend.keras_internals import all_layers, limited, operation_of
+from packnet_tf.backend.keras_internals import all_layers, keep_remat, limited, operation_of
 from packnet_tf.packing.configs import changed, config_of, impossible
 from packnet_tf.packing.initializers import restore_initializers, with_skipped_init, with_zeros_init
 from packnet_tf.packing.layers import (
@@ -273,6 +273,8 @@ def _clone(
         for pair in _layer_pairs(source, target)
     ]
     restore_initializers(target for _, target in pairs)
+    for source, target in pairs:
+        keep_remat(source, target)
     _check_ties(pairs)
     for source, target in zip(_input_layers(model), _input_layers(clone), strict=True):
         target.optional = source.optional  # nested models have inputs too

@@ -203,6 +203,34 @@ def test_a_layer_that_its_owner_froze_stays_as_it_is_for_all_tasks():
 
 
 @keras.saving.register_keras_serializable("tests")
+class Counting(layers.Layer):
+    """Counts its calls: twice for a step that computes activations again for the gradients."""
+
+    calls = 0
+
+    def call(self, x):
+        Counting.calls += 1
+        return x
+
+
+@pytest.mark.parametrize(("mode", "calls"), [(None, 1), ("full", 2)])
+def test_a_trunk_that_computes_activations_again_does_so_as_a_view(mode, calls):
+    import tensorflow as tf
+
+    with keras.RematScope(mode=mode):
+        trunk = keras.Sequential([keras.Input((4,)), Counting(), layers.Dense(3)])
+    model = packed(trunk, one=0.5).task_model("one")
+    x = tf.Variable(np.ones((2, 4), "float32"))
+    Counting.calls = 0
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(model.trunk(x))
+    gradient = tape.gradient(total, x)
+    assert Counting.calls == calls
+    kernel = model.trunk.layers[-1].kernel
+    assert np.array_equal(gradient, np.broadcast_to(np.sum(kernel, 1), (2, 4)))
+
+
+@keras.saving.register_keras_serializable("tests")
 class Talkative(layers.Layer):
     """Its configuration says more than its __init__ takes."""
 
