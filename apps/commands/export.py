@@ -177,8 +177,10 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     tasks = values.task or every
     calibration, evaluate = None, {}
     if edge:
-        typical, evaluate = noted_images(net, values.pack, tasks, values.calibration_images)
-        calibration = typical if values.precision == "int8" else None
+        calibrates = values.precision == "int8" and not values.calibration
+        count = values.calibration_images if calibrates else None
+        typical, evaluate = noted_images(net, values.pack, tasks, count)
+        calibration = typical if calibrates else None
     if values.evaluate:
         evaluate |= labelled_batches(net, values.pack, tasks, values.evaluate)
     given["evaluate"] = evaluate or None

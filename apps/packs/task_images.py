@@ -53,7 +53,7 @@ def labelled_batches(net, pack: str, tasks: Sequence[str], given: Sequence[str])
 
 
 def noted_images(
-    net, pack: str, tasks: Sequence[str], count: int
+    net, pack: str, tasks: Sequence[str], count: int | None
 ) -> tuple[dict[str, object], dict[str, object]]:
     """Returns batches of the images that tasks were trained with, from the folders in the pack.
 
@@ -63,7 +63,7 @@ def noted_images(
         net: the pack.
         pack: its file, for messages.
         tasks: names of the tasks.
-        count: number of training images for calibration, chosen with a fixed seed.
+        count: number of training images for calibration, chosen with a fixed seed; None: none.
 
     Returns:
         By task, training images for calibration (None for a task without images); and, for tasks
@@ -72,16 +72,18 @@ def noted_images(
     """
     pipeline = _pipeline(net, pack)
     calibration, evaluate = dict.fromkeys(tasks), {}
+    use = "measure it with" if count is None else "calibrate and measure it with"
     for task in tasks:
         facts, classes = net.metadata(task), net.classes(task)
         try:
             folder = noted_images_of(facts, classes)
             print_notes(task, folder.notes)
-            typical = _readable(_chosen(folder.files["train"], count))
+            if count is not None:
+                typical = _readable(_chosen(folder.files["train"], count))
+                calibration[task] = pipeline.evaluation(typical)
         except (OSError, ValueError) as error:
-            print(f"{task}: {error} There are no images to calibrate and measure it with.")
+            print(f"{task}: {error} There are no images to {use}.")
             continue
-        calibration[task] = pipeline.evaluation(typical)
         try:
             held_out = folder.files.get("test") or _held_out(facts, folder)
             evaluate[task] = pipeline.evaluation(_readable(held_out))

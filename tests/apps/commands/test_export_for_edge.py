@@ -106,6 +106,16 @@ def test_flags_that_are_given_win(pack, tmp_path, capsys):
     assert task["greys"]["outputs"][0]["shape"] == [None, 2]
 
 
+@pytest.mark.parametrize("given", ["--precision=float32", "--calibration"])
+def test_nothing_is_said_of_a_calibration_that_the_flags_leave_out(given, pack, tmp_path, capsys):
+    flag = f"{given}={pack.parent / 'shades'}" if given == "--calibration" else given
+    out, tasks = export(capsys, pack, tmp_path / "onnx", flag, "--task=base,shades")
+    assert "There are no images to measure it with." in out
+    assert "calibrate" not in out
+    assert tasks["shades"]["evaluated"]["images"] == 12
+    assert tasks["base"].get("calibrated", False) is (given == "--calibration")
+
+
 def test_a_bundle_stores_its_weights_in_int8(pack, tmp_path, capsys):
     _, tasks = export(capsys, pack, tmp_path / "bundle", "--bundle", "--names=task")
     assert {task["precision"] for task in tasks.values()} == {"int8"}
