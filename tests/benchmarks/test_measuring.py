@@ -188,6 +188,17 @@ def test_memory_counts_what_is_taken_and_the_peak_of_what_was():
     assert process_memory.memory().peak < held.resident - 40_000_000
 
 
+def test_memory_counts_what_fits_into_memory_that_was_freed_before():
+    blocks = [np.ones(40_000, np.uint8) for _ in range(500)]
+    last = blocks[-1]  # what is freed below it stays with the C library
+    del blocks
+    process_memory.restart_peak()
+    before = process_memory.memory().resident
+    blocks = [np.ones(40_000, np.uint8) for _ in range(400)]
+    assert process_memory.memory().peak - before > 15_000_000
+    assert last.size == blocks[0].size
+
+
 @pytest.mark.slow
 def test_multitask_compares_one_file_with_one_task_and_with_five_files(monkeypatch):
     monkeypatch.setattr(multitask, "TURNS", 1)
