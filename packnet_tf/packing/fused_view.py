@@ -10,15 +10,18 @@ compiled. On GPUs there is enough memory bandwidth, and on JAX the step is compi
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
+import keras
 from keras import ops
 
 from packnet_tf.backend.distribution import compiles_on_cpu
 from packnet_tf.backend.types import Tensor
-from packnet_tf.packing.recurrent import without_autocast
 from packnet_tf.packing.weight import PackedWeight, own_number, ranges, select
 
 LARGE = 1 << 18  # weights
+
+Computed = TypeVar("Computed")
 
 
 def training_view(weight: PackedWeight, sees: Sequence[int]) -> Tensor:
@@ -77,3 +80,28 @@ def _compiled(
 
     traced = functools.partial(tf.function, jit_compile=True, autograph=False)
     return traced(view), traced(own)
+
+
+def without_autocast(compute: Callable[[], Computed]) -> Computed:
+    """Calls a function in which variables have the dtype that they are stored in.
+
+    Args:
+        compute: takes no arguments.
+    """
+    return _uncast()(compute=compute)
+
+
+class _Uncast(keras.layers.Layer):
+    """Keras does not autocast within a layer that has `autocast=False` and no mixed policy."""
+
+    def __init__(self) -> None:
+        super().__init__(dtype="float32", autocast=False)
+        self.built = True
+
+    def call(self, *, compute: Callable[[], Any]) -> Any:
+        return compute()
+
+
+@functools.cache
+def _uncast() -> _Uncast:
+    return _Uncast()

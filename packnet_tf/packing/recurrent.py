@@ -8,14 +8,14 @@ import contextlib
 import contextvars
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import keras
 
 from packnet_tf.backend.keras_internals import all_layers, lock, unlock
 from packnet_tf.backend.types import Tensor
+from packnet_tf.packing.fused_view import without_autocast
 
-Computed = TypeVar("Computed")
 Views = Mapping[tuple[int, str], Tensor]  # by the layer's id and the kernel's name
 
 _HELD: contextvars.ContextVar[Views | None] = contextvars.ContextVar("held", default=None)
@@ -66,28 +66,3 @@ def _held(views: Views) -> Iterator[None]:
         yield
     finally:
         _HELD.reset(token)
-
-
-def without_autocast(compute: Callable[[], Computed]) -> Computed:
-    """Calls a function in which variables have the dtype that they are stored in.
-
-    Args:
-        compute: takes no arguments.
-    """
-    return _uncast()(compute=compute)
-
-
-class _Uncast(keras.layers.Layer):
-    """Keras does not autocast within a layer that has `autocast=False` and no mixed policy."""
-
-    def __init__(self) -> None:
-        super().__init__(dtype="float32", autocast=False)
-        self.built = True
-
-    def call(self, *, compute: Callable[[], Any]) -> Any:
-        return compute()
-
-
-@functools.cache
-def _uncast() -> _Uncast:
-    return _Uncast()
