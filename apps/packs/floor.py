@@ -1,4 +1,8 @@
-"""The linear head that a task becomes if its training ends below it."""
+"""What happens to a task that ends below its linear head.
+
+A task with weights of its own is tried with an overlay, which can change any weight. One that is
+still below the head becomes that head.
+"""
 
 import dataclasses
 
@@ -9,6 +13,8 @@ import packnet_tf
 from packnet_tf.apps.packs.beginning import Beginning, Images, linear_head_of
 from packnet_tf.training.overlay_search import largest_share
 
+OVERLAY = "overlay"  # key of what a task's preparation remembers
+
 
 @dataclasses.dataclass(frozen=True)
 class Floor:
@@ -18,11 +24,36 @@ class Floor:
         task: the task.
         begun: what it began with.
         images: its data.
+        overlay: the overlay to try before the task becomes the head; None: none.
     """
 
     task: packnet_tf.Task
     begun: Beginning
     images: Images
+    overlay: float | None = None
+
+    def retry(self, net: packnet_tf.PackNet, entry: dict) -> dict | None:
+        """Returns {OVERLAY: share} if the task is to be tried with an overlay, and says so.
+
+        Args:
+            net, entry: as for `hold`.
+        """
+        if self.overlay is None or not self._is_below(net):
+            return None
+        print(
+            f"{self.task.name}: with weights of its own, training ended at "
+            f"{self._trained(net):.1%} of validation images, below the linear head, "
+            f"{self.begun.kept_head:.1%}. Once more, overriding {self.overlay:.0%} of all packed "
+            "weights with values of its own; --overlay=none prevents it.",
+            flush=True,
+        )
+        return {OVERLAY: self.overlay}
+
+    def _trained(self, net: packnet_tf.PackNet) -> float:
+        return net.results(self.task.name).get("retrained", 1.0)
+
+    def _is_below(self, net: packnet_tf.PackNet) -> bool:
+        return is_below(self._trained(net), self.begun.kept_head)
 
     def hold(self, net: packnet_tf.PackNet, entry: dict) -> None:
         """Replaces a committed task that is below the floor by the linear head, and says so.
@@ -31,10 +62,9 @@ class Floor:
             net: the pack; the task is its last one.
             entry: the task's entry in the history, corrected in place; see `PendingTask.finish`.
         """
-        task = self.task
-        trained = net.results(task.name).get("retrained", 1.0)
-        if not is_below(trained, self.begun.kept_head):
+        if not self._is_below(net):
             return
+        task, trained = self.task, self._trained(net)
         net.release(task.name)
         head, reached = linear_head_of(net, self.images, "trunk", task.reuse, free=False)
         net.add_task(

@@ -19,9 +19,9 @@ from packnet_tf.apps.packs.base import (
     reused,
 )
 from packnet_tf.apps.packs.beginning import Images, begin
-from packnet_tf.apps.packs.floor import Floor
+from packnet_tf.apps.packs.floor import OVERLAY, Floor
 from packnet_tf.apps.packs.opening import pixel_range
-from packnet_tf.apps.packs.overlay import overlay_of
+from packnet_tf.apps.packs.overlay import overlay_after, overlay_of
 from packnet_tf.apps.packs.plan import Plan
 from packnet_tf.training.class_weights import balanced_weights, count_classes
 from packnet_tf.training.overlay_search import largest_share
@@ -45,7 +45,7 @@ class Job:
 
     def pending(self) -> packnet_tf.PendingTask:
         """Returns the task in the form that `PackTrainer` takes."""
-        return packnet_tf.PendingTask(self.name, self.prepare, self.finish)
+        return packnet_tf.PendingTask(self.name, self.prepare, self.finish, self.retry)
 
     def prepare(self, net, memory: dict) -> packnet_tf.Task:
         """Reads the images, adopts the base if the pack is to get one, and fits the head."""
@@ -67,8 +67,10 @@ class Job:
             adopt(net, coming_base(net), some, plan.adopt_ratio, plan.adopt_epochs)
         reuse = reused(plan.reuse)
         sees = len(net.state.seen_by_next(reuse)) > 1
-        overlay = overlay_of(plan.overlay, self.prune, net.capacity().free, sees, plan.claim_ratio)
-        if overlay is not None and not plan.all_override:
+        overlay = memory.get(OVERLAY) or overlay_of(
+            plan.overlay, self.prune, net.capacity().free, sees, plan.claim_ratio
+        )
+        if overlay is not None and not plan.all_override and OVERLAY not in memory:
             print(
                 f"{self.name}: few packed weights are free, so it overrides {overlay:.0%} of all "
                 "with values of its own; see docs/guides/full_pack.md. --overlay=none lets it own "
@@ -129,7 +131,7 @@ class Job:
             overlay=overlay,
             **(rates.of_overlay(plan, decay="cosine" if plan.decay else "none") if overlay else {}),
         )
-        self._floor = Floor(task, begun, images)
+        self._floor = Floor(task, begun, images, overlay_after(plan.overlay, overlay, sees))
         return task
 
     def _check_images(self, memory: dict) -> None:
@@ -170,6 +172,10 @@ class Job:
             "seed": self.plan.seed,
             **({"split": self.folder.split} if self.folder.split else {}),
         }
+
+    def retry(self, net, entry: dict) -> dict | None:
+        """Tries the task with an overlay if it is below its linear head."""
+        return self._floor.retry(net, entry)
 
     def finish(self, net, entry: dict) -> None:
         """Holds the task against its linear head, and lets go of its images."""

@@ -8,7 +8,8 @@ SHARE = 0.05  # of a task that finds too few free weights
 # The fraction of the packed weights below which a task's own ones are too few: with 2 % and less, a
 # task of 43 classes gets 4 to 8 points less than with an overlay; see docs/measured/overlays.md.
 LEAST_OWNED = 0.02
-WAYS = ("when_full", "auto", "none")  # values of the setting `overlay` other than a share
+WHEN_FULL = "when_full"
+WAYS = (WHEN_FULL, "auto", "none")  # values of the setting `overlay` other than a share
 
 
 def overlay_setting(overlay: str | float) -> Overlay:
@@ -49,6 +50,16 @@ def overlay_of(
         prune, free, claim_ratio: as for `owned`.
         sees: whether it sees earlier tasks, whose weights it could override.
     """
-    if setting != "when_full":
+    if setting != WHEN_FULL:
         return overlay_setting(setting)
     return SHARE if sees and owned(prune, free, claim_ratio) < LEAST_OWNED else None
+
+
+def overlay_after(setting: str | float, overlay: Overlay, sees: bool) -> float | None:
+    """Returns the overlay to try for a task that ended below its linear head; None for none.
+
+    Args:
+        setting, sees: as for `overlay_of`.
+        overlay: the overlay it had; one with weights of its own has None.
+    """
+    return SHARE if setting == WHEN_FULL and sees and overlay is None else None

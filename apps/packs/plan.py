@@ -177,9 +177,10 @@ class Plan(Learning):
         "when_full",
         "Which tasks override weights of others with values that they alone see, and take no free "
         "weights. when_full: those that would own less than 2 % of the packed weights override "
-        "5 %. 0.05: all tasks of this command override 5 %. auto: they override the smallest of "
-        "10, 5, 2 and 1 % that is within --max_drop of the best. none: no task. An overlay is "
-        "chosen after a fifth of --epochs, whatever --prune_epoch is.",
+        "5 %, and so do those that end below their linear head with weights of their own. 0.05: "
+        "all tasks of this command override 5 %. auto: they override the smallest of 10, 5, 2 and "
+        "1 % that is within --max_drop of the best. none: no task. An overlay is chosen after a "
+        "fifth of --epochs, whatever --prune_epoch is.",
     )
     class_weight: str | None = setting(
         None,

@@ -59,6 +59,8 @@ class Logs:
             return
         folder = self._directory / task
         if len(entry["epochs"]) == 1:  # those of an earlier task of this name
+            if task in self._writers:
+                self._writers.pop(task).close()
             for old in [*folder.glob("events.out.tfevents.*"), folder / HISTORY]:
                 old.unlink(missing_ok=True)
         self._write_epochs(folder, entry["epochs"])

@@ -236,16 +236,21 @@ class PackTrainer:
         self._run.open(self.net, self._settings, self._given, accepted)
 
     def _pack(self, coming: Task | PendingTask, prune: Prune) -> None:
-        task = self._prepared(coming)
-        training = TaskTraining(self, task, prune, self._run, self._screen, self._logs)
-        training.pack(coming.finish if isinstance(coming, PendingTask) else None)
-
-    def _prepared(self, task: Task | PendingTask) -> Task:
-        if isinstance(task, Task):
-            return task
-        seed_task(self.seed, self.net)
-        memory, before = self._run.memory(task.name), self.net.tasks
+        if isinstance(coming, Task):
+            self._training(coming, prune).pack()
+            return
+        memory: dict | None = self._run.memory(coming.name)
         wait_for_others(self._strategy)  # all have read it before the chief writes
+        while memory is not None:
+            training = self._training(self._prepared(coming, memory), prune)
+            memory = training.pack(coming.finish, coming.retry)
+
+    def _training(self, task: Task, prune: Prune) -> TaskTraining:
+        return TaskTraining(self, task, prune, self._run, self._screen, self._logs)
+
+    def _prepared(self, task: PendingTask, memory: dict) -> Task:
+        seed_task(self.seed, self.net)
+        before = self.net.tasks
         found = task.prepare(self.net, memory)
         if not isinstance(found, Task) or found.name != task.name:
             what = f"task '{found.name}'" if isinstance(found, Task) else repr(found)

@@ -168,6 +168,20 @@ class Run:
         if self._writes and memory:
             write_json(self._memory, {**read_json(self._memory), task: memory})
 
+    def start_again(self, task: str, memory: dict) -> None:
+        """Drops the progress of a task that is to be packed in another way.
+
+        Args:
+            task: the task's name.
+            memory: as for `remember`, in place of what its preparation has put there.
+
+        Raises:
+            ValueError: a value is no JSON value.
+        """
+        if self._writes:
+            self._checkpoint.unlink(missing_ok=True)  # first: it does not fit what is prepared then
+        self.remember(task, memory)
+
     def keep(self, net: PackNet) -> None:
         """Saves the pack.
 

@@ -107,6 +107,8 @@ class PendingTask:
             dict that it filled before.
         finish: function called with the pack and the task's history entry after the commit, before
             both are saved. It may pack the task again, and change the entry.
+        retry: function called with the same, before `finish`. If it returns a dict, the commit is
+            undone and the task is packed in another way: `prepare` gets this dict, and decides.
 
     Example:
         >>> def prepare(net, memory):
@@ -119,3 +121,4 @@ class PendingTask:
     name: str
     prepare: Callable[["PackNet", dict], Task]
     finish: Callable[["PackNet", dict], None] | None = None
+    retry: Callable[["PackNet", dict], dict | None] | None = None

@@ -57,6 +57,18 @@ def seed_task(seed: int | None, net: PackNet) -> None:
         keras.utils.set_random_seed(seed + len(net.tasks))
 
 
+class _AnotherWay(Exception):
+    """Undoes the commit of a task that is to be packed in another way.
+
+    Args:
+        memory: what `retry` returned.
+    """
+
+    def __init__(self, memory: dict) -> None:
+        super().__init__()
+        self.memory = memory
+
+
 class TaskTraining:
     """Trains, prunes, retrains and commits one task.
 
@@ -112,11 +124,18 @@ class TaskTraining:
     def _epochs_done(self) -> int:
         return len(self.entry["epochs"])
 
-    def pack(self, finish: Callable[[PackNet, dict], None] | None = None) -> None:
+    def pack(
+        self,
+        finish: Callable[[PackNet, dict], None] | None = None,
+        retry: Callable[[PackNet, dict], dict | None] | None = None,
+    ) -> dict | None:
         """Opens the task, trains the epochs that are left, and commits it.
 
         Args:
-            finish: see `PendingTask`.
+            finish, retry: see `PendingTask`.
+
+        Returns:
+            What `retry` returned: if a dict, the task is discarded.
 
         Raises:
             FloatingPointError: the loss has become NaN or infinite; the task is discarded.
@@ -163,9 +182,15 @@ class TaskTraining:
         # Prunes now if no epoch has pruned (with retrain_epochs=0, say).
         self.phases.epoch_begins(self.phases.epochs or 0)
         # All or nothing: stopped before the run has saved it, the task is open as before.
-        with Transaction(self.net):
-            self._commit(finish)
+        try:
+            with Transaction(self.net):
+                self._commit(finish, retry)
+        except _AnotherWay as way:
+            self.net.discard()
+            self._run.start_again(self.task.name, way.memory)
+            return way.memory
         self._logs.owners(self.net)
+        return None
 
     def _open(self) -> TaskModel:
         trainer, task = self.trainer, self.task
@@ -266,7 +291,11 @@ class TaskTraining:
         self._logs.epoch(task.name, self.entry)
         self._screen.say(epoch_line(task.name, row, phases.epochs))
 
-    def _commit(self, finish: Callable[[PackNet, dict], None] | None) -> None:
+    def _commit(
+        self,
+        finish: Callable[[PackNet, dict], None] | None,
+        retry: Callable[[PackNet, dict], dict | None] | None,
+    ) -> None:
         task, phases, entry = self.task, self.phases, self.entry
         sparsity = self.net.state.claimed_share()[1]
         phases.finish()
@@ -285,6 +314,9 @@ class TaskTraining:
             if data is not None:
                 entry[moment] = self._evaluate(data)
         self._record_results()
+        memory = None if retry is None else retry(self.net, entry)
+        if memory is not None:
+            raise _AnotherWay(memory)
         if finish is not None:
             finish(self.net, entry)
             self._record_results()

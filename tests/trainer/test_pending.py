@@ -113,6 +113,81 @@ def test_a_finish_may_replace_the_task_and_is_done_before_it_is_kept(tmp_path):
     assert all(np.all(owner == 0) for owner in owners(kept).values())
 
 
+def two_ways(trunk):
+    """A task, and the same with half of the claim."""
+    whole, half = (tasks(trunk, "a")[0] for _ in range(2))
+    return [whole, dataclasses.replace(half, claim_ratio=0.5)]
+
+
+def in_two_ways(ways, calls=None):
+    """A pending task that trains in the first way, and then in the second, which is kept.
+
+    Args:
+        ways: tasks, of which the first is tried first.
+        calls: gets a copy of what every `prepare` remembered before.
+    """
+    calls = [] if calls is None else calls
+
+    def prepare(net, memory):
+        calls.append(dict(memory))
+        memory.setdefault("seen", len(calls))
+        return ways[memory.get("way", 0)]
+
+    def retry(net, entry):
+        assert net.tasks == ("a",)
+        assert net.results("a")["retrained"] == entry["retrained"]["accuracy"]
+        return {"way": 1} if "way" not in calls[-1] else None
+
+    return PendingTask("a", prepare, retry=retry)
+
+
+def test_a_task_that_is_tried_in_another_way_is_as_if_that_had_been_the_first(tmp_path):
+    trunk = mlp_trunk()
+    ways = two_ways(trunk)
+    nets = {name: packnet_tf.PackNet(trunk) for name in ("tried", "at once")}
+    tried = quick(nets["tried"], directory=tmp_path / "tried").fit(in_two_ways(ways))
+    at_once = quick(nets["at once"], directory=tmp_path / "once").fit(ways[1])
+    found = [
+        [v for w in net.state.weights.values() for v in values([w.packed, w.owner])]
+        for net in nets.values()
+    ]
+    assert same(*found)
+    assert tried["a"]["retrained"] == at_once["a"]["retrained"]
+    assert len(tried["a"]["epochs"]) == 3
+    rows = (tmp_path / "tried" / "logs" / "a" / "epochs.csv").read_text().splitlines()
+    assert len(rows) == 4
+    assert packnet_tf.load(tmp_path / "tried" / "pack.keras").tasks == ("a",)
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 4, 6])
+def test_a_run_that_ends_in_either_way_goes_on_with_it(epoch, tmp_path):
+    trunk, calls, epochs = mlp_trunk(), [], []
+    ways = two_ways(trunk)
+
+    def power_cut(task, row):
+        epochs.append(row)
+        if len(epochs) == epoch:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        quick(packnet_tf.PackNet(trunk), directory=tmp_path, on_epoch=power_cut).fit(
+            in_two_ways(ways, calls)
+        )
+    before = len(calls)
+    net = packnet_tf.PackNet(trunk)
+    quick(net, directory=tmp_path, on_epoch=power_cut).fit(in_two_ways(ways, calls))
+    assert len(epochs) == 6  # no epoch of either way is trained twice
+    assert calls[before] == {**calls[before - 1], "seen": before}
+    whole = packnet_tf.PackNet(trunk)
+    quick(whole).fit(in_two_ways(ways))
+    assert same(
+        *(
+            [v for w in n.state.weights.values() for v in values([w.packed, w.owner])]
+            for n in (net, whole)
+        )
+    )
+
+
 def test_rates_of_a_task_are_multiplied():
     trunk = mlp_trunk()
     (task,) = tasks(trunk, "a")

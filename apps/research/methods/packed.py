@@ -17,8 +17,8 @@ from packnet_tf.apps.packs.base import (
     reused,
 )
 from packnet_tf.apps.packs.beginning import Beginning, begin
-from packnet_tf.apps.packs.floor import Floor
-from packnet_tf.apps.packs.overlay import overlay_of
+from packnet_tf.apps.packs.floor import OVERLAY, Floor
+from packnet_tf.apps.packs.overlay import overlay_after, overlay_of
 from packnet_tf.apps.packs.plan import BASE
 from packnet_tf.apps.research.definition import BETTER
 from packnet_tf.apps.research.methods.job import Job, TaskData, accuracy, network_bytes
@@ -107,22 +107,23 @@ def prunes(prune: str | float | list[float], count: int) -> list[float]:
 def _learn(
     net: packnet_tf.PackNet, job: Job, task: TaskData, way, options: Packing, directory
 ) -> None:
-    """Trains and commits a task; replaces it by a linear head if it ends below one."""
-    settings, floors, began = task.settings, [], time.perf_counter()
-    sees = len(net.state.seen_by_next(reused(options.reuse))) > 1
-    overlay = overlay_of(options.overlay, way, net.capacity().free, sees)
-    new_optimizer = optimizer_of_open(net, settings.optimizer)
-    factors = rates.factors(
-        net,
-        optimizer_name(net, settings.optimizer, owns=overlay is None),
-        way,
-        options.gradual,
-        scale_rate=options.scale_rate,
-        owns=overlay is None,
-    )
+    """Trains and commits a task; see `floor` for one that ends below its linear head."""
+    settings, new_optimizer = task.settings, optimizer_of_open(net, task.settings.optimizer)
+    last = None  # the floor of the last attempt, and the time of all preparations
 
     def prepare(net, memory: dict) -> packnet_tf.Task:
-        images, reuse = task.images(), reused(options.reuse)
+        nonlocal last
+        began, images, reuse = time.perf_counter(), task.images(), reused(options.reuse)
+        sees = len(net.state.seen_by_next(reuse)) > 1
+        overlay = memory.get(OVERLAY) or overlay_of(options.overlay, way, net.capacity().free, sees)
+        factors = rates.factors(
+            net,
+            optimizer_name(net, settings.optimizer, owns=overlay is None),
+            way,
+            options.gradual,
+            scale_rate=options.scale_rate,
+            owns=overlay is None,
+        )
         if settings.head == "new":
             begun = begin(
                 net,
@@ -139,7 +140,7 @@ def _learn(
             head = job.head(task, next_features(net, reuse=reuse), False, factors[0])
             begun = Beginning(head, "task", {})
         memory["statistics"] = begun.statistics
-        memory.setdefault("seconds", time.perf_counter() - began)
+        memory.setdefault("seconds", memory.get("before", 0.0) + time.perf_counter() - began)
         made = packnet_tf.Task(
             task.name,
             begun.head,
@@ -153,12 +154,17 @@ def _learn(
             overlay=overlay,
             **(rates.of_overlay(settings, settings.decay, settings.decay_every) if overlay else {}),
         )
-        floors.append((Floor(made, begun, images), memory["seconds"]))
+        fallback = overlay_after(options.overlay, overlay, sees)
+        last = Floor(made, begun, images, fallback), memory["seconds"]
         return made
 
+    def retry(net, entry: dict) -> dict | None:
+        floor, entry[PREPARATION] = last
+        again = floor.retry(net, entry)
+        return None if again is None else {**again, "before": _seconds(entry)}
+
     def finish(net, entry: dict) -> None:
-        floor, entry[PREPARATION] = floors[0]
-        floor.hold(net, entry)
+        last[0].hold(net, entry)
 
     first, then = rates.of_phases(settings, settings.decay, settings.decay_every)
     packnet_tf.PackTrainer(
@@ -173,7 +179,7 @@ def _learn(
         batch_size=settings.batch_size,
         seed=job.run.seed,
         tensorboard=False,
-    ).fit([packnet_tf.PendingTask(task.name, prepare, finish)])
+    ).fit([packnet_tf.PendingTask(task.name, prepare, finish, retry)])
 
 
 def _measured(net, job: Job, directory) -> dict:

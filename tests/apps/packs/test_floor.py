@@ -1,7 +1,9 @@
-"""The linear head that a task becomes if its training ends below it."""
+"""A task that ends below its linear head."""
 
 import dataclasses
+import pathlib
 import re
+import shutil
 
 import keras
 import numpy as np
@@ -11,6 +13,7 @@ import packnet_tf
 from helpers.image_folders import task_plan, write_place
 from packnet_tf.apps.packs import job
 from packnet_tf.apps.packs.floor import is_below
+from packnet_tf.apps.packs.overlay import SHARE
 from packnet_tf.apps.packs.training import train
 
 
@@ -70,3 +73,68 @@ def test_a_task_below_a_linear_head_becomes_that_head(killed, tmp_path, monkeypa
     assert set(net.results("shades")) == {"chance", "retrained", "test"}
     assert float(said[1]) == pytest.approx(100 * net.results("shades")["retrained"], abs=0.06)
     assert report.prune_ratio == report.capacity == 1.0
+
+
+@pytest.fixture(scope="module")
+def with_base(tmp_path_factory):
+    """A folder with a pack of a base and the task `greys`."""
+    place = write_place(tmp_path_factory.mktemp("base"))
+    train(task_plan(place, task="greys", adopt="base"))
+    return place
+
+
+def heads_that_nothing_reaches(monkeypatch, of_overlays):
+    """Makes heads better than any task; if not `of_overlays`, than those that own weights."""
+    real_begin = job.begin
+
+    def begin(*arguments, overlay, **more):
+        begun = real_begin(*arguments, overlay=overlay, **more)
+        out_of_reach = of_overlays or overlay is None
+        return dataclasses.replace(begun, kept_head=1.1) if out_of_reach else begun
+
+    monkeypatch.setattr(job, "begin", begin)
+
+
+def test_a_task_below_its_head_is_tried_with_an_overlay(with_base, tmp_path, monkeypatch, capsys):
+    place = pathlib.Path(shutil.copytree(with_base, tmp_path, dirs_exist_ok=True))
+    shutil.copy(place / "pack.keras", place / "at_once.keras")
+    free = packnet_tf.load(place / "pack.keras").capacity().free
+    at_once = train(task_plan(place, pack=str(place / "at_once.keras"), overlay=str(SHARE)))
+    assert "Once more" not in capsys.readouterr().out
+    heads_that_nothing_reaches(monkeypatch, of_overlays=False)
+    report = train(task_plan(place))
+    assert re.search(
+        r"shades: with weights of its own, training ended at [\d.]+% of validation images, below "
+        r"the linear head, 110.0%. Once more, overriding 5% of all packed weights",
+        capsys.readouterr().out,
+    )
+    nets = [packnet_tf.load(place / name) for name in ("pack.keras", "at_once.keras")]
+    assert nets[0].capacity().free == free
+    first, second = (net.state.record("shades") for net in nets)
+    assert first.overlaid == second.overlaid
+    assert report.accuracy == at_once.accuracy
+    assert report.overrides == at_once.overrides > 0
+
+
+def test_a_task_below_its_head_by_both_ways_becomes_that_head(
+    with_base, tmp_path, monkeypatch, capsys
+):
+    place = pathlib.Path(shutil.copytree(with_base, tmp_path, dirs_exist_ok=True))
+    heads_that_nothing_reaches(monkeypatch, of_overlays=True)
+    report = train(task_plan(place))
+    printed = capsys.readouterr().out
+    assert printed.count("Once more") == 1
+    assert printed.count("so the task is that head") == 1
+    assert report.overrides == 0.0
+
+
+def test_a_task_that_may_have_no_overlay_becomes_that_head(
+    with_base, tmp_path, monkeypatch, capsys
+):
+    place = pathlib.Path(shutil.copytree(with_base, tmp_path, dirs_exist_ok=True))
+    heads_that_nothing_reaches(monkeypatch, of_overlays=True)
+    report = train(task_plan(place, overlay="none"))
+    printed = capsys.readouterr().out
+    assert "Once more" not in printed
+    assert printed.count("so the task is that head") == 1
+    assert report.overrides is None

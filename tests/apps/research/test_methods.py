@@ -1,5 +1,6 @@
 """Every method, run for real on small tasks: what it must do, exactly where that can be said."""
 
+import dataclasses
 import functools
 import json
 
@@ -11,6 +12,7 @@ import packnet_tf
 from helpers.cases import slow
 from helpers.comparison_files import write_file, write_images, write_trunk_without_norms
 from packnet_tf.apps.research.config import read_comparison
+from packnet_tf.apps.research.definition import BETTER
 from packnet_tf.apps.research.methods import distillation, packed, plain
 from packnet_tf.apps.research.methods.distillation import distance
 from packnet_tf.apps.research.methods.job import Job, accuracy
@@ -68,6 +70,28 @@ def test_training_images_of_a_task_do_not_outlast_it(place, kind, tmp_path):
         sorted(vars(task).keys() & {"train", "plain", "validation", "test"}) for task in job.tasks
     ]
     assert kept == [["test", "validation"]] * len(job.tasks)
+
+
+def test_a_packed_task_below_its_head_overrides_weights_in_the_time_of_both_ways(
+    place, tmp_path, monkeypatch
+):
+    real_begin = packed.begin
+
+    def begin(*arguments, overlay, **more):
+        begun = real_begin(*arguments, overlay=overlay, **more)
+        return begun if overlay else dataclasses.replace(begun, kept_head=1.1)
+
+    monkeypatch.setattr(packed, "begin", begin)
+    prepared(place, tmp_path, {"method": "packnet"}, settings=SHORT)
+    result = work(tmp_path)
+    net = packnet_tf.load(tmp_path / "pack.keras")
+    assert [record.name for record in net.state.overriding] == ["greys"]
+    assert result["linear_heads"] == {"shades": BETTER}  # the first one sees nobody
+    progress = tmp_path / "progress"
+    entry = json.loads((progress / "history.json").read_text())["greys"]
+    memory = json.loads((progress / "prepared.json").read_text())["greys"]
+    assert entry["preparation_seconds"] > memory["before"] > 0
+    assert result["seconds"]["greys"] > entry["preparation_seconds"]
 
 
 @pytest.mark.parametrize("kind", ["packnet", "fine_tuning", "lwf"])
