@@ -41,7 +41,7 @@ def draw_all(report: Sequence[tuple[str, Line]], filters: dict[str, np.ndarray] 
     pictures["storage"] = (
         draw_storage(report),
         "Mean test accuracy against bytes on disk for all tasks, in networks. Up and to the left "
-        "is better.",
+        "is better; the grey line joins the methods that no other beats in both.",
     )
     packed = [(title, line) for title, line in report if line.measured[0].result.get("ratios")]
     if packed:
@@ -131,12 +131,31 @@ def draw_storage(report: Sequence[tuple[str, Line]]) -> Figure:
             linestyle="none", marker=MARKERS[number % len(MARKERS)], markersize=8, color=colour,
         )  # fmt: skip
         explained.append((title, marks))
-    axes.set_xlim(0, 1.05 * max(line.of_one[0] for _, line in report))
+    points = [(line.of_one[0], 100 * line.acc[0]) for _, line in report]
+    axes.plot(*zip(*pareto_front(points), strict=True), color="#BBBBBB", zorder=0)
+    axes.set_xlim(0, 1.05 * max(size for size, _ in points))
     axes.set_xlabel("bytes on disk for all tasks, in networks")
     axes.set_ylabel("mean test accuracy, %")
     axes.grid(color="#EEEEEE")
     legend(figure, explained)
     return figure
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Returns the points that no other beats in both: fewer bytes, or a higher accuracy.
+
+    Args:
+        points: pairs of bytes and accuracy, in any unit.
+
+    Example:
+        >>> pareto_front([(2, 90), (1, 80), (3, 85)])
+        [(1, 80), (2, 90)]
+    """
+    front: list[tuple[float, float]] = []
+    for size, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or accuracy > front[-1][1]:
+            front.append((size, accuracy))
+    return front
 
 
 def draw_ratios(report: Sequence[tuple[str, Line]]) -> Figure:

@@ -12,6 +12,7 @@ from helpers.comparison_files import SMALL
 from helpers.made_up_results import entry, keep, many_tasks, run_of
 from packnet_tf.apps.research.config import parse
 from packnet_tf.apps.research.results import report
+from packnet_tf.apps.research.results.figures import pareto_front
 from packnet_tf.apps.research.results.sentences import verdict
 from packnet_tf.apps.research.results.summary import choose, collect, lines, write_csv
 from packnet_tf.apps.research.results.tables import percent
@@ -167,6 +168,19 @@ def test_the_report_is_a_table_json_csv_pictures_and_one_page(made_up):
     report.write_report(comparison(published_errors=published), found, folder)
     for path in (folder / "figures").iterdir():
         assert path.read_text() == again[path.name]
+
+
+@pytest.mark.parametrize(
+    ("points", "front"),
+    [
+        ([(2, 90), (1, 80), (3, 85)], [(1, 80), (2, 90)]),
+        ([(1, 80), (2, 80)], [(1, 80)]),  # more bytes for as much
+        ([(1, 80), (1, 81)], [(1, 81)]),
+        ([(3, 1), (2, 2), (1, 3)], [(1, 3)]),
+    ],
+)
+def test_the_front_has_the_methods_that_no_other_beats_in_both(points, front):
+    assert pareto_front(points) == pareto_front(points[::-1]) == front
 
 
 def test_a_linear_head_in_place_of_a_trained_network_is_named(made_up):
