@@ -3,9 +3,11 @@
 import contextlib
 import functools
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import keras
+from keras import ops
 
 from packnet_tf.backend.types import Strategy, Tensor
 
@@ -93,6 +95,39 @@ def has_replicas() -> bool:
     import tensorflow as tf
 
     return tf.distribute.get_strategy().num_replicas_in_sync > 1
+
+
+def average_replicas(
+    strategy: Strategy, variables: Sequence[tuple[keras.Variable, keras.Variable | None]]
+) -> None:
+    """Gives variables on every replica the mean of their values on all; without any, does nothing.
+
+    Args:
+        strategy: of the variables, or None.
+        variables: pairs of a variable of floats, which replicas update each for itself, and of
+            what a replica's value counts, at least 0; None: all alike.
+    """
+    if not variables or strategy is None or strategy.num_replicas_in_sync == 1:
+        return
+    import tensorflow as tf
+
+    def weighted() -> list[tuple[Tensor, Tensor]]:
+        found = []
+        for variable, weight in variables:
+            own = ops.ones(()) if weight is None else ops.cast(weight, "float32")
+            own = ops.cast(own, variable.dtype)
+            found.append((ops.where(own > 0, variable * own, 0), own))
+        return found
+
+    @tf.function
+    def sums() -> list[list[Tensor]]:
+        return [
+            [strategy.reduce("SUM", part, axis=None) for part in pair]
+            for pair in strategy.run(weighted)
+        ]
+
+    for (variable, _), (total, weight) in zip(variables, sums(), strict=True):
+        variable.assign(total / weight)
 
 
 def wait_for_others(strategy: Strategy) -> None:

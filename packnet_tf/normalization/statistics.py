@@ -9,9 +9,9 @@ import numpy as np
 from keras import ops
 
 from packnet_tf.backend.datasets import check_ends, known_batches
-from packnet_tf.backend.distribution import scope_of
+from packnet_tf.backend.distribution import average_replicas, scope_of
 from packnet_tf.backend.keras_internals import all_layers, fixed_variables
-from packnet_tf.backend.types import AnyData, Tensor, Tensors
+from packnet_tf.backend.types import AnyData, Strategy, Tensor, Tensors
 from packnet_tf.normalization.batches import Shuffled, are_arrays
 from packnet_tf.normalization.following import follow_steps, moves_statistics
 from packnet_tf.packing.layers import own_variables
@@ -75,11 +75,15 @@ def update_statistics(
         moved = [i for i, v in enumerate(values_of(others)) if not np.array_equal(v, start[i])]
         if moved:
             measured = values_of(every)
-            _remove_start(
-                [others[i] for i in moved],
-                [start[i] for i in moved],
-                lambda: _pass_over(model, data, batch_size, steps),
-            )
+            averages = [others[i] for i in moved]
+            alike = [(variable, None) for variable in averages]
+
+            def repeat() -> None:
+                _pass_over(model, data, batch_size, steps)
+                average_replicas(_strategy_of(model), alike)
+
+            average_replicas(_strategy_of(model), alike)
+            _remove_start(averages, [start[i] for i in moved], repeat)
             # In that second pass, layers began far from where they should.
             norms = [i for i, v in enumerate(every) if id(v) not in set(map(id, others))]
             assign_values([every[i] for i in norms], [measured[i] for i in norms])
@@ -119,7 +123,7 @@ class StatisticsPass(keras.Model):
 def _pass_over(
     model: keras.Model, data: AnyData, batch_size: int | None, steps: int | None
 ) -> None:
-    strategy = getattr(model, "distribute_strategy", None)
+    strategy = _strategy_of(model)
     with scope_of(strategy), _averaging_uniformly(model) as count:
         counting = StatisticsPass(model)
         count(counting)
@@ -137,12 +141,28 @@ def _pass_over(
         finally:
             if keras.backend.backend() == "jax":
                 counting.jax_state_sync()
+        moving = [
+            (variable, norm.__dict__["examples"])  # that this replica has seen
+            for norm in _norms(model)
+            if norm.trainable
+            for variable in (norm.moving_mean, norm.moving_variance)
+            if variable is not None
+        ]
+        average_replicas(strategy, moving)
+
+
+def _strategy_of(model: keras.Model) -> Strategy:
+    return getattr(model, "distribute_strategy", None)
+
+
+def _norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    return [p for p in all_layers(model) if isinstance(p, keras.layers.BatchNormalization)]
 
 
 @contextlib.contextmanager
 def _averaging_uniformly(model: keras.Model) -> Iterator[Callable[[StatisticsPass], None]]:
     """Gives all examples equal weight in the statistics of batch normalisation."""
-    norms = [p for p in all_layers(model) if isinstance(p, keras.layers.BatchNormalization)]
+    norms = _norms(model)
     old = [(type(norm), vars(norm).get("effective_momentum")) for norm in norms]
 
     def count(counting: StatisticsPass) -> None:

@@ -184,6 +184,45 @@ def packs_with_an_empty_replica(strategy, fit):
     return net.tasks == ("a",) and all(np.isfinite(weight).all() for weight in weights)
 
 
+def weights_in_statistics(strategy, last):
+    """Returns the least and the largest weight of an example in measured means, as "1.00-1.00".
+
+    Args:
+        strategy: of the model.
+        last: size of the last batch; the one before it has 8.
+    """
+    import tensorflow as tf
+
+    count = 8 + last
+    with strategy.scope():
+        inputs = keras.Input((count,))
+        normal = layers.BatchNormalization()
+        net = packnet_tf.PackNet(keras.Model(inputs, layers.Dense(3)(normal(inputs))))
+        model = net.add_task("a", layers.Dense(2))
+    # The mean of feature i is the weight of example i.
+    data = tf.data.Dataset.from_tensor_slices(np.eye(count, dtype="float32")).batch(8)
+    packnet_tf.update_statistics(model, data)
+    mean = model.trunk.get_layer(normal.name).moving_mean.value
+    weights = [count * own.numpy() for own in strategy.experimental_local_results(mean)]
+    return f"{np.min(weights):.2f}-{np.max(weights):.2f}"
+
+
+def answers_as_committed(strategy):
+    """Tells whether a model on several devices answers as its task does once it is committed."""
+    x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32") * np.float32([1, 2, 3, 4])
+    y = (x[:, 0] + x[:, 1] > 0).astype("int32")
+    with strategy.scope():
+        inputs = keras.Input((4,))
+        normal = layers.BatchNormalization()(layers.Dense(8)(inputs))
+        net = packnet_tf.PackNet(keras.Model(inputs, normal))
+        model = net.add_task("a", layers.Dense(2))
+        model.compile(keras.optimizers.SGD(0.05), SPARSE)
+    model.fit(x, y, batch_size=16, epochs=2, verbose=0)
+    net.commit()
+    answers = (m.predict(x, batch_size=16, verbose=0) for m in (model, net.task_model("a")))
+    return np.array_equal(*answers)
+
+
 def same_on_every_device():
     """Packs on two devices with the trainer and with fit, against one device; refuses XLA there."""
     import tensorflow as tf
@@ -202,6 +241,8 @@ def same_on_every_device():
             np.max(np.abs(a - b)) for a, b in zip(numbers(one), numbers(two), strict=True)
         )
         print("fit" if fit else "trainer", largest)
+    print("weights", *(weights_in_statistics(strategy, size) for size in (8, 5, 1)))
+    print("committed", answers_as_committed(strategy))
     print("empty", *(packs_with_an_empty_replica(strategy, fit) for fit in (False, True)))
     try:
         packnet_tf.PackTrainer(two, jit_compile=True, verbose=False)

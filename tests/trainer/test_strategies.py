@@ -35,6 +35,16 @@ def test_a_last_batch_may_have_fewer_examples_than_there_are_devices(two_devices
 
 
 @pytest.mark.slow
+def test_examples_of_all_devices_count_alike_in_statistics(two_devices):
+    assert two_devices["weights"] == "1.00-1.00 1.00-1.00 1.00-1.00"
+
+
+@pytest.mark.slow
+def test_a_model_on_several_devices_answers_as_it_was_committed(two_devices):
+    assert two_devices["committed"] == "True"
+
+
+@pytest.mark.slow
 def test_xla_on_several_devices_is_refused(two_devices):
     assert two_devices["refusal"] == (
         "jit_compile=True trains on one device, and this pack is spread over 2: TensorFlow cannot "
