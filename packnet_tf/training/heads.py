@@ -49,9 +49,10 @@ def linear_head(
 
     Args:
         net: the pack; it does not change.
-        data: batches of (inputs, labels), for instance a `tf.data.Dataset` or a `PyDataset`,
-            shuffled and not augmented; or a tuple of two arrays. Labels are integers from 0, of
-            any dtype, or one-hot.
+        data: batches of (inputs, labels) or (inputs, labels, sample_weight), for instance a
+            `tf.data.Dataset` or a `PyDataset`, shuffled and not augmented; or a tuple of two or
+            three such arrays. Labels are integers from 0, of any dtype, or one-hot. Examples of
+            weight 0 do not count.
         classes: number of outputs; default: the width of one-hot labels, or one more than the
             largest label.
         statistics: the argument that `net.add_task` will get.
@@ -64,8 +65,8 @@ def linear_head(
 
     Raises:
         ValueError: the trunk does not return one feature vector per example, the features are not
-            finite, the labels are no classes from 0 to `classes - 1`, there are no data,
-            `class_weight` is invalid, or `net.add_task` would refuse the arguments.
+            finite, the labels are no classes from 0 to `classes - 1`, there are no data, weights
+            are invalid, or `net.add_task` would refuse the arguments.
         ImportError: scikit-learn is not installed.
 
     Example:
@@ -75,8 +76,11 @@ def linear_head(
     Source: Kumar et al., Fine-Tuning can Distort Pretrained Features, ICLR 2022.
     """
     check_class_weight(class_weight, classes)  # before the features, which take time
-    if isinstance(data, tuple):
-        data = _batches(*data)
+    # A list of tuples is one of batches.
+    if isinstance(data, tuple) or (
+        isinstance(data, list) and data and not isinstance(data[0], tuple)
+    ):
+        data = _batches([part for part in data if part is not None])
     examples = collect(next_features(net, statistics, reuse, overlay is None), data)
     return fitted_head(examples, classes or examples.classes, class_weight)
 
@@ -143,11 +147,13 @@ class Examples(NamedTuple):
         features: float32 array (n, width).
         labels: integer array (n,).
         classes: width of one-hot labels; one more than the largest of others.
+        weights: float array (n,), above 0; None: all weigh the same.
     """
 
     features: np.ndarray
     labels: np.ndarray
     classes: int
+    weights: np.ndarray | None = None
 
 
 def collect(features_of: Callable[[Tensors], Tensor], data: Iterable) -> Examples:
@@ -156,28 +162,57 @@ def collect(features_of: Callable[[Tensors], Tensor], data: Iterable) -> Example
     Args:
         features_of: function from a batch of inputs to a float tensor (batch, width).
         data: batches of inputs, labels (batch,) or (batch, 1), or one-hot (batch, classes), and
-            further elements, which are ignored.
+            optionally weights (batch,). Examples of weight 0 are left out.
 
     Raises:
-        ValueError: the labels are no classes, or there are no batches.
+        ValueError: the labels are no classes, the weights are none, or there are no batches.
     """
-    features, labels, count, classes = [], [], 0, 0
+    features, labels, weights, count, classes = [], [], [], 0, 0
     if isinstance(data, keras.utils.PyDataset):  # iterating over it might never end
         numbers = itertools.count() if data.num_batches is None else range(data.num_batches)
         data = map(data.__getitem__, numbers)
-    for x, y, *_ in data:
-        features.append(np.asarray(keras.ops.convert_to_numpy(features_of(x)), "float32"))
-        found, width = _classes(y)
+    for x, y, *more in data:
+        every = np.asarray(keras.ops.convert_to_numpy(features_of(x)), "float32")
+        weight = _weights(more[0] if more else None, len(every))
+        counts = weight > 0
+        found, width = _classes(y if counts.all() else np.asarray(y)[counts])
+        features.append(every[counts])
         labels.append(found)
+        weights.append(weight[counts])
         count, classes = count + len(found), max(classes, width)
         if count >= MOST_IMAGES:
             break
+    if labels and not count:
+        raise ValueError("All examples to fit a linear head on have the weight 0, so none counts.")
     if not labels:
         raise ValueError(
             "The data to fit a linear head on have no batches. A generator is used up after one "
             "pass: give a dataset that begins again, or arrays (x, y)."
         )
-    return Examples(np.concatenate(features), np.concatenate(labels), classes)
+    every = np.concatenate(weights)
+    some = every if np.any(every != 1) else None
+    return Examples(np.concatenate(features), np.concatenate(labels), classes, some)
+
+
+def _weights(given: Any, count: int) -> np.ndarray:
+    """Returns the weights of a batch's examples, float32 (count,); 1 if there are none."""
+    if given is None:
+        return np.ones(count, "float32")
+    weights = None if keras.tree.is_nested(given) else np.asarray(given, "float32")
+    if weights is not None and weights.shape == (count, 1):
+        weights = weights[:, 0]
+    if weights is None or weights.shape != (count,):
+        shape = "several outputs" if weights is None else f"shape {weights.shape}"
+        raise ValueError(
+            f"A linear head takes one sample weight per example, {count} in this batch; got "
+            f"weights of {shape}. Begin with a new head, keras.layers.Dense(outputs)."
+        )
+    if not (np.isfinite(weights).all() and weights.min(initial=0.0) >= 0):
+        raise ValueError(
+            "A linear head takes sample weights that are finite and not below 0; got weights from "
+            f"{weights.min()} to {weights.max()}."
+        )
+    return weights
 
 
 def _classes(labels: Any) -> tuple[np.ndarray, int]:
@@ -209,7 +244,7 @@ def fitted_head(examples: Examples, classes: int, class_weight: ClassWeight = No
         ValueError: the features are not finite or not vectors, or labels or `class_weight` do not
             fit the classes.
     """
-    features, labels, _ = examples
+    features, labels, weights = examples.features, examples.labels, examples.weights
     if features.ndim != 2 or not np.isfinite(features).all():
         raise ValueError(
             f"A linear head takes one vector of finite features for each example; got features of "
@@ -224,7 +259,7 @@ def fitted_head(examples: Examples, classes: int, class_weight: ClassWeight = No
     check_class_weight(class_weight, classes)
     head = scaled_head(features, classes)
     scale = head.layers[0].scale
-    kernel, bias = fit_linear(features * scale, labels, classes, class_weight)
+    kernel, bias = fit_linear(features * scale, labels, classes, class_weight, weights)
     head.layers[-1].set_weights([kernel, bias])
     return head
 
@@ -254,7 +289,11 @@ def scaled_head(features: np.ndarray, classes: int, **dense: Any) -> keras.Model
 
 
 def fit_linear(
-    features: np.ndarray, labels: np.ndarray, classes: int, class_weight: ClassWeight = None
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    class_weight: ClassWeight = None,
+    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fits a logistic regression.
 
@@ -263,6 +302,7 @@ def fit_linear(
         labels: integer array (n,), from 0.
         classes: number of classes; a class without examples gets the lowest bias.
         class_weight: as for `linear_head`.
+        weights: float array (n,), by which those of the classes are multiplied; None: all 1.
 
     Returns:
         Kernel (width, classes) and bias (classes,), float32 arrays.
@@ -284,9 +324,10 @@ def fit_linear(
     kernel, bias = np.zeros((features.shape[1], classes)), np.zeros(classes)
     if len(present) > 1:
         fit = LogisticRegression(C=STRENGTH, max_iter=1000)
-        by_class, weights = weights_by_class(class_weight, [labels]), None
+        by_class = weights_by_class(class_weight, [labels])
         if by_class is not None:
-            weights = keras.ops.convert_to_numpy(weights_of(classes_of(labels), by_class))
+            of_class = keras.ops.convert_to_numpy(weights_of(classes_of(labels), by_class))
+            weights = of_class if weights is None else weights * of_class
         fit.fit((features - mean) / deviation, labels, sample_weight=weights)
         slope, offset = fit.coef_, fit.intercept_
         if len(present) == 2:  # scikit-learn fits one logit; split it over two outputs
@@ -308,9 +349,16 @@ def linear_accuracy(head: keras.Model, examples: Examples) -> float:
     return float(np.mean(logits.argmax(-1) == examples.labels))
 
 
-def _batches(x: Tensors, y: Tensor, size: int = 32) -> Iterator[tuple[Tensors, np.ndarray]]:
-    order = np.random.default_rng(0).permutation(len(y))
+def _batches(arrays: Sequence, size: int = 32) -> Iterator[tuple]:
+    """Returns shuffled batches of arrays (x, y) or (x, y, sample_weight)."""
+    if len(arrays) not in (2, 3):
+        raise ValueError(
+            "A linear head is fitted on batches, or on arrays (x, y) or (x, y, sample_weight); "
+            f"got {len(arrays)} of them."
+        )
+    order = np.random.default_rng(0).permutation(len(arrays[1]))
     for start in range(0, len(order), size):
         rows = order[start : start + size]
-        some = keras.tree.map_structure(lambda array, rows=rows: np.asarray(array)[rows], x)
-        yield some, np.asarray(y)[rows]
+        yield keras.tree.map_structure(
+            lambda array, rows=rows: np.asarray(array)[rows], tuple(arrays)
+        )

@@ -151,3 +151,62 @@ def test_data_without_batches_are_refused(net):
 def test_weights_of_classes_that_there_are_not_are_refused(net):
     with pytest.raises(ValueError, match="has a weight for class 7, and the 3 classes are 0 to 2"):
         packnet_tf.linear_head(net, (FEATURES, LABELS), class_weight={7: 2.0})
+
+
+def weights_of_head(head):
+    return np.concatenate([np.ravel(value) for value in head.get_weights()])
+
+
+WEIGHTS = np.where(np.arange(300) % 3 == 0, 0.0, 1.0 + np.arange(300) % 4).astype("float32")
+
+
+def test_sample_weights_are_those_of_scikit_learn():
+    standard = (FEATURES - FEATURES.mean(0)) / FEATURES.std(0)
+    weights = WEIGHTS + 0.5
+    expected = LogisticRegression(C=0.01, max_iter=1000).fit(standard, LABELS, weights)
+    kernel, bias = fit_linear(FEATURES, LABELS, 3, weights=weights)
+    logits = FEATURES @ kernel + bias
+    wanted = expected.decision_function(standard)
+    assert np.abs((logits - logits.mean(1, keepdims=True)) - wanted).max() < 0.01
+
+
+def test_sample_weights_multiply_those_of_classes():
+    by_class = {0: 5.0, 2: 0.5}
+    of_class = np.array([5.0, 1.0, 0.5])[LABELS]
+    both = fit_linear(FEATURES, LABELS, 3, by_class, WEIGHTS + 0.5)
+    product = fit_linear(FEATURES, LABELS, 3, weights=(WEIGHTS + 0.5) * of_class)
+    np.testing.assert_array_equal(both[0], product[0])
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_examples_of_weight_zero_do_not_count(net, one_hot):
+    rows = WEIGHTS > 0
+    labels = np.where(rows, LABELS, 200)  # what they are labelled does not matter
+    if one_hot:
+        labels = np.where(rows[:, None], np.eye(3)[LABELS], 0.0)
+    left_out = packnet_tf.linear_head(net, [(FEATURES[rows], LABELS[rows], WEIGHTS[rows])])
+    zero = packnet_tf.linear_head(net, [(FEATURES, labels, WEIGHTS[:, None])])
+    np.testing.assert_allclose(weights_of_head(zero), weights_of_head(left_out), atol=1e-4)
+
+
+def test_arrays_come_in_all_forms_that_a_task_takes(net):
+    head = weights_of_head(packnet_tf.linear_head(net, (FEATURES, LABELS)))
+    for data in ([FEATURES, LABELS], (FEATURES, LABELS, None), (FEATURES, LABELS, np.ones(300))):
+        np.testing.assert_array_equal(weights_of_head(packnet_tf.linear_head(net, data)), head)
+    weighted = weights_of_head(packnet_tf.linear_head(net, (FEATURES, LABELS, WEIGHTS)))
+    assert np.abs(weighted - head).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ((FEATURES, LABELS, np.ones((300, 3))), r"one sample weight per example, 32 in this batch"),
+        ((FEATURES, LABELS, -WEIGHTS), "finite and not below 0; got weights from -"),
+        ((FEATURES, LABELS, np.zeros(300)), "have the weight 0, so none counts"),
+        ((FEATURES, LABELS, WEIGHTS, WEIGHTS), "sample_weight\\); got 4 of them"),
+        ([], "have no batches"),
+    ],
+)
+def test_weights_that_are_none_are_refused(net, data, text):
+    with pytest.raises(ValueError, match=text):
+        packnet_tf.linear_head(net, data)
