@@ -2,6 +2,7 @@
 
 import collections
 import math
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -42,7 +43,7 @@ class SeenData:
     def remember_fit(
         self, x: AnyData, batch_size: int | None = None, steps: int | None = None
     ) -> None:
-        """Keeps the data of a `fit` that begins; keeps nothing of a generator, which is used up."""
+        """Keeps the data of a `fit` that begins; keeps no generator, which is used up."""
         self.forget()
         # Keras's iterators over folders are `PyDataset`s with a `__next__`.
         if isinstance(x, keras.utils.PyDataset) or not (x is None or hasattr(x, "__next__")):
@@ -59,6 +60,12 @@ class SeenData:
             self._count += 1
             while len(self._batches) > 1 and sum(map(_bytes, self._batches)) > MOST_BYTES:
                 self._batches.popleft()
+
+    def watched(self, batches: Iterator) -> Iterator:
+        """Yields the batches of a generator, and keeps the inputs of the last ones."""
+        for batch in batches:
+            self.remember_batch(batch[0] if isinstance(batch, (tuple, list)) else batch)
+            yield batch
 
     def end_fit(self, steps: float) -> None:
         """Notes that `fit` has ended. Its data stay, for a prune that may follow."""

@@ -5,6 +5,7 @@ import enum
 import functools
 import inspect
 import math
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -171,7 +172,7 @@ class TaskModel(FittingModel):
 
         At the end it measures the moving statistics on the training data, so that they match the
         trained network. It keeps a reference to these data until the commit, which measures them
-        again if the task has been pruned since.
+        again if the task has been pruned since; of a generator, the last batches.
         """
         call = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs)
         if "callbacks" in call.arguments:
@@ -179,6 +180,8 @@ class TaskModel(FittingModel):
         x, batch_size, steps = map(call.arguments.get, ("x", "batch_size", "steps_per_epoch"))
         held_out = call.arguments.get("validation_split")
         self.seen.remember_fit(_without_last(x, held_out) if held_out else x, batch_size, steps)
+        if isinstance(x, types.GeneratorType):
+            call.arguments["x"] = self.seen.watched(x)
         history = super().fit(*call.args[1:], **call.kwargs)
         if self.open:
             self.seen.update_statistics(self, self.steps_seen)

@@ -74,6 +74,20 @@ def test_a_loop_may_write_each_batch_into_the_same_array(net, model):
     assert_measured_on(net, "all")
 
 
+@any_backend
+@pytest.mark.parametrize("pruned", [False, True])
+def test_the_last_batches_of_a_generator_are_kept(net, model, pruned):
+    def batches():
+        while True:
+            yield from BATCHES
+
+    model.fit(batches(), steps_per_epoch=4, epochs=20, verbose=0)  # more than are kept
+    if pruned:
+        net.prune(0.75)
+    net.commit()
+    assert_measured_on(net, "all")
+
+
 def test_only_so_many_bytes_of_batches_are_kept(net, model, monkeypatch):
     monkeypatch.setattr(seen_data, "MOST_BYTES", BATCHES[0][0].nbytes)
     for x, y in [*BATCHES * 3, (OTHERS, Y[:32])]:
