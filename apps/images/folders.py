@@ -82,7 +82,9 @@ def read_folder(directory, validation_share: float = 0.1, seed: int = 0) -> Fold
         notes += found.lacks(classes)
     split_off = "validation" not in files
     if split_off:
-        files["train"], files["validation"] = _split_off(files["train"], validation_share, seed)
+        files["train"], files["validation"] = _split_off(
+            files["train"], classes, validation_share, seed
+        )
     digest = _split_digest(root, files) if split_off else ""
     return Folder(classes, files, split_off, digest, notes=notes)
 
@@ -210,18 +212,19 @@ def _size(path: str) -> int | None:
         return None
 
 
-def _split_off(train, share: float, seed: int):
+def _split_off(train, classes: list[str], share: float, seed: int):
     """Splits a share of every class off for validation; both parts get at least one image."""
     by_label: dict[int, list] = {}
     for pair in train:
         by_label.setdefault(pair[1], []).append(pair)
+    alone = [classes[label] for label, pairs in by_label.items() if len(pairs) < 2]
+    if alone:
+        raise ValueError(
+            f"There is no folder 'validation', and one training image of {listed(alone)}: nothing "
+            "would be left to validate on. Add images, or remove what has too few."
+        )
     kept, moved = [], []
     for label, pairs in by_label.items():
-        if len(pairs) < 2:
-            raise ValueError(
-                f"The class of '{pairs[0][0]}' has one training image and there is no validation "
-                "folder: nothing is left to validate on. Add images."
-            )
         count = min(len(pairs) - 1, max(1, round(share * len(pairs))))
         chosen = random.Random(f"{seed}/{label}").sample(pairs, count)
         moved += sorted(chosen)

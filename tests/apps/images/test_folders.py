@@ -188,7 +188,8 @@ def test_validation_comes_from_a_seeded_split_of_every_class(tmp_path):
             {"train": {"a": 3, "b": 3}, "test": {"a": 1, "b": 1, "c": 1}},
             "test' has a class 'c' that 'train' lacks",
         ),
-        ({"train": {"a": 3, "b": 1}}, "has one training image and there is no validation folder"),
+        ({"train": {"a": 3, "b": 1}}, "no folder 'validation', and one training image of 'b': "),
+        ({"train": {"a": 1, "b": 1}}, "one training image of 'a', 'b': "),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_said(splits, text, tmp_path):
