@@ -1,10 +1,12 @@
 """What happens to a task that ends below its linear head.
 
 A task with weights of its own is tried with an overlay, which can change any weight. One that is
-still below the head becomes that head.
+still below the head, or diverges then, becomes that head.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,7 +15,9 @@ import packnet_tf
 from packnet_tf.apps.packs.beginning import Beginning, Images, linear_head_of
 from packnet_tf.training.overlay_search import largest_share
 
-OVERLAY = "overlay"  # key of what a task's preparation remembers
+# Keys of what a task's preparation remembers from `Floor.retry`.
+OVERLAY = "overlay"  # the overlay to try
+HEAD = "head"  # whether to train nothing, for `Floor.hold` to pack the head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,19 +29,25 @@ class Floor:
         begun: what it began with.
         images: its data.
         overlay: the overlay to try before the task becomes the head; None: none.
+        memory: what its preparation remembered; with `OVERLAY`, it is tried with an overlay.
     """
 
     task: packnet_tf.Task
     begun: Beginning
     images: Images
     overlay: float | None = None
+    memory: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def retry(self, net: packnet_tf.PackNet, entry: dict) -> dict | None:
-        """Returns {OVERLAY: share} if the task is to be tried with an overlay, and says so.
+        """Returns what to prepare the task with to pack it in another way, and says why.
 
         Args:
-            net, entry: as for `hold`.
+            net, entry: as for `PendingTask.retry`.
         """
+        if entry.get("diverged"):
+            # The first way that diverges is an error: the user is to lower the rate.
+            tried = self.memory.get(OVERLAY)
+            return {OVERLAY: tried, HEAD: True} if tried and not self.memory.get(HEAD) else None
         if self.overlay is None or not self._is_below(net):
             return None
         print(
@@ -62,9 +72,12 @@ class Floor:
             net: the pack; the task is its last one.
             entry: the task's entry in the history, corrected in place; see `PendingTask.finish`.
         """
-        if not self._is_below(net):
+        if not (self.memory.get(HEAD) or self._is_below(net)):
             return
         task, trained = self.task, self._trained(net)
+        how = f"training ended at {trained:.1%} of validation images, below the linear head"
+        if self.memory.get(HEAD):
+            how = "with an overlay, training diverged"
         net.release(task.name)
         head, reached = linear_head_of(net, self.images, "trunk", task.reuse, free=False)
         net.add_task(
@@ -78,15 +91,27 @@ class Floor:
         net.prune(1.0)
         net.commit()
         print(
-            f"{task.name}: training ended at {trained:.1%} of validation images, below the linear "
-            f"head, so the task is that head on the pack's frozen weights, {reached:.1%}, and "
-            "takes none of the free ones. For more, see docs/guides/low_accuracy.md.",
+            f"{task.name}: {how}, so the task is a linear head on the pack's frozen weights, "
+            f"{reached:.1%} of validation images right, and takes none of the free weights. For "
+            "more, see docs/guides/low_accuracy.md.",
             flush=True,
         )
         entry |= {"before_prune": {}, "after_prune": {}, "retrained": {"accuracy": reached}}
         if task.test is not None:
             entry["test"] = {"accuracy": accuracy_on(net.task_model(task.name), task.test)}
         entry |= {"prune_ratio": 1.0, "capacity": net.capacity().free, "linear_head_kept": True}
+
+
+def as_tried(task: packnet_tf.Task, memory: Mapping[str, Any]) -> packnet_tf.Task:
+    """Returns a task as it is to be trained: not at all if it is to become its linear head.
+
+    Args:
+        task: the task.
+        memory: as for `Floor`.
+    """
+    if not memory.get(HEAD):
+        return task
+    return dataclasses.replace(task, epochs=0, retrain_epochs=0)
 
 
 def is_below(trained: float, head: float) -> bool:

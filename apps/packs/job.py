@@ -19,7 +19,7 @@ from packnet_tf.apps.packs.base import (
     reused,
 )
 from packnet_tf.apps.packs.beginning import Images, begin
-from packnet_tf.apps.packs.floor import OVERLAY, Floor
+from packnet_tf.apps.packs.floor import OVERLAY, Floor, as_tried
 from packnet_tf.apps.packs.opening import pixel_range
 from packnet_tf.apps.packs.overlay import overlay_after, overlay_of
 from packnet_tf.apps.packs.plan import Plan
@@ -121,7 +121,7 @@ class Job:
             sets["validation"],
             sets.get("test"),
             folder.classes,
-            claim_ratio=plan.claim_ratio,
+            claim_ratio=plan.claim_ratio if overlay is None else 1.0,
             statistics=begun.statistics,
             reuse=reuse,
             reference=begun.reference,
@@ -131,8 +131,9 @@ class Job:
             overlay=overlay,
             **(rates.of_overlay(plan, decay="cosine" if plan.decay else "none") if overlay else {}),
         )
-        self._floor = Floor(task, begun, images, overlay_after(plan.overlay, overlay, sees))
-        return task
+        fallback = overlay_after(plan.overlay, overlay, sees)
+        self._floor = Floor(task, begun, images, fallback, memory)
+        return as_tried(task, memory)
 
     def _check_images(self, memory: dict) -> None:
         """Notes the images of a task that begins; refuses others for one that goes on.
@@ -175,7 +176,10 @@ class Job:
 
     def retry(self, net, entry: dict) -> dict | None:
         """Tries the task with an overlay if it is below its linear head."""
-        return self._floor.retry(net, entry)
+        memory = self._floor.retry(net, entry)
+        if memory is not None:
+            self._floor = None  # and its images
+        return memory
 
     def finish(self, net, entry: dict) -> None:
         """Holds the task against its linear head, and lets go of its images."""

@@ -173,14 +173,11 @@ class Run:
 
         Args:
             task: the task's name.
-            memory: as for `remember`, in place of what its preparation has put there.
-
-        Raises:
-            ValueError: a value is no JSON value.
+            memory: JSON values by name, in place of what its preparation has put there.
         """
         if self._writes:
             self._checkpoint.unlink(missing_ok=True)  # first: it does not fit what is prepared then
-        self.remember(task, memory)
+            write_json(self._memory, {**read_json(self._memory), task: memory})
 
     def keep(self, net: PackNet) -> None:
         """Saves the pack.

@@ -109,6 +109,8 @@ class PendingTask:
             both are saved. It may pack the task again, and change the entry.
         retry: function called with the same, before `finish`. If it returns a dict, the commit is
             undone and the task is packed in another way: `prepare` gets this dict, and decides.
+            It is also called if the training has diverged, with an entry that has `diverged`;
+            without a dict, the error is raised.
 
     Example:
         >>> def prepare(net, memory):

@@ -11,9 +11,11 @@ import tensorflow as tf
 from keras import ops
 
 from packnet_tf.backend.distribution import strategy_of
+from packnet_tf.backend.json_files import as_json
 from packnet_tf.backend.optimizers import steps_of, take_averages
 from packnet_tf.backend.types import AnyData
 from packnet_tf.net import PackNet
+from packnet_tf.packing.weight import is_finite
 from packnet_tf.reporting.quality import shortfalls
 from packnet_tf.tasks.checks import as_results
 from packnet_tf.tasks.task_model import TaskModel
@@ -138,7 +140,7 @@ class TaskTraining:
             What `retry` returned: if a dict, the task is discarded.
 
         Raises:
-            FloatingPointError: the loss has become NaN or infinite; the task is discarded.
+            FloatingPointError: the training has diverged; the task is discarded.
             ValueError: the task's data do not fit the trainer's settings, or the interrupted run
                 in the directory; the task is then not open. Or the data have no batches.
         """
@@ -167,6 +169,26 @@ class TaskTraining:
         if saved is not None:
             self.entry = saved
             self._screen.say(f"{self.task.name}: continuing after {self._epochs_done} epochs")
+        try:
+            self._train(data)
+            # All or nothing: stopped before the run has saved it, the task is open as before.
+            with Transaction(self.net):
+                self._commit(finish, retry)
+        except FloatingPointError:
+            memory = self._another_way(retry, {**self.entry, "diverged": True})
+            if memory is None:
+                raise
+        except _AnotherWay as way:
+            self.net.discard()
+            memory = way.memory
+        else:
+            self._logs.owners(self.net)
+            return None
+        self._run.start_again(self.task.name, memory)
+        return memory
+
+    def _train(self, data: TrainingData) -> None:
+        """Trains the epochs that are left."""
         loop = Loop(self.model, self._jit_compile, self.trainer.steps_per_execution)
         while self.phases.epochs is None or self._epochs_done < self.phases.epochs:
             began = time.perf_counter()
@@ -181,16 +203,6 @@ class TaskTraining:
         take_averages(self.model.optimizer, self.model)
         # Prunes now if no epoch has pruned (with retrain_epochs=0, say).
         self.phases.epoch_begins(self.phases.epochs or 0)
-        # All or nothing: stopped before the run has saved it, the task is open as before.
-        try:
-            with Transaction(self.net):
-                self._commit(finish, retry)
-        except _AnotherWay as way:
-            self.net.discard()
-            self._run.start_again(self.task.name, way.memory)
-            return way.memory
-        self._logs.owners(self.net)
-        return None
 
     def _open(self) -> TaskModel:
         trainer, task = self.trainer, self.task
@@ -238,7 +250,7 @@ class TaskTraining:
         if self.task.overlay == "auto":
             auto = prune if isinstance(prune, Auto) else Auto(MAX_DROP)
             return OverlaySearch(model, auto, *spans, **common)
-        if callable(prune) and self.task.overlay is not None:
+        if (callable(prune) or isinstance(prune, Auto)) and self.task.overlay is not None:
             prune = 0.0  # all weights train until the choice, which is made once
         if isinstance(prune, Auto):
             return RatioSearch(model, prune, *spans, **common)
@@ -264,7 +276,7 @@ class TaskTraining:
         try:
             steps, examples = loop.epoch(iterator, phases, first, self._screen.steps)
         except ValueError as error:  # a prune within the epoch cannot rank NaN
-            if all(weight.claim_is_finite() for weight in self.net.state.weights.values()):
+            if self._is_finite():
                 raise
             raise self._diverged(epoch, rate, data) from error
         except tf.errors.InvalidArgumentError as error:
@@ -277,10 +289,13 @@ class TaskTraining:
                 "dataset made from a generator must begin again for every iterator."
             )
         logs = as_numbers(model.get_metrics_result())
-        if not math.isfinite(logs["loss"]):
+        # The loss is that of before each step: the last one may have broken the weights.
+        if not (math.isfinite(logs["loss"]) and self._is_finite()):
             raise self._diverged(epoch, rate, data)
         if task.validation is not None:
             measured = self._evaluate(task.validation)
+            if math.isnan(measured.get("loss", 0.0)):
+                raise self._diverged(epoch, rate, data)
             logs |= {f"val_{name}": value for name, value in measured.items()}
         claimed, sparsity = self.net.state.claimed_share()
         row = {"epoch": epoch, "phase": phase, "learning_rate": rate, **logs}
@@ -314,7 +329,7 @@ class TaskTraining:
             if data is not None:
                 entry[moment] = self._evaluate(data)
         self._record_results()
-        memory = None if retry is None else retry(self.net, entry)
+        memory = self._another_way(retry, entry)
         if memory is not None:
             raise _AnotherWay(memory)
         if finish is not None:
@@ -323,6 +338,15 @@ class TaskTraining:
         for sentence in shortfalls(task.name, self.net.results(task.name)):
             self._screen.say(f"WARNING: {sentence}")
         self._run.commit(task.name, self.net, entry)
+
+    def _another_way(
+        self, retry: Callable[[PackNet, dict], dict | None] | None, entry: dict
+    ) -> dict | None:
+        """Asks whether to pack the task in another way; returns what to prepare it with."""
+        found = None if retry is None else retry(self.net, entry)
+        if found is None:
+            return None
+        return as_json(found, f"What retry of the pending task '{self.task.name}' has returned")
 
     def _record_results(self) -> None:
         """Records the accuracies with the task."""
@@ -363,6 +387,15 @@ class TaskTraining:
         end = phases.epoch if phases.retraining_epoch(epoch) is None else phases.epochs
         return None if end is None else end - epoch
 
+    def _is_finite(self) -> bool:
+        """Returns whether all that the task trains is finite."""
+        packed = self.net.state.weights.values()
+        kernels = {id(weight.trained[0]) for weight in packed}
+        others = [v for v in self.model.trainable_variables if id(v) not in kernels]
+        return all(weight.claim_is_finite() for weight in packed) and all(
+            is_finite(variable.value) for variable in others
+        )
+
     def _check_labels(self, data: TrainingData, error: Exception | None = None) -> None:
         """Discards the task if its labels are the reason why training has failed.
 
@@ -381,15 +414,17 @@ class TaskTraining:
         self._check_labels(data)
         self.net.discard()
         kept = "Nothing was kept, since the trainer has no directory: train it again"
-        if self._run.directory is not None:
+        if self._run.directory is not None and epoch == 0:
+            kept = "It was the first one: the same command begins the task again"
+        elif self._run.directory is not None:
             kept = (
-                f"The epochs before it are in '{self._run.directory}': the same command goes on "
-                "from there"
+                f"The epochs before it are in '{self._run.directory}' (delete 'checkpoint.npz' "
+                "there to begin the task again): the same command goes on from there"
             )
         return FloatingPointError(
             f"Training of task '{self.task.name}' diverged: the loss of epoch {epoch + 1} is NaN "
-            f"or infinite, at a learning rate of {rate:g}. {kept} with a lower learning_rate, for "
-            "instance a third of it."
+            f"or infinite, or weights are, at a learning rate of {rate:g}. {kept} with a lower "
+            "learning_rate, for instance a third of it."
         )
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import types
 
+import keras
 import numpy as np
 import pytest
 
@@ -21,6 +22,34 @@ def three(tmp_path_factory):
     trainer = quick(packnet_tf.PackNet(trunk), prune="equal_shares", directory=directory)
     history = trainer.fit(tasks(trunk, "a", "b", "c"))
     return types.SimpleNamespace(directory=directory, history=history)
+
+
+@pytest.mark.parametrize("validated", [True, False])
+@pytest.mark.parametrize("broken", [0, 1])
+def test_an_epoch_whose_last_step_breaks_the_weights_is_not_kept(broken, validated, tmp_path):
+    """Its loss is finite: that of each step is taken before the step."""
+    trunk, epochs = mlp_trunk(), []
+    (task,) = tasks(trunk, "a", held_out=validated)
+    x, y = task.train
+    task = dataclasses.replace(task, train=(100 * x, y))
+
+    def trainer(rate):
+        return quick(
+            packnet_tf.PackNet(trunk),
+            directory=tmp_path,
+            batch_size=len(x),
+            optimizer=keras.optimizers.SGD,
+            learning_rate=rate,
+            on_epoch=lambda name, row: epochs.append(row["loss"]),
+        )
+
+    said = "the first one: the same command begins" if broken == 0 else "goes on from there"
+    with pytest.raises(FloatingPointError, match=said):
+        trainer(lambda epoch: 3e38 if epoch == broken else 1e-6).fit([task])
+    assert len(epochs) == broken
+    trainer(1e-6).fit([task])
+    assert len(epochs) == 3
+    assert np.all(np.isfinite(epochs))
 
 
 def test_the_directory_holds_pack_and_history(three):

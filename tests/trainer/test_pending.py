@@ -1,7 +1,9 @@
 """Tasks that are made when their turn comes, and what the directory keeps of that."""
 
 import dataclasses
+import gc
 import json
+import weakref
 
 import keras
 import numpy as np
@@ -186,6 +188,81 @@ def test_a_run_that_ends_in_either_way_goes_on_with_it(epoch, tmp_path):
             for n in (net, whole)
         )
     )
+
+
+@pytest.mark.parametrize("returned", [{"share": np.float32(0.5)}, True, "no"])
+def test_a_way_that_cannot_be_kept_is_refused_before_the_training_is_lost(returned, tmp_path):
+    trunk = mlp_trunk()
+    (task,) = tasks(trunk, "a")
+    epochs = []
+    trainer = quick(
+        packnet_tf.PackNet(trunk), directory=tmp_path, on_epoch=lambda *row: epochs.append(row)
+    )
+    with pytest.raises(ValueError, match="What retry of the pending task 'a' has returned"):
+        trainer.fit([PendingTask("a", lambda *_: task, retry=lambda *_: returned)])
+    trainer.fit([PendingTask("a", lambda *_: task)])
+    assert len(epochs) == 3
+
+
+def test_another_way_that_needs_nothing_begins_with_nothing(tmp_path):
+    trunk, seen = mlp_trunk(), []
+    (task,) = tasks(trunk, "a")
+
+    def prepare(net, memory):
+        seen.append(dict(memory))
+        if len(seen) == 2:
+            raise Stopped
+        memory["choice"] = "first"
+        return task
+
+    with pytest.raises(Stopped):
+        quick(packnet_tf.PackNet(trunk), directory=tmp_path).fit(
+            [PendingTask("a", prepare, retry=lambda *_: {})]
+        )
+    quick(packnet_tf.PackNet(trunk), directory=tmp_path).fit([PendingTask("a", prepare)])
+    assert seen == [{}, {}, {}]
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_training_that_diverges_may_go_another_way(goes_on, tmp_path):
+    trunk, entries = mlp_trunk(), []
+    ways = two_ways(trunk)
+
+    def prepare(net, memory):
+        return ways[1] if memory else dataclasses.replace(ways[0], learning_rate=1e30)
+
+    def retry(net, entry):
+        entries.append(entry)
+        assert net.tasks == (() if entry.get("diverged") else ("a",))
+        return {"lower": "rate"} if goes_on and len(entries) == 1 else None
+
+    net = packnet_tf.PackNet(trunk)
+    trainer = quick(net, directory=tmp_path)
+    if not goes_on:
+        with pytest.raises(FloatingPointError):
+            trainer.fit([PendingTask("a", prepare, retry=retry)])
+        assert len(entries) == 1
+        return
+    history = trainer.fit([PendingTask("a", prepare, retry=retry)])
+    assert [entry.get("diverged", False) for entry in entries] == [True, False]
+    assert "diverged" not in history["a"]
+    assert net.tasks == ("a",)
+
+
+def test_nothing_holds_the_data_of_a_way_when_the_next_one_is_prepared():
+    trunk, alive = mlp_trunk(), []
+
+    def prepare(net, memory):
+        gc.collect()
+        alive.append([way() is not None for way in made])
+        way = tasks(trunk, "a")[0]
+        made.append(weakref.ref(way))
+        return way
+
+    made = []
+    pending = PendingTask("a", prepare, retry=lambda *_: {} if len(made) == 1 else None)
+    quick(packnet_tf.PackNet(trunk)).fit([pending])
+    assert alive == [[], [False]]
 
 
 def test_rates_of_a_task_are_multiplied():

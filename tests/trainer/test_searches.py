@@ -56,6 +56,16 @@ def search(kind, max_drop, **settings):
     return net, entry
 
 
+@pytest.mark.parametrize("prune", [auto(0.01), packnet_tf.polynomial_decay(0.0, 0.9, 0, 4)])
+def test_an_overlay_of_a_given_share_is_chosen_once(prune):
+    net, x, y = full()
+    task = Task("two", keras.layers.Dense(3), (x, y), (x, y), overlay=0.1)
+    entry = quick(net, prune=prune).fit(task)["two"]
+    assert "rounds" not in entry
+    assert len(entry["epochs"]) == 3
+    assert net.capacity().sum()["overlaid"]["two"] == round(0.1 * net.capacity().sum()["total"])
+
+
 def found(entry):
     return [(row["sparsity"], row["kept"], row["epochs"]) for row in entry["rounds"]]
 

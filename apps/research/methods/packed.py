@@ -17,7 +17,7 @@ from packnet_tf.apps.packs.base import (
     reused,
 )
 from packnet_tf.apps.packs.beginning import Beginning, begin
-from packnet_tf.apps.packs.floor import OVERLAY, Floor
+from packnet_tf.apps.packs.floor import OVERLAY, Floor, as_tried
 from packnet_tf.apps.packs.overlay import overlay_after, overlay_of
 from packnet_tf.apps.packs.plan import BASE
 from packnet_tf.apps.research.definition import BETTER
@@ -155,13 +155,17 @@ def _learn(
             **(rates.of_overlay(settings, settings.decay, settings.decay_every) if overlay else {}),
         )
         fallback = overlay_after(options.overlay, overlay, sees)
-        last = Floor(made, begun, images, fallback), memory["seconds"]
-        return made
+        last = Floor(made, begun, images, fallback, memory), memory["seconds"]
+        return as_tried(made, memory)
 
     def retry(net, entry: dict) -> dict | None:
+        nonlocal last
         floor, entry[PREPARATION] = last
         again = floor.retry(net, entry)
-        return None if again is None else {**again, "before": _seconds(entry)}
+        if again is None:
+            return None
+        last = None  # and its images
+        return {**again, "before": _seconds(entry)}
 
     def finish(net, entry: dict) -> None:
         last[0].hold(net, entry)

@@ -1,9 +1,11 @@
 """A task that ends below its linear head."""
 
 import dataclasses
+import gc
 import pathlib
 import re
 import shutil
+import weakref
 
 import keras
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 
 import packnet_tf
 from helpers.image_folders import task_plan, write_place
-from packnet_tf.apps.packs import job
+from packnet_tf.apps.packs import job, rates
 from packnet_tf.apps.packs.floor import is_below
 from packnet_tf.apps.packs.overlay import SHARE
 from packnet_tf.apps.packs.training import train
@@ -64,8 +66,8 @@ def test_a_task_below_a_linear_head_becomes_that_head(killed, tmp_path, monkeypa
     net = packnet_tf.load(place / "pack.keras")
     said = re.search(
         r"shades: training ended at [\d.]+% of validation images, below the linear head, so the "
-        r"task is that head on the pack's frozen weights, ([\d.]+)%, and takes none of the "
-        r"free ones",
+        r"task is a linear head on the pack's frozen weights, ([\d.]+)% of validation images "
+        r"right, and takes none of the free weights",
         capsys.readouterr().out,
     )
     assert net.capacity().free == 1.0
@@ -84,13 +86,12 @@ def with_base(tmp_path_factory):
 
 
 def heads_that_nothing_reaches(monkeypatch, of_overlays):
-    """Makes heads better than any task; if not `of_overlays`, than those that own weights."""
+    """Makes heads better than any task, and those of overlays worse, if not `of_overlays`."""
     real_begin = job.begin
 
     def begin(*arguments, overlay, **more):
         begun = real_begin(*arguments, overlay=overlay, **more)
-        out_of_reach = of_overlays or overlay is None
-        return dataclasses.replace(begun, kept_head=1.1) if out_of_reach else begun
+        return dataclasses.replace(begun, kept_head=1.1 * (of_overlays or overlay is None))
 
     monkeypatch.setattr(job, "begin", begin)
 
@@ -124,8 +125,47 @@ def test_a_task_below_its_head_by_both_ways_becomes_that_head(
     report = train(task_plan(place))
     printed = capsys.readouterr().out
     assert printed.count("Once more") == 1
-    assert printed.count("so the task is that head") == 1
+    assert printed.count("so the task is a linear head") == 1
     assert report.overrides == 0.0
+
+
+def test_a_task_whose_overlay_diverges_becomes_that_head(with_base, tmp_path, monkeypatch, capsys):
+    place = pathlib.Path(shutil.copytree(with_base, tmp_path, dirs_exist_ok=True))
+    heads_that_nothing_reaches(monkeypatch, of_overlays=False)
+    monkeypatch.setitem(rates.OVERLAY_FACTORS, "adam", (1e30, 1e30))
+    report = train(task_plan(place))
+    printed = capsys.readouterr().out
+    assert printed.count("Once more") == 1
+    assert "with an overlay, training diverged, so the task is a linear head" in printed
+    assert report.overrides == 0.0
+    assert report.accuracy["retrained"] == report.accuracy["of a linear head"]
+
+
+@pytest.mark.parametrize("given", [{"claim_ratio": 0.5}, {"prune": "auto"}])
+def test_settings_of_tasks_that_own_weights_do_not_keep_one_from_an_overlay(
+    given, with_base, tmp_path, monkeypatch
+):
+    place = pathlib.Path(shutil.copytree(with_base, tmp_path, dirs_exist_ok=True))
+    heads_that_nothing_reaches(monkeypatch, of_overlays=False)
+    report = train(task_plan(place, **given))
+    assert report.overrides == pytest.approx(SHARE, abs=0.01)
+
+
+def test_the_images_of_the_first_way_are_let_go_before_the_second(with_base, tmp_path, monkeypatch):
+    place = pathlib.Path(shutil.copytree(with_base, tmp_path, dirs_exist_ok=True))
+    heads_that_nothing_reaches(monkeypatch, of_overlays=False)
+    made, alive = [], []
+
+    class Watched(job.Images):
+        def __init__(self, *arguments):
+            gc.collect()
+            alive.append(sum(images() is not None for images in made))
+            super().__init__(*arguments)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(job, "Images", Watched)
+    train(task_plan(place))
+    assert alive == [0, 0]
 
 
 def test_a_task_that_may_have_no_overlay_becomes_that_head(
@@ -136,5 +176,5 @@ def test_a_task_that_may_have_no_overlay_becomes_that_head(
     report = train(task_plan(place, overlay="none"))
     printed = capsys.readouterr().out
     assert "Once more" not in printed
-    assert printed.count("so the task is that head") == 1
+    assert printed.count("so the task is a linear head") == 1
     assert report.overrides is None
