@@ -54,7 +54,7 @@ def main() -> None:
     way = measure_base if flags.base else measure_gradual if flags.gradual else measure
     for task in flags.tasks.split(","):
         found[task] = way(flags, task)
-    show(found)
+    show(found, of_base=flags.base)
     seconds = round(time.perf_counter() - began, 1)
     about = machine()
     print(f"{about['cpu']}; {seconds} s")
@@ -276,11 +276,16 @@ def in_turn(importance: list[np.ndarray]) -> Callable:
     return least
 
 
-def show(found: dict) -> None:
-    """Prints the results of the tasks, and their means."""
+def show(found: dict, of_base: bool) -> None:
+    """Prints the results of the tasks, and their means.
+
+    Args:
+        found: as `measure`, `measure_gradual` or `measure_base` return them, by task.
+        of_base: whether they are errors of features, and not accuracies.
+    """
     first = next(iter(found.values()))
     whole = [entry["unpruned"] for entry in found.values() if "unpruned" in entry]
-    text = "{:.1%} ({:.1%})" if whole else "{:.4f} ({:.4f})"
+    text = "{:.4f} ({:.4f})" if of_base else "{:.1%} ({:.1%})"
     rows = []
     for ratio in (key for key in first if key != "unpruned"):
         for criterion in first[ratio]:
@@ -289,7 +294,7 @@ def show(found: dict) -> None:
             rows.append([ratio, criterion, *(text.format(after, at) for at, after in pairs)])
     if whole:
         rows.append(["none", "", *(f"{value:.1%}" for value in [*whole, float(np.mean(whole))])])
-    what, then = ("test accuracy", "retrained") if whole else ("error of features", "repaired")
+    what, then = ("error of features", "repaired") if of_base else ("test accuracy", "retrained")
     print(f"{what}, {then} (and right after the prune)")
     print(text_table(["ratio", "criterion", *found, "mean"], rows))
 

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import packnet_tf
-from benchmarks.saliency import in_turn, saliency, sparsity_after
+from benchmarks.saliency import in_turn, saliency, show, sparsity_after
 
 INPUTS = np.array([[3.0, 0.0], [4.0, 2.0]], np.float32)
 KERNEL = np.array([[1.0, -2.0, 0.5], [3.0, 0.1, -4.0]], np.float32)
@@ -75,3 +75,17 @@ def test_channels_of_a_depthwise_kernel_have_their_own_inputs():
 
     [found] = saliency(net, tf.data.Dataset.from_tensors(data[0]), "input")
     assert found.ravel() == pytest.approx([3.0, 5.0])
+
+
+@pytest.mark.parametrize(
+    ("of_base", "title", "numbers"),
+    [
+        (False, "test accuracy, retrained (and right after the prune)", "50.0% (25.0%)"),
+        (True, "error of features, repaired (and right after the prune)", "0.5000 (0.2500)"),
+    ],
+)
+def test_tables_say_what_was_measured(of_base, title, numbers, capsys):
+    show({"pets": {"0.5": {"magnitude": [0.25, 0.5]}}}, of_base)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == title
+    assert printed[-1].split()[2:4] == numbers.split()
