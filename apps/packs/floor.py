@@ -45,9 +45,10 @@ class Floor:
             net, entry: as for `PendingTask.retry`.
         """
         if entry.get("diverged"):
-            # The first way that diverges is an error: the user is to lower the rate.
-            tried = self.memory.get(OVERLAY)
-            return {OVERLAY: tried, HEAD: True} if tried and not self.memory.get(HEAD) else None
+            if OVERLAY not in self.memory:  # an error: the user is to lower the rate
+                return None
+            tried = {OVERLAY: self.memory[OVERLAY], "statistics": self.begun.statistics}
+            return {**tried, HEAD: True}
         if self.overlay is None or not self._is_below(net):
             return None
         print(

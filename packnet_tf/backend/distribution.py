@@ -73,6 +73,11 @@ def strategy_of(net: "Pack") -> Strategy:
     return getattr(variable.value, "distribute_strategy", None)
 
 
+def strategy_of_model(model: keras.Model) -> Strategy:
+    """Returns the strategy under which a model was created, or None."""
+    return getattr(model, "distribute_strategy", None)
+
+
 def is_chief(strategy: Strategy) -> bool:
     """Returns whether this process writes files: it is the only process, or the chief worker."""
     resolver = getattr(strategy, "cluster_resolver", None)

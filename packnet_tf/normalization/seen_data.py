@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
-from packnet_tf.backend.distribution import has_workers
+from packnet_tf.backend.distribution import has_workers, strategy_of_model
 from packnet_tf.backend.types import AnyData, Tensor, Tensors
 from packnet_tf.normalization.batches import Replay
 from packnet_tf.normalization.statistics import NoBatchesError, update_statistics
@@ -94,7 +94,7 @@ class SeenData:
         """
         self._drop_others(steps)
         self.outdated &= steps == 0
-        if steps == self._measured or has_workers(getattr(model, "distribute_strategy", None)):
+        if steps == self._measured or has_workers(strategy_of_model(model)):
             return False  # `predict` does not run on several hosts
         try:
             if self._fit is not None:

@@ -9,9 +9,9 @@ import numpy as np
 from keras import ops
 
 from packnet_tf.backend.datasets import check_ends, known_batches
-from packnet_tf.backend.distribution import average_replicas, scope_of
+from packnet_tf.backend.distribution import average_replicas, scope_of, strategy_of_model
 from packnet_tf.backend.keras_internals import all_layers, fixed_variables
-from packnet_tf.backend.types import AnyData, Strategy, Tensor, Tensors
+from packnet_tf.backend.types import AnyData, Tensor, Tensors
 from packnet_tf.normalization.batches import Shuffled, are_arrays
 from packnet_tf.normalization.following import follow_steps, moves_statistics
 from packnet_tf.packing.layers import own_variables
@@ -80,9 +80,9 @@ def update_statistics(
 
             def repeat() -> None:
                 _pass_over(model, data, batch_size, steps)
-                average_replicas(_strategy_of(model), alike)
+                average_replicas(strategy_of_model(model), alike)
 
-            average_replicas(_strategy_of(model), alike)
+            average_replicas(strategy_of_model(model), alike)
             _remove_start(averages, [start[i] for i in moved], repeat)
             # In that second pass, layers began far from where they should.
             norms = [i for i, v in enumerate(every) if id(v) not in set(map(id, others))]
@@ -123,7 +123,7 @@ class StatisticsPass(keras.Model):
 def _pass_over(
     model: keras.Model, data: AnyData, batch_size: int | None, steps: int | None
 ) -> None:
-    strategy = _strategy_of(model)
+    strategy = strategy_of_model(model)
     with scope_of(strategy), _averaging_uniformly(model) as count:
         counting = StatisticsPass(model)
         count(counting)
@@ -149,10 +149,6 @@ def _pass_over(
             if variable is not None
         ]
         average_replicas(strategy, moving)
-
-
-def _strategy_of(model: keras.Model) -> Strategy:
-    return getattr(model, "distribute_strategy", None)
 
 
 def _norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:

@@ -243,9 +243,7 @@ class PackTrainer:
         wait_for_others(self._strategy)  # all have read it before the chief writes
         while memory is not None:
             # In one expression: nothing holds the data of a way when the next one is prepared.
-            memory = self._training(self._prepared(coming, memory), prune).pack(
-                coming.finish, coming.retry
-            )
+            memory = self._training(self._prepared(coming, memory), prune).pack(coming)
 
     def _training(self, task: Task, prune: Prune) -> TaskTraining:
         return TaskTraining(self, task, prune, self._run, self._screen, self._logs)

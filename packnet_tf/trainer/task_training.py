@@ -3,7 +3,6 @@
 import math
 import time
 import weakref
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -15,20 +14,20 @@ from packnet_tf.backend.json_files import as_json
 from packnet_tf.backend.optimizers import steps_of, take_averages
 from packnet_tf.backend.types import AnyData
 from packnet_tf.net import PackNet
-from packnet_tf.packing.weight import is_finite
 from packnet_tf.reporting.quality import shortfalls
 from packnet_tf.tasks.checks import as_results
 from packnet_tf.tasks.task_model import TaskModel
 from packnet_tf.tasks.transaction import Transaction
 from packnet_tf.trainer.arguments import Prune, check_search, plain_setting, uses_xla
 from packnet_tf.trainer.data import TrainingData, blank_batch, for_evaluation
+from packnet_tf.trainer.divergence import diverged, trains_finite
 from packnet_tf.trainer.labels import check_one_hot, outside
 from packnet_tf.trainer.logs import Logs
 from packnet_tf.trainer.loop import Loop
 from packnet_tf.trainer.metrics import new_metric, with_accuracy
 from packnet_tf.trainer.progress import Screen, epoch_line
 from packnet_tf.trainer.run import Run
-from packnet_tf.trainer.task import Task
+from packnet_tf.trainer.task import PendingTask, Task
 from packnet_tf.training.auto import Auto
 from packnet_tf.training.class_weights import check_class_weight
 from packnet_tf.training.overlay_search import MAX_DROP, OverlaySearch, largest_share
@@ -126,15 +125,11 @@ class TaskTraining:
     def _epochs_done(self) -> int:
         return len(self.entry["epochs"])
 
-    def pack(
-        self,
-        finish: Callable[[PackNet, dict], None] | None = None,
-        retry: Callable[[PackNet, dict], dict | None] | None = None,
-    ) -> dict | None:
+    def pack(self, pending: PendingTask | None = None) -> dict | None:
         """Opens the task, trains the epochs that are left, and commits it.
 
         Args:
-            finish, retry: see `PendingTask`.
+            pending: what has prepared the task, for its `finish` and `retry`; None: nothing has.
 
         Returns:
             What `retry` returned: if a dict, the task is discarded.
@@ -173,9 +168,9 @@ class TaskTraining:
             self._train(data)
             # All or nothing: stopped before the run has saved it, the task is open as before.
             with Transaction(self.net):
-                self._commit(finish, retry)
+                self._commit(pending)
         except FloatingPointError:
-            memory = self._another_way(retry, {**self.entry, "diverged": True})
+            memory = self._another_way(pending, {**self.entry, "diverged": True})
             if memory is None:
                 raise
         except _AnotherWay as way:
@@ -276,7 +271,7 @@ class TaskTraining:
         try:
             steps, examples = loop.epoch(iterator, phases, first, self._screen.steps)
         except ValueError as error:  # a prune within the epoch cannot rank NaN
-            if self._is_finite():
+            if trains_finite(self.net, model):
                 raise
             raise self._diverged(epoch, rate, data) from error
         except tf.errors.InvalidArgumentError as error:
@@ -289,8 +284,7 @@ class TaskTraining:
                 "dataset made from a generator must begin again for every iterator."
             )
         logs = as_numbers(model.get_metrics_result())
-        # The loss is that of before each step: the last one may have broken the weights.
-        if not (math.isfinite(logs["loss"]) and self._is_finite()):
+        if not (math.isfinite(logs["loss"]) and trains_finite(self.net, model)):
             raise self._diverged(epoch, rate, data)
         if task.validation is not None:
             measured = self._evaluate(task.validation)
@@ -306,11 +300,7 @@ class TaskTraining:
         self._logs.epoch(task.name, self.entry)
         self._screen.say(epoch_line(task.name, row, phases.epochs))
 
-    def _commit(
-        self,
-        finish: Callable[[PackNet, dict], None] | None,
-        retry: Callable[[PackNet, dict], dict | None] | None,
-    ) -> None:
+    def _commit(self, pending: PendingTask | None) -> None:
         task, phases, entry = self.task, self.phases, self.entry
         sparsity = self.net.state.claimed_share()[1]
         phases.finish()
@@ -329,24 +319,23 @@ class TaskTraining:
             if data is not None:
                 entry[moment] = self._evaluate(data)
         self._record_results()
-        memory = self._another_way(retry, entry)
+        memory = self._another_way(pending, entry)
         if memory is not None:
             raise _AnotherWay(memory)
-        if finish is not None:
-            finish(self.net, entry)
+        if pending is not None and pending.finish is not None:
+            pending.finish(self.net, entry)
             self._record_results()
         for sentence in shortfalls(task.name, self.net.results(task.name)):
             self._screen.say(f"WARNING: {sentence}")
         self._run.commit(task.name, self.net, entry)
 
-    def _another_way(
-        self, retry: Callable[[PackNet, dict], dict | None] | None, entry: dict
-    ) -> dict | None:
+    def _another_way(self, pending: PendingTask | None, entry: dict) -> dict | None:
         """Asks whether to pack the task in another way; returns what to prepare it with."""
-        found = None if retry is None else retry(self.net, entry)
-        if found is None:
+        if pending is None or pending.retry is None:
             return None
-        return as_json(found, f"What retry of the pending task '{self.task.name}' has returned")
+        found = pending.retry(self.net, entry)
+        what = f"What retry of the pending task '{self.task.name}' has returned"
+        return None if found is None else as_json(found, what)
 
     def _record_results(self) -> None:
         """Records the accuracies with the task."""
@@ -387,15 +376,6 @@ class TaskTraining:
         end = phases.epoch if phases.retraining_epoch(epoch) is None else phases.epochs
         return None if end is None else end - epoch
 
-    def _is_finite(self) -> bool:
-        """Returns whether all that the task trains is finite."""
-        packed = self.net.state.weights.values()
-        kernels = {id(weight.trained[0]) for weight in packed}
-        others = [v for v in self.model.trainable_variables if id(v) not in kernels]
-        return all(weight.claim_is_finite() for weight in packed) and all(
-            is_finite(variable.value) for variable in others
-        )
-
     def _check_labels(self, data: TrainingData, error: Exception | None = None) -> None:
         """Discards the task if its labels are the reason why training has failed.
 
@@ -413,19 +393,7 @@ class TaskTraining:
         """Discards the task and creates the error for a loss that is NaN or infinite."""
         self._check_labels(data)
         self.net.discard()
-        kept = "Nothing was kept, since the trainer has no directory: train it again"
-        if self._run.directory is not None and epoch == 0:
-            kept = "It was the first one: the same command begins the task again"
-        elif self._run.directory is not None:
-            kept = (
-                f"The epochs before it are in '{self._run.directory}' (delete 'checkpoint.npz' "
-                "there to begin the task again): the same command goes on from there"
-            )
-        return FloatingPointError(
-            f"Training of task '{self.task.name}' diverged: the loss of epoch {epoch + 1} is NaN "
-            f"or infinite, or weights are, at a learning rate of {rate:g}. {kept} with a lower "
-            "learning_rate, for instance a third of it."
-        )
+        return diverged(self.task.name, epoch, rate, self._run.directory)
 
 
 def _at(rate: Rate, epoch: int) -> float:

@@ -183,7 +183,10 @@ def collect(features_of: Callable[[Tensors], Tensor], data: Iterable) -> Example
         if count >= MOST_IMAGES:
             break
     if labels and not count:
-        raise ValueError("All examples to fit a linear head on have the weight 0, so none counts.")
+        raise ValueError(
+            "All examples to fit a linear head on have the weight 0, so none counts. Give "
+            "those that are to count a weight above 0."
+        )
     if not labels:
         raise ValueError(
             "The data to fit a linear head on have no batches. A generator is used up after one "
@@ -210,7 +213,7 @@ def _weights(given: Any, count: int) -> np.ndarray:
     if not (np.isfinite(weights).all() and weights.min(initial=0.0) >= 0):
         raise ValueError(
             "A linear head takes sample weights that are finite and not below 0; got weights from "
-            f"{weights.min()} to {weights.max()}."
+            f"{weights.min()} to {weights.max()}. Give examples that are not to count the weight 0."
         )
     return weights
 
@@ -354,7 +357,7 @@ def _batches(arrays: Sequence, size: int = 32) -> Iterator[tuple]:
     if len(arrays) not in (2, 3):
         raise ValueError(
             "A linear head is fitted on batches, or on arrays (x, y) or (x, y, sample_weight); "
-            f"got {len(arrays)} of them."
+            f"got {len(arrays)} of them. Write linear_head(net, (x, y))."
         )
     order = np.random.default_rng(0).permutation(len(arrays[1]))
     for start in range(0, len(order), size):
