@@ -1,4 +1,4 @@
-"""Data sets in their own files as folders: tiny files of the same formats, and a trap."""
+"""Data sets in their own files as folders, tiny ones of the same formats; and networks for them."""
 
 import gzip
 import pathlib
@@ -13,6 +13,7 @@ import scipy.io
 from PIL import Image
 
 from packnet_tf.apps.images.folders import read_folder
+from packnet_tf.apps.images.trunks import load_trunk
 
 STREAMS = pathlib.Path(__file__).parents[2] / "examples" / "streams"
 SIZES = {"train": 20, "test": 10}  # images of each data set
@@ -282,3 +283,48 @@ def test_files_that_are_cut_off_or_missing_are_named(five, tmp_path, capsys):
     assert "t10k-images-idx3-ubyte" in capsys.readouterr().err
     assert main([str(tmp_path / "nothing"), str(tmp_path / "tasks")], "five_datasets") == 1
     assert "has none of the folders cifar-10-batches-py, mnist, svhn" in capsys.readouterr().err
+
+
+# -- the papers' networks ------------------------------------------------------------------------
+
+# Weights of the papers' own width, from their layers by hand; those of normalisation included.
+PAPER = {
+    "lenet": (32, 500, 3 * 25 * 20 + 20 * 25 * 50 + 8 * 8 * 50 * 800 + 800 * 500),
+    "alexnet": (32, 2048, 3 * 16 * 64 + 64 * 9 * 128 + 128 * 4 * 256 + 4 * 256 * 2048 + 2048**2),
+    "conv4": (64, 640, 3 * 9 * 160 + 3 * 160 * 9 * 160 + 16 * 160 * 640 + 640**2),
+    "vgg16_bn": (32, 4096, 14_710_464 + 4 * 4224 + 513 * 4096 + 4097 * 4096),
+    "resnet18": (32, 160, 1_090_140 + 4 * 1500),
+}
+
+
+def network(name, **options):
+    return runpy.run_path(str(STREAMS / "networks.py"))["build"](name, **options)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_networks_have_their_layers(name):
+    side, features, weights = PAPER[name]
+    model = network(name, width=1)
+    assert model.input_shape == (None, side, side, 3)
+    assert model.output_shape == (None, features)
+    assert model.count_params() == weights
+
+
+def test_the_networks_are_narrow_unless_told_otherwise(tmp_path, capsys):
+    paths = [tmp_path / f"{name}.keras" for name in ("narrow", "wide", "other")]
+    options = [], ["--paper"], ["--width=2", "--seed=1"]
+    for path, more in zip(paths, options, strict=True):
+        assert main(["resnet18", str(path), *more], "networks") == 0
+    narrow, wide, other = (load_trunk(str(path), scale="unit") for path in paths)
+    assert [model.output_shape[-1] for model in (narrow, wide, other)] == [80, 160, 320]
+    assert "0.5 of the paper's width, 275,670 weights" in capsys.readouterr().out
+    assert main(["lenet", str(tmp_path / "no.keras"), "--width=0"], "networks") == 1
+    assert "--width is 0; expected a positive share" in capsys.readouterr().err
+    assert not (tmp_path / "no.keras").exists()
+
+
+def test_weights_are_drawn_from_the_seed():
+    first, again, other = (network("lenet", width=0.1, seed=seed) for seed in (0, 0, 1))
+    kernels = [model.get_weights()[0] for model in (first, again, other)]
+    assert np.array_equal(kernels[0], kernels[1])
+    assert not np.array_equal(kernels[0], kernels[2])
