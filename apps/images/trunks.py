@@ -20,31 +20,10 @@ from packnet_tf.apps.images.pixel_scales import (
     scale_of,
     scale_pixels,
 )
-from packnet_tf.backend.keras_internals import all_layers, operation_of, output_within
+from packnet_tf.backend.keras_internals import operation_of, output_within
 
 # Arguments for `vgg.vgg16`, by name of the trunk.
 OWN = {"VGG16_FC": {"batch_norm": False}, "VGG16_BN": {"batch_norm": True}}
-
-
-def is_trained(trunk) -> bool:
-    """Whether a trunk's weights differ from their initial values.
-
-    Training moves biases, gains and moving statistics away from their constant initial values. A
-    trunk without any of these counts as trained.
-    """
-    found = False
-    for layer in all_layers(trunk):
-        for name in ("bias", "beta", "gamma", "moving_mean", "moving_variance"):
-            variable, start = (
-                getattr(layer, name, None),
-                getattr(layer, f"{name}_initializer", None),
-            )
-            if variable is None or type(start).__name__ not in ("Zeros", "Ones"):
-                continue
-            found = True
-            if (variable.numpy() != float(type(start).__name__ == "Ones")).any():
-                return True
-    return not found
 
 
 @cli.channels_last()

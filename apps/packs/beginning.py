@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 
+from packnet_tf.adoption.trained import is_trained
 from packnet_tf.apps.images.heads import calibrated_head
-from packnet_tf.apps.images.trunks import is_trained
 from packnet_tf.backend.distribution import scope_of, strategy_of
 from packnet_tf.net import PackNet
 from packnet_tf.normalization.following import moves_statistics

@@ -6,7 +6,8 @@ import pathlib
 import keras
 
 import packnet_tf
-from packnet_tf.apps.images.trunks import is_trained, load_trunk
+from packnet_tf.adoption.trained import is_trained
+from packnet_tf.apps.images.trunks import load_trunk
 from packnet_tf.apps.packs.base import default_restart
 from packnet_tf.apps.packs.plan import BASE, Plan
 from packnet_tf.backend.text import listed

@@ -10,7 +10,7 @@ import time
 
 import keras
 
-from packnet_tf.apps.images.trunks import is_trained
+from packnet_tf.adoption.trained import is_trained
 from packnet_tf.apps.packs import rates
 from packnet_tf.apps.packs.beginning import trial
 from packnet_tf.apps.research.definition import BETTER, DIVERGED

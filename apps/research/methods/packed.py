@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 import packnet_tf
-from packnet_tf.apps.images.trunks import is_trained
+from packnet_tf.adoption.trained import is_trained
 from packnet_tf.apps.packs import rates
 from packnet_tf.apps.packs.base import (
     adopt,

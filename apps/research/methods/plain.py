@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import keras
 
-from packnet_tf.apps.images.trunks import is_trained
+from packnet_tf.adoption.trained import is_trained
 from packnet_tf.apps.packs import rates
 from packnet_tf.apps.research.methods.job import Job, TaskData, accuracy, network_bytes, saved_bytes
 from packnet_tf.apps.research.settings import Settings

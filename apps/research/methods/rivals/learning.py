@@ -6,7 +6,7 @@ import time
 
 import keras
 
-from packnet_tf.apps.images.trunks import is_trained
+from packnet_tf.adoption.trained import is_trained
 from packnet_tf.apps.research.methods.job import Job, TaskData, accuracy, network_bytes
 from packnet_tf.apps.research.methods.plain import fit, frozen, new_head, with_heads
 from packnet_tf.apps.research.methods.rivals.approaches import APPROACHES, Approach

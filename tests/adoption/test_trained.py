@@ -1,0 +1,68 @@
+"""Trunks with random weights are told from trained ones, also without biases and normalisation."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from packnet_tf.adoption.trained import is_trained
+
+
+def without_bias(start):
+    """A network whose kernels alone can tell."""
+    options = {"use_bias": False, "kernel_initializer": start}
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(16, 3, activation="relu", **options),
+            layers.Flatten(),
+            layers.Dense(32, **options),
+        ]
+    )
+
+
+def depthwise():
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 32)),
+            layers.SeparableConv2D(32, 3, use_bias=False),
+            layers.GlobalAveragePooling2D(),
+        ]
+    )
+
+
+TRUNKS = {
+    **{
+        start: lambda start=start: without_bias(start)
+        for start in ("glorot_uniform", "he_normal", "random_normal", "orthogonal")
+    },
+    "depthwise": depthwise,
+    "biases": lambda: keras.Sequential([keras.Input((4,)), layers.Dense(3)]),
+    "normalisation": lambda: keras.Sequential([keras.Input((4,)), layers.BatchNormalization()]),
+}
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("name", TRUNKS)
+def test_a_trunk_is_trained_once_it_was(name):
+    trunk = TRUNKS[name]()
+    assert not is_trained(trunk)
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(64, *trunk.input_shape[1:])).astype("float32")
+    targets = rng.normal(size=(64, trunk.output_shape[-1])).astype("float32")
+    trunk.compile(keras.optimizers.Adam(0.03), "mse")
+    trunk.fit(inputs, targets, batch_size=8, epochs=20, verbose=0)
+    assert is_trained(trunk)
+
+
+def test_weights_of_another_distribution_are_trained_ones(tmp_path):
+    trunk = without_bias("glorot_uniform")
+    trunk.save(tmp_path / "trunk.keras")
+    assert not is_trained(keras.models.load_model(tmp_path / "trunk.keras"))
+    trunk.layers[-1].kernel.assign(1.2 * trunk.layers[-1].kernel)
+    trunk.save(tmp_path / "trunk.keras")
+    assert is_trained(keras.models.load_model(tmp_path / "trunk.keras"))
+
+
+def test_a_trunk_without_weights_counts_as_trained():
+    assert is_trained(keras.Sequential([keras.Input((4, 4, 3)), layers.GlobalAveragePooling2D()]))
