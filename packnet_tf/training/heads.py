@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 FEATURE_NORM = 30.0  # mean squared norm to which features are scaled
 MOST_IMAGES = 20_000  # most examples to fit a head on; more change it little
-LEAST_DEVIATION = 1e-3  # of a feature's mean: less may be rounding, which a head would amplify
+# The least deviations by which features are divided. A head amplifies what is below them: rounding,
+# or a feature that few examples activate, which more will once the trunk trains.
+LEAST_OF_MEAN = 1e-3  # of the feature's own mean
+LEAST_OF_TYPICAL = 0.1  # of the root mean square of all features' deviations
 STRENGTH = 0.01  # inverse regularisation strength on standardised features, scikit-learn's C
 
 
@@ -321,7 +324,8 @@ def fit_linear(
             "'packnet_tf[apps]', or begin with a new head, keras.layers.Dense(classes)."
         ) from error
     mean, deviation = features.mean(0), features.std(0)
-    deviation = np.maximum(deviation, LEAST_DEVIATION * np.abs(mean))
+    least = LEAST_OF_TYPICAL * math.sqrt(np.mean(np.square(deviation)))
+    deviation = np.maximum(deviation, np.maximum(LEAST_OF_MEAN * np.abs(mean), least))
     deviation = np.where(deviation > 0, deviation, 1.0)
     present = np.unique(labels)
     kernel, bias = np.zeros((features.shape[1], classes)), np.zeros(classes)

@@ -42,6 +42,17 @@ def test_features_that_differ_by_rounding_alone_say_nothing():
     np.testing.assert_allclose(kernel[:-1], fit_linear(FEATURES, LABELS, 3)[0], atol=1e-4)
 
 
+def test_a_feature_that_few_examples_activate_moves_no_logit_far_once_more_do():
+    rare = np.zeros((300, 1), "float32")
+    rare[np.flatnonzero(LABELS == 1)[:5]] = 0.01
+    features = np.concatenate([FEATURES, rare], axis=1)
+    kernel, bias = fit_linear(features, LABELS, 3)
+    before = FEATURES @ kernel[:-1] + bias
+    active = np.square(FEATURES.std(0)).mean() ** 0.5
+    assert np.abs(kernel[-1] * active).max() < 0.2 * np.ptp(before)
+    assert (before.argmax(1) == LABELS).mean() > 0.9
+
+
 @pytest.mark.parametrize("weights", [{0: 5.0, 2: 0.5}, "balanced"])
 def test_weights_of_classes_are_those_of_scikit_learn(weights):
     rows = np.r_[0:40, np.flatnonzero(LABELS == 1)]
