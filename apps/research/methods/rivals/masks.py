@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from keras import ops
 
+from packnet_tf.apps.research.methods.rivals.selection import nth_highest
+
 THRESHOLD, FIRST = 5e-3, 1e-2  # Piggyback's: scores from here up are chosen; their first value
 
 
@@ -47,7 +49,7 @@ def top_share(scores, share: float):
     count = round(share * size)
     if count in (0, size):
         return ops.full(scores.shape, count > 0, dtype="bool")
-    lowest = ops.sort(flat)[size - count]
+    lowest = nth_highest(flat, count)
     above, equal = ops.greater(flat, lowest), ops.equal(flat, lowest)
     left = count - ops.sum(ops.cast(above, "int32"))
     first = ops.less_equal(ops.cumsum(ops.cast(equal, "int32")), left)
