@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from packnet_tf.backend.keras_internals import all_layers
+from packnet_tf.packing.layers import Packed
 
 # Two draws of n values are further apart by Kolmogorov and Smirnov, in units of the root of 2 / n,
 # once in 100,000 times. Training moves some kernel further.
@@ -21,7 +22,8 @@ def is_trained(trunk: keras.Model) -> bool:
     Steps so few that they do not, are not seen.
 
     Args:
-        trunk: a built model. One without such weights counts as trained.
+        trunk: a built model, or a packed one to which no task was added. One without such weights
+            counts as trained.
 
     Example:
         >>> trunk = keras.Sequential([keras.Input((8,)), keras.layers.Dense(64, use_bias=False)])
@@ -61,11 +63,12 @@ def is_far_from_initial(variable: keras.Variable, start: keras.initializers.Init
 def _initialized(trunk: keras.Model) -> Iterator[tuple]:
     """Yields the pairs of a weight and its initializer."""
     for layer in all_layers(trunk):
+        packed = layer.packed_weights if isinstance(layer, Packed) else {}
         for attribute, start in vars(layer).items():
             stem, _, ending = attribute.rpartition("_")
             if ending != "initializer" or not isinstance(start, keras.initializers.Initializer):
                 continue
             for name in (stem, f"{stem}_kernel"):  # depthwise_initializer makes depthwise_kernel
-                variable = getattr(layer, name, None)
+                variable = packed[name].packed if name in packed else getattr(layer, name, None)
                 if isinstance(variable, keras.Variable):
                     yield variable, start

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+import packnet_tf
 from packnet_tf.adoption.trained import is_trained
 
 
@@ -38,7 +39,9 @@ TRUNKS = {
     },
     "depthwise": depthwise,
     "biases": lambda: keras.Sequential([keras.Input((4,)), layers.Dense(3)]),
-    "normalisation": lambda: keras.Sequential([keras.Input((4,)), layers.BatchNormalization()]),
+    "normalisation": lambda: keras.Sequential(
+        [keras.Input((4,)), layers.Dense(3, use_bias=False), layers.BatchNormalization()]
+    ),
 }
 
 
@@ -47,12 +50,14 @@ TRUNKS = {
 def test_a_trunk_is_trained_once_it_was(name):
     trunk = TRUNKS[name]()
     assert not is_trained(trunk)
+    assert not is_trained(packnet_tf.PackNet(trunk).state.trunk)
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(64, *trunk.input_shape[1:])).astype("float32")
     targets = rng.normal(size=(64, trunk.output_shape[-1])).astype("float32")
     trunk.compile(keras.optimizers.Adam(0.03), "mse")
     trunk.fit(inputs, targets, batch_size=8, epochs=20, verbose=0)
     assert is_trained(trunk)
+    assert is_trained(packnet_tf.PackNet(trunk).state.trunk)
 
 
 def test_weights_of_another_distribution_are_trained_ones(tmp_path):
