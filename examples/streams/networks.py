@@ -158,7 +158,10 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     width = 1 if given.paper else NARROW[given.network] if given.width is None else given.width
     try:
+        if given.file.suffix != ".keras":
+            raise ValueError(f"'{given.file}' is to be a Keras model; write {given.network}.keras.")
         model = build(given.network, width, given.seed)
+        given.file.parent.mkdir(parents=True, exist_ok=True)
         model.save(given.file)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)

@@ -311,7 +311,7 @@ def test_the_papers_networks_have_their_layers(name):
 
 
 def test_the_networks_are_narrow_unless_told_otherwise(tmp_path, capsys):
-    paths = [tmp_path / f"{name}.keras" for name in ("narrow", "wide", "other")]
+    paths = [tmp_path / f"{name}.keras" for name in ("narrow", "wide", "new/other")]
     options = [], ["--paper"], ["--width=2", "--seed=1"]
     for path, more in zip(paths, options, strict=True):
         assert main(["resnet18", str(path), *more], "networks") == 0
@@ -320,7 +320,9 @@ def test_the_networks_are_narrow_unless_told_otherwise(tmp_path, capsys):
     assert "0.5 of the paper's width, 275,670 weights" in capsys.readouterr().out
     assert main(["lenet", str(tmp_path / "no.keras"), "--width=0"], "networks") == 1
     assert "--width is 0; expected a positive share" in capsys.readouterr().err
-    assert not (tmp_path / "no.keras").exists()
+    assert main(["lenet", str(tmp_path / "lenet.h5")], "networks") == 1
+    assert "is to be a Keras model; write lenet.keras." in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"narrow.keras", "wide.keras", "new"}
 
 
 def test_weights_are_drawn_from_the_seed():
