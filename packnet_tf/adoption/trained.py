@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
-from packnet_tf.backend.keras_internals import all_layers
+from packnet_tf.backend.keras_internals import all_layers, direct_variables
+from packnet_tf.packing.initializers import initializer_of
 from packnet_tf.packing.layers import Packed
 
 # Two draws of n values are further apart by Kolmogorov and Smirnov, in units of the root of 2 / n,
@@ -63,12 +64,10 @@ def is_far_from_initial(variable: keras.Variable, start: keras.initializers.Init
 def _initialized(trunk: keras.Model) -> Iterator[tuple]:
     """Yields the pairs of a weight and its initializer."""
     for layer in all_layers(trunk):
-        packed = layer.packed_weights if isinstance(layer, Packed) else {}
-        for attribute, start in vars(layer).items():
-            stem, _, ending = attribute.rpartition("_")
-            if ending != "initializer" or not isinstance(start, keras.initializers.Initializer):
-                continue
-            for name in (stem, f"{stem}_kernel"):  # depthwise_initializer makes depthwise_kernel
-                variable = packed[name].packed if name in packed else getattr(layer, name, None)
-                if isinstance(variable, keras.Variable):
-                    yield variable, start
+        weights = {variable.name: variable for variable in direct_variables(layer)}
+        if isinstance(layer, Packed):
+            weights |= {name: weight.packed for name, weight in layer.packed_weights.items()}
+        for name, variable in weights.items():
+            start = initializer_of(layer, name)
+            if start is not None:
+                yield variable, start

@@ -71,8 +71,27 @@ def fresh_values(layers: Iterable[keras.layers.Layer]) -> Iterator[np.ndarray]:
     """
     for layer in layers:
         for name, weight in layer.packed_weights.items() if isinstance(layer, Packed) else ():
-            initializer = _initializer(layer, name)
+            initializer = initializer_of(layer, name) or keras.initializers.GlorotUniform()
             yield keras.ops.convert_to_numpy(initializer(weight.packed.shape, weight.packed.dtype))
+
+
+def initializer_of(layer: keras.layers.Layer, name: str) -> keras.initializers.Initializer | None:
+    """Creates a fresh copy of a weight's initializer: a Keras initializer repeats its numbers.
+
+    Args:
+        layer: a layer, packed or not.
+        name: the weight's name in it, such as "kernel".
+
+    Returns:
+        None if the layer has no initializer for it.
+    """
+    # The kernel of a depthwise convolution has an initializer of another name.
+    names = (name, name.removesuffix("_kernel"), *(["depthwise"] if name == "kernel" else []))
+    for attribute in (f"{each}_initializer" for each in names):
+        found = getattr(layer, attribute, None)
+        if isinstance(found, keras.initializers.Initializer):
+            return type(found).from_config(found.get_config())
+    return None
 
 
 def _replaced(config: dict, stand_in: Callable[[dict], dict]) -> dict:
@@ -82,17 +101,6 @@ def _replaced(config: dict, stand_in: Callable[[dict], dict]) -> dict:
         if key in KERNEL_INITIALIZERS and isinstance(value, dict)
     }
     return {**config, **chosen}
-
-
-def _initializer(layer: Packed, name: str) -> keras.initializers.Initializer:
-    """Creates a fresh copy of the initializer: a Keras initializer repeats its numbers."""
-    # The kernel of a depthwise convolution has an initializer of another name.
-    names = (name, name.removesuffix("_kernel"), "depthwise")
-    for attribute in (f"{each}_initializer" for each in names):
-        found = getattr(layer, attribute, None)
-        if isinstance(found, keras.initializers.Initializer):
-            return type(found).from_config(found.get_config())
-    return keras.initializers.GlorotUniform()
 
 
 _ZEROS = keras.initializers.serialize(keras.initializers.Zeros())

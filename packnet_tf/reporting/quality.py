@@ -38,9 +38,8 @@ def shortfalls(task: str, results: Mapping[str, float]) -> list[str]:
     if reached < floor - FLOOR:
         found.append(
             f"Task '{task}' is below a linear head on the frozen trunk, {what} where the head "
-            f"has {floor:.1%}: pack it again, starting from packnet_tf.linear_head, reusing "
-            "the base alone (reuse=...), with a lower prune ratio or more epochs; "
-            f"{remedy}."
+            f"has {floor:.1%}: pack it again, starting from packnet_tf.linear_head, with "
+            f'reuse="none", a lower prune ratio or more epochs; {remedy}.'
         )
     elif reached < before - FAR:
         found.append(
