@@ -164,10 +164,10 @@ def _convert(
         tensors_to_rename={**dict(zip(inputs, given, strict=True)), **outputs},
     )
     try:
-        with _without_copies():
+        with _without_copies(), _same_numbers():
             graph, _ = convert()
     except Exception:  # with copies, the converter skips an optimization that fails
-        with explained(model):
+        with explained(model), _same_numbers():
             graph, _ = convert()
     check_operators(graph, model, opset)
     layouts = extract_weights(graph.graph, opset, kernels)
@@ -220,6 +220,24 @@ def _without_copies() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+@contextlib.contextmanager
+def _same_numbers() -> Iterator[None]:
+    """Makes the converter number the nodes of each graph alike.
+
+    It goes on counting from one conversion to the next, and sorts nodes by name. Where the numbers
+    became a digit longer within a graph, "Transpose__1000" came before "Transpose__999", and its
+    optimizations left transpositions in that graph.
+    """
+    from tf2onnx import utils
+
+    before = utils.INTERNAL_NAME
+    utils.INTERNAL_NAME = 1_000_000  # so many that no graph needs a digit more
+    try:
+        yield
+    finally:
+        utils.INTERNAL_NAME = before
 
 
 def _kernels(model: keras.Model, taken: Sequence[str]) -> dict[str, keras.Variable]:

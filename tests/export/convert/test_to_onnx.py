@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from keras import layers
+from tf2onnx import utils
 
 import packnet_tf
 from helpers.export_helpers import answers
@@ -83,6 +84,24 @@ def test_an_optimization_of_the_converter_that_fails_is_left_out(tmp_path, monke
     assert export_onnx(net, "birds", tmp_path / "m.onnx") == pytest.approx(expected, abs=1e-6)
     assert len(calls) > 1
     assert dict(os.environ) == before
+
+
+def test_a_graph_does_not_depend_on_those_converted_before(monkeypatch):
+    importlib.import_module("tf2onnx.rewriter")  # takes a number when it is imported
+    made = []
+    make_name = utils.make_name
+    monkeypatch.setattr(utils, "make_name", lambda name: made.append(make_name(name)) or made[-1])
+    model = packed(conv_trunk(), one=0.5).unpack("one")
+    graphs, names = [], []
+    for before in (1, 960):
+        monkeypatch.setattr(utils, "INTERNAL_NAME", before)
+        graphs.append(to_onnx(model, names=["image"]).proto.SerializeToString())
+        assert before == utils.INTERNAL_NAME
+        names.append(made.copy())
+        made.clear()
+    assert names[0] == names[1]
+    assert len({len(name.rpartition("__")[2]) for name in names[0]}) == 1  # sorted as texts
+    assert graphs[0] == graphs[1]
 
 
 @pytest.mark.parametrize("layer", [layers.LSTM, layers.GRU])
