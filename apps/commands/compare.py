@@ -1,12 +1,13 @@
 """compare packing with separate networks and other baselines, on your tasks or the paper's.
 
 FILE is a YAML file with a trunk, tasks (folders of images) and methods: packnet in any variant,
-individual networks, classifier_only, fine_tuning, lwf (learning without forgetting), joint, and the
-rivals batchnorm_only, lora, piggyback, supsup, wsn and cpg (docs/guides/compare.md). Every method
-starts from the same trunk and gets the same images, schedule and seeds. All choices are made on
-validation images, never on test images. To continue an interrupted comparison, repeat the command;
-finished runs are not repeated. Several commands, also of several machines, may share --output: each
-takes runs that no other is at work on. Results: report.html, results.json, results.csv.
+individual networks, classifier_only, guide (transfer learning as in Keras's guide), fine_tuning,
+lwf (learning without forgetting), joint, and the rivals batchnorm_only, lora, piggyback, supsup,
+wsn and cpg (docs/guides/compare.md). Every method starts from the same trunk and gets the same
+images, schedule and seeds. All choices are made on validation images, never on test images. To
+continue an interrupted comparison, repeat the command; finished runs are not repeated. Several
+commands, also of several machines, may share --output: each takes runs that no other is at work on.
+Results: report.html, results.json, results.csv.
 
 The name of a recipe of the paper, such as paper/vgg16, can replace the file; --recipes lists them.
 

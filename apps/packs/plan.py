@@ -32,7 +32,10 @@ class Learning:
     batch_size: int = setting(32, "Images per step.", least=1)
     learning_rate: float = setting(0.003, "At the start of training; see --scale_rate.", least=0)
     retrain_learning_rate: float | None = setting(
-        None, "Rate after the prune; default a tenth of --learning_rate.", least=0
+        None,
+        "Rate after the prune; default a tenth of --learning_rate, all of it with overlays (SGD: "
+        "twice).",
+        least=0,
     )
     optimizer: str = setting(
         "auto",

@@ -83,8 +83,10 @@ def initializer_of(layer: keras.layers.Layer, name: str) -> keras.initializers.I
         name: the weight's name in it, such as "kernel".
 
     Returns:
-        None if the layer has no initializer for it.
+        None if the layer has none for it, or changes what it draws (`unit_forget_bias`).
     """
+    if name == "bias" and getattr(layer, "unit_forget_bias", False):
+        return None
     # The kernel of a depthwise convolution has an initializer of another name.
     names = (name, name.removesuffix("_kernel"), *(["depthwise"] if name == "kernel" else []))
     for attribute in (f"{each}_initializer" for each in names):

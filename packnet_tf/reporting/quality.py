@@ -39,7 +39,7 @@ def shortfalls(task: str, results: Mapping[str, float]) -> list[str]:
         found.append(
             f"Task '{task}' is below a linear head on the frozen trunk, {what} where the head "
             f"has {floor:.1%}: pack it again, starting from packnet_tf.linear_head, with "
-            f'reuse="none", a lower prune ratio or more epochs; {remedy}.'
+            f'reuse="auto", a lower prune ratio or more epochs; {remedy}.'
         )
     elif reached < before - FAR:
         found.append(

@@ -194,8 +194,8 @@ class PackTrainer:
             ValueError: the tasks or settings are invalid, or differ from those of the interrupted
                 run in the directory, or the pack has a task of that name from elsewhere.
             BlockingIOError: another process works in the directory.
-            FloatingPointError: the loss has become NaN or infinite. A new run resumes from the last
-                good epoch; use a lower learning rate.
+            FloatingPointError: the loss, or a weight, has become NaN or infinite. A new run resumes
+                from the last good epoch; use a lower learning rate.
             SystemExit: Ctrl-C, with status 130, after printing how to continue.
         """
         tasks = [tasks] if isinstance(tasks, (Task, PendingTask)) else list(tasks)

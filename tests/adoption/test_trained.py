@@ -38,6 +38,7 @@ TRUNKS = {
         for start in ("glorot_uniform", "he_normal", "random_normal", "orthogonal")
     },
     "depthwise": depthwise,
+    "recurrent": lambda: keras.Sequential([keras.Input((5, 4)), layers.LSTM(8)]),
     "biases": lambda: keras.Sequential([keras.Input((4,)), layers.Dense(3)]),
     "normalisation": lambda: keras.Sequential(
         [keras.Input((4,)), layers.Dense(3, use_bias=False), layers.BatchNormalization()]
