@@ -98,6 +98,7 @@ class TaskGraph:
     """
 
     def __init__(self, net: PackNet, task: str, options: ExportOptions) -> None:
+        net.state.check_weights(f"export task '{task}' or check its file")
         self.net, self.task, self.options = net, task, options
         self.model, self.view = net.unpack(task), net.task_model(task)
         self.sees, head = net.state.record(task).sees, self.view.head

@@ -373,6 +373,8 @@ def test_notes_results_and_metadata_that_no_file_can_hold_are_refused():
     net.add_task("one", layers.Dense(3))
     with pytest.raises(ValueError, match=r"notes of a pack are a dict of strings; got None"):
         net.notes = None
+    with pytest.raises(ValueError, match=r"dict of strings; got {'pixel_range': \[0, 1\]}"):
+        net.notes = {"pixel_range": [0, 1]}
     net.commit()
     with pytest.raises(ValueError, match="The result 'test' of task 'one' is 'much'"):
         net.note_results("one", test="much")

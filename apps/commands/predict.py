@@ -29,6 +29,7 @@ from packnet_tf.apps.device.exported_files import exported_files
 from packnet_tf.apps.device.router import Router, router_file
 from packnet_tf.apps.device.sessions import sessions_of
 from packnet_tf.apps.images.listing import images_in
+from packnet_tf.backend.text import printable
 
 FLAGS = cli.new_flags()
 REQUIRED = POSITIONAL = ("model",)
@@ -195,14 +196,14 @@ def lines(entry: dict) -> list[str]:
     tasks = [answer["task"] for answer in answers]
     routed, found = "routed" in entry, []
     if routed and entry["routed"]["task"] is None:
-        return [f"{entry['image']}: for none of the tasks"]
+        return [printable(f"{entry['image']}: for none of the tasks")]
     for answer in answers:
         who = ""
         if len(tasks) > 1 or routed:
             repeated = tasks.count(answer["task"]) > 1
             who = f" [{answer['task']}, {answer['file']}]" if repeated else f" [{answer['task']}]"
         best = ", ".join(f"{_name(one)} {one['probability']:.1%}" for one in answer["top"])
-        found.append(f"{entry['image']}{who}: {best}")
+        found.append(printable(f"{entry['image']}{who}: {best}"))
     return found
 
 

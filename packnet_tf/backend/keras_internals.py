@@ -104,6 +104,16 @@ def lock(layer: keras.Layer) -> None:
     layer._tracker.lock()
 
 
+def set_input_dtype(layer: keras.layers.InputLayer, dtype: str) -> None:
+    """Changes the dtype to which the input of a model is converted.
+
+    Args:
+        layer: the input's layer.
+        dtype: the new dtype.
+    """
+    layer._dtype = layer.output._dtype = dtype
+
+
 def keep_remat(source: keras.Layer, target: keras.Layer) -> None:
     """Makes a copy compute its activations again wherever its source does, see `keras.RematScope`.
 

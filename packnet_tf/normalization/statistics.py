@@ -194,7 +194,8 @@ def _remove_start(
 
     After n batches with momentum m, an average is `m**n * start + (1 - m**n) * mean`. A second
     pass, from another start, gives `m**n`. A variable that is not such an average keeps the value
-    of the first pass.
+    of the first pass, unless every start grows by the same: such a counter of steps gets its own
+    start back.
     """
     first = values_of(variables)
     far = [1e3 * (1.0 + np.abs(value).max()) for value in first]
@@ -205,8 +206,12 @@ def _remove_start(
     ):
         rest = (b - a) / d
         left = float(np.mean(rest))
-        average = 0.0 <= left < 1.0 and np.allclose(rest, left, atol=1e-3)
-        variable.assign((a - left * s) / (1.0 - left) if average else a)
+        if np.all(np.abs(rest - 1.0) < 1e-5):
+            variable.assign(s)
+        elif 0.0 <= left < 1.0 and np.allclose(rest, left, atol=1e-3):
+            variable.assign((a - left * s) / (1.0 - left))
+        else:
+            variable.assign(a)
 
 
 def _is_float(variable: keras.Variable) -> bool:

@@ -12,7 +12,13 @@ from typing import Any, TypeVar
 import keras
 import numpy as np
 
-from packnet_tf.backend.keras_internals import all_layers, keep_remat, limited, operation_of
+from packnet_tf.backend.keras_internals import (
+    all_layers,
+    keep_remat,
+    limited,
+    operation_of,
+    set_input_dtype,
+)
 from packnet_tf.packing.configs import changed, config_of, impossible
 from packnet_tf.packing.initializers import restore_initializers, with_skipped_init, with_zeros_init
 from packnet_tf.packing.layers import (
@@ -177,6 +183,13 @@ def _in_policies(
         return config
 
     clone, pairs = _clone(model, change)
+    # Keras makes the input of a nested Sequential in the precision of its first layer, and would
+    # still round to it.
+    outer = {id(tensor) for tensor in keras.tree.flatten(clone.inputs)}
+    for layer in _input_layers(clone):
+        if layer.dtype in ("float16", "bfloat16") and id(layer.output) not in outer:
+            policy = keras.dtype_policies.get(new(keras.DTypePolicy(layer.dtype)))
+            set_input_dtype(layer, policy.compute_dtype)
     _copy_all(pairs)
     return clone
 

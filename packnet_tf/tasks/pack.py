@@ -84,7 +84,9 @@ class Pack:
 
     @notes.setter
     def notes(self, value: Mapping[str, str]) -> None:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, Mapping) or not all(
+            isinstance(text, str) for pair in value.items() for text in pair
+        ):
             raise ValueError(
                 f"The notes of a pack are a dict of strings; got {value!r}. Write "
                 'net.notes = {"source": "..."}, or net.notes["source"] = "...".'

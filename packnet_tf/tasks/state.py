@@ -364,6 +364,12 @@ class PackState:
         Raises:
             RuntimeError: the owners differ from the records, or the weights from the digests.
         """
+        self.check_weights(verb)
+        for record in self.committed:
+            record.warn_of_changed_models(self.trunk)
+
+    def check_weights(self, verb: str) -> None:
+        """Does the same as `check_unchanged`, without a look at held models."""
         self.check_owners()
         changed = self.changed_part(self.present_digests()) if self.committed else None
         if changed is not None:
@@ -371,8 +377,6 @@ class PackState:
                 f"Cannot {verb}: {changed} have changed since the commit, by variable.assign or "
                 "layer.set_weights for instance. Open the last saved pack with packnet_tf.load."
             )
-        for record in self.committed:
-            record.warn_of_changed_models(self.trunk)
 
     def changed_part(self, now: Digests) -> str | None:
         """Returns which committed weights differ from their digests; None if none do.

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 import packnet_tf
 from helpers.cases import slow
-from helpers.export_helpers import answer
+from helpers.export_helpers import answer, files
 from helpers.pack_helpers import (
     TRUNKS,
     conv_trunk,
@@ -23,7 +23,7 @@ from helpers.pack_helpers import (
     packed,
     packed_layers,
 )
-from packnet_tf.export import export_all, export_bundle, export_onnx
+from packnet_tf.export import export_all, export_bundle, export_onnx, verify
 from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.task_graph import TaskGraph
 
@@ -256,6 +256,39 @@ def test_a_trunk_trained_in_another_precision_is_exported_in_float32(policy, tmp
     assert np.array_equal(shared, answer(tmp_path / "m.onnx", images()))
     half = logits(net.task_model("one"), images()).astype("float32")
     np.testing.assert_allclose(answer(tmp_path / "m.onnx", images()), half, rtol=0.1, atol=0.05)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_sequential_models_within_one_do_not_round_either(policy, tmp_path):
+    """Keras makes their inputs in the precision of their first layer."""
+    keras.config.set_dtype_policy(policy)
+    inputs = keras.Input((8, 8, 1))
+    features = keras.Sequential([layers.Conv2D(8, 3), layers.ReLU()])(inputs)
+    trunk = keras.Model(inputs, layers.GlobalAveragePooling2D()(features))
+    net = packnet_tf.PackNet(trunk)
+    net.add_task("one", keras.Sequential([layers.Dense(16), layers.Dense(3, dtype="float32")]))
+    net.commit()
+    keras.config.set_dtype_policy("float32")
+    assert export_onnx(net, "one", tmp_path / "m.onnx") < 1e-5
+    export_bundle(net, tmp_path / "bundle")
+
+
+def test_a_pack_whose_weights_were_changed_is_not_exported(tmp_path):
+    net = packed(conv_trunk(), one=0.5)
+    export_all(net, tmp_path)
+    files_before = files(tmp_path)
+    model = net.task_model("one")
+    wrapper = keras.Sequential([keras.Input(model.input_shape[1:]), model])
+    wrapper.set_weights([0.5 * w if w.dtype == np.float32 else w for w in wrapper.get_weights()])
+    for refused in (
+        lambda: export_all(net, tmp_path),
+        lambda: export_onnx(net, "one", tmp_path / "m.onnx"),
+        lambda: export_bundle(net, tmp_path / "bundle"),
+        lambda: verify(net, tmp_path),
+    ):
+        with pytest.raises(RuntimeError, match=r"task 'one' .* have changed since the commit"):
+            refused()
+    assert files(tmp_path) == files_before
 
 
 def test_an_input_that_numpy_has_no_arrays_of_is_refused(tmp_path):

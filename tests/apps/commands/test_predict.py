@@ -282,10 +282,10 @@ def test_short_runs_and_those_without_a_terminal_stay_quiet(capsys):
 def test_names_cannot_move_the_cursor_or_change_what_is_read(tmp_path, capsys):
     names = ("red\x1b[2J", "gre\u202een", "bl\rue")
     model = write_model(tmp_path / "m.onnx", matrix=np.eye(3) / 100, classes=names)
-    picture = write_picture(tmp_path / "a\x1b]0;b\x07.png", (100, 0, 0))
+    picture = write_picture(tmp_path / "a\x1b]0;b\x07\n.png", (100, 0, 0))
     status, out, _ = predict(capsys, f"--model={model}", picture)
     assert status == 0
-    answers = r"a\x1b]0;b\x07.png: red\x1b[2J 57.6%, gre\u202een 21.2%, bl\rue 21.2%"
+    answers = r"a\x1b]0;b\x07\n.png: red\x1b[2J 57.6%, gre\u202een 21.2%, bl\rue 21.2%"
     assert out == f"{tmp_path}/{answers}\n"
     status, _, err = predict(capsys, f"--model={tmp_path}/no\x1b[31m.onnx", picture)
     assert status == 1
