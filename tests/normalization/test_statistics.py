@@ -125,28 +125,6 @@ def test_statistics_of_any_layer_are_measured_on_the_data_of_fit(norm):
     check(net)
 
 
-@keras.saving.register_keras_serializable("tests")
-class Annealed(layers.Layer):
-    """Grows stronger with the steps of training."""
-
-    def build(self, shape):
-        self.step = self.add_weight(shape=(), initializer="zeros", trainable=False, name="step")
-
-    def call(self, inputs, training=False):
-        if training:
-            self.step.assign_add(0.3)
-        return inputs * ops.minimum(1.0, self.step / 10)
-
-
-@any_backend
-def test_a_layers_counter_of_steps_counts_those_of_training_alone():
-    parts = [keras.Input((8, 8, 3)), layers.Conv2D(4, 3), Annealed()]
-    net = packnet_tf.PackNet(keras.Sequential([*parts, layers.GlobalAveragePooling2D()]))
-    by_fit(net, layers.Dense(4), 2, 32)
-    annealed = next(x for x in net.task_model("a").trunk.layers if isinstance(x, Annealed))
-    assert float(annealed.step) == pytest.approx(0.3 * 2 * 10, rel=1e-6)
-
-
 @any_backend
 def test_norms_after_a_layer_with_a_moving_average_are_measured_as_it_answers():
     inputs = keras.Input((8,))

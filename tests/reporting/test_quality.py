@@ -34,6 +34,11 @@ def test_what_falls_short_is_said_once(results, words):
         assert "docs/guides/low_accuracy.md" in sentence
 
 
+def test_the_remedy_keeps_a_base_visible():
+    [said] = shortfalls("pets", {"retrained": 0.8, "linear_head": 0.9})
+    assert 'reuse="auto"' in said  # "none" would hide the base as well
+
+
 def test_results_are_kept_with_the_task_and_in_the_file(tmp_path):
     net = packed(mlp_trunk(), one=0.5)
     assert net.results("one") == {}
