@@ -72,11 +72,13 @@ def fresh_values(layers: Iterable[keras.layers.Layer]) -> Iterator[np.ndarray]:
     for layer in layers:
         for name, weight in layer.packed_weights.items() if isinstance(layer, Packed) else ():
             initializer = initializer_of(layer, name) or keras.initializers.GlorotUniform()
+            # A fresh copy: a Keras initializer repeats its numbers.
+            initializer = type(initializer).from_config(initializer.get_config())
             yield keras.ops.convert_to_numpy(initializer(weight.packed.shape, weight.packed.dtype))
 
 
 def initializer_of(layer: keras.layers.Layer, name: str) -> keras.initializers.Initializer | None:
-    """Creates a fresh copy of a weight's initializer: a Keras initializer repeats its numbers.
+    """Returns a weight's initializer.
 
     Args:
         layer: a layer, packed or not.
@@ -92,7 +94,7 @@ def initializer_of(layer: keras.layers.Layer, name: str) -> keras.initializers.I
     for attribute in (f"{each}_initializer" for each in names):
         found = getattr(layer, attribute, None)
         if isinstance(found, keras.initializers.Initializer):
-            return type(found).from_config(found.get_config())
+            return found
     return None
 
 

@@ -1,5 +1,7 @@
 """Trunks with random weights are told from trained ones, also without biases and normalisation."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -68,6 +70,15 @@ def test_weights_of_another_distribution_are_trained_ones(tmp_path):
     trunk.layers[-1].kernel.assign(1.2 * trunk.layers[-1].kernel)
     trunk.save(tmp_path / "trunk.keras")
     assert is_trained(keras.models.load_model(tmp_path / "trunk.keras"))
+
+
+def test_the_question_moves_no_random_numbers():
+    """Otherwise a seed would give other networks where it is asked."""
+    keras.utils.set_random_seed(0)
+    trunk = without_bias("glorot_uniform")
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    assert not is_trained(trunk)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
 
 
 def test_a_trunk_without_weights_counts_as_trained():
