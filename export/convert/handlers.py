@@ -89,7 +89,30 @@ def _one_hot(context: "Graph", node: "Node", name: str, args: list) -> None:
         _replace(context, node, "Cast", _node(context, "Where", here, on, off), to=kind)
 
 
+def _conv_transpose(context: "Graph", node: "Node", name: str, args: list) -> None:
+    """Converts transposed convolutions, also to outputs larger than all kernels cover.
+
+    The converter would pad those outputs by negative numbers, or with zeros after it has added the
+    bias.
+    """
+    from tf2onnx.onnx_opset.nn import ConvTranspose
+
+    if len(node.input) == 4 and -1 in context.get_shape(node.input[2])[1:]:
+        bias = node.input[3]
+        context.remove_input(node, bias, 3)
+        context.insert_new_node_on_output("Add", node.output[0], inputs=[node.output[0], bias])
+    ConvTranspose.version_11(context, node)
+    pads = node.get_attr_value("pads")
+    if pads is not None:  # the sizes are fixed
+        totals = np.add(*np.split(np.array(pads), 2)).tolist()
+        kept = [0 if total < 0 else pad for total, pad in zip(totals * 2, pads, strict=True)]
+        node.set_attr("pads", kept)
+        node.set_attr("output_padding", [max(-total, 0) for total in totals])
+
+
 HANDLERS: dict[str, tuple[Callable, list]] = {
+    "Conv2DBackpropInput": (_conv_transpose, []),
+    "Conv3DBackpropInputV2": (_conv_transpose, []),
     "Erfc": (_erfc, []),
     "Expm1": (_expm1, []),
     "FloorDiv": (_floor_div, []),

@@ -102,3 +102,30 @@ def test_the_sign_of_zero_is_the_sign_of_its_reciprocal(tmp_path):
     net = committed(ops.signbit, "float32")
     assert_same(net, tmp_path / "m.onnx", x)
     assert "Bitcast" not in {node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node}
+
+
+@pytest.mark.parametrize("size", [4, None], ids=["fixed", "any size"])
+@pytest.mark.parametrize("kind", [layers.Conv2DTranspose, layers.Conv3DTranspose])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 2, "strides": 3},
+        {"kernel_size": 2, "strides": 3, "padding": "same"},
+        {"kernel_size": 3, "strides": 2, "output_padding": 1},
+        {"kernel_size": 3, "strides": 2, "padding": "same"},
+        {"kernel_size": 3, "dilation_rate": 2},
+    ],
+    ids=["wide strides", "same", "output padding", "narrow strides", "dilated"],
+)
+def test_transposed_convolutions_answer_beyond_their_kernels_too(options, kind, size, tmp_path):
+    """Where no kernel reaches, the answer is the bias."""
+    axes = 2 if kind is layers.Conv2DTranspose else 3
+    inputs = keras.Input((*[size] * axes, 2))
+    outputs = kind(3, **options, bias_initializer="random_normal")(inputs)
+    net = packnet_tf.PackNet(keras.Model(inputs, outputs))
+    net.add_task("one", layers.ReLU())
+    net.commit()
+    shape = [1, *range(4, 4 + axes), 2] if size is None else [1, *[size] * axes, 2]
+    assert_same(
+        net, tmp_path / "m.onnx", np.random.default_rng(0).normal(size=shape).astype("float32")
+    )
