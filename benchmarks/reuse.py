@@ -121,7 +121,7 @@ def learn(net, task: str, way: str, files, pipeline, flags, signs: Mapping | Non
     for _ in range(third):  # the rate is the same in all ways
         model.fit(data, verbose=0)
         if way == "layers":
-            cosines.append(agreement(gradients(net, model, still), net, signs or {}))
+            cosines.append(agreement(gradients(net, model, still), signs or {}))
     if way == "layers":
         show_agreeing(net, model, cosines, task)
         model.make_train_function(force=True)
@@ -182,7 +182,7 @@ def directions(net, model, task: str, batches) -> list[np.ndarray]:
     ]
 
 
-def agreement(now: Sequence, net, signs: Mapping[str, Sequence]) -> dict[str, list[bool]]:
+def agreement(now: Sequence, signs: Mapping[str, Sequence]) -> dict[str, list[bool]]:
     """Returns, by earlier task and layer, whether the gradient points as that task's signs do."""
     return {
         task: [float((gradient * sign).sum()) > 0 for gradient, sign in zip(now, its, strict=True)]

@@ -20,15 +20,14 @@ class Folder:
     Attributes:
         classes: names of the classes, sorted, by label.
         files: pairs (path, label) by split; `validation` always exists, `test` may not.
-        validation_from_train: whether validation was split off the training images.
-        split: then a digest of what is in which part, by the files' names; "" otherwise.
+        split: if validation was split off the training images, a digest of what is in which part,
+            by the files' names; "" otherwise.
         unreadable: by path, why an image was skipped; see `readable`.
         notes: a sentence for everything else that was skipped.
     """
 
     classes: list[str]
     files: dict[str, list[tuple[str, int]]]
-    validation_from_train: bool
     split: str = ""
     unreadable: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
@@ -80,13 +79,12 @@ def read_folder(directory, validation_share: float = 0.1, seed: int = 0) -> Fold
         _check_classes(found, classes, notes)
         files[split] = found.pairs(classes)
         notes += found.lacks(classes)
-    split_off = "validation" not in files
-    if split_off:
-        files["train"], files["validation"] = _split_off(
-            files["train"], classes, validation_share, seed
-        )
-    digest = _split_digest(root, files) if split_off else ""
-    return Folder(classes, files, split_off, digest, notes=notes)
+    if "validation" in files:
+        return Folder(classes, files, notes=notes)
+    files["train"], files["validation"] = _split_off(
+        files["train"], classes, validation_share, seed
+    )
+    return Folder(classes, files, _split_digest(root, files), notes=notes)
 
 
 def read_folders(

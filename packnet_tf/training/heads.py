@@ -356,16 +356,16 @@ def linear_accuracy(head: keras.Model, examples: Examples) -> float:
     return float(np.mean(logits.argmax(-1) == examples.labels))
 
 
-def _batches(arrays: Sequence, size: int = 32) -> Iterator[tuple]:
-    """Returns shuffled batches of arrays (x, y) or (x, y, sample_weight)."""
+def _batches(arrays: Sequence) -> Iterator[tuple]:
+    """Returns shuffled batches of 32 examples of arrays (x, y) or (x, y, sample_weight)."""
     if len(arrays) not in (2, 3):
         raise ValueError(
             "A linear head is fitted on batches, or on arrays (x, y) or (x, y, sample_weight); "
             f"got {len(arrays)} of them. Write linear_head(net, (x, y))."
         )
     order = np.random.default_rng(0).permutation(len(arrays[1]))
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
+    for start in range(0, len(order), 32):
+        rows = order[start : start + 32]
         yield keras.tree.map_structure(
             lambda array, rows=rows: np.asarray(array)[rows], tuple(arrays)
         )

@@ -65,7 +65,7 @@ def test_a_layer_shows_the_tasks_that_agreed_in_most_epochs(net):
     [found] = gradients(net, model, batches(labels))
     np.testing.assert_allclose(found, expected(KERNEL, labels), rtol=1e-5)
     signs = {"left": [np.sign(found) * [1, 0]], "right": [-np.sign(found) * [0, 1]]}
-    agreed = agreement([found], net, signs)
+    agreed = agreement([found], signs)
     assert agreed == {"left": [True], "right": [False]}
     show_agreeing(net, model, [agreed, agreed, {"left": [False], "right": [True]}], "next")
     [layer] = [layer for layer in model.trunk.layers if layer.name == "only"]

@@ -27,7 +27,7 @@ def test_classes_are_sorted_and_labels_follow(tmp_path):
     assert folder.classes == ["cat", "dog"]
     assert [label for _, label in folder.files["train"]] == [0, 0, 0, 1, 1]
     assert set(folder.files) == {"train", "validation"}
-    assert not folder.validation_from_train
+    assert not folder.split
 
 
 def test_other_files_and_hidden_folders_are_left_out(tmp_path):
@@ -72,7 +72,7 @@ def test_splits_are_known_by_what_people_call_them(names, tmp_path):
     assert {split: len(files) for split, files in folder.files.items()} == {
         "train": 6, "validation": 3, "test": 3
     }  # fmt: skip
-    assert not folder.validation_from_train
+    assert not folder.split
     assert labelled_images(tmp_path, None, None, 2).folder == tmp_path / test
     assert labelled_images(tmp_path, "validation", None, 2).folder == tmp_path / validation
 
@@ -159,7 +159,7 @@ def test_links_are_followed_and_do_not_go_round(tmp_path):
 def test_validation_comes_from_a_seeded_split_of_every_class(tmp_path):
     fill(tmp_path, train={"cat": 20, "dog": 10})
     folder = read_folder(tmp_path, validation_share=0.2, seed=1)
-    assert folder.validation_from_train
+    assert folder.split
     assert [label for _, label in folder.files["validation"]] == [0] * 4 + [1] * 2
     assert not set(folder.files["train"]) & set(folder.files["validation"])
     assert len(folder.files["train"]) + len(folder.files["validation"]) == 30

@@ -14,19 +14,18 @@ from packnet_tf.apps.research.methods.rivals.selection import nth_highest
 THRESHOLD, FIRST = 5e-3, 1e-2  # Piggyback's: scores from here up are chosen; their first value
 
 
-def at_least(scores, threshold: float = THRESHOLD):
-    """Chooses all scores that reach a threshold.
+def at_least(scores):
+    """Chooses all scores that reach `THRESHOLD`.
 
     Args:
         scores: float tensor of any shape.
-        threshold: the smallest score that is chosen.
 
     Returns:
         A bool tensor of that shape.
 
     Source: Mallya, Davis & Lazebnik, Piggyback, ECCV 2018, section 3.
     """
-    return ops.greater_equal(scores, threshold)
+    return ops.greater_equal(scores, THRESHOLD)
 
 
 def top_share(scores, share: float):
