@@ -44,8 +44,9 @@ class PackNet(StoredPack):
             task has its own.
         norms: the same for normalisation layers, moving statistics included.
         restart: the values at which freed weights start a later task: "trunk", the trunk's original
-            values; "zero"; or "fresh", new samples from the layers' initializers. The paper's
-            rules are `norms="shared", restart="zero"`.
+            values; "zero", best beside an adopted trunk and from random weights; or "fresh", new
+            samples from the layers' initializers. The paper's rules are `norms="shared",
+            restart="zero"`.
         embeddings: "shared": embeddings train with the first task and are then frozen; "packed":
             they are packed in the same way as kernels.
         stem: name of the last layer of the stem. The stem trains with the first task, kernels and

@@ -32,13 +32,19 @@ def coming_base(net: packnet_tf.PackNet) -> str | None:
     return None if net.tasks else net.notes.get(BASE)
 
 
-def default_restart(has_base: bool) -> str:
+def default_restart(trained: bool, has_base: bool) -> str:
     """Returns the default of `restart`, see `PackNet`.
 
-    The base is repaired to work without the weights that it released. Beside it, weights that start
+    A base is repaired to work without the weights that it released. Beside it, weights that start
     from 0 have no effect until they have learnt something, and those that learnt least are pruned.
+    Beside tasks of a trunk with random weights, starting from random weights again would add noise
+    to what those tasks learnt; see docs/measured/comparison.md.
+
+    Args:
+        trained: whether the trunk is trained, see `is_trained`.
+        has_base: whether it becomes the base.
     """
-    return "zero" if has_base else "trunk"
+    return "trunk" if trained and not has_base else "zero"
 
 
 def reused(reuse: str) -> str | list[str]:

@@ -64,9 +64,10 @@ def _opened(plan: Plan) -> packnet_tf.PackNet:
             "--precision=float32."
         )
     chosen = {name: getattr(plan, name) for name in POLICIES if getattr(plan, name) is not None}
-    base = BASE if plan.adopt == "auto" and is_trained(trunk) else plan.adopt
+    trained = is_trained(trunk)
+    base = BASE if plan.adopt == "auto" and trained else plan.adopt
     has_base = base not in ("auto", "none")
-    net = packnet_tf.PackNet(trunk, **{"restart": default_restart(has_base), **chosen})
+    net = packnet_tf.PackNet(trunk, **{"restart": default_restart(trained, has_base), **chosen})
     net.notes["pixel_range"] = "0,255"
     if has_base:
         net.notes[BASE] = base

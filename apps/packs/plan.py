@@ -117,8 +117,8 @@ class Plan(Learning):
     )
     restart: str | None = setting(
         None,
-        "For a new pack: what freed weights restart from; default zero beside an adopted trunk, "
-        "else trunk, the values it came with.",
+        "For a new pack: what freed weights restart from; default zero beside an adopted trunk and "
+        "from random weights, else trunk, the values it came with.",
         choices=("trunk", "zero", "fresh"),
     )
     stem: str | None = setting(

@@ -69,8 +69,11 @@ def _open(job: Job, directory) -> packnet_tf.PackNet:
         return packnet_tf.load(directory / PACK)
     options, trunk, first = Packing(**job.run.options), job.trunk(), job.tasks[0]
     new_head = first.settings.head != "pretrained"
-    has_base = options.base is not None and new_head and is_trained(trunk)
-    restart = default_restart(has_base) if options.restart == "auto" else options.restart
+    trained = is_trained(trunk)
+    has_base = options.base is not None and new_head and trained
+    restart = options.restart
+    if restart == "auto":
+        restart = default_restart(trained, has_base)
     net = packnet_tf.PackNet(trunk, biases=options.biases, norms=options.norms, restart=restart)
     if not has_base:
         return net

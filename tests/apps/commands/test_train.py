@@ -108,6 +108,10 @@ def test_the_reported_accuracy_is_that_of_the_exported_file(trained_once, tmp_pa
     assert classifier.task == "shades"
 
 
+def test_weights_freed_from_random_values_restart_from_zero(trained_once):
+    assert packnet_tf.load(trained_once[0] / "pack.keras").policy.restart == "zero"
+
+
 def test_what_training_measured_stays(trained_once):
     folder, report = trained_once
     net = packnet_tf.load(folder / "pack.keras")
