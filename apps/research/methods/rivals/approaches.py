@@ -208,6 +208,8 @@ class WinningSubnetworks(TopShare):
 class Picking(Masked):
     """CPG without growing: a task picks from taken weights, and gets weights of its own.
 
+    Weights that a task releases are 0 for the next one, as in the paper's code.
+
     Source: Hung et al., Compacting, Picking and Growing, NeurIPS 2019, section 3.
     """
 
@@ -227,6 +229,12 @@ class Picking(Masked):
     def taken(self, store):
         pairs = zip(super().taken(store), self.base, strict=True)
         return [seen | base for seen, base in pairs]
+
+    def keep(self, store, computed):
+        taken, extra = self.taken(store), super().keep(store, computed)
+        every = zip(store.shared, taken, extra, strict=True)
+        store.shared = [np.where(old | own, values, np.float32(0)) for values, old, own in every]
+        return extra
 
     def callbacks(self, task, computed):
         ratio = prunes(self.options["prune"], len(self.run.tasks))[task.place]

@@ -146,6 +146,17 @@ def test_a_rival_that_was_stopped_ends_as_if_it_had_not_been(place, tmp_path, mo
 
 
 @pytest.mark.slow
+def test_weights_that_cpg_releases_are_zero_for_the_next_task(place, tmp_path):
+    job = prepared(place, tmp_path, {"method": "cpg", "prune": [0.75, 0.5]})
+    work(job.folder)
+    _, store, *_ = opened(job)
+    for kernel, *seen in zip(store.shared, *(task.extra for task in store.additions), strict=True):
+        free = ~np.any(seen, axis=0)
+        assert free.sum() == round(0.75 * kernel.size * 0.5)
+        assert not kernel[free].any()
+
+
+@pytest.mark.slow
 def test_cpg_keeps_a_base_of_a_trained_trunk_and_picks_from_it(place, tmp_path):
     for name in ("shades", "greys"):
         (tmp_path / name).symlink_to(place / name)
