@@ -22,8 +22,14 @@ from packnet_tf.tasks.checks import (
     check_statistics_current,
     warn_of_steps_elsewhere,
 )
+from packnet_tf.tasks.integrity.changes import configurations
 from packnet_tf.tasks.integrity.names import class_names
-from packnet_tf.tasks.integrity.networks import check_head, check_trunk, nothing_to_pack
+from packnet_tf.tasks.integrity.networks import (
+    check_head,
+    check_head_copy,
+    check_trunk,
+    nothing_to_pack,
+)
 from packnet_tf.tasks.records import Head, TaskRecord
 from packnet_tf.tasks.state import PackState
 from packnet_tf.tasks.stored_pack import StoredPack
@@ -153,6 +159,8 @@ class PackNet(StoredPack):
                     f"have shape {self.state.trunk.output_shape}: {quoted(error)}"
                 ) from error
         check_class_count(name, classes, model)
+        check_head_copy(name, head, model.head, self.state.trunk.output)
+        record.key.made_of = configurations(model)
         state = self.state.with_last(record).with_weights_of(model.trunk)
         weights = state.weights.values()
         with Transaction(self):
@@ -307,7 +315,8 @@ class PackNet(StoredPack):
         Raises:
             ValueError: weights are NaN or infinite.
             RuntimeError: no task is open, its weights were restored from before its prune, it has
-                an overlay and was not pruned, or weights of committed tasks were changed.
+                an overlay and was not pruned, weights of committed tasks were changed, or a layer
+                of the trunk was, other than by training.
 
         Example:
             >>> net.prune(0.75)
@@ -316,6 +325,7 @@ class PackNet(StoredPack):
         record, model = self._open("commit")
         weights, trunk = self.state.weights, self.state.trunk
         self.state.check_commit(model)
+        self._check_layers(record, model, "commit")
         others = [*(variable for _, variable in own_weights(model.trunk)), *model.head.weights]
         check_finite(record.name, weights, others)  # before the pass over the data
         if model.seen.update_statistics(model, model.steps_seen):

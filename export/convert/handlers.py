@@ -110,8 +110,31 @@ def _conv_transpose(context: "Graph", node: "Node", name: str, args: list) -> No
         node.set_attr("output_padding", [max(-total, 0) for total in totals])
 
 
+def _conv3d(context: "Graph", node: "Node", name: str, args: list) -> None:
+    """Converts Conv3D; the converter would leave out its groups."""
+    from tf2onnx.onnx_opset.nn import ConvOp
+
+    channels, per_group = context.get_shape(node.input[0])[-1], context.get_shape(node.input[1])[-2]
+    ConvOp.version_11(context, node)
+    node.set_attr("group", channels // per_group)
+
+
+def _select(context: "Graph", node: "Node", name: str, args: list) -> None:
+    """Converts Select of floats to Where.
+
+    The converter prefers a sum of products with 0 and 1, which onnxruntime computes faster. It is
+    NaN where what is not selected is NaN or infinite, as in `where(x > 0, log(x), 0)`.
+    """
+    from tf2onnx.onnx_opset.controlflow import Select
+
+    # onnxruntime lacks Where for some other dtypes, whose products are exact.
+    node.set_attr("handles_nan", int(_dtype(context, node.output[0]).kind == "f"))
+    Select.version_9(context, node)
+
+
 HANDLERS: dict[str, tuple[Callable, list]] = {
     "Conv2DBackpropInput": (_conv_transpose, []),
+    "Conv3D": (_conv3d, []),
     "Conv3DBackpropInputV2": (_conv_transpose, []),
     "Erfc": (_erfc, []),
     "Expm1": (_expm1, []),
@@ -119,6 +142,8 @@ HANDLERS: dict[str, tuple[Callable, list]] = {
     "FloorMod": (_floor_mod, []),
     "Log1p": (_log1p, []),
     "OneHot": (_one_hot, []),
+    "Select": (_select, []),
+    "SelectV2": (_select, []),
 }
 
 

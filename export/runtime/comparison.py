@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 RANDOM_BATCH = 4
 # Ranges of random integers; images of bytes have all values, unsigned integers none below 0. Any
 # embedding takes the first; the others are for models that compute with integers, which operators
-# of ONNX may round, or count from the end, in another way.
+# of ONNX may round, or count from the end, in another way. Floats that are no image go with them:
+# from 0 to 1 first, then from -1, and all 0 as padding has it.
 SAFE, *WIDER = (0, 2), (-1, 2), (-9, 100)
 
 
@@ -85,8 +86,9 @@ class Comparison:
         Args:
             samples: an array, a list of one per input, or a dict by input name. Random inputs take
                 the sizes of unknown dimensions from them.
-            wide: whether to add random inputs with integers below 0 and above 1, if the model takes
-                them; by default if the precision is float32, whose files know no limits of values.
+            wide: whether to add random inputs with numbers below 0, and integers above 1, if the
+                model answers to them; by default if the precision is float32, whose files know no
+                limits of values.
 
         Raises:
             ValueError: the model takes none of the sizes that were tried.
@@ -108,20 +110,20 @@ class Comparison:
         return random_inputs(self.model, shapes, self.pixels, self.pixel_range, integers)
 
     def _wider(self, first: list[np.ndarray]) -> list[list[np.ndarray]]:
-        """Returns random inputs with wider ranges of integers, those that the Keras model takes.
+        """Returns random inputs with wider ranges, those that the Keras model answers to.
 
         On CPUs, TensorFlow raises an error for an index that a table lacks. On GPUs it answers
         with zeros, so there nothing tells which integers a model is for.
         """
         import tensorflow as tf
 
-        integers = any(array.dtype.kind in "iu" for array in first) and self.pixels is None
-        if not integers or tf.config.list_logical_devices("GPU"):
+        integers = any(array.dtype.kind in "iu" for array in first)
+        if self.pixels is not None or (integers and tf.config.list_logical_devices("GPU")):
             return []
         found = [first]
         for values in WIDER:
             arrays = self._random([array.shape for array in first], values)
-            # Those of unsigned integers may be the same again.
+            # Those of images and unsigned integers may be the same again.
             seen = any(all(map(np.array_equal, arrays, other)) for other in found)
             if not seen and self._takes(arrays):
                 found.append(arrays)
@@ -247,9 +249,10 @@ def random_inputs(
     """Returns random inputs in a model's dtypes.
 
     Float images are uniform in the pixel range, or preprocessed uint8 images if the file has
-    preprocessing. Other floats are uniform in 0 to 1. uint8 images are uniform in 0 to 255. Other
-    integers are 0 or 1, which are valid indices of any embedding, or in the given range; unsigned
-    ones are not negative.
+    preprocessing. Other floats are uniform in 0 to 1; or in -1 to 1, the first example 0, if the
+    range of integers begins below 0. uint8 images are uniform in 0 to 255. Other integers are 0 or
+    1, which are valid indices of any embedding, or in the given range; unsigned ones are not
+    negative.
 
     Args:
         model: the model.
@@ -271,8 +274,11 @@ def random_inputs(
                 low, high = 0, 256 if picture and dtype == "uint8" else high
             arrays.append(generator.integers(low, high, shape).astype(dtype))
         else:
-            least, most = pixel_range if picture else (0.0, 1.0)
-            arrays.append((least + (most - least) * generator.random(shape)).astype(dtype))
+            least, most = pixel_range if picture else (max(integers[0], -1), 1)
+            values = least + (most - least) * generator.random(shape)
+            if not picture and least < 0:
+                values[0] = 0
+            arrays.append(values.astype(dtype))
     return arrays
 
 

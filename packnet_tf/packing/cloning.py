@@ -7,10 +7,9 @@ values are copied layer by layer, and the layers to pack are packed.
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import keras
-import numpy as np
 
 from packnet_tf.backend.keras_internals import (
     all_layers,
@@ -19,7 +18,13 @@ from packnet_tf.backend.keras_internals import (
     operation_of,
     set_input_dtype,
 )
-from packnet_tf.packing.configs import changed, config_of, impossible
+from packnet_tf.packing.configs import (
+    ROUNDING,
+    answers_apart,
+    changed,
+    config_of,
+    impossible,
+)
 from packnet_tf.packing.initializers import restore_initializers, with_skipped_init, with_zeros_init
 from packnet_tf.packing.layers import (
     Packed,
@@ -38,9 +43,7 @@ from packnet_tf.packing.weight import PackedWeight, copy_value
 # Pairs of a layer and its copy.
 Pairs = Sequence[tuple[keras.Layer, keras.Layer]]
 ModelOf = TypeVar("ModelOf", bound=keras.Model)
-ROUNDING = 1e-3  # relative difference of a copy's answers that is no sign of a lost value
 FLOATS = ("float16", "bfloat16", "float32", "float64", "mixed_float16", "mixed_bfloat16")
-UNKNOWN_SIZE = 32  # pixels or steps of a random input where the trunk takes any number
 
 
 def pack_trunk(trunk: keras.Model, policy: Policy) -> PackedTrunk:
@@ -72,40 +75,15 @@ def _check_answers(trunk: keras.Model, store: PackedTrunk) -> None:
     own = [x for x in parts if not type(x).__module__.startswith(trusted)]
     if not own:
         return
-    inputs = keras.tree.map_structure(_some_input, store.input)
-    try:
-        expected, again = _answers(trunk, inputs), _answers(trunk, inputs)
-    except Exception:  # a trunk that takes no such inputs; its own data will tell
-        return
-    found = _answers(view_trunk(store, (0,), frozen=True), inputs)
-    for value, other, copied in zip(expected, again, found, strict=True):
-        size = np.abs(value).max(initial=0.0)
-        if np.isfinite(size) and np.array_equal(value, other) and size:
-            apart = float(np.abs(value - copied).max() / size)
-            if not apart <= ROUNDING:
-                names = ", ".join(f"'{x.name}' ({type(x).__name__})" for x in own[:3])
-                raise ValueError(
-                    f"Cannot pack trunk '{trunk.name}': a copy of it, made from the configurations "
-                    f"of its layers, answers otherwise (by {apart:.1%} on random inputs). Not of "
-                    f"Keras are {names}: get_config() must return all arguments of __init__, and "
-                    "values must be weights made with add_weight."
-                )
-
-
-def _some_input(tensor: keras.KerasTensor) -> np.ndarray:
-    """Returns two random examples: floats of 0 to 1, or 0 and 1, which any embedding takes."""
-    shape = [2, *(size or UNKNOWN_SIZE for size in tensor.shape[1:])]
-    values = np.random.default_rng(0).random(shape)
-    dtype = keras.backend.standardize_dtype(tensor.dtype)
-    if dtype == "string":
-        return values.astype(str)
-    return (values if "float" in dtype else values.round()).astype(dtype)
-
-
-def _answers(model: keras.Model, inputs: Any) -> list[np.ndarray]:
-    with keras.StatelessScope():  # nothing that the call assigns stays
-        outputs = keras.tree.flatten(model(inputs, training=False))
-    return [np.asarray(keras.ops.convert_to_numpy(x), np.float64) for x in outputs]
+    apart = answers_apart(trunk, lambda: view_trunk(store, (0,), frozen=True), store.input)
+    if apart > ROUNDING:
+        names = ", ".join(f"'{x.name}' ({type(x).__name__})" for x in own[:3])
+        raise ValueError(
+            f"Cannot pack trunk '{trunk.name}': a copy of it, made from the configurations of its "
+            f"layers, answers otherwise (by {apart:.1%} on random inputs). Not of Keras are "
+            f"{names}: get_config() must return all arguments of __init__, and values must be "
+            "weights made with add_weight."
+        )
 
 
 def view_trunk(store: PackedTrunk, sees: Sequence[int], frozen: bool) -> PackedTrunk:

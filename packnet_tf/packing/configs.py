@@ -1,12 +1,16 @@
-"""Layer configurations from which layers can be recreated."""
+"""Layer configurations from which layers can be recreated, and whether copies answer alike."""
 
 import inspect
 from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from packnet_tf.backend.text import quoted
+
+ROUNDING = 1e-3  # relative difference of a copy's answers that is no sign of a lost value
+UNKNOWN_SIZE = 32  # pixels or steps of a random input where a layer takes any number
 
 
 def config_of(layer: keras.Layer) -> dict:
@@ -81,3 +85,45 @@ def repair(config: dict, model: keras.Model) -> dict:
             fixed = config_of(layer) if isinstance(layer, keras.layers.Layer) else entry["config"]
         layers.append({**entry, "config": fixed})
     return {**config, "layers": layers}
+
+
+def answers_apart(layer: keras.Layer, copy: Callable[[], keras.Layer], example: Any) -> float:
+    """Computes how far the answers of a layer and of its copy to random inputs are apart.
+
+    Args:
+        layer: a layer or model.
+        copy: creates its copy.
+        example: the tensors that it takes.
+
+    Returns:
+        The largest difference relative to the largest answer; 0 if the layer takes no such inputs,
+        or never answers alike.
+    """
+    inputs = keras.tree.map_structure(_some_input, example)
+    try:
+        expected, again = _answers(layer, inputs), _answers(layer, inputs)
+    except Exception:  # its own data will tell
+        return 0.0
+    found, apart = _answers(copy(), inputs), 0.0
+    for value, other, copied in zip(expected, again, found, strict=True):
+        size = np.abs(value).max(initial=0.0)
+        if np.isfinite(size) and np.array_equal(value, other) and size:
+            difference = float(np.abs(value - copied).max() / size)
+            apart = max(apart, difference if np.isfinite(difference) else np.inf)
+    return apart
+
+
+def _some_input(tensor: keras.KerasTensor) -> np.ndarray:
+    """Returns two random examples: floats of 0 to 1, or 0 and 1, which any embedding takes."""
+    shape = [2, *(size or UNKNOWN_SIZE for size in tensor.shape[1:])]
+    values = np.random.default_rng(0).random(shape)
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    if dtype == "string":
+        return values.astype(str)
+    return (values if "float" in dtype else values.round()).astype(dtype)
+
+
+def _answers(layer: keras.Layer, inputs: Any) -> list[np.ndarray]:
+    with keras.StatelessScope():  # nothing that the call assigns stays
+        outputs = keras.tree.flatten(layer(inputs, training=False))
+    return [np.asarray(keras.ops.convert_to_numpy(x), np.float64) for x in outputs]

@@ -21,6 +21,7 @@ from packnet_tf.reporting.storage_use import storage_use
 from packnet_tf.reporting.summary import summarize
 from packnet_tf.reporting.tables import html_table
 from packnet_tf.tasks.checks import check_statistics
+from packnet_tf.tasks.integrity.changes import check_layers
 from packnet_tf.tasks.integrity.names import model_name
 from packnet_tf.tasks.records import TaskRecord
 from packnet_tf.tasks.state import PackState
@@ -360,6 +361,15 @@ class Pack:
         # `self` is a PackNet, the one class of packs there is.
         model.belong_to(self, record, trunk, own_head)  # type: ignore[arg-type]
         return model
+
+    def _check_layers(self, record: TaskRecord, model: TaskModel, verb: str) -> None:
+        def again() -> TaskModel:
+            kept = record.kept(model)
+            copy = self._build(kept)
+            kept.assign_to(copy)
+            return copy
+
+        check_layers(record, model, again, verb)
 
     def _freeze_inherited(self, trunk: keras.Model, statistics: str, share: bool) -> None:
         """Freezes statistics of the trunk, and with `share` the weights of earlier tasks."""

@@ -19,11 +19,12 @@ import numpy as np
 
 from packnet_tf.backend.keras_internals import limited
 from packnet_tf.backend.text import quoted
-from packnet_tf.packing.cloning import finalize
+from packnet_tf.packing.cloning import copy_layer, finalize
 from packnet_tf.packing.configs import changed
 from packnet_tf.packing.policy import own_weights
 from packnet_tf.packing.trunk import PackedTrunk
 from packnet_tf.packing.weight import PackedWeight, assign_values, values_of
+from packnet_tf.tasks.integrity.changes import HEAD, changes
 from packnet_tf.tasks.integrity.digests import owned_digests
 from packnet_tf.tasks.overlays import assign_overlay, overlay_of
 from packnet_tf.tasks.task_model import Phase, TaskModel
@@ -69,10 +70,12 @@ class TaskKey:
 
     Attributes:
         models: the models of the committed task that somebody holds.
+        made_of: the configurations of the open task's layers when its model was made.
     """
 
     def __init__(self) -> None:
         self.models: weakref.WeakSet[TaskModel] = weakref.WeakSet()
+        self.made_of: dict[str, Any] = {}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -153,9 +156,11 @@ class TaskRecord:
             start = values_of(variable for _, variable in own_weights(store))
             places = [place for place in places if not np.array_equal(own[place], start[place])]
         head = values_of(model.head.weights)
+        changed_head = HEAD in changes(model, self.key.made_of)
         values = [*(own[place] for place in places), *head]
         return dataclasses.replace(
             self,
+            head=Head(copy_layer(model.head)) if changed_head else self.head,
             weights_phase=model.current_phase,
             batches_seen=float(keras.ops.convert_to_numpy(model.batches_seen)),
             own_places=list(places),

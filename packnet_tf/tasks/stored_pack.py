@@ -12,6 +12,7 @@ from packnet_tf.backend.types import AnyPath
 from packnet_tf.backend.writers import announce, is_changed, locked, mark_current, stamp
 from packnet_tf.tasks import storage
 from packnet_tf.tasks.checks import as_results
+from packnet_tf.tasks.integrity.changes import configurations
 from packnet_tf.tasks.pack import Pack
 from packnet_tf.tasks.state import PackState
 from packnet_tf.tasks.transaction import Transaction
@@ -59,7 +60,9 @@ class StoredPack(Pack):
         self.state.check_unchanged("save the pack")
         if self.open_model is None:
             return self.state
-        return self.state.with_last(self.state.need_open("save").kept(self.open_model))
+        record = self.state.need_open("save")
+        self._check_layers(record, self.open_model, "save the pack")
+        return self.state.with_last(record.kept(self.open_model))
 
     def restore(self, path: AnyPath) -> None:
         """Replaces the pack by a later state of it that was saved.
@@ -108,6 +111,7 @@ class StoredPack(Pack):
         if state.open is not None:
             model = self._build(state.open)
             state.open.assign_to(model)
+            state.open.key.made_of = configurations(model)
             self.state, self._open_model = state.with_weights_of(model.trunk), model
 
     def note_results(self, name: str, **results: float) -> None:

@@ -7,7 +7,9 @@ import warnings
 import keras
 
 from packnet_tf.backend.keras_internals import all_layers, has_graph
+from packnet_tf.backend.types import Tensors
 from packnet_tf.packing.cloning import copy_layer
+from packnet_tf.packing.configs import ROUNDING, answers_apart
 from packnet_tf.packing.layers import Packed, plain_class
 from packnet_tf.packing.policy import Policy
 
@@ -95,6 +97,36 @@ def check_head(task: str, head: object) -> None:
     for part in all_layers(head):
         _refuse_own_call(part, f"Cannot add task '{task}' with model '{part.name}' as its head")
     _check_assets(task, head)
+
+
+def check_head_copy(
+    task: str, head: keras.layers.Layer, own: keras.layers.Layer, features: Tensors
+) -> None:
+    """Refuses a built head of which the task's copy answers otherwise; layers of Keras are trusted.
+
+    A head that is not built has no answers yet, and building it would change the user's own.
+
+    Args:
+        task: the task's name.
+        head: the user's head.
+        own: its copy in the task's model, with its values if it is built.
+        features: the tensors that it takes.
+
+    Raises:
+        ValueError: the copy answers otherwise, because a layer's `get_config()` lacks something.
+    """
+    parts = [x for x in all_layers(head) if not type(x).__module__.startswith("keras.")]
+    if not parts or not head.built:
+        return
+    apart = answers_apart(head, lambda: own, features)
+    if apart > ROUNDING:
+        names = ", ".join(f"'{x.name}' ({type(x).__name__})" for x in parts[:3])
+        raise ValueError(
+            f"Cannot add task '{task}': a copy of its head, made from its configuration, answers "
+            f"otherwise (by {apart:.1%} on random features). Not of Keras are {names}: "
+            "get_config() must return all arguments of __init__, and values must be weights made "
+            "with add_weight."
+        )
 
 
 def _check_assets(task: str, head: keras.layers.Layer) -> None:

@@ -129,3 +129,31 @@ def test_transposed_convolutions_answer_beyond_their_kernels_too(options, kind, 
     assert_same(
         net, tmp_path / "m.onnx", np.random.default_rng(0).normal(size=shape).astype("float32")
     )
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: ops.where(x > 0, ops.log(x), x),
+        lambda x: ops.where(x >= 0, ops.sqrt(x), x),
+        lambda x: ops.where(
+            ops.sum(x, -1, keepdims=True) > 0, x / ops.sum(x, -1, keepdims=True), 0.0
+        ),
+        lambda x: ops.where(x > 10, x, ops.log1p(ops.exp(x))),
+        ops.sinc,
+    ],
+    ids=["log", "sqrt", "quotient", "exp", "sinc"],
+)
+def test_what_is_not_selected_may_be_infinite(function, tmp_path):
+    x = np.array([[0, 0, 0], [-1, 2, 0.5], [-3, -2, -1], [1000, 1, 0]], "float32")
+    assert_same(committed(function, "float32"), tmp_path / "m.onnx", x)
+
+
+def test_convolutions_of_volumes_have_groups(tmp_path):
+    inputs = keras.Input((4, 4, 4, 4))
+    outputs = layers.Flatten()(layers.Conv3D(4, 3, groups=2)(inputs))
+    net = packnet_tf.PackNet(keras.Model(inputs, outputs))
+    net.add_task("one", layers.Dense(3))
+    net.commit()
+    x = np.random.default_rng(0).normal(size=(2, 4, 4, 4, 4)).astype("float32")
+    assert_same(net, tmp_path / "m.onnx", x)

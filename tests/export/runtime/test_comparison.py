@@ -41,6 +41,15 @@ def test_unsigned_integers_are_not_negative():
     assert wider[1] > 50
 
 
+def test_floats_that_are_no_picture_are_compared_below_zero_and_at_zero():
+    batches = TaskGraph(committed(lambda x: x, "float32"), "one", ExportOptions()).comparison
+    (first,), (second,) = (arrays for arrays, _ in batches.batches())
+    assert first.min() >= 0
+    assert -1 <= second.min() < 0 < second.max() <= 1
+    assert not second[0].any()
+    assert len(compared(committed(lambda x: x, "float32", (8, 8, 3)))) == 1
+
+
 def test_pictures_of_bytes_have_all_values_at_once():
     [(low, high)] = compared(committed(lambda x: x, "uint8", (8, 8, 3)))
     assert low < 5
