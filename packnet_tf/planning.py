@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 LEAST_SHARE = 0.5  # below this share the learning rate does not rise further
 # The least that a task needs, as fractions of the packed weights; see docs/measured/settings.md.
 LEAST_SEEN, LEAST_OWNED = 1 / 3, 0.005
+ROUNDING = 1e-9  # of sums of shares
 
 
 def equal_shares(num_tasks: int) -> list[float]:
@@ -152,7 +153,7 @@ class Share:
         prune_ratio: fraction of its claim that the task releases, 0 to 1.
         claimed: weights that the task trains: all that are free when it is added.
         owned: weights that the task keeps.
-        seen: weights that the task uses, its own and those of earlier tasks.
+        seen: weights that the task uses, its own and those of the earlier tasks that it sees.
         free: weights left for later tasks.
 
     Example:
@@ -167,13 +168,18 @@ class Share:
     free: float
 
 
-def plan(ratios: Sequence[float], free: float = 1.0) -> list[Share]:
+def plan(
+    ratios: Sequence[float], free: float = 1.0, seen_before: float | None = None
+) -> list[Share]:
     """Plans the shares of tasks from their prune ratios, in order.
 
     Args:
         ratios: the prune_ratio of each task, 0 to 1.
         free: fraction of the packed weights that is free now, 0 to 1; for a pack with tasks,
             `net.capacity().free`.
+        seen_before: fraction of the packed weights that each task sees besides its own: with
+            `reuse="none"` 0, with `reuse=["base"]` what the base owns. None: those of all earlier
+            tasks, `reuse="all"`.
 
     Returns:
         A `Share` per task. In a real pack every layer rounds to whole weights.
@@ -184,12 +190,16 @@ def plan(ratios: Sequence[float], free: float = 1.0) -> list[Share]:
     Example:
         >>> [share.owned for share in plan([0.5, 0.75, 0.0])]
         [0.5, 0.125, 0.375]
+        >>> [share.seen for share in plan([0.5, 0.0], free=0.25, seen_before=0.75)]
+        [0.875, 0.875]
     """
     shares = []
     for ratio in ratios:
         ratio = check_ratio(ratio)
         claimed, free = free, free * ratio
-        shares.append(Share(ratio, claimed, claimed - free, 1.0 - free, free))
+        owned = claimed - free
+        seen = 1.0 - free if seen_before is None else seen_before + owned
+        shares.append(Share(ratio, claimed, owned, seen, free))
     return shares
 
 
@@ -210,10 +220,13 @@ def too_little(shares: Sequence[Share], first: int = 1) -> list[str]:
     found = []
     for number, share in enumerate(shares, start=first):
         if share.seen < LEAST_SEEN:
+            hides = share.seen < 1.0 - share.free - ROUNDING
+            more = "let it see more earlier tasks (--reuse, add_task(reuse=...)), " if hides else ""
             found.append(
                 f"Task {number} will see {share.seen:.1%} of the packed weights: small trunks "
                 "lose much of what they know below a third. Keep a pretrained trunk as the base "
-                "(--adopt, net.adopt), plan fewer tasks, or take a lower ratio for this one."
+                f"(--adopt, net.adopt), {more}plan fewer tasks, or take a lower ratio for this "
+                "one."
             )
         elif share.owned < LEAST_OWNED:
             found.append(

@@ -53,6 +53,15 @@ def test_a_plan_is_worked_out_by_hand():
         plan([0.5, 1.5])
 
 
+@pytest.mark.parametrize(
+    ("seen_before", "seen"), [(None, [0.875, 1.0]), (0.5, [0.625, 0.625]), (0.0, [0.125, 0.125])]
+)
+def test_a_task_sees_what_it_owns_and_the_earlier_tasks_that_it_reuses(seen_before, seen):
+    shares = plan([0.5, 0.0], free=0.25, seen_before=seen_before)
+    assert [share.seen for share in shares] == seen
+    assert [share.owned for share in shares] == [0.125, 0.125]
+
+
 def test_a_plan_prints_as_a_table():
     assert plan_table(plan([0.5, 0.0]), first=3).splitlines() == [
         "task  prune_ratio  claims   owns    sees  left free",
@@ -107,6 +116,13 @@ def test_tasks_that_get_too_little_are_said():
     assert too_little(plan([0.5, 0.0])) == []
     (sentence,) = too_little(plan([0.9, 0.0]))
     assert sentence.startswith("Task 1 will see 10.0% of the packed weights")
+    assert "see more earlier tasks" not in sentence
+    alone = too_little(plan([0.5, 0.0], free=0.5, seen_before=0.0), first=2)
+    assert [text.partition(":")[0] for text in alone] == [
+        "Task 2 will see 25.0% of the packed weights",
+        "Task 3 will see 25.0% of the packed weights",
+    ]
+    assert all("let it see more earlier tasks (--reuse" in text for text in alone)
     ten = too_little(plan(equal_shares(10)))
     assert [text.split(" will")[0] for text in ten] == ["Task 1", "Task 2", "Task 3"]
     assert "beyond its head" in too_little(plan([0.5, 0.99, 0.0], free=0.3), first=2)[0]

@@ -34,18 +34,23 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
         raise cli.UsageError("say how many tasks are to come, --tasks=6, or --ratios=0.5,0.75,0")
     if None not in (values.tasks, ratios) and values.tasks != len(ratios):
         raise cli.UsageError(f"--tasks={values.tasks} but --ratios has {len(ratios)}; give one")
-    free, taken = 1.0, 0
+    free, taken, base = 1.0, 0, None
     if values.pack:
         cli.need_pack(values.pack)
         cli.start_keras()
         import packnet_tf
+        from packnet_tf.apps.packs.standing import counted_tasks
 
         net = packnet_tf.load(values.pack)
-        free, taken = net.capacity().free, len(net.tasks)
-        print(f"{values.pack}: {taken} tasks, {free:.1%} of the packed weights free\n")
-    shares = plan(ratios if ratios is not None else equal_shares(values.tasks), free)
+        free, taken, whole = net.capacity().free, len(net.tasks), net.capacity().sum()
+        base = None if net.base is None else whole["owned"][net.base] / whole["total"]
+        held = counted_tasks(taken, net.base)
+        print(f"{values.pack}: {held}, {free:.1%} of the packed weights free\n")
+    shares = plan(ratios if ratios is not None else equal_shares(values.tasks), free, base)
     print(plan_table(shares, first=taken + 1))
     print("\nShares of all packed weights; every layer divides alike.")
+    if base is not None:
+        print("A task sees the base and its own weights, as packnet train has it by default.")
     for sentence in too_little(shares, first=taken + 1):
         print(f"WARNING: {sentence}")
 

@@ -107,6 +107,11 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
 
 def _check(values: flags.FlagValues) -> None:
     """Refuses what cannot work, before Keras and TensorFlow are imported."""
+    if values.router and not os.path.exists(values.router):
+        raise FileNotFoundError(
+            f"There is no router '{values.router}'. Write one with packnet export {values.pack} "
+            f"DIR --router={values.router}."
+        )
     if values.html is None:
         for name in ("data", "model"):
             if values[name].value:

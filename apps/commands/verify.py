@@ -8,9 +8,13 @@ Example:
   packnet verify garden.keras onnx/ --images=photos/
 """
 
+import pathlib
+
 from absl import flags
 
 from packnet_tf.apps import cli
+from packnet_tf.backend.text import listed
+from packnet_tf.export import manifest as manifests
 from packnet_tf.reporting.tables import text_table
 
 FLAGS = cli.new_flags()
@@ -36,6 +40,7 @@ flags.DEFINE_integer("count", 32, "How many of these images to use.", 1, flag_va
 
 def run(values: flags.FlagValues, arguments: list[str]) -> None:
     cli.need_pack(values.pack)
+    _check_whole(values.onnx)
     cli.start_keras()
     import packnet_tf
     from packnet_tf.apps.packs import shortfalls
@@ -69,6 +74,23 @@ def run(values: flags.FlagValues, arguments: list[str]) -> None:
     others = [name for name in net.tasks if name not in checked]
     if others:
         print(f"The pack has tasks besides, which are not in '{values.onnx}': {', '.join(others)}.")
+
+
+def _check_whole(folder: str) -> None:
+    """Refuses the folder of an update, which lacks what the older bundle has.
+
+    Raises:
+        ValueError: it is one.
+    """
+    manifest = manifests.read(folder)
+    changed = manifest.get("changed", [])
+    older = {entry["file"] for entry in manifests.described_files(manifest)} - set(changed)
+    if changed and older and not any((pathlib.Path(folder) / name).exists() for name in older):
+        raise ValueError(
+            f"'{folder}' is an update of a bundle, which has only what the bundle lacks "
+            f"({listed(changed)}). Copy these files over the bundle, {manifests.NAME} last, and "
+            "verify the folder of the bundle."
+        )
 
 
 def verdicts_table(verdicts) -> str:

@@ -1,6 +1,7 @@
 """The settings of `packnet train`, from which `research.settings` derives `packnet compare`'s."""
 
 import dataclasses
+import os
 import pathlib
 
 from packnet_tf.apps.images.pixel_scales import SCALES
@@ -15,7 +16,18 @@ WAYS = ("ratio", "auto", "equal_shares")  # values of `prune` other than a list 
 
 def logs_folder(pack: str | pathlib.Path) -> pathlib.Path:
     """Returns the folder beside a pack for the measurements of training, a folder per task."""
-    return pathlib.Path(f"{pack}.runs")
+    return _beside(pack, ".runs")
+
+
+def progress_folder(pack: str | pathlib.Path) -> pathlib.Path:
+    """Returns the folder beside a pack from which an interrupted run continues."""
+    return _beside(pack, ".progress")
+
+
+def _beside(pack: str | pathlib.Path, ending: str) -> pathlib.Path:
+    if os.path.islink(pack):  # the same folder for all names of a pack
+        pack = os.path.realpath(pack)
+    return pathlib.Path(f"{pack}{ending}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -211,6 +223,12 @@ class Plan(Learning):
             )
         if self.all_override:
             self._check_overlay()
+        if self.prune != "ratio" and self.prune_ratio != self._default("prune_ratio"):
+            raise ValueError(
+                f"--prune_ratio={self.prune_ratio:g} and --prune={self.prune} both say how much to "
+                f"prune. Leave out --prune to release {self.prune_ratio:g} of each task's claim, "
+                "or --prune_ratio to prune as --prune says."
+            )
         ratios, count = self.ratios(), len(self.pairs())
         if ratios is not None and len(ratios) != count:
             raise ValueError(f"--prune has {len(ratios)} ratios for {count} tasks; give one each.")
@@ -222,13 +240,15 @@ class Plan(Learning):
 
     def _check_overlay(self) -> None:
         """Refuses settings of the tasks that own weights."""
-        fields = type(self).__dataclass_fields__
         for name in ("claim_ratio", "prune", "prune_ratio", "gradual"):
-            if getattr(self, name) != fields[name].default:
+            if getattr(self, name) != self._default(name):
                 raise ValueError(
                     f"--{name} is of tasks that claim free weights, of which tasks with "
                     f"--overlay={self.overlay} take none. Leave out one of the two."
                 )
+
+    def _default(self, name: str) -> object:
+        return type(self).__dataclass_fields__[name].default
 
     def pairs(self) -> list[tuple[str, str]]:
         """Returns the tasks and their folders, in order."""

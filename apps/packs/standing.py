@@ -24,6 +24,8 @@ def standing(net: PackNet, path: pathlib.Path) -> dict:
         path: its file.
     """
     whole, storage = net.capacity().sum(), net.storage()
+    if net.base is not None:  # which is no task of the user's
+        storage["separate_networks"] -= storage["packed"] + storage["trunk"]
     overlaid = whole.get("overlaid", {})
     tasks = [
         {
@@ -65,14 +67,14 @@ def sentence(facts: dict) -> str:
         'a.keras holds no task yet: all of its packed weights are free.'
     """
     name, tasks = pathlib.Path(facts["pack"]).name, _without_base(facts)
-    base = " beside its base" if facts.get("base") else ""
     if not facts["tasks"]:
         return f"{name} holds no task yet: all of its packed weights are free."
     one, values = facts["storage"]["one_network"], value_bytes(facts)
-    said = f"{name} holds {_counted(len(tasks), 'task')}{base} in {values / one:.2f} times the "
-    said += "bytes of one network"
+    said = f"{name} holds {counted_tasks(len(facts['tasks']), facts['base'])} in "
+    said += f"{values / one:.2f} times the bytes of one network"
     if len(tasks) > 1:
-        said += f" ({len(tasks)} separate networks take {separate_bytes(facts) / one:.2f} times)"
+        separate = facts["storage"]["separate_networks"]
+        said += f" ({len(tasks)} separate networks take {separate / one:.2f} times)"
     said += f". {_room(facts)}"
     short = [task["task"] for task in tasks if task["shortfalls"]]
     if short:
@@ -92,17 +94,6 @@ def value_bytes(facts: dict) -> int:
     storage = facts["storage"]
     shared = storage["packed"] + storage["owners"] + storage["trunk"]
     return shared + sum(storage["tasks"].values())
-
-
-def separate_bytes(facts: dict) -> int:
-    """Returns the bytes of a plain network per task; the base is no task of the user's.
-
-    Args:
-        facts: what `standing` returns.
-    """
-    storage = facts["storage"]
-    trunk = storage["packed"] + storage["trunk"] if facts["base"] else 0
-    return storage["separate_networks"] - trunk
 
 
 def _without_base(facts: dict) -> list[dict]:
@@ -139,6 +130,24 @@ def policy_line(facts: dict) -> str:
         said += f"; the layers up to {policy['stem']} are shared"
     pixels = facts["notes"].get("pixel_range")
     return f"{said}; pixel values {pixels.replace(',', ' to ')}." if pixels else f"{said}."
+
+
+def counted_tasks(count: int, base: str | None) -> str:
+    """Says how many tasks a pack holds, of which the base is none of the user's.
+
+    Args:
+        count: number of its tasks, the base included.
+        base: name of the base, or None.
+
+    Example:
+        >>> counted_tasks(3, "base")
+        '2 tasks beside its base'
+    """
+    return (
+        _counted(count, "task")
+        if base is None
+        else f"{_counted(count - 1, 'task')} beside its base"
+    )
 
 
 def _counted(count: int, noun: str) -> str:
@@ -240,6 +249,6 @@ def storage_table(facts: dict) -> Table:
     }
     count = len(_without_base(facts))
     if count > 1:
-        sizes[f"{count} separate networks"] = separate_bytes(facts)
+        sizes[f"{count} separate networks"] = storage["separate_networks"]
     sizes["the pack's file, with the layers' configuration"] = facts["bytes"]
     return Table(["storage", "size"], [[name, count_bytes(size)] for name, size in sizes.items()])

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import os
 import pathlib
 import shutil
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from packnet_tf.apps.packs.base import coming_base, optimizer_of_open, reused
 from packnet_tf.apps.packs.job import Job
 from packnet_tf.apps.packs.opening import check_shapes, open_pack, pixel_range
 from packnet_tf.apps.packs.overlay import SHARE, Overlay, overlay_of, owned
-from packnet_tf.apps.packs.plan import Plan, logs_folder
+from packnet_tf.apps.packs.plan import Plan, logs_folder, progress_folder
 from packnet_tf.backend.distribution import is_chief, strategy_of
 from packnet_tf.backend.writers import locked
 from packnet_tf.planning import plan as planned
@@ -114,7 +115,7 @@ def _train_all(plan: Plan, folders: Mapping[str, Folder] | None) -> list[Report]
     folders = folders or read_folders(pairs, plan.validation_share, plan.seed)
     if len(folders) < len(pairs):
         raise ValueError("Two tasks of this command have the same name. Give each one its own.")
-    directory = pathlib.Path(f"{plan.pack}.progress")
+    directory = progress_folder(plan.pack)
     if plan.fresh:
         shutil.rmtree(directory, ignore_errors=True)
     keras.utils.set_random_seed(plan.seed)
@@ -149,7 +150,7 @@ def _trainer(
     plan: Plan, net, jobs: list[Job], directory: pathlib.Path, chief: bool
 ) -> packnet_tf.PackTrainer:
     steps = [math.ceil(len(job.folder.files["train"]) / plan.batch_size) for job in jobs]
-    settings = dataclasses.asdict(plan)
+    settings = {name: _noted(value) for name, value in dataclasses.asdict(plan).items()}
     return packnet_tf.PackTrainer(
         net,
         optimizer_of_open(net, plan.optimizer, plan.accumulation),
@@ -168,6 +169,13 @@ def _trainer(
         on_commit=lambda task: net.save(plan.pack) if chief else None,
         **_rates(plan),
     )
+
+
+def _noted(value: object) -> object:
+    """Returns the value of a setting as a run notes it: paths without a slash at the end."""
+    if isinstance(value, str) and os.path.exists(value):
+        return os.path.normpath(value)
+    return tuple(map(_noted, value)) if isinstance(value, tuple) else value
 
 
 def _resume(trainer: packnet_tf.PackTrainer) -> None:
@@ -245,6 +253,22 @@ def _free(plan: Plan, net) -> float:
     return plan.adopt_ratio if coming_base(net) else net.capacity().free
 
 
+def _seen_before(plan: Plan, net) -> float | None:
+    """Returns the fraction of the packed weights that each task to come sees besides its own.
+
+    None stands for those of all earlier tasks, as in `planning.plan`.
+    """
+    coming, whole = coming_base(net), net.capacity().sum()
+    owned = {name: count / whole["total"] for name, count in whole["owned"].items()}
+    if coming:
+        owned = {coming: 1.0 - plan.adopt_ratio}
+    base, reuse = coming or net.base, reused(plan.reuse)
+    if reuse == "all" or (reuse == "auto" and base is None):
+        return None
+    seen = seen_numbers(reuse, list(owned), base=base)[:-1]
+    return sum(list(owned.values())[number - 1] for number in seen)
+
+
 def _report(plan: Plan, net, job: Job, entry: dict, pack_bytes: int) -> Report:
     moments = {**MOMENTS, "test": "test"}
     floor = net.results(job.name).get("linear_head")
@@ -293,7 +317,7 @@ def _print_plan(
             flush=True,
         )
     if plan.all_override:
-        shares = "1 to 10 %" if plan.overlay == "auto" else f"{float(plan.overlay):.1%}"
+        shares = "1 to 10 %" if plan.overlay == "auto" else f"{100 * float(plan.overlay):.3g}%"
         print(
             f"Each task overrides {shares} of the packed weights; none of them is taken.",
             flush=True,
@@ -302,7 +326,7 @@ def _print_plan(
     if plan.claim_ratio < 1.0 or any(isinstance(x, packnet_tf.Auto) for x in prunes.values()):
         return
     ratios = [ratio for task, ratio in prunes.items() if overlays[task] is None]
-    shares = planned(ratios, _free(plan, net))
+    shares = planned(ratios, _free(plan, net), _seen_before(plan, net) if ratios else None)
     first = len(net.tasks) + (coming_base(net) is not None) + 1
     if ratios:
         print(plan_table(shares, first), flush=True)

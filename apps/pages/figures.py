@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from packnet_tf.apps.packs.standing import separate_bytes, value_bytes
+from packnet_tf.apps.packs.standing import value_bytes
 from packnet_tf.apps.pages.page import WIDTH
 from packnet_tf.reporting.figures import as_text, shortened
 from packnet_tf.reporting.tables import count_bytes
@@ -54,7 +54,8 @@ def draw_storage(facts: dict) -> "Figure":
     """
     from matplotlib.figure import Figure
 
-    separate, one = separate_bytes(facts), facts["storage"]["one_network"]
+    storage = facts["storage"]
+    separate, one = storage["separate_networks"], storage["one_network"]
     sizes = {"this pack": value_bytes(facts), "one network": one}
     if separate > one:
         sizes["a network per task"] = separate

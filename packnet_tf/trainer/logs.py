@@ -1,13 +1,16 @@
 """What stays of a task's training: its history, a CSV of its epochs, and TensorBoard files."""
 
+import contextlib
 import csv
 import importlib.util
 import io
+import os
 import pathlib
+from collections.abc import Iterator
 
 import tensorflow as tf
 
-from packnet_tf.backend.atomic import replacing
+from packnet_tf.backend.atomic import FULL, replacing
 from packnet_tf.backend.json_files import write_json
 from packnet_tf.backend.text import printable
 from packnet_tf.backend.types import AnyPath
@@ -44,9 +47,8 @@ class Logs:
 
     def close(self) -> None:
         """Closes the TensorBoard files."""
-        for writer in self._writers.values():
-            writer.close()
-        self._writers.clear()
+        for task in list(self._writers):
+            self._close(task)
 
     def epoch(self, task: str, entry: dict) -> None:
         """Writes the last epoch of a task.
@@ -60,13 +62,13 @@ class Logs:
         folder = self._directory / task
         if len(entry["epochs"]) == 1:  # those of an earlier task of this name
             if task in self._writers:
-                self._writers.pop(task).close()
+                self._close(task)
             for old in [*folder.glob("events.out.tfevents.*"), folder / HISTORY]:
                 old.unlink(missing_ok=True)
         self._write_epochs(folder, entry["epochs"])
         if self._tensorboard:
             row = entry["epochs"][-1]
-            with self._writer(task).as_default(step=row["epoch"]):
+            with _writing(folder), self._writer(task).as_default(step=row["epoch"]):
                 for name, value in row.items():
                     if isinstance(value, (int, float)) and name != "epoch":
                         tf.summary.scalar(printable(name), value)
@@ -91,13 +93,16 @@ class Logs:
         if self._directory is None or not self._tensorboard:
             return
         whole, buckets = net.capacity().sum(), len(net.tasks) + 1
-        writer = self._writer(net.tasks[-1])
-        with writer.as_default(step=len(net.tasks)):
+        task = net.tasks[-1]
+        with (
+            _writing(self._directory / task),
+            self._writer(task).as_default(step=len(net.tasks)) as writer,
+        ):
             for path, owner in net.owners().items():
                 tf.summary.histogram(f"owners/{printable(path)}", owner, buckets=buckets)
             for name, count in {**whole["owned"], "free": whole["free"]}.items():
                 tf.summary.scalar(f"share/{name}", count / whole["total"])
-        writer.flush()
+            writer.flush()
 
     def _writer(self, task: str) -> tf.summary.SummaryWriter:
         assert self._directory is not None
@@ -105,6 +110,11 @@ class Logs:
             folder = str(self._directory / task)
             self._writers[task] = tf.summary.create_file_writer(folder)
         return self._writers[task]
+
+    def _close(self, task: str) -> None:
+        assert self._directory is not None
+        with _writing(self._directory / task):
+            self._writers.pop(task).close()
 
     @staticmethod
     def _write_epochs(folder: pathlib.Path, epochs: list[dict]) -> None:
@@ -119,3 +129,24 @@ class Logs:
         table.writerows(epochs)
         with replacing(folder / EPOCHS) as temporary:
             temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _writing(folder: pathlib.Path) -> Iterator[None]:
+    """Turns TensorFlow's lines about a full disk into one sentence.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        full = [number for number in FULL if os.strerror(number) in error.message]
+        if not full:
+            raise
+        found = OSError(
+            f"Cannot write TensorBoard's files to '{folder}': {os.strerror(full[0])}. Make room "
+            "there and try again."
+        )
+        found.errno = full[0]
+        raise found from error

@@ -111,6 +111,13 @@ def test_the_prune_is_after_two_thirds_of_the_epochs_and_never_at_their_end():
         ({"prune": "half"}, "--prune=half is none of the ways to prune"),
         ({"prune": "0.5,0"}, "--prune has 2 ratios for 1 tasks"),
         ({"prune": "1.5"}, "a number from 0 to 1; got 1.5"),
+        (
+            {"prune": "equal_shares", "prune_ratio": 0.5},
+            "--prune_ratio=0.5 and --prune=equal_shares both say how much to prune. Leave out "
+            "--prune to release 0.5 of each task's claim, or --prune_ratio to prune as --prune ",
+        ),
+        ({"prune": "auto", "prune_ratio": 0.5}, "--prune_ratio=0.5 and --prune=auto both say"),
+        ({"prune": "0.25", "prune_ratio": 0.5}, "--prune_ratio=0.5 and --prune=0.25 both say"),
     ],
 )
 def test_a_plan_made_in_python_is_checked_as_one_of_flags(changes, text):

@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import json
+import resource
+import signal
 import types
 
 import keras
@@ -12,6 +14,7 @@ import pytest
 import packnet_tf
 from helpers.pack_helpers import logits, mlp_trunk, pack_task
 from helpers.short_runs import quick, tasks
+from packnet_tf.trainer.logs import Logs
 
 
 @pytest.fixture(scope="module")
@@ -179,3 +182,20 @@ def test_the_logs_of_a_task_of_the_same_name_are_replaced(tmp_path):
     assert len(again) == len(first) == 3
     assert first & again == {"history.json", "epochs.csv"}
     assert list(tmp_path.iterdir()) == [logs]
+
+
+def test_a_full_disk_under_tensorboard_is_said_in_a_sentence(tmp_path):
+    pytest.importorskip("tensorboard")
+    entry = {"epochs": [{"epoch": 1, "loss": 0.5}]}  # 19 bytes as CSV
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30, limits[1]))  # files end here, as on a full disk
+    try:
+        with pytest.raises(OSError, match="Make room") as error:
+            Logs(tmp_path, "auto").epoch("a", entry)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(error.value) == (
+        f"Cannot write TensorBoard's files to '{tmp_path / 'a'}': File too large. Make room there "
+        "and try again."
+    )

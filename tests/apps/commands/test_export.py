@@ -103,6 +103,13 @@ def test_a_bundle_is_written_and_nothing_is_sent_twice(packnet, tmp_path):
     assert "Written: manifest.json.\n" in out
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["manifest.json"]
     assert packnet("verify", "--onnx=bundle")[0] == 0
+    status, out, err = packnet("verify", "--onnx=new")
+    assert (status, out) == (1, "")
+    assert err == (
+        "packnet verify: 'new' is an update of a bundle, which has only what the bundle lacks "
+        "('manifest.json'). Copy these files over the bundle, manifest.json last, and verify the "
+        "folder of the bundle.\n"
+    )
 
 
 def test_what_is_wrong_is_listed_and_ends_with_status_1(packnet, tmp_path):

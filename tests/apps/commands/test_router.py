@@ -109,6 +109,15 @@ def test_what_does_not_go_with_a_router_is_refused(place, tmp_path, capsys):
     assert "router.onnx" in capsys.readouterr().err
 
 
+def test_a_report_on_a_router_that_is_missing_says_how_to_write_one(place, capsys):
+    pack, router = str(place / "pack.keras"), str(place / "missing.npz")
+    assert main(["report", pack, f"--router={router}"]) == 1
+    assert capsys.readouterr().err == (
+        f"packnet report: There is no router '{router}'. Write one with packnet export {pack} DIR "
+        f"--router={router}.\n"
+    )
+
+
 def test_a_task_called_router_keeps_its_file(tmp_path, capsys):
     small_pack({"router": ["dark", "light"]}).save(tmp_path / "pack.keras")
     assert export(tmp_path, "--names=task") == 2

@@ -86,6 +86,27 @@ def test_continuing_with_other_settings_is_refused(place):
     assert packnet_tf.load(place / "pack.keras").tasks == ("shades",)
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_a_slash_at_the_end_is_no_other_folder(several, place, monkeypatch):
+    def plan(data):
+        given = {"tasks": (("shades", data),)} if several else {"task": "shades", "data": data}
+        return short_plan(place, **given)
+
+    kill(plan(str(place / "shades")), monkeypatch)
+    train(plan(f"{place / 'shades'}/"))
+    assert packnet_tf.load(place / "pack.keras").tasks == ("shades",)
+
+
+def test_a_run_is_found_by_every_name_of_its_pack(place, monkeypatch):
+    (place / "link.keras").symlink_to(place / "pack.keras")
+    kill(task_plan(place), monkeypatch)
+    train(task_plan(place, pack=str(place / "link.keras")))
+    assert (place / "link.keras").is_symlink()
+    assert packnet_tf.load(place / "pack.keras").tasks == ("shades",)
+    assert (place / "pack.keras.runs" / "shades" / "history.json").exists()
+    assert not [*place.glob("*.progress"), *place.glob("link.keras.*")]
+
+
 def replace_class(folder):
     for split in ("train", "validation", "test"):
         (folder / split / "light").rename(folder / split / "bright")

@@ -37,7 +37,7 @@ def test_a_full_pack_takes_a_task(full, capsys):
     assert net.tasks == ("shades", "greys")
     assert whole["overlaid"] == {"greys": round(0.1 * whole["total"])}
     assert report.prune_ratio == pytest.approx(0.9, abs=0.01)
-    assert "Each task overrides 10.0% of the packed weights" in capsys.readouterr().out
+    assert "Each task overrides 10% of the packed weights" in capsys.readouterr().out
 
 
 def test_a_task_below_a_linear_head_becomes_that_head_and_overrides_nothing(full, monkeypatch):

@@ -4,10 +4,13 @@ import dataclasses
 
 import pytest
 
+from helpers.image_folders import small_pack
 from packnet_tf.apps.packs.standing import (
     capacity_bar,
+    counted_tasks,
     policy_line,
     sentence,
+    standing,
     storage_table,
     tasks_table,
 )
@@ -30,7 +33,7 @@ def facts(base=None, free=40, last=20, names=("base", "a", "b")):
         "capacity": {"sum": {"total": 100, "free": free, "claimed": 0, "owned": owned}},
         "storage": {
             "packed": 1000, "owners": 50, "trunk": 100, "tasks": dict.fromkeys(names, 100),
-            "one_network": 1150, "separate_networks": 3400,
+            "one_network": 1150, "separate_networks": 3400 if base is None else 2300,
         },
     }  # fmt: skip
 
@@ -41,6 +44,24 @@ def test_a_pack_says_its_size_its_room_and_that_no_task_falls_short():
         "take 2.96 times). 40.0% of its packed weights are free, enough for 2 more tasks with as "
         "many weights as 'b'. No task falls short."
     )
+
+
+@pytest.mark.parametrize(
+    ("count", "base", "said"),
+    [(1, None, "1 task"), (2, None, "2 tasks"), (2, "base", "1 task beside its base")],
+)
+def test_tasks_are_counted_beside_the_base(count, base, said):
+    assert counted_tasks(count, base) == said
+
+
+def test_separate_networks_are_those_of_the_users_tasks(tmp_path):
+    found = []
+    for base in (None, "base"):
+        path = tmp_path / f"{base}.keras"
+        net = small_pack({"shades": ["x", "y"], "greys": ["a", "b"]}, base=base)
+        net.save(path)
+        found.append(standing(net, path)["storage"]["separate_networks"])
+    assert found[0] == found[1] > 0
 
 
 def test_the_base_is_no_task_of_the_users():
