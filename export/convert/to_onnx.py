@@ -144,7 +144,7 @@ def _convert(
     eagerly = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)
     try:
-        with _without_cudnn(model), explained(model):
+        with _without_cudnn(model), _without_loops(model), explained(model):
             function = tf.function(answer, autograph=False).get_concrete_function(*signature)
     finally:
         tf.config.run_functions_eagerly(eagerly)
@@ -201,6 +201,36 @@ def _without_cudnn(model: keras.Model) -> Iterator[None]:
     finally:
         for layer, choice in zip(layers, before, strict=True):
             layer.use_cudnn = choice
+
+
+@contextlib.contextmanager
+def _without_loops(model: keras.Model) -> Iterator[None]:
+    """Makes TimeDistributed call its layer once, with the steps as further examples of the batch.
+
+    Keras calls the layer for each step; of an unknown number of steps, the converter makes as many
+    as there are examples.
+    """
+    layers = [x for x in all_layers(model) if isinstance(x, keras.layers.TimeDistributed)]
+    for layer in layers:
+        vars(layer)["call"] = functools.partial(_call_at_once, layer.layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del vars(layer)["call"]
+
+
+def _call_at_once(
+    layer: keras.Layer, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None
+) -> Tensor:
+    """Calls a layer in inference mode on inputs (batch, steps, ...); returns the same form."""
+    batch, steps, *shape = ops.shape(inputs)
+    masked = {}
+    if mask is not None and layer._call_has_mask_arg:  # noqa: SLF001  as TimeDistributed asks
+        masked["mask"] = ops.reshape(mask, (batch * steps, *ops.shape(mask)[2:]))
+    # Its `call`, as in TimeDistributed: the layer's own inputs are not cast again.
+    answers = layer.call(ops.reshape(inputs, (batch * steps, *shape)), **masked)
+    return ops.reshape(answers, (batch, steps, *ops.shape(answers)[1:]))
 
 
 @contextlib.contextmanager

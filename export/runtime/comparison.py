@@ -24,6 +24,7 @@ RANDOM_BATCH = 4
 # of ONNX may round, or count from the end, in another way. Floats that are no image go with them:
 # from 0 to 1 first, then from -1, and all 0 as padding has it.
 SAFE, *WIDER = (0, 2), (-1, 2), (-9, 100)
+OTHER_LENGTHS = (24, 16, 48)  # further sizes for unknown dimensions, of which one is compared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +101,8 @@ class Comparison:
         first = self._random(shapes)
         wide = self.options.precision == "float32" if wide is None else wide
         random = [first, *(self._wider(first) if wide else [])]
+        if not given:
+            random += self._of_another_size()
         return [*((arrays, len(arrays[0])) for arrays in random), *given]
 
     def _random(
@@ -128,6 +131,16 @@ class Comparison:
             if not seen and self._takes(arrays):
                 found.append(arrays)
         return found[1:]
+
+    def _of_another_size(self) -> list[list[np.ndarray]]:
+        """Returns random inputs of another size, if the model takes any; else nothing."""
+        shapes = [tuple(tensor.shape) for tensor in keras.tree.flatten(self.model.inputs)]
+        if any(None in shape[1:] for shape in shapes):
+            for length in OTHER_LENGTHS:
+                arrays = self._random([tuple(size or length for size in shape) for shape in shapes])
+                if self._takes(arrays):
+                    return [arrays]
+        return []
 
     def _takes(self, inputs: list[np.ndarray]) -> bool:
         """Whether the Keras model answers to inputs with finite numbers."""
@@ -180,7 +193,7 @@ class Comparison:
         """Returns the largest difference over batches.
 
         Raises:
-            ValueError: an output is NaN or infinite.
+            ValueError: an output is NaN or infinite, or of another shape.
         """
         absolute = relative = 0.0
         samples = same = 0
@@ -191,6 +204,11 @@ class Comparison:
             kind = self.options.outputs
             for pair in expected_and_found(kind, logits, found, self.gives_probabilities):
                 expected, answer = (array.astype(np.float64) for array in pair)
+                if expected.shape != answer.shape:
+                    raise ValueError(
+                        f"The model answers with shape {expected.shape} in Keras and with shape "
+                        f"{answer.shape} in ONNX Runtime. Build the trunk with fixed sizes."
+                    )
                 apart = np.abs(expected - answer).max(initial=0.0)
                 scale = max(np.abs(expected).max(initial=0.0), np.finfo(np.float32).tiny)
                 absolute = max(absolute, float(apart))

@@ -1,5 +1,6 @@
 """Promise 8: an exported task equals its Keras view."""
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from helpers.pack_helpers import (
     packed_layers,
 )
 from packnet_tf.export import export_all, export_bundle, export_onnx, verify
+from packnet_tf.export.convert import to_onnx
 from packnet_tf.export.options import ExportOptions
 from packnet_tf.export.task_graph import TaskGraph
 
@@ -162,8 +164,37 @@ def test_an_input_called_as_an_output_gets_another_name(tmp_path):
     assert [entry.name for entry in session.get_outputs()] == ["logits"]
 
 
-def test_a_graph_that_onnxruntime_cannot_compute_is_refused_by_its_task(tmp_path):
-    frames = keras.Input((None, 8, 8, 3))  # the converter loses the layout of their images
+@pytest.mark.parametrize("steps", [5, None], ids=["five steps", "any number"])
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (lambda: layers.Dense(4), (3,)),
+        (lambda: layers.Conv2D(4, 3), (8, 8, 3)),
+        (lambda: layers.LSTM(4), (6, 3)),
+    ],
+    ids=["dense", "convolution", "recurrent"],
+)
+def test_a_layer_called_at_every_step_answers_for_any_number_of_steps(
+    layer, shape, steps, tmp_path
+):
+    inputs = keras.Input((steps, *shape))
+    x = layers.Masking(0.5)(inputs) if len(shape) == 1 else inputs
+    x = layers.TimeDistributed(layer())(x)
+    x = layers.TimeDistributed(layers.Flatten())(x)
+    net = packed(keras.Model(inputs, layers.GRU(3)(x)), one=0.5)
+    export_onnx(net, "one", tmp_path / "m.onnx", batch_size=32)
+    model = onnx.load(tmp_path / "m.onnx")
+    assert sum(node.op_type in ("Conv", "LSTM") for node in model.graph.node) == (len(shape) > 1)
+    for count in (steps,) if steps else (7, 32, 64):
+        x = np.random.default_rng(count).normal(size=(32, count, *shape)).astype("float32")
+        x[:, 2:4] = 0.5
+        expected = logits(net.task_model("one"), x)
+        np.testing.assert_allclose(answer(tmp_path / "m.onnx", x), expected, 1e-4, 1e-5)
+
+
+def test_a_graph_that_onnxruntime_cannot_compute_is_refused_by_its_task(tmp_path, monkeypatch):
+    monkeypatch.setattr(to_onnx, "_without_loops", contextlib.nullcontext)
+    frames = keras.Input((None, 8, 8, 3))  # the converter loses the layout of images in a loop
     x = layers.TimeDistributed(layers.Conv2D(4, 3))(frames)
     x = layers.TimeDistributed(layers.GlobalAveragePooling2D())(x)
     net = packed(keras.Model(frames, layers.GlobalAveragePooling1D()(x)), one=0.5)
