@@ -239,10 +239,11 @@ def _clone(
     graph_pairs: list[tuple[keras.Operation, keras.Operation]] = []
 
     def copy(layer: keras.Operation) -> keras.Operation:
-        config = config_of(layer) if isinstance(layer, keras.layers.Layer) else layer.get_config()
+        given = config_of(layer) if isinstance(layer, keras.layers.Layer) else None
         try:
+            config = layer.get_config() if given is None else given
             made = type(layer).from_config(changed(config, change))
-        except (TypeError, ValueError) as error:  # some Keras layers fail too
+        except (TypeError, ValueError, NotImplementedError) as error:  # some of Keras fail too
             raise impossible(layer, error) from error
         graph_pairs.append((layer, made))
         return made

@@ -68,6 +68,8 @@ def impossible(layer: keras.Operation, error: Exception) -> TypeError:
         "Its get_config() must return the arguments of its __init__. If it only prepares or "
         "augments inputs, leave it out of the trunk and apply it to the data, dataset.map(...)"
     )
+    if not isinstance(layer, keras.layers.Layer):  # keras.ops of a function, such as while_loop
+        remedy = "Write it in the call() of a layer of your own"
     return TypeError(
         f"Layer '{layer.name}' ({type(layer).__name__}) cannot be made from its get_config(), so "
         f"it cannot be copied for another task. {remedy}: {quoted(error)}"

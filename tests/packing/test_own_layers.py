@@ -116,6 +116,13 @@ def test_a_configuration_that_fails_names_the_layer():
         packnet_tf.PackNet(trunk_of(Broken(name="broken")))
 
 
+def test_an_operation_that_calls_a_function_names_the_remedy():
+    inputs = keras.Input((4,))
+    doubled = ops.fori_loop(0, 3, lambda _, x: 2 * x, inputs)
+    with pytest.raises(TypeError, match=r"\(ForiLoop\) cannot be made .* a layer of your own"):
+        packnet_tf.PackNet(keras.Model(inputs, layers.Dense(3)(doubled)))
+
+
 def test_a_lambda_around_a_function_that_is_not_registered_is_refused_with_the_remedy():
     preprocess = keras.applications.resnet.preprocess_input
     with pytest.raises(ValueError, match=r"'given'.* x = preprocess\(inputs\)"):
