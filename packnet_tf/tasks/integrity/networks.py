@@ -104,7 +104,8 @@ def check_head_copy(
 ) -> None:
     """Refuses a built head of which the task's copy answers otherwise; layers of Keras are trusted.
 
-    A head that is not built has no answers yet, and building it would change the user's own.
+    One that is not built has no answers yet, and building it would change the user's own. It warns
+    of attributes of such a head that the copy lacks.
 
     Args:
         task: the task's name.
@@ -116,7 +117,10 @@ def check_head_copy(
         ValueError: the copy answers otherwise, because a layer's `get_config()` lacks something.
     """
     parts = [x for x in all_layers(head) if not type(x).__module__.startswith("keras.")]
-    if not parts or not head.built:
+    if not parts:
+        return
+    if not head.built:
+        _warn_of_lost_attributes(task, head)
         return
     apart = answers_apart(head, lambda: own, features)
     if apart > ROUNDING:
@@ -127,6 +131,23 @@ def check_head_copy(
             "get_config() must return all arguments of __init__, and values must be weights made "
             "with add_weight."
         )
+
+
+def _warn_of_lost_attributes(task: str, head: keras.layers.Layer) -> None:
+    for part, copied in zip(all_layers(head), all_layers(copy_layer(head)), strict=False):
+        lost = [
+            name
+            for name, value in vars(part).items()
+            if not name.startswith("_") and isinstance(value, (bool, int, float, str))
+            if vars(copied).get(name, value) != value
+        ]
+        if lost:
+            warnings.warn(
+                f"A copy of the head of task '{task}', made from its configuration, has other "
+                f"values of {', '.join(lost[:3])} in '{part.name}' ({type(part).__name__}): "
+                "get_config() must return all arguments of __init__.",
+                stacklevel=4,
+            )
 
 
 def _check_assets(task: str, head: keras.layers.Layer) -> None:

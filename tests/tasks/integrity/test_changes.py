@@ -128,3 +128,10 @@ def test_a_built_head_of_which_a_copy_answers_otherwise_is_refused():
     kept = Forgetful()
     kept.build((None, 6))
     net.add_task("open", kept)
+
+
+def test_an_attribute_that_the_copy_of_an_unbuilt_head_lacks_is_warned_of():
+    net, _ = opened()
+    net.discard()
+    with pytest.warns(UserWarning, match=r"other values of scale in '\w+' \(Forgetful\)"):
+        net.add_task("open", Forgetful(scale=30.0))
