@@ -325,7 +325,7 @@ class PackNet(StoredPack):
         record, model = self._open("commit")
         weights, trunk = self.state.weights, self.state.trunk
         self.state.check_commit(model)
-        self._check_layers(record, model, "commit")
+        self._check_layers("commit")
         others = [*(variable for _, variable in own_weights(model.trunk)), *model.head.weights]
         check_finite(record.name, weights, others)  # before the pass over the data
         if model.seen.update_statistics(model, model.steps_seen):

@@ -212,12 +212,12 @@ def _without_loops(model: keras.Model) -> Iterator[None]:
     """
     layers = [x for x in all_layers(model) if isinstance(x, keras.layers.TimeDistributed)]
     for layer in layers:
-        vars(layer)["call"] = functools.partial(_call_at_once, layer.layer)
+        layer.__dict__["call"] = functools.partial(_call_at_once, layer.layer)
     try:
         yield
     finally:
         for layer in layers:
-            del vars(layer)["call"]
+            del layer.__dict__["call"]
 
 
 def _call_at_once(

@@ -362,7 +362,17 @@ class Pack:
         model.belong_to(self, record, trunk, own_head)  # type: ignore[arg-type]
         return model
 
-    def _check_layers(self, record: TaskRecord, model: TaskModel, verb: str) -> None:
+    def _check_layers(self, verb: str) -> None:
+        """Refuses an open task whose layers were changed so that it would answer otherwise.
+
+        Args:
+            verb: what the caller wants to do, for the message.
+
+        Raises:
+            RuntimeError: they were, or no task is open.
+        """
+        record, model = self._open(verb)
+
         def again() -> TaskModel:
             kept = record.kept(model)
             copy = self._build(kept)

@@ -61,7 +61,7 @@ class StoredPack(Pack):
         if self.open_model is None:
             return self.state
         record = self.state.need_open("save")
-        self._check_layers(record, self.open_model, "save the pack")
+        self._check_layers("save the pack")
         return self.state.with_last(record.kept(self.open_model))
 
     def restore(self, path: AnyPath) -> None:

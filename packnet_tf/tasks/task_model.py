@@ -174,6 +174,8 @@ class TaskModel(FittingModel):
         trained network. It keeps a reference to these data until the commit, which measures them
         again if the task has been pruned since; of a generator, the last batches.
         """
+        if self.pack is not None and self.open:
+            self.pack._check_layers("train")  # noqa: SLF001  its pack
         call = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs)
         if "callbacks" in call.arguments:
             call.arguments["callbacks"] = in_working_order(call.arguments["callbacks"])

@@ -73,9 +73,12 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("said", CHANGES)
-def test_a_changed_trunk_is_neither_committed_nor_saved(said, tmp_path):
+def test_a_changed_trunk_is_neither_trained_nor_committed_nor_saved(said, tmp_path):
     net, model = opened()
+    model.compile("sgd", "mse")
     CHANGES[said](model.trunk)
+    with pytest.raises(RuntimeError, match="Cannot train: layers of task 'open'"):
+        model.fit(X, X[:, :3])
     for verb, do in (("commit", net.commit), ("save", lambda: net.save(tmp_path / "pack.keras"))):
         with pytest.raises(RuntimeError, match=rf"Cannot {verb}.* layers of task 'open'") as info:
             do()
