@@ -7,16 +7,16 @@ import keras
 import numpy as np
 
 from packnet_tf.packing.configs import answers_apart, changed
-from packnet_tf.tasks.task_model import TaskModel
 
 if TYPE_CHECKING:
     from packnet_tf.tasks.records import TaskRecord
+    from packnet_tf.tasks.task_model import TaskModel
 
 HEAD = "its head"
 ROUNDING = 1e-6  # relative difference of two models of the same layers and values
 
 
-def configurations(model: TaskModel) -> dict[str, Any]:
+def configurations(model: "TaskModel") -> dict[str, Any]:
     """Returns the configurations of a model's layers: by path those of the trunk, and the head's.
 
     Args:
@@ -27,7 +27,7 @@ def configurations(model: TaskModel) -> dict[str, Any]:
     return {path: changed(layer.get_config(), dict) for path, layer in layers.items()}
 
 
-def changes(model: TaskModel, before: Mapping[str, Any]) -> dict[str, list[str]]:
+def changes(model: "TaskModel", before: Mapping[str, Any]) -> dict[str, list[str]]:
     """Returns the arguments that were changed, by layer, those of `trainable` left out.
 
     Args:
@@ -43,7 +43,7 @@ def changes(model: TaskModel, before: Mapping[str, Any]) -> dict[str, list[str]]
 
 
 def check_layers(
-    record: "TaskRecord", model: TaskModel, again: Callable[[], TaskModel], verb: str
+    record: "TaskRecord", model: "TaskModel", again: Callable[[], "TaskModel"], verb: str
 ) -> None:
     """Refuses an open task that would not answer as its model does.
 
