@@ -27,7 +27,8 @@ from packnet_tf.reporting.history import MOMENTS
 from packnet_tf.reporting.tables import count_bytes, text_table
 from packnet_tf.tasks.overlays import check_overlay
 from packnet_tf.tasks.reuse import seen_numbers
-from packnet_tf.trainer.run import ChangedSetting
+from packnet_tf.tasks.stored_pack import OtherPack
+from packnet_tf.trainer.run import PACK, ChangedSetting
 
 # Settings that may change when a run is resumed: one that diverged needs another learning rate.
 FREE = ("pack", "fresh", "cache", "learning_rate", "retrain_learning_rate")
@@ -132,7 +133,7 @@ def _train_all(plan: Plan, folders: Mapping[str, Folder] | None) -> list[Report]
     chief = is_chief(strategy_of(net))
     trainer = _trainer(plan, net, jobs, directory, chief)
     if directory.exists():
-        _resume(trainer)
+        _resume(trainer, directory)
         print(f"Continuing the interrupted run in '{directory}'.", flush=True)
     _check_names(plan, net, trainer.history)
     coming = {job.name: job.prune for job in jobs if job.name not in net.tasks}
@@ -178,7 +179,7 @@ def _noted(value: object) -> object:
     return tuple(map(_noted, value)) if isinstance(value, tuple) else value
 
 
-def _resume(trainer: packnet_tf.PackTrainer) -> None:
+def _resume(trainer: packnet_tf.PackTrainer, directory: pathlib.Path) -> None:
     try:
         trainer.resume()
     except ChangedSetting as error:
@@ -188,6 +189,11 @@ def _resume(trainer: packnet_tf.PackTrainer) -> None:
             f"An interrupted run had --{error.name}={error.before}, this one has "
             f"--{error.name}={error.now}. Repeat the old command to continue it, or add --fresh to "
             "start over."
+        ) from error
+    except OtherPack as error:
+        raise ValueError(
+            f"{error.fact}. Add --fresh to start over with the pack as it is now. Or bring back "
+            f"the old one, to continue: a copy is '{directory / PACK}'."
         ) from error
 
 

@@ -22,6 +22,22 @@ WAIT = 30.0  # seconds for another process that saves the pack
 PackOf = TypeVar("PackOf", bound="StoredPack")
 
 
+class OtherPack(ValueError):
+    """A pack cannot go on from a saved state, which is not an earlier or later one of its own.
+
+    Args:
+        fact: what differs, as a sentence without its full stop.
+        remedy: what to do.
+
+    Attributes:
+        fact: the argument, for a caller with another remedy.
+    """
+
+    def __init__(self, fact: str, remedy: str) -> None:
+        super().__init__(f"{fact}. {remedy}")
+        self.fact = fact
+
+
 class StoredPack(Pack):
     """A pack that can be saved, restored, copied and pickled."""
 
@@ -84,10 +100,11 @@ class StoredPack(Pack):
         read = stamp(path)
         saved, known = storage.read(path), self.state.committed
         if not _is_later(saved, self.state):
-            raise ValueError(
+            raise OtherPack(
                 f"'{path}' is not a later state of this pack: its trunk, its policy or its "
-                f"first tasks ({listed(saved.tasks) or 'none'}) differ. Use the trunk, the "
-                "policy and the tasks that it was made with, or another directory."
+                f"first tasks ({listed(saved.tasks) or 'none'}) differ",
+                "Use the trunk, the policy and the tasks that it was made with, or another "
+                "directory.",
             )
         # Models of known tasks find them by their key.
         same_tasks = [

@@ -192,7 +192,8 @@ class PackTrainer:
 
         Raises:
             ValueError: the tasks or settings are invalid, or differ from those of the interrupted
-                run in the directory, or the pack has a task of that name from elsewhere.
+                run in the directory, or the pack has a task of that name from elsewhere, or has
+                changed since the run began.
             BlockingIOError: another process works in the directory.
             FloatingPointError: the loss, or a weight, has become NaN or infinite. A new run resumes
                 from the last good epoch; use a lower learning rate.
@@ -249,8 +250,8 @@ class PackTrainer:
         return TaskTraining(self, task, prune, self._run, self._screen, self._logs)
 
     def _prepared(self, task: PendingTask, memory: dict) -> Task:
-        seed_task(self.seed, self.net)
-        before = self.net.tasks
+        place, before = self._run.place(task.name, self.net), self.net.tasks
+        seed_task(self.seed, place)
         found = task.prepare(self.net, memory)
         if not isinstance(found, Task) or found.name != task.name:
             what = f"task '{found.name}'" if isinstance(found, Task) else repr(found)
@@ -260,7 +261,7 @@ class PackTrainer:
                 "train, validation)."
             )
         if self.net.tasks != before:
-            self._run.keep(self.net)
+            self._run.keep_prepared(task.name, place, self.net)
         self._run.remember(task.name, memory)
         return found
 

@@ -9,11 +9,12 @@ import numpy as np
 
 from packnet_tf.backend.distribution import has_workers, strategy_of, wait_for_others
 from packnet_tf.backend.json_files import as_json, read_json, write_json
-from packnet_tf.backend.text import quoted
+from packnet_tf.backend.text import listed, quoted
 from packnet_tf.backend.types import AnyPath
 from packnet_tf.backend.writers import is_current, locked
 from packnet_tf.net import PackNet
 from packnet_tf.reporting.history import History
+from packnet_tf.tasks.stored_pack import OtherPack
 from packnet_tf.tasks.task_model import TaskModel
 from packnet_tf.tasks.transaction import Transaction
 from packnet_tf.training import checkpoint
@@ -69,6 +70,8 @@ class Run:
         self._writes = writes and directory is not None
         self.history = History()
         self._restored: tuple[str, ...] = ()
+        self._began: list[str] | None = None  # the tasks that the pack had; None: not known
+        self._places: dict[str, int] = {}  # see `place`
 
     def alone(self) -> contextlib.AbstractContextManager:
         """Keeps other runs out of the directory.
@@ -97,7 +100,9 @@ class Run:
             prunes: by task, the values of its setting `prune` that continue it; None: any.
 
         Raises:
-            ValueError: the directory belongs to another pack.
+            OtherPack: the directory belongs to another pack, or the pack has changed since the run
+                began.
+            ValueError: a file of the directory is damaged.
             ChangedSetting: the run began with other settings.
         """
         self._settings = settings
@@ -107,6 +112,7 @@ class Run:
         for name, value in before.items():
             if name in given and given[name] != value:
                 raise ChangedSetting(self.directory, name, value, given[name])
+        self._read_beginning()
         found = self._pack.exists()
         # All workers must find the same files, so the chief writes after all have looked.
         wait_for_others(strategy_of(net))
@@ -115,16 +121,91 @@ class Run:
         # With several workers, all read the file.
         if found and (has_workers(strategy_of(net)) or not is_current(net, self._pack)):
             known = len(net.tasks)
-            net.restore(self._pack)
+            self._restore_pack(net)
             self._restored += net.tasks[known:]
-        elif self._writes:  # a new pack, or one that changed after it was saved
-            net.save(self._pack)
+        else:  # a new pack, or one that changed after it was saved
+            if not found:
+                self._began = list(net.tasks)
+            elif self._began is not None:  # without those that were released within the run
+                self._began = [task for task in self._began if task in net.tasks]
+            self._note_beginning()
+            if self._writes:
+                net.save(self._pack)
         if self._writes and given:
             write_json(self._given, {**before, **given})
         if self._checkpoint.exists():
             facts, _ = checkpoint.load(self._checkpoint)
             if facts["task"] not in net.tasks:
                 self._check_settings(facts["task"], facts["settings"], settings, prunes or {})
+
+    def _restore_pack(self, net: PackNet) -> None:
+        """Restores the pack that the run has kept, but no task that was released since it began.
+
+        Raises:
+            OtherPack: the pack lacks such a task, or is another one.
+        """
+        if any(task not in net.tasks for task in self._began or ()):
+            raise self._changed(net)
+        try:
+            net.restore(self._pack)
+        except OtherPack as error:
+            if self._began is None:  # version 0.2.0 noted nothing
+                raise
+            raise self._changed(net) from error
+
+    def _changed(self, net: PackNet) -> OtherPack:
+        then, now = listed(self._began or ()), listed(net.tasks) or "none"
+        what = f"it had {f'the tasks {then}' if then else 'no tasks'} then, and has {now} now"
+        if self._began == list(net.tasks):
+            what = f"it has the same tasks ({now}), but other weights, trunk or policy"
+        return OtherPack(
+            f"The pack has changed since the run in '{self.directory}' began: {what}",
+            f"Pass the pack as it was, a copy of which is '{self._pack}', to continue the run; "
+            f"delete '{self.directory}' to start it again, or take a new directory.",
+        )
+
+    def _read_beginning(self) -> None:
+        found = read_json(self._beginning)
+        began, places = found.get("tasks"), found.get("places", {})
+        placed = isinstance(places, dict) and all(type(x) is int for x in places.values())
+        if not (placed and isinstance(began, list | None)):
+            raise ValueError(
+                f"'{self._beginning}' is damaged: it does not say what the run began with. Restore "
+                "it from a backup, or delete it: the run then goes on with any tasks of its pack."
+            )
+        self._began, self._places = began, places
+
+    def _note_beginning(self) -> None:
+        if self._writes:
+            write_json(self._beginning, {"tasks": self._began, "places": self._places})
+
+    def place(self, task: str, net: PackNet) -> int:
+        """Returns how many tasks a pack had before the preparation of a task, for its seed.
+
+        What the preparation has packed itself, such as a base, does not count when an interrupted
+        run repeats it.
+
+        Args:
+            task: the task's name.
+            net: the pack.
+        """
+        return self._places.get(task, len(net.tasks))
+
+    def keep_prepared(self, task: str, place: int, net: PackNet) -> None:
+        """Saves the pack after the preparation of a task has packed something.
+
+        Args:
+            task: the task's name.
+            place: its `place` before.
+            net: the pack.
+        """
+        self._places = {**self._places, task: place}
+        self._note_beginning()
+        self.keep(net)
+
+    def _forget_place(self, task: str) -> None:
+        if self._places.pop(task, None) is not None:
+            self._note_beginning()
 
     def _check_settings(
         self, task: str, before: dict, settings: dict[str, Any], prunes: Mapping[str, list]
@@ -178,6 +259,7 @@ class Run:
         if self._writes:
             self._checkpoint.unlink(missing_ok=True)  # first: it does not fit what is prepared then
             write_json(self._memory, {**read_json(self._memory), task: memory})
+        self._forget_place(task)  # the next preparation finds what this one has packed
 
     def keep(self, net: PackNet) -> None:
         """Saves the pack.
@@ -282,6 +364,7 @@ class Run:
             self.history.write(self._history)
             self.keep(net)
             self._checkpoint.unlink(missing_ok=True)
+        self._forget_place(task)
 
     @property
     def logs(self) -> pathlib.Path | None:
@@ -309,6 +392,10 @@ class Run:
     @property
     def _given(self) -> pathlib.Path:
         return self._folder / "settings.json"
+
+    @property
+    def _beginning(self) -> pathlib.Path:
+        return self._folder / "begun.json"
 
     @property
     def _memory(self) -> pathlib.Path:

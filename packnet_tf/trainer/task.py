@@ -102,9 +102,10 @@ class PendingTask:
 
     Attributes:
         name: as for `Task`.
-        prepare: function from the pack and a dict to the task. It may adopt a base. The dict keeps
-            what took long to compute: if the run is interrupted and resumed, `prepare` gets the
-            dict that it filled before.
+        prepare: function from the pack and a dict to the task. It may adopt a base, and draws
+            random numbers before that: a resumed run has the base already. The dict keeps what took
+            long to compute: if the run is interrupted and resumed, `prepare` gets the dict that it
+            filled before.
         finish: function called with the pack and the task's history entry after the commit, before
             both are saved. It may pack the task again, and change the entry.
         retry: function called with the same, before `finish`. If it returns a dict, the commit is

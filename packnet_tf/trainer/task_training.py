@@ -13,7 +13,6 @@ from packnet_tf.backend.distribution import strategy_of
 from packnet_tf.backend.json_files import as_json
 from packnet_tf.backend.optimizers import steps_of, take_averages
 from packnet_tf.backend.types import AnyData
-from packnet_tf.net import PackNet
 from packnet_tf.reporting.quality import shortfalls
 from packnet_tf.tasks.checks import as_results
 from packnet_tf.tasks.task_model import TaskModel
@@ -47,15 +46,15 @@ def opened_by_trainer(model: TaskModel) -> bool:
     return model in _OPENED
 
 
-def seed_task(seed: int | None, net: PackNet) -> None:
-    """Seeds the random generators for the next task of a pack.
+def seed_task(seed: int | None, place: int) -> None:
+    """Seeds the random generators for a task.
 
     Args:
         seed: the trainer's seed; None leaves the generators alone.
-        net: the pack.
+        place: how many tasks come before it.
     """
     if seed is not None:
-        keras.utils.set_random_seed(seed + len(net.tasks))
+        keras.utils.set_random_seed(seed + place)
 
 
 class _AnotherWay(Exception):
@@ -201,7 +200,7 @@ class TaskTraining:
 
     def _open(self) -> TaskModel:
         trainer, task = self.trainer, self.task
-        seed_task(trainer.seed, self.net)
+        seed_task(trainer.seed, len(self.net.tasks))
         model = self.net.add_task(
             task.name,
             task.head,

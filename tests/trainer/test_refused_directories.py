@@ -9,7 +9,15 @@ import pytest
 from keras import layers
 
 import packnet_tf
-from helpers.pack_helpers import conv_trunk, data, logits, mlp_trunk, packed, weights_of
+from helpers.pack_helpers import (
+    conv_trunk,
+    data,
+    logits,
+    mlp_trunk,
+    pack_task,
+    packed,
+    weights_of,
+)
 from helpers.short_runs import quick, tasks
 from packnet_tf import Auto, Task
 from packnet_tf.trainer.arguments import plain_setting
@@ -170,3 +178,103 @@ def test_a_damaged_history_is_named_and_can_be_deleted(tmp_path, content):
     assert quick(again, directory=tmp_path).fit(tasks(trunk, "a")) == {}
     x, _ = data(trunk)
     assert np.array_equal(logits(again.task_model("a"), x), logits(net.task_model("a"), x))
+
+
+# -- A pack that has changed since the run began -------------------------------------------------
+
+
+def begun_with(net, folder):
+    """Saves a pack, and begins a run with it that stops in task 'a'; returns file and directory."""
+    file, directory = folder / "mine.keras", folder / "run"
+    net.save(file)
+
+    def power_cut(task, row):
+        raise OSError("the power is gone")
+
+    with pytest.raises(OSError, match="the power is gone"):
+        quick(net, directory=directory, on_epoch=power_cut).fit(tasks(mlp_trunk(), "a"))
+    return file, directory
+
+
+def changed(directory, what):
+    """The text of the refusal."""
+    return (
+        f"The pack has changed since the run in '{directory}' began: {what}. Pass the pack as it "
+        f"was, a copy of which is '{directory / 'pack.keras'}', to continue the run; delete "
+        f"'{directory}' to start it again, or take a new directory."
+    )
+
+
+def test_a_task_that_was_released_since_the_run_began_does_not_come_back(tmp_path):
+    file, directory = begun_with(packed(mlp_trunk(), moss=0.5, fern=0.5), tmp_path)
+    net = packnet_tf.load(file)
+    net.release("fern")
+    text = changed(directory, "it had the tasks 'moss', 'fern' then, and has 'moss' now")
+    for _ in range(2):
+        assert refused(directory, tasks(mlp_trunk(), "a"), net) == text
+        assert net.tasks == ("moss",)
+    net.release("moss")
+    text = changed(directory, "it had the tasks 'moss', 'fern' then, and has none now")
+    assert refused(directory, tasks(mlp_trunk(), "a"), net) == text
+
+    as_it_was = packnet_tf.load(directory / "pack.keras")
+    history = quick(as_it_was, directory=directory).fit(tasks(mlp_trunk(), "a"))
+    assert as_it_was.tasks == ("moss", "fern", "a")
+    assert len(history["a"]["epochs"]) == 3
+    shutil.rmtree(directory)
+    quick(net, directory=directory).fit(tasks(mlp_trunk(), "a"))
+    assert net.tasks == ("a",)
+
+
+def test_a_pack_whose_tasks_were_added_or_packed_anew_since_the_run_began_is_refused(tmp_path):
+    file, directory = begun_with(packed(mlp_trunk(), moss=0.5), tmp_path)
+    net = packnet_tf.load(file)
+    pack_task(net, "hand")
+    what = "it had the tasks 'moss' then, and has 'moss', 'hand' now"
+    assert refused(directory, tasks(mlp_trunk(), "a"), net) == changed(directory, what)
+    for name in ("hand", "moss"):
+        net.release(name)
+    pack_task(net, "moss", seed=9)
+    what = "it has the same tasks ('moss'), but other weights, trunk or policy"
+    assert refused(directory, tasks(mlp_trunk(), "a"), net) == changed(directory, what)
+
+
+def test_tasks_that_the_run_has_packed_itself_are_there_again(tmp_path):
+    file, directory = begun_with(packed(mlp_trunk(), moss=0.5), tmp_path)
+    for names in (["a"], ["a", "b"]):
+        net = packnet_tf.load(file)
+        quick(net, directory=directory).fit(tasks(mlp_trunk(), *names))
+        assert net.tasks == ("moss", *names)
+
+
+def test_what_is_released_within_the_run_is_none_that_the_run_needs(tmp_path):
+    net = packed(mlp_trunk(), moss=0.5, fern=0.5)
+    _, directory = begun_with(net, tmp_path)
+    net.discard()
+    net.release("fern")
+    quick(net, directory=directory).fit(tasks(mlp_trunk(), "b"))
+    net.save(tmp_path / "since.keras")
+    again = packnet_tf.load(tmp_path / "since.keras")
+    quick(again, directory=directory).fit(tasks(mlp_trunk(), "b", "c"))
+    assert again.tasks == ("moss", "b", "c")
+
+
+def test_a_directory_without_a_note_of_its_beginning_goes_on(tmp_path):
+    file, directory = begun_with(packed(mlp_trunk(), moss=0.5), tmp_path)
+    (directory / "begun.json").unlink()  # as 0.2.0 left it
+    for _ in range(2):
+        net = packnet_tf.load(file)
+        history = quick(net, directory=directory).fit(tasks(mlp_trunk(), "a"))
+        assert net.tasks == ("moss", "a")
+        assert len(history["a"]["epochs"]) == 3
+
+
+@pytest.mark.parametrize("text", ["{", '{"tasks": "a"}', '{"places": 1}', '{"places": {"a": "b"}}'])
+def test_a_damaged_note_of_the_beginning_is_refused_by_name(text, tmp_path):
+    file, directory = begun_with(packed(mlp_trunk(), moss=0.5), tmp_path)
+    note = directory / "begun.json"
+    note.write_text(text)
+    said = refused(directory, tasks(mlp_trunk(), "a"), packnet_tf.load(file))
+    assert said.startswith(f"'{note}' is damaged: ")
+    note.unlink()
+    quick(packnet_tf.load(file), directory=directory).fit(tasks(mlp_trunk(), "a"))

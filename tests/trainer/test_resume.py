@@ -78,6 +78,42 @@ def test_a_task_goes_on_in_the_process_in_which_it_was_interrupted(name, tmp_pat
     assert [row["epoch"] for row in history[name]["epochs"]] == [0, 1, 2]
 
 
+@pytest.mark.parametrize(("epoch", "retried"), [(1, False), (4, True)])  # each way has 3 epochs
+def test_a_run_whose_preparation_packs_a_base_ends_as_one_that_was_not_interrupted(
+    epoch, retried, tmp_path
+):
+    """A preparation that is repeated has the seed that it had before it packed the base."""
+    trunk = trainer_runs.trunk()
+    x, y = data(trunk, size=48)
+
+    def run(directory, stops=0):
+        epochs, shares = [], []
+
+        def prepare(net, memory):
+            batches = trainer_runs.augmented(x, y)  # their order is drawn when they are made
+            if not net.tasks:
+                net.adopt("base", 0.5, images=x, epochs=1, verbose=0)
+            shares.append(memory.setdefault("share", 1.0))
+            return packnet_tf.Task("a", layers.Dense(3), batches, claim_ratio=shares[-1])
+
+        def retry(net, entry):
+            return {"share": 0.5} if retried and shares[-1] == 1.0 else None
+
+        def power_cut(task, row):
+            epochs.append(row)
+            if len(epochs) == stops:
+                raise OSError("the power is gone")
+
+        net = packnet_tf.PackNet(trunk)
+        pending = packnet_tf.PendingTask("a", prepare, retry=retry)
+        quick(net, directory=directory, on_epoch=power_cut).fit(pending)
+        return trainer_runs.numbers(net)
+
+    with pytest.raises(OSError, match="the power is gone"):
+        run(tmp_path / "stopped", epoch)
+    assert same(run(tmp_path / "stopped"), run(tmp_path / "whole"))
+
+
 def test_ctrl_c_ends_with_the_command_to_continue(tmp_path):
     run = run_python(
         """

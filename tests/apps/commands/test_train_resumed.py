@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 import packnet_tf
-from helpers.image_folders import short_plan, task_plan, write_place
-from helpers.pack_helpers import owners
+from helpers import trainer_runs
+from helpers.image_folders import short_plan, small_pack, task_plan, write_place
+from helpers.pack_helpers import owners, pack_task, same
 from packnet_tf.apps.packs import rates
 from packnet_tf.apps.packs.training import train
 from packnet_tf.training import checkpoint
@@ -105,6 +106,54 @@ def test_a_run_is_found_by_every_name_of_its_pack(place, monkeypatch):
     assert packnet_tf.load(place / "pack.keras").tasks == ("shades",)
     assert (place / "pack.keras.runs" / "shades" / "history.json").exists()
     assert not [*place.glob("*.progress"), *place.glob("link.keras.*")]
+
+
+@pytest.mark.parametrize("since", ["released", "added", "anew"])
+def test_continuing_with_a_pack_that_has_changed_is_refused(since, place, monkeypatch):
+    path = place / "pack.keras"
+    small_pack({"moss": ["a", "b"], "fern": ["a", "b"]}).save(path)
+    plan = task_plan(place, trunk=None, trunk_output=None)
+    kill(plan, monkeypatch)
+    net = packnet_tf.load(path)
+    if since != "added":
+        net.release("fern")
+    if since != "released":
+        pack_task(net, "fern" if since == "anew" else "ivy", seed=9)
+    net.save(path)
+    now = {"released": "'moss'", "added": "'moss', 'fern', 'ivy'"}
+    what = f"it had the tasks 'moss', 'fern' then, and has {now.get(since)} now"
+    if since == "anew":
+        what = "it has the same tasks ('moss', 'fern'), but other weights, trunk or policy"
+    with pytest.raises(ValueError) as error:
+        train(plan)
+    assert str(error.value) == (
+        f"The pack has changed since the run in '{path}.progress' began: {what}. Add --fresh to "
+        "start over with the pack as it is now. Or bring back the old one, to continue: a copy is "
+        f"'{path}.progress/pack.keras'."
+    )
+    assert packnet_tf.load(path).tasks == net.tasks
+    if since == "released":
+        train(dataclasses.replace(plan, fresh=True, epochs=1, prune_epoch=0))
+        assert packnet_tf.load(path).tasks == ("moss", "shades")
+    if since == "added":
+        shutil.copy(f"{path}.progress/pack.keras", path)
+        train(plan)
+        assert packnet_tf.load(path).tasks == ("moss", "fern", "shades")
+
+
+@pytest.mark.slow
+def test_a_first_task_that_goes_on_beside_its_base_ends_as_one_that_was_not_killed(
+    place, monkeypatch
+):
+    plan = task_plan(place, adopt="original", adopt_epochs=1, flip=True, crop=True)
+    train(plan)
+    whole = trainer_runs.numbers(packnet_tf.load(place / "pack.keras"))
+    (place / "pack.keras").unlink()
+    kill(plan, monkeypatch)
+    train(plan)
+    net = packnet_tf.load(place / "pack.keras")
+    assert net.tasks == ("original", "shades")
+    assert same(trainer_runs.numbers(net), whole)
 
 
 def replace_class(folder):
