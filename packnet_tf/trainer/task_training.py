@@ -157,7 +157,7 @@ class TaskTraining:
         except ValueError:  # no training is lost
             self.net.discard()
             raise
-        if self.task.class_weight == "balanced":  # others are given as they are
+        if self.task.class_weight == "balanced" and data.class_weight:  # others are given so
             weights = [f"{label}: {weight:.3g}" for label, weight in data.class_weight.items()]
             self._screen.say(f"{self.task.name}: weights by class {', '.join(weights)}")
         if saved is not None:
