@@ -15,7 +15,13 @@ from packnet_tf.backend.keras_internals import all_layers
 from packnet_tf.backend.types import AnyData, AnyPath, Tensors
 from packnet_tf.export import manifest as manifests
 from packnet_tf.export.convert.checksum import task_digest
-from packnet_tf.export.convert.supported import check_inputs, check_state, computed, named
+from packnet_tf.export.convert.supported import (
+    check_inputs,
+    check_state,
+    computed,
+    named,
+    remedy,
+)
 from packnet_tf.export.convert.to_onnx import input_names, to_onnx
 from packnet_tf.export.files import is_large, save
 from packnet_tf.export.graph.outputs import (
@@ -44,6 +50,9 @@ if TYPE_CHECKING:
     from packnet_tf.export.runtime.task_session import TaskSession
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+NO_ROUNDING = 0.01  # relative difference of a float32 file that another order of sums cannot make
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,11 +288,13 @@ class TaskGraph:
         """Refuses a difference above the tolerance and what the precision costs (`rounding`)."""
         allowed = self.options.tolerance + rounding
         if not found.relative <= allowed:
+            what = "If that is precise enough for you, pass a larger tolerance"
+            if self.options.precision == "float32" and not found.relative < NO_ROUNDING:
+                what = f"That is no rounding. {remedy(self.view, 'the layer that causes it')}"
             raise DifferenceError(
                 f"The ONNX graph of task '{self.task}' differs from Keras by {found.relative:.2e} "
                 f"of the largest output ({found.absolute:.2e} absolute), more than the "
-                f"tolerance {allowed:.0e}. No file was written. If that is precise enough for you, "
-                "pass a larger tolerance."
+                f"tolerance {allowed:.0e}. No file was written. {what}."
             )
 
     def feeds(self, calibration: AnyData) -> list[Mapping[str, np.ndarray]] | None:

@@ -88,4 +88,15 @@ def test_a_file_that_divides_integers_in_another_way_is_refused(monkeypatch, tmp
     for precision in ("float32", "float16"):
         with pytest.raises(ValueError, match="differs from Keras by"):
             export_onnx(net, "one", tmp_path / "m.onnx", precision=precision)
+    with pytest.raises(ValueError, match=r"rounding\. Leave the layer that causes"):
+        export_onnx(net, "one", tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_wrong_below_zero_alone_is_refused(monkeypatch, tmp_path):
+    """The converter's own selection is NaN where what is not selected is."""
+    monkeypatch.delitem(handlers.HANDLERS, "SelectV2")
+    net = committed(lambda x: ops.where(x > 0, ops.log(x), x), "float32")
+    with pytest.raises(ValueError, match="NaN or infinite numbers in ONNX Runtime"):
+        export_onnx(net, "one", tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
