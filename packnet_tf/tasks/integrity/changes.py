@@ -1,5 +1,6 @@
 """Layers of an open task that were changed after its model was made."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,12 @@ def configurations(model: "TaskModel") -> dict[str, Any]:
     """
     layers = {path: x for path, x in model.trunk.paths() if not isinstance(x, keras.Model)}
     layers[HEAD] = model.head
-    return {path: changed(layer.get_config(), dict) for path, layer in layers.items()}
+    found = {}
+    for path, layer in layers.items():
+        # A layer within another is made by that one, and need not have a configuration of its own.
+        with contextlib.suppress(Exception):
+            found[path] = changed(layer.get_config(), dict)
+    return found
 
 
 def changes(model: "TaskModel", before: Mapping[str, Any]) -> dict[str, list[str]]:

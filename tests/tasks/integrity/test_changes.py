@@ -120,6 +120,38 @@ class Forgetful(layers.Layer):
         return {**super().get_config(), "units": self.units}
 
 
+class Nameless(layers.Layer):
+    """As layers of KerasHub within others."""
+
+    def __init__(self, units):
+        super().__init__()
+        self.inner = layers.Dense(len(units))
+
+    def call(self, x):
+        return self.inner(x)
+
+
+@keras.saving.register_keras_serializable("changes")
+class Outer(layers.Layer):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.part = Nameless([object()] * 3)
+
+    def call(self, x):
+        return self.part(x)
+
+
+def test_layers_within_others_need_no_configuration():
+    with pytest.raises(NotImplementedError):
+        Nameless([object()]).get_config()
+    inputs = keras.Input((5,))
+    net = packnet_tf.PackNet(keras.Model(inputs, layers.Dense(4)(Outer()(inputs))))
+    model = net.add_task("one", layers.Dense(2))
+    expected = model.predict(X, verbose=0)
+    net.commit()
+    np.testing.assert_array_equal(net.task_model("one").predict(X, verbose=0), expected)
+
+
 def test_a_built_head_of_which_a_copy_answers_otherwise_is_refused():
     net, _ = opened()
     net.discard()
