@@ -102,9 +102,9 @@ def _conv_transpose(context: "Graph", node: "Node", name: str, args: list) -> No
         context.remove_input(node, bias, 3)
         context.insert_new_node_on_output("Add", node.output[0], inputs=[node.output[0], bias])
     ConvTranspose.version_11(context, node)
-    pads = node.get_attr_value("pads")
-    if pads is not None:  # the sizes are fixed
-        totals = np.add(*np.split(np.array(pads), 2)).tolist()
+    pads = node.get_attr_value("pads")  # of fixed sizes
+    totals = [] if pads is None else np.add(*np.split(np.array(pads), 2)).tolist()
+    if any(total < 0 for total in totals):
         kept = [0 if total < 0 else pad for total, pad in zip(totals * 2, pads, strict=True)]
         node.set_attr("pads", kept)
         node.set_attr("output_padding", [max(-total, 0) for total in totals])

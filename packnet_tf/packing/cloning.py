@@ -18,13 +18,7 @@ from packnet_tf.backend.keras_internals import (
     operation_of,
     set_input_dtype,
 )
-from packnet_tf.packing.configs import (
-    ROUNDING,
-    answers_apart,
-    changed,
-    config_of,
-    impossible,
-)
+from packnet_tf.packing.configs import changed, check_copy, config_of, impossible
 from packnet_tf.packing.initializers import restore_initializers, with_skipped_init, with_zeros_init
 from packnet_tf.packing.layers import (
     Packed,
@@ -64,26 +58,12 @@ def pack_trunk(trunk: keras.Model, policy: Policy) -> PackedTrunk:
             pack_layer(target, view)
     _finish(pairs)
     store = _rebuild_as(PackedTrunk, clone)
-    _check_answers(trunk, store)
-    return store
-
-
-def _check_answers(trunk: keras.Model, store: PackedTrunk) -> None:
-    """Refuses a copy that answers otherwise than its trunk; layers of Keras itself are trusted."""
-    trusted = ("keras.", "keras_hub.", "packnet_tf.")
     parts = all_layers(trunk, include_self=False)
-    own = [x for x in parts if not type(x).__module__.startswith(trusted)]
-    if not own:
-        return
-    apart = answers_apart(trunk, lambda: view_trunk(store, (0,), frozen=True), store.input)
-    if apart > ROUNDING:
-        names = ", ".join(f"'{x.name}' ({type(x).__name__})" for x in own[:3])
-        raise ValueError(
-            f"Cannot pack trunk '{trunk.name}': a copy of it, made from the configurations of its "
-            f"layers, answers otherwise (by {apart:.1%} on random inputs). Not of Keras are "
-            f"{names}: get_config() must return all arguments of __init__, and values must be "
-            "weights made with add_weight."
-        )
+    check_copy(
+        f"Cannot pack trunk '{trunk.name}'", trunk, parts,
+        lambda: view_trunk(store, (0,), frozen=True), store.input,
+    )  # fmt: skip
+    return store
 
 
 def view_trunk(store: PackedTrunk, sees: Sequence[int], frozen: bool) -> PackedTrunk:
@@ -239,11 +219,10 @@ def _clone(
     graph_pairs: list[tuple[keras.Operation, keras.Operation]] = []
 
     def copy(layer: keras.Operation) -> keras.Operation:
-        given = config_of(layer) if isinstance(layer, keras.layers.Layer) else None
+        config = config_of(layer)
         try:
-            config = layer.get_config() if given is None else given
             made = type(layer).from_config(changed(config, change))
-        except (TypeError, ValueError, NotImplementedError) as error:  # some of Keras fail too
+        except (TypeError, ValueError) as error:  # some Keras layers fail too
             raise impossible(layer, error) from error
         graph_pairs.append((layer, made))
         return made

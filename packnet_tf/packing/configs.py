@@ -1,7 +1,7 @@
 """Layer configurations from which layers can be recreated, and whether copies answer alike."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -9,11 +9,12 @@ import numpy as np
 
 from packnet_tf.backend.text import quoted
 
+TRUSTED = ("keras.", "keras_hub.", "packnet_tf.")  # modules whose layers copy well
 ROUNDING = 1e-3  # relative difference of a copy's answers that is no sign of a lost value
 UNKNOWN_SIZE = 32  # pixels or steps of a random input where a layer takes any number
 
 
-def config_of(layer: keras.Layer) -> dict:
+def config_of(layer: keras.Operation) -> dict:
     """Returns a layer's `get_config()` without arguments that its `__init__` does not take.
 
     Some third-party layers put derived values into their configuration, and `from_config` then
@@ -22,12 +23,12 @@ def config_of(layer: keras.Layer) -> dict:
     Raises:
         TypeError: the layer cannot be recreated from its configuration.
     """
-    if type(layer).__module__.startswith(("keras.", "packnet_tf.")):
-        return layer.get_config()
     try:
         config = layer.get_config()
-    except Exception as error:  # it is the user's code, or a third party's
+    except Exception as error:  # by the user's code, a third party's, or Keras's while_loop
         raise impossible(layer, error) from error
+    if type(layer).__module__.startswith(("keras.", "packnet_tf.")):
+        return config
     try:
         type(layer).from_config(changed(config, dict))  # a copy: wrappers pop their inner layer
     except Exception as error:
@@ -87,6 +88,34 @@ def repair(config: dict, model: keras.Model) -> dict:
             fixed = config_of(layer) if isinstance(layer, keras.layers.Layer) else entry["config"]
         layers.append({**entry, "config": fixed})
     return {**config, "layers": layers}
+
+
+def check_copy(
+    what: str,
+    layer: keras.Layer,
+    parts: Iterable[keras.Layer],
+    copy: Callable[[], keras.Layer],
+    example: Any,
+) -> None:
+    """Refuses a copy that answers otherwise than its layer; layers of Keras itself are trusted.
+
+    Args:
+        what: what cannot be done then, for the message.
+        layer, copy, example: as for `answers_apart`.
+        parts: the layers within.
+
+    Raises:
+        ValueError: it does, because a layer's `get_config()` lacks something.
+    """
+    own = [part for part in parts if not type(part).__module__.startswith(TRUSTED)]
+    apart = answers_apart(layer, copy, example) if own else 0.0
+    if apart > ROUNDING:
+        names = ", ".join(f"'{part.name}' ({type(part).__name__})" for part in own[:3])
+        raise ValueError(
+            f"{what}: a copy of it, made from the configurations of its layers, answers otherwise "
+            f"(by {apart:.1%} on random inputs). Not of Keras are {names}: get_config() must "
+            "return all arguments of __init__, and values must be weights made with add_weight."
+        )
 
 
 def answers_apart(layer: keras.Layer, copy: Callable[[], keras.Layer], example: Any) -> float:

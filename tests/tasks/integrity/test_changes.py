@@ -157,7 +157,9 @@ def test_a_built_head_of_which_a_copy_answers_otherwise_is_refused():
     net.discard()
     head = Forgetful(scale=30.0)
     head.build((None, 6))
-    with pytest.raises(ValueError, match=r"'open': a copy of its head.*get_config\(\) must"):
+    with pytest.raises(
+        ValueError, match=r"'open' with its head: a copy of it.*get_config\(\) must"
+    ):
         net.add_task("open", head)
     assert net.open_model is None
     kept = Forgetful()
